@@ -1,1 +1,30 @@
-//! placeholder
+//! The data path of netra: one pinned loop per core that accepts redirected connections, asks the
+//! kernel for their original destination, dials it and relays both ways.
+//!
+//! A connection reads top to bottom: `accept` -> `connection` (original destination, guard,
+//! direction) -> `dial` -> `flow` (twice) -> record. All of it runs against the `Io` face, which
+//! has three backends: io_uring, epoll, and a simulated kernel for tests.
+#![deny(unsafe_code)]
+
+mod accept;
+mod buffers;
+mod config;
+mod connection;
+mod dial;
+mod error;
+mod flow;
+mod host;
+mod io;
+mod pipes;
+mod polling;
+mod probe;
+mod set;
+mod shard;
+mod sys;
+mod timers;
+
+pub use config::{Driver, DriverChoice, Limits, ShardConfig, StartError, io_uring_hint};
+pub use error::Direction;
+pub use io::Side;
+pub use set::{ShardSet, raise_descriptor_limit};
+pub use shard::{CutConnection, DrainReport};

@@ -1,0 +1,337 @@
+//! Per-shard counters: one block of cells with one writer, described once in [`FAMILIES`], so that
+//! the shard bumps an index and the reader finds name, help and labels in the same table.
+
+use crate::histogram::Histogram;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Label values of the direction of a connection, by index.
+pub const DIRECTIONS: [&str; 2] = ["inbound", "outbound"];
+/// Label values of how a connection is treated, by index.
+pub const PROTOCOLS: [&str; 2] = ["opaque", "http1"];
+/// Label values of which way bytes went, by index.
+pub const WAYS: [&str; 2] = ["request", "response"];
+/// Label values of how a connection came to its end, by index.
+pub const REASONS: [&str; 11] = [
+    "eof",
+    "downstream_reset",
+    "upstream_reset",
+    "downstream_error",
+    "upstream_error",
+    "dial_failed",
+    "dial_timeout",
+    "half_close_linger",
+    "idle_timeout",
+    "drain_deadline",
+    "netra_error",
+];
+/// Label values of why an upstream could not be dialled, by index.
+pub const ERRNOS: [&str; 7] =
+    ["ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", "ETIMEDOUT", "EADDRNOTAVAIL", "EMFILE", "other"];
+
+/// The index of one cell of a [`Recorder`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key(u16);
+
+const OPENED: u16 = 0;
+const CLOSED: u16 = OPENED + 4;
+const BYTES: u16 = CLOSED + 22;
+const CONNECT_FAILURES: u16 = BYTES + 4;
+const SINGLES: u16 = CONNECT_FAILURES + 7;
+
+impl Key {
+    /// A connection was accepted and is to be relayed.
+    pub const fn opened(direction: usize, protocol: usize) -> Self {
+        Self(OPENED + (direction * 2 + protocol) as u16)
+    }
+    /// A connection ended, for the reason with this index in [`REASONS`].
+    pub const fn closed(direction: usize, reason: usize) -> Self {
+        Self(CLOSED + (direction * REASONS.len() + reason) as u16)
+    }
+    /// Bytes were relayed, the way with this index in [`WAYS`].
+    pub const fn bytes(direction: usize, way: usize) -> Self {
+        Self(BYTES + (direction * 2 + way) as u16)
+    }
+    /// An upstream could not be dialled; index in [`ERRNOS`].
+    pub const fn connect_failure(errno: usize) -> Self {
+        Self(CONNECT_FAILURES + errno as u16)
+    }
+    /// Connections closed at once because they would lead back to netra itself.
+    pub const LOOP_REJECTED: Self = Self(SINGLES);
+    /// Connections closed at once because the kernel knows no original destination.
+    pub const NO_ORIGINAL_DST: Self = Self(SINGLES + 1);
+    /// Times that accepting was paused at the descriptor limit.
+    pub const ACCEPT_PAUSED: Self = Self(SINGLES + 2);
+    /// Accepts that failed for another reason than the descriptor limit.
+    pub const ACCEPT_ERRORS: Self = Self(SINGLES + 3);
+    /// Receives that had to wait for a free buffer.
+    pub const BUFFER_STARVED: Self = Self(SINGLES + 4);
+    /// Switches of a direction from copying to splicing.
+    pub const SPLICE_STARTED: Self = Self(SINGLES + 5);
+    /// Bytes moved by splice(2).
+    pub const SPLICE_BYTES: Self = Self(SINGLES + 6);
+    /// Times that splicing was wanted and no pipe was free.
+    pub const PIPE_STARVED: Self = Self(SINGLES + 7);
+    /// Times that a direction paused reading because its receiver is slow.
+    pub const BACK_PRESSURE: Self = Self(SINGLES + 8);
+    /// Turns of the shard's loop.
+    pub const TURNS: Self = Self(SINGLES + 9);
+    /// Times that polling before parking found work.
+    pub const SPINS: Self = Self(SINGLES + 10);
+    /// Times that the shard parked in the kernel.
+    pub const PARKS: Self = Self(SINGLES + 11);
+    /// Nanoseconds that the shard was not parked.
+    pub const BUSY_NS: Self = Self(SINGLES + 12);
+
+    const COUNT: usize = SINGLES as usize + 13;
+}
+
+/// A value that goes up and down, set by the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gauge {
+    /// Connections being relayed now.
+    ConnectionsActive,
+    /// Relay buffers that hold bytes now.
+    BuffersUsed,
+    /// Relay buffers that may be used at most.
+    BuffersMax,
+    /// Pipes lent now.
+    PipesUsed,
+}
+const GAUGES: usize = 4;
+
+/// A duration that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// From accept to the upstream's answer to the dial.
+    Dial,
+    /// From the arrival of bytes in the shard to their submission (the proxy's own cost), inbound.
+    OverheadInbound,
+    /// The same, outbound.
+    OverheadOutbound,
+}
+const STAGES: usize = 3;
+
+/// All that one shard records. One writer (the shard), any number of readers.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Recorder {
+    cells: [AtomicU64; Key::COUNT],
+    gauges: [AtomicU64; GAUGES],
+    stages: [Histogram; STAGES],
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            cells: [const { AtomicU64::new(0) }; Key::COUNT],
+            gauges: [const { AtomicU64::new(0) }; GAUGES],
+            stages: Default::default(),
+        }
+    }
+}
+
+impl Recorder {
+    /// Adds one. Only the shard that owns this recorder may call it.
+    #[inline]
+    pub fn bump(&self, key: Key) {
+        self.add(key, 1);
+    }
+
+    /// Adds `n`. Only the shard that owns this recorder may call it.
+    #[inline]
+    pub fn add(&self, key: Key, n: u64) {
+        let cell = &self.cells[key.0 as usize];
+        cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Sets a gauge. Only the shard that owns this recorder may call it.
+    #[inline]
+    pub fn set(&self, gauge: Gauge, value: u64) {
+        self.gauges[gauge as usize].store(value, Relaxed);
+    }
+
+    /// Counts a duration in nanoseconds. Only the shard that owns this recorder may call it.
+    #[inline]
+    pub fn record_ns(&self, stage: Stage, ns: u64) {
+        self.stages[stage as usize].record_ns(ns);
+    }
+
+    /// A counter's value now.
+    pub fn get(&self, key: Key) -> u64 {
+        self.cells[key.0 as usize].load(Relaxed)
+    }
+
+    /// A gauge's value now.
+    pub fn gauge(&self, gauge: Gauge) -> u64 {
+        self.gauges[gauge as usize].load(Relaxed)
+    }
+
+    /// A stage's histogram.
+    pub fn stage(&self, stage: Stage) -> &Histogram {
+        &self.stages[stage as usize]
+    }
+}
+
+/// What a family's series are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only goes up.
+    Counter,
+    /// Only goes up; kept in nanoseconds, shown in seconds.
+    CounterSeconds,
+}
+
+/// One series of a family: its cell, and its label values in the order of the family's labels.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// Where its value is.
+    pub key: Key,
+    /// Its label values.
+    pub labels: Vec<&'static str>,
+}
+
+/// A group of series with one name.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// The metric's name, without the `_total` of counters.
+    pub name: &'static str,
+    /// One line for people.
+    pub help: &'static str,
+    /// Counter or seconds.
+    pub kind: Kind,
+    /// Label names; `shard` is added by the reader where `per_shard` is set.
+    pub labels: &'static [&'static str],
+    /// Shown for each shard, not summed.
+    pub per_shard: bool,
+    first: u16,
+    axes: &'static [&'static [&'static str]],
+}
+
+impl Family {
+    /// All series of this family: the product of its label values.
+    pub fn series(&self) -> Vec<Series> {
+        let mut rows = vec![Vec::new()];
+        for axis in self.axes {
+            rows = rows
+                .into_iter()
+                .flat_map(|row: Vec<&'static str>| {
+                    axis.iter().map(move |value| row.iter().copied().chain([*value]).collect())
+                })
+                .collect();
+        }
+        (self.first..).zip(rows).map(|(cell, labels)| Series { key: Key(cell), labels }).collect()
+    }
+}
+
+const fn single(name: &'static str, help: &'static str, key: Key) -> Family {
+    Family { name, help, kind: Kind::Counter, labels: &[], per_shard: false, first: key.0, axes: &[] }
+}
+
+const fn per_shard(name: &'static str, help: &'static str, key: Key) -> Family {
+    Family { name, help, kind: Kind::Counter, labels: &[], per_shard: true, first: key.0, axes: &[] }
+}
+
+/// Every counter that a shard keeps, by family.
+pub const FAMILIES: &[Family] = &[
+    Family {
+        name: "netra_tcp_connections_opened",
+        help: "Connections accepted and relayed",
+        kind: Kind::Counter,
+        labels: &["direction", "protocol"],
+        per_shard: false,
+        first: OPENED,
+        axes: &[&DIRECTIONS, &PROTOCOLS],
+    },
+    Family {
+        name: "netra_tcp_connections_closed",
+        help: "Connections ended, by reason",
+        kind: Kind::Counter,
+        labels: &["direction", "reason"],
+        per_shard: false,
+        first: CLOSED,
+        axes: &[&DIRECTIONS, &REASONS],
+    },
+    Family {
+        name: "netra_tcp_bytes",
+        help: "Bytes relayed",
+        kind: Kind::Counter,
+        labels: &["direction", "way"],
+        per_shard: false,
+        first: BYTES,
+        axes: &[&DIRECTIONS, &WAYS],
+    },
+    Family {
+        name: "netra_upstream_connect_failures",
+        help: "Upstreams that could not be dialled, by errno",
+        kind: Kind::Counter,
+        labels: &["errno"],
+        per_shard: false,
+        first: CONNECT_FAILURES,
+        axes: &[&ERRNOS],
+    },
+    single("netra_loop_rejected", "Connections that would lead back to netra", Key::LOOP_REJECTED),
+    single(
+        "netra_no_original_dst",
+        "Connections whose original destination the kernel does not know",
+        Key::NO_ORIGINAL_DST,
+    ),
+    single("netra_accept_paused", "Pauses of accepting at the limit", Key::ACCEPT_PAUSED),
+    single("netra_accept_errors", "Accepts that failed", Key::ACCEPT_ERRORS),
+    single("netra_buffer_starved", "Receives that waited for a buffer", Key::BUFFER_STARVED),
+    single("netra_splice_started", "Switches from copying to splicing", Key::SPLICE_STARTED),
+    single("netra_splice_bytes", "Bytes moved by splice", Key::SPLICE_BYTES),
+    single("netra_pipe_starved", "Splices given up for want of a pipe", Key::PIPE_STARVED),
+    single("netra_back_pressure", "Pauses of reading for a slow receiver", Key::BACK_PRESSURE),
+    per_shard("netra_shard_turns", "Turns of the loop", Key::TURNS),
+    per_shard("netra_shard_spins", "Polls before parking that found work", Key::SPINS),
+    per_shard("netra_shard_parks", "Parks in the kernel", Key::PARKS),
+    Family {
+        name: "netra_shard_busy_seconds",
+        help: "Time not parked",
+        kind: Kind::CounterSeconds,
+        labels: &[],
+        per_shard: true,
+        first: Key::BUSY_NS.0,
+        axes: &[],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_covers_every_cell_once() {
+        let mut seen = vec![0; Key::COUNT];
+        for family in FAMILIES {
+            for series in family.series() {
+                assert_eq!(series.labels.len(), family.labels.len(), "{}", family.name);
+                seen[series.key.0 as usize] += 1;
+            }
+        }
+        assert!(seen.iter().all(|n| *n == 1), "{seen:?}");
+    }
+
+    #[test]
+    fn keys_meet_the_labels_they_are_named_for() {
+        let family = |name| FAMILIES.iter().find(|f| f.name == name).unwrap().series();
+        let closed = family("netra_tcp_connections_closed");
+        let row = closed.iter().find(|s| s.key == Key::closed(1, 6)).unwrap();
+        assert_eq!(row.labels, ["outbound", "dial_timeout"]);
+        let bytes = family("netra_tcp_bytes");
+        assert_eq!(bytes.iter().find(|s| s.key == Key::bytes(0, 1)).unwrap().labels, [
+            "inbound", "response"
+        ]);
+    }
+
+    #[test]
+    fn one_writer_adds_and_a_reader_sees_it() {
+        let recorder = Recorder::default();
+        recorder.bump(Key::LOOP_REJECTED);
+        recorder.add(Key::bytes(1, 0), 4096);
+        recorder.set(Gauge::BuffersUsed, 3);
+        assert_eq!(recorder.get(Key::LOOP_REJECTED), 1);
+        assert_eq!(recorder.get(Key::bytes(1, 0)), 4096);
+        assert_eq!(recorder.gauge(Gauge::BuffersUsed), 3);
+    }
+}

@@ -1,0 +1,186 @@
+//! What a set of shards is told before it starts: plain values, all checked by the caller.
+
+use std::{fmt, io, time::Duration};
+
+/// Which I/O driver to use (`NETRA_IO`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// io_uring where the kernel allows it, epoll where it refuses (EPERM, ENOSYS, EINVAL).
+    #[default]
+    Auto,
+    /// io_uring or nothing.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// The I/O driver in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// io_uring with DEFER_TASKRUN (Linux 6.1).
+    IoUringDefer,
+    /// io_uring with COOP_TASKRUN (Linux 5.19).
+    IoUringCoop,
+    /// epoll.
+    Epoll,
+}
+
+impl Driver {
+    /// The value of the metric's `driver` label: `io_uring` or `epoll`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::IoUringDefer | Self::IoUringCoop => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IoUringDefer => "io_uring (defer_taskrun)",
+            Self::IoUringCoop => "io_uring (coop_taskrun)",
+            Self::Epoll => "epoll",
+        })
+    }
+}
+
+/// Every cap and time limit of the data path, in one place. Sizes are per shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Relay buffers a shard may use; its memory for bytes in user space is this times
+    /// [`Limits::buffer_bytes`].
+    pub buffers_max: u32,
+    /// Bytes in one relay buffer (touched page by page, so small messages cost 4 KiB).
+    pub buffer_bytes: u32,
+    /// Buffers one direction may hold for a slow receiver before its reading pauses.
+    pub direction_buffers_max: u32,
+    /// Pipes a shard may use for splicing.
+    pub pipes_max: u32,
+    /// Capacity asked for a pipe.
+    pub pipe_bytes: u32,
+    /// Bytes moved without a pause after which a direction is spliced; 0 never splices.
+    pub splice_from_bytes: u32,
+    /// Connections of the whole process; 0 derives it from the descriptor limit.
+    pub connections_max: u32,
+    /// How long a dial may take.
+    pub connect_timeout: Duration,
+    /// How long a half-closed connection may stay silent.
+    pub half_close_linger: Duration,
+    /// How long a connection may stay silent; none by default.
+    pub idle_timeout: Option<Duration>,
+    /// TCP_USER_TIMEOUT of both sockets: how long sent bytes may stay unacknowledged, or a window
+    /// closed. As long as the kernel itself tries (tcp_retries2), so that a peer which merely
+    /// stops reading is cut no sooner than without netra.
+    pub user_timeout: Duration,
+    /// Idle time before the first keep-alive probe.
+    pub keepalive: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            buffers_max: 512,
+            buffer_bytes: 16 * 1024,
+            direction_buffers_max: 16,
+            pipes_max: 256,
+            pipe_bytes: 64 * 1024,
+            splice_from_bytes: 64 * 1024,
+            connections_max: 0,
+            connect_timeout: Duration::from_millis(1000),
+            half_close_linger: Duration::from_secs(30),
+            idle_timeout: None,
+            user_timeout: Duration::from_secs(900),
+            keepalive: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How a set of shards is to run.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// The port that the rules redirect to; every shard listens on it (v4 and v6).
+    pub port: u16,
+    /// How many shards.
+    pub shards: usize,
+    /// CPUs to pin shard 0, 1, ... to, repeated when there are fewer; empty pins nothing.
+    pub cpus: Vec<usize>,
+    /// Which driver to use.
+    pub driver: DriverChoice,
+    /// Host the loops in glommio executors (needs the feature `glommio`).
+    pub glommio: bool,
+    /// The longest that a shard polls before it parks; zero parks at once.
+    pub spin_max: Duration,
+    /// Caps and time limits.
+    pub limits: Limits,
+}
+
+/// Why a set of shards did not start; each names its likely cause.
+#[derive(Debug)]
+pub enum StartError {
+    /// The listen port is taken (or may not be bound).
+    Listen {
+        /// The port.
+        port: u16,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// `NETRA_IO=io_uring`, and the kernel refused it.
+    IoUring {
+        /// Which step was refused.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The descriptor limit leaves no room for a connection.
+    Descriptors {
+        /// The limit.
+        limit: u64,
+    },
+    /// Another call failed.
+    Os {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { port, source } => write!(f, "cannot listen on port {port}: {source}"),
+            Self::IoUring { step, source } => {
+                write!(f, "io_uring refused: {step}: {source}: {}", io_uring_hint(source))
+            }
+            Self::Descriptors { limit } => {
+                write!(f, "the descriptor limit of {limit} leaves no room for connections")
+            }
+            Self::Os { what, source } => write!(f, "{what}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen { source, .. } | Self::IoUring { source, .. } | Self::Os { source, .. } => {
+                Some(source)
+            }
+            Self::Descriptors { .. } => None,
+        }
+    }
+}
+
+/// The likely cause of a refused io_uring, for the person who reads the log.
+pub fn io_uring_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            "likely the container runtime's seccomp profile or kernel.io_uring_disabled"
+        }
+        Some(libc::ENOSYS) => "the kernel has no io_uring, or the seccomp profile hides it",
+        Some(libc::EINVAL) => "the kernel is older than 5.19",
+        Some(libc::ENOMEM) => "the locked-memory limit is too small (ulimit -l, LimitMEMLOCK)",
+        _ => "see docs/ARCHITECTURE.md, drivers",
+    }
+}

@@ -1,0 +1,307 @@
+//! A connection: its way from accept to record.
+
+use crate::{
+    dial,
+    error::{Direction, End},
+    flow::Flow,
+    io::{Close, Event, Io, Side, Token, When},
+    shard::{Core, Shard},
+    sys::{Fd, Nanos, monotonic_ns},
+    timers::Timer,
+};
+use netra_perf::{Gauge, Key};
+use std::net::{IpAddr, SocketAddr};
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The slot is free.
+    #[default]
+    Free,
+    /// The upstream has not answered yet.
+    Dialling,
+    /// Bytes are moving.
+    Relaying,
+    /// Ended; the kernel still holds operations on this many of its sockets.
+    Closing(u8),
+}
+
+/// One slot of the slab.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) generation: u32,
+    pub(crate) phase: Phase,
+    pub(crate) direction: Direction,
+    pub(crate) original_dst: SocketAddr,
+    pub(crate) accepted_at: Nanos,
+    lingering: bool,
+    /// Downstream to upstream.
+    request: Flow,
+    /// Upstream to downstream.
+    response: Flow,
+}
+
+impl Connection {
+    pub(crate) fn vacant() -> Self {
+        Self {
+            generation: 0,
+            phase: Phase::Free,
+            direction: Direction::Inbound,
+            original_dst: SocketAddr::from(([0, 0, 0, 0], 0)),
+            accepted_at: 0,
+            lingering: false,
+            request: Flow::default(),
+            response: Flow::default(),
+        }
+    }
+
+    /// When bytes last moved, or when the connection was accepted.
+    pub(crate) fn last_moved(&self) -> Nanos {
+        self.accepted_at.max(self.request.last_moved()).max(self.response.last_moved())
+    }
+
+    /// Gives an event to the flow that it concerns and passes an end of stream on.
+    #[inline]
+    pub(crate) fn on_event<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        token: Token,
+        event: Event,
+    ) -> Result<(), End> {
+        // What a socket can be written for is what the other one has sent.
+        let from = if matches!(event, Event::Writable(_)) { token.other() } else { token };
+        let bytes = Key::bytes(self.direction.index(), usize::from(from.side == Side::Upstream));
+        self.flow(from.side).on_event(core, from, bytes, event)?;
+        self.pass_end(core, from)
+    }
+
+    /// Goes on with a flow that had more to move than one turn allows.
+    pub(crate) fn go_on<I: Io>(&mut self, core: &mut Core<I>, from: Token) -> Result<(), End> {
+        let bytes = Key::bytes(self.direction.index(), usize::from(from.side == Side::Upstream));
+        self.flow(from.side).advance(core, from, bytes)?;
+        self.pass_end(core, from)
+    }
+
+    fn flow(&mut self, from: Side) -> &mut Flow {
+        match from {
+            Side::Downstream => &mut self.request,
+            Side::Upstream => &mut self.response,
+        }
+    }
+
+    /// A finished flow shuts its receiver's side; two finished flows end the connection.
+    fn pass_end<I: Io>(&mut self, core: &mut Core<I>, from: Token) -> Result<(), End> {
+        if !self.flow(from.side).is_finished() {
+            return Ok(());
+        }
+        if self.request.is_finished() && self.response.is_finished() {
+            return Err(End::Eof);
+        }
+        if !std::mem::replace(&mut self.lingering, true) {
+            let to = from.other();
+            core.io.shutdown_write(to).map_err(|e| End::of_error(to.side, &e))?;
+            let linger = nanos(core.limits.half_close_linger);
+            core.timers.set(Timer::HalfCloseLinger, core.now + linger, token_of(from));
+        }
+        Ok(())
+    }
+}
+
+/// Timers name a connection by its downstream token.
+fn token_of(token: Token) -> Token {
+    Token { side: Side::Downstream, ..token }
+}
+
+pub(crate) fn nanos(duration: std::time::Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX / 2)
+}
+
+/// Whether an accepted connection is to be relayed, where to, and which way it goes.
+fn classify<I: Io>(
+    core: &mut Core<I>,
+    fd: Fd,
+) -> Result<(SocketAddr, Direction), Key> {
+    let local = core.io.local_addr(fd).map_err(|_| Key::NO_ORIGINAL_DST)?;
+    let original =
+        core.io.original_dst(fd, local).map_err(|_| Key::NO_ORIGINAL_DST)?;
+    // Dialled directly, or a destination that would lead back here by whatever address.
+    if original.port() == core.port
+        && (original.ip() == local.ip() || core.io.is_local(original.ip()))
+    {
+        return Err(Key::LOOP_REJECTED);
+    }
+    // REDIRECT gives what came from outside the address of the interface it came in by, and what
+    // was sent from here the loopback address (nf_nat_redirect.c).
+    let outside = !local.ip().is_loopback() || original.ip() == local.ip();
+    let inbound = outside || core.is_local(original.ip());
+    Ok((original, if inbound { Direction::Inbound } else { Direction::Outbound }))
+}
+
+impl<I: Io> Shard<I> {
+    /// Accept, original destination, guard, direction, dial, two flows.
+    pub(crate) fn serve(&mut self, fd: Fd) {
+        let (original_dst, direction) = match classify(&mut self.core, fd) {
+            Ok(classified) => classified,
+            Err(reason) => {
+                self.core.recorder.bump(reason);
+                if reason == Key::NO_ORIGINAL_DST {
+                    // Nobody redirected it, so it was meant for netra itself.
+                    self.core.recorder.bump(Key::LOOP_REJECTED);
+                }
+                self.reject(fd);
+                return;
+            }
+        };
+        self.core.recorder.bump(Key::opened(direction.index(), 0));
+        let local_hop = direction == Direction::Inbound || original_dst.ip().is_loopback();
+        if direction == Direction::Outbound {
+            self.core.io.local_hop(fd);
+        }
+        let dialled = match self.core.io.dial(original_dst, local_hop) {
+            Ok(dialled) => dialled,
+            Err(e) => {
+                let end = dial::failed(&self.core, &e);
+                self.core.recorder.bump(Key::closed(direction.index(), end.index()));
+                self.reject(fd);
+                return;
+            }
+        };
+        let downstream = self.occupy(original_dst, direction);
+        let opened = self
+            .core
+            .io
+            .open(downstream, fd)
+            .and_then(|()| self.core.io.open(downstream.other(), dialled.fd));
+        if opened.is_err() {
+            self.end(downstream, End::Netra);
+        } else if dialled.connected {
+            self.relay(downstream);
+        } else {
+            dial::wait(&mut self.core, downstream);
+        }
+    }
+
+    /// Takes a slot for a connection and returns its downstream token.
+    fn occupy(&mut self, original_dst: SocketAddr, direction: Direction) -> Token {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slab.push(Connection::vacant());
+            u32::try_from(self.slab.len() - 1).unwrap_or(u32::MAX)
+        });
+        let connection = &mut self.slab[slot as usize];
+        let generation = connection.generation.wrapping_add(1);
+        *connection = Connection {
+            generation,
+            phase: Phase::Dialling,
+            direction,
+            original_dst,
+            accepted_at: self.core.now,
+            ..Connection::vacant()
+        };
+        self.active += 1;
+        self.core.recorder.set(Gauge::ConnectionsActive, self.active.into());
+        Token { slot, generation, side: Side::Downstream }
+    }
+
+    /// Begins to relay both ways: the upstream has answered.
+    pub(crate) fn relay(&mut self, downstream: Token) {
+        let slot = downstream.slot as usize;
+        self.slab[slot].phase = Phase::Relaying;
+        dial::record(&self.core, self.slab[slot].accepted_at);
+        if let Some(idle) = self.core.limits.idle_timeout {
+            self.core.timers.set(Timer::Idle, self.core.now + nanos(idle), downstream);
+        }
+        for from in [downstream, downstream.other()] {
+            if let Err(end) = self.slab[slot].go_on(&mut self.core, from) {
+                self.end(downstream, end);
+                return;
+            }
+        }
+    }
+
+    /// Ends a connection: closes both sockets, returns what it held and records it.
+    pub(crate) fn end(&mut self, token: Token, end: End) {
+        let connection = &mut self.slab[token.slot as usize];
+        if matches!(connection.phase, Phase::Free | Phase::Closing(_)) {
+            return;
+        }
+        connection.request.release(&mut self.core);
+        connection.response.release(&mut self.core);
+        let how = match end {
+            End::Eof | End::HalfCloseLinger | End::IdleTimeout => Close::Orderly,
+            _ => Close::Reset,
+        };
+        let mut pending = 0;
+        for socket in [token, token.other()] {
+            pending += u8::from(self.core.io.close(socket, how) == When::Later);
+        }
+        connection.phase = Phase::Closing(pending);
+        let key = Key::closed(connection.direction.index(), end.index());
+        self.core.recorder.bump(key);
+        self.core.finished += u64::from(end == End::Eof);
+        if pending == 0 {
+            self.vacate(token.slot);
+        }
+    }
+
+    /// A socket of an ended connection has been closed.
+    pub(crate) fn on_closed(&mut self, token: Token) {
+        let connection = &mut self.slab[token.slot as usize];
+        if let Phase::Closing(pending) = connection.phase {
+            connection.phase = Phase::Closing(pending - 1);
+            if pending == 1 {
+                self.vacate(token.slot);
+            }
+        }
+    }
+
+    fn vacate(&mut self, slot: u32) {
+        self.slab[slot as usize].phase = Phase::Free;
+        self.free.push(slot);
+        self.active -= 1;
+        self.core.recorder.set(Gauge::ConnectionsActive, self.active.into());
+        self.release_descriptors();
+    }
+}
+
+/// Remembers for a moment which addresses are this host's, because asking costs three calls.
+#[derive(Debug, Default)]
+pub(crate) struct LocalAddresses {
+    known: [Option<(IpAddr, bool, Nanos)>; 8],
+    next: usize,
+}
+
+impl LocalAddresses {
+    const KEPT_NS: Nanos = 5_000_000_000;
+
+    pub(crate) fn is_local(&mut self, ip: IpAddr, ask: impl FnOnce() -> bool) -> bool {
+        let now = monotonic_ns();
+        let fresh = |at: Nanos| now.saturating_sub(at) < Self::KEPT_NS;
+        for (known, local, at) in self.known.iter().flatten() {
+            if *known == ip && fresh(*at) {
+                return *local;
+            }
+        }
+        let local = ask();
+        self.known[self.next] = Some((ip, local, now));
+        self.next = (self.next + 1) % self.known.len();
+        local
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_costs_little() {
+        assert!(size_of::<Connection>() <= 160, "{}", size_of::<Connection>());
+    }
+
+    #[test]
+    fn addresses_are_asked_for_once() {
+        let mut addresses = LocalAddresses::default();
+        let ip: IpAddr = "10.0.0.1".parse().unwrap();
+        assert!(addresses.is_local(ip, || true));
+        assert!(addresses.is_local(ip, || unreachable!("asked twice")));
+    }
+}

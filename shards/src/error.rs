@@ -1,0 +1,121 @@
+//! How connections end. An end names the side that caused it and keeps the errno; most ends are
+//! not errors.
+
+use crate::io::{Side, errno};
+use std::io;
+
+/// Toward or from the local application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Somebody calls the local application.
+    Inbound,
+    /// The local application calls somebody.
+    Outbound,
+}
+
+impl Direction {
+    /// Its index among the label values of metrics.
+    pub fn index(self) -> usize {
+        match self {
+            Self::Inbound => 0,
+            Self::Outbound => 1,
+        }
+    }
+}
+
+/// How a connection came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Both sides ended their streams.
+    Eof,
+    /// A side reset the connection.
+    Reset(Side),
+    /// Moving bytes failed on a side, with this errno.
+    Failed(Side, i32),
+    /// The upstream refused the dial, with this errno.
+    DialFailed(i32),
+    /// The upstream did not answer in time.
+    DialTimeout,
+    /// One side had ended and the other stayed silent.
+    HalfCloseLinger,
+    /// Neither side moved bytes.
+    IdleTimeout,
+    /// The drain's deadline came first.
+    DrainDeadline,
+    /// netra itself could not go on (no memory for the socket's registration).
+    Netra,
+}
+
+impl End {
+    /// What an I/O error on a side means.
+    pub(crate) fn of(side: Side, error: i32) -> Self {
+        match error {
+            libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED | libc::ENOTCONN => {
+                Self::Reset(side)
+            },
+            other => Self::Failed(side, other),
+        }
+    }
+
+    pub(crate) fn of_error(side: Side, error: &io::Error) -> Self {
+        Self::of(side, errno(error))
+    }
+
+    /// Its index in [`netra_perf::recorder::REASONS`].
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Eof => 0,
+            Self::Reset(Side::Downstream) => 1,
+            Self::Reset(Side::Upstream) => 2,
+            Self::Failed(Side::Downstream, _) => 3,
+            Self::Failed(Side::Upstream, _) => 4,
+            Self::DialFailed(_) => 5,
+            Self::DialTimeout => 6,
+            Self::HalfCloseLinger => 7,
+            Self::IdleTimeout => 8,
+            Self::DrainDeadline => 9,
+            Self::Netra => 10,
+        }
+    }
+}
+
+/// The index of a dial's errno in [`netra_perf::recorder::ERRNOS`].
+pub(crate) fn dial_errno_index(errno: i32) -> usize {
+    match errno {
+        libc::ECONNREFUSED => 0,
+        libc::EHOSTUNREACH => 1,
+        libc::ENETUNREACH => 2,
+        libc::ETIMEDOUT => 3,
+        libc::EADDRNOTAVAIL => 4,
+        libc::EMFILE | libc::ENFILE => 5,
+        _ => 6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netra_perf::recorder::{ERRNOS, REASONS};
+
+    #[test]
+    fn ends_meet_the_reasons_they_are_counted_under() {
+        for (end, reason) in [
+            (End::Eof, "eof"),
+            (End::of(Side::Downstream, libc::EPIPE), "downstream_reset"),
+            (End::of(Side::Upstream, libc::ECONNRESET), "upstream_reset"),
+            (End::of(Side::Downstream, libc::ETIMEDOUT), "downstream_error"),
+            (End::of(Side::Upstream, libc::EHOSTUNREACH), "upstream_error"),
+            (End::DialFailed(libc::ECONNREFUSED), "dial_failed"),
+            (End::DialTimeout, "dial_timeout"),
+            (End::HalfCloseLinger, "half_close_linger"),
+            (End::IdleTimeout, "idle_timeout"),
+            (End::DrainDeadline, "drain_deadline"),
+            (End::Netra, "netra_error"),
+        ] {
+            assert_eq!(REASONS[end.index()], reason);
+        }
+        assert_eq!(ERRNOS[dial_errno_index(libc::ECONNREFUSED)], "ECONNREFUSED");
+        assert_eq!(ERRNOS[dial_errno_index(libc::EADDRNOTAVAIL)], "EADDRNOTAVAIL");
+        assert_eq!(ERRNOS[dial_errno_index(libc::EINVAL)], "other");
+    }
+}

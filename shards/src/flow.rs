@@ -1,0 +1,373 @@
+//! One way of a connection: bytes from one socket to the other, by copy, by splice, or by peek.
+//!
+//! ```text
+//!            +---------- burst >= splice_from_bytes ----------+
+//!            |                                                v
+//!          Copy <------------- calm for a while ----------- Splice
+//!            |  ^
+//!   no buffer|  |buffers again
+//!            v  |
+//!           Peek
+//! ```
+//! *Copy*: received buffers are sent at once; what a full socket refuses waits in the queue, up to
+//! a cap, then receiving pauses. *Splice*: socket to pipe to socket, for bulk. *Peek*: bytes are
+//! looked at, sent, and taken from the kernel only as far as they were sent. It holds no memory,
+//! so that slow receivers can use up the buffers without stopping anybody else.
+//!
+//! All state changes happen in this file; [`Flow::advance`] does whatever the state allows.
+
+use crate::{
+    buffers::{BufferId, Queue},
+    error::End,
+    io::{Event, Io, Token, When, would_block},
+    pipes::PipeId,
+    shard::Core,
+    sys::Nanos,
+};
+use netra_perf::Key;
+use std::io::IoSlice;
+
+/// A pause this long ends a burst.
+const BURST_GAP_NS: Nanos = 2_000_000;
+/// A wake-up that moves fewer bytes than this is a calm one; this many of them end splicing.
+const CALM_BYTES: usize = 16 * 1024;
+const CALM_WAKES: u8 = 8;
+/// Rounds of splicing or peeking before others have their turn.
+const ROUNDS: u32 = 16;
+/// Pieces sent in one call.
+const PIECES: usize = 16;
+
+/// How the source is being read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reading {
+    /// Not at all.
+    #[default]
+    Stopped,
+    /// Buffers are handed over as they fill.
+    Receiving,
+    /// A pause was asked for; buffers may still come.
+    Pausing,
+    /// Waiting until there is something to splice or to peek at.
+    Watching,
+    /// The stream has ended.
+    Over,
+}
+
+/// How bytes move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Mover {
+    #[default]
+    Copy,
+    Splice,
+    Peek,
+}
+
+/// One way of a connection. The source's token names it.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    queue: Queue,
+    reading: Reading,
+    mover: Mover,
+    /// The receiver is full and watched.
+    blocked: bool,
+    /// Both the source's end and all bytes before it have been passed on.
+    finished: bool,
+    calm: u8,
+    pipe: Option<PipeId>,
+    in_pipe: u32,
+    burst_bytes: u32,
+    last_moved: Nanos,
+}
+
+impl Flow {
+    /// When bytes last came in.
+    pub(crate) fn last_moved(&self) -> Nanos {
+        self.last_moved
+    }
+
+    /// The source's end has been passed on, or is about to be.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Takes in an event of the source or the receiver and does what it allows.
+    #[inline]
+    pub(crate) fn on_event<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        from: Token,
+        bytes: Key,
+        event: Event,
+    ) -> Result<(), End> {
+        match event {
+            Event::Received(_, buffer) => return self.received(core, from, bytes, buffer),
+            Event::Ended(_) => self.reading = Reading::Over,
+            Event::Failed(_, error) => return Err(End::of(from.side, error)),
+            Event::Starved(_) => {
+                core.recorder.bump(Key::BUFFER_STARVED);
+                (self.reading, self.mover) = (Reading::Stopped, Mover::Peek);
+            }
+            Event::Paused(_) | Event::Readable(_) => self.reading = Reading::Stopped,
+            Event::Writable(_) => self.blocked = false,
+            Event::Accepted(_) | Event::AcceptFailed(_) | Event::Closed(_) | Event::Woken => {
+                debug_assert!(false, "not an event of a flow");
+            }
+        }
+        self.advance(core, from, bytes)
+    }
+
+    /// Passes a buffer on.
+    #[inline]
+    fn received<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        from: Token,
+        bytes: Key,
+        buffer: BufferId,
+    ) -> Result<(), End> {
+        let len = core.pool.bytes(buffer).len();
+        self.moved(core, bytes, len);
+        let to = from.other();
+        let mut sent = 0;
+        if self.queue.is_empty() && !self.blocked {
+            match core.io.send(to, core.pool.bytes(buffer)) {
+                Ok(n) => sent = n,
+                Err(e) if would_block(&e) => {}
+                Err(e) => {
+                    core.pool.give_back(buffer);
+                    return Err(End::of_error(to.side, &e));
+                }
+            }
+        }
+        if sent == len {
+            core.pool.give_back(buffer);
+            if self.burst_bytes < core.limits.splice_from_bytes || self.mover != Mover::Copy {
+                return Ok(());
+            }
+        } else {
+            self.queue.push(&mut core.pool, buffer, sent);
+            if !self.blocked {
+                self.blocked = true;
+                core.io.watch_write(to);
+            }
+        }
+        self.hold(core, from);
+        self.advance(core, from, bytes)
+    }
+
+    /// Stops receiving where the queue is full or a burst is to be spliced.
+    fn hold<I: Io>(&mut self, core: &mut Core<I>, from: Token) {
+        if self.reading != Reading::Receiving {
+            return;
+        }
+        let burst = core.limits.splice_from_bytes > 0
+            && self.burst_bytes >= core.limits.splice_from_bytes
+            && self.mover == Mover::Copy;
+        if burst {
+            self.mover = Mover::Splice;
+            core.recorder.bump(Key::SPLICE_STARTED);
+        }
+        let full = self.queue.len() >= core.queue_buffers_max();
+        if full && !burst {
+            core.recorder.bump(Key::BACK_PRESSURE);
+        }
+        if full || burst {
+            self.reading = match core.io.pause(from) {
+                When::Now => Reading::Stopped,
+                When::Later => Reading::Pausing,
+            };
+        }
+    }
+
+    /// Does whatever the state allows: sends what waits, moves on or begins to read again, and
+    /// passes the end on.
+    pub(crate) fn advance<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        from: Token,
+        bytes: Key,
+    ) -> Result<(), End> {
+        if !self.blocked && !self.queue.is_empty() {
+            self.flush(core, from.other())?;
+        }
+        let mut rounds = ROUNDS;
+        while self.reading == Reading::Stopped && !self.blocked {
+            if self.mover == Mover::Copy || !self.queue.is_empty() {
+                if self.queue.len() <= core.queue_buffers_max() / 2 && self.mover == Mover::Copy {
+                    self.reading = Reading::Receiving;
+                    core.io.receive(from);
+                }
+                break;
+            }
+            if rounds == 0 {
+                core.again.push_back(from);
+                break;
+            }
+            rounds -= 1;
+            match self.mover {
+                Mover::Splice => self.splice(core, from, bytes)?,
+                _ => self.peek(core, from, bytes)?,
+            }
+        }
+        if self.reading == Reading::Over && self.queue.is_empty() && !self.blocked {
+            self.drain_pipe(core, from)?;
+            if !self.blocked {
+                self.return_pipe(core);
+                self.finished = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the queue, in one call where it is short.
+    fn flush<I: Io>(&mut self, core: &mut Core<I>, to: Token) -> Result<(), End> {
+        while !self.queue.is_empty() {
+            let mut pieces = [IoSlice::new(&[]); PIECES];
+            let mut count = 0;
+            let mut offered = 0;
+            for (piece, id) in pieces.iter_mut().zip(self.queue.iter(&core.pool)) {
+                *piece = IoSlice::new(core.pool.bytes(id));
+                offered += piece.len();
+                count += 1;
+            }
+            match core.io.send_pieces(to, &pieces[..count]) {
+                Ok(sent) => {
+                    self.queue.advance(&mut core.pool, sent);
+                    if sent == offered {
+                        continue;
+                    }
+                }
+                Err(e) if would_block(&e) => {}
+                Err(e) => return Err(End::of_error(to.side, &e)),
+            }
+            self.blocked = true;
+            core.io.watch_write(to);
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// One round of splicing: source to pipe, pipe to receiver.
+    fn splice<I: Io>(&mut self, core: &mut Core<I>, from: Token, bytes: Key) -> Result<(), End> {
+        let Some(pipe) = self.pipe.or_else(|| core.pipes.lend(&mut core.io)) else {
+            core.recorder.bump(Key::PIPE_STARVED);
+            self.copy_again();
+            return Ok(());
+        };
+        self.pipe = Some(pipe);
+        let room = I::pipe_capacity(core.pipes.get(pipe)).saturating_sub(self.in_pipe);
+        if room > 0 {
+            match core.io.fill(from, core.pipes.get(pipe), room as usize) {
+                Ok(0) => self.reading = Reading::Over,
+                Ok(n) => {
+                    self.in_pipe += u32::try_from(n).unwrap_or(u32::MAX);
+                    self.moved(core, bytes, n);
+                    core.recorder.add(Key::SPLICE_BYTES, n as u64);
+                    self.calm = if n < CALM_BYTES { self.calm.saturating_add(1) } else { 0 };
+                }
+                // With bytes in the pipe EAGAIN may mean that its slots are used up.
+                Err(e) if would_block(&e) && self.in_pipe == 0 => {
+                    self.return_pipe(core);
+                    if self.calm >= CALM_WAKES {
+                        self.copy_again();
+                    } else {
+                        self.reading = Reading::Watching;
+                        core.io.watch_read(from);
+                    }
+                    return Ok(());
+                }
+                Err(e) if would_block(&e) => {}
+                Err(e) => return Err(End::of_error(from.side, &e)),
+            }
+        }
+        self.drain_pipe(core, from)
+    }
+
+    /// Moves what is in the pipe to the receiver.
+    fn drain_pipe<I: Io>(&mut self, core: &mut Core<I>, from: Token) -> Result<(), End> {
+        let to = from.other();
+        while let (Some(pipe), true) = (self.pipe, self.in_pipe > 0) {
+            match core.io.drain(to, core.pipes.get(pipe), self.in_pipe as usize) {
+                Ok(n) if n > 0 => self.in_pipe -= u32::try_from(n).unwrap_or(0).min(self.in_pipe),
+                Err(e) if !would_block(&e) => return Err(End::of_error(to.side, &e)),
+                _ => {
+                    self.blocked = true;
+                    core.io.watch_write(to);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One round of peeking: look, send, take what was sent.
+    fn peek<I: Io>(&mut self, core: &mut Core<I>, from: Token, bytes: Key) -> Result<(), End> {
+        let to = from.other();
+        if !core.pool_is_scarce() {
+            self.copy_again();
+            return Ok(());
+        }
+        let seen = match core.io.peek(from, &mut core.scratch) {
+            Ok(0) => {
+                self.reading = Reading::Over;
+                return Ok(());
+            }
+            Ok(n) => n,
+            Err(e) if would_block(&e) => {
+                self.reading = Reading::Watching;
+                core.io.watch_read(from);
+                return Ok(());
+            }
+            Err(e) => return Err(End::of_error(from.side, &e)),
+        };
+        let sent = match core.io.send(to, &core.scratch[..seen]) {
+            Ok(n) => n,
+            Err(e) if would_block(&e) => 0,
+            Err(e) => return Err(End::of_error(to.side, &e)),
+        };
+        core.io.take(from, sent).map_err(|e| End::of_error(from.side, &e))?;
+        self.moved(core, bytes, sent);
+        if sent < seen {
+            self.blocked = true;
+            core.io.watch_write(to);
+        }
+        Ok(())
+    }
+
+    fn copy_again(&mut self) {
+        (self.mover, self.calm, self.burst_bytes) = (Mover::Copy, 0, 0);
+    }
+
+    #[inline]
+    fn moved<I: Io>(&mut self, core: &Core<I>, bytes: Key, len: usize) {
+        if core.now.saturating_sub(self.last_moved) > BURST_GAP_NS {
+            self.burst_bytes = 0;
+        }
+        self.burst_bytes = self.burst_bytes.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+        self.last_moved = core.now;
+        core.recorder.add(bytes, len as u64);
+    }
+
+    fn return_pipe<I: Io>(&mut self, core: &mut Core<I>) {
+        if let Some(pipe) = self.pipe.take() {
+            core.pipes.give_back(pipe, self.in_pipe as usize);
+            self.in_pipe = 0;
+        }
+    }
+
+    /// Returns all that the flow holds, when its connection closes.
+    pub(crate) fn release<I: Io>(&mut self, core: &mut Core<I>) {
+        self.queue.clear(&mut core.pool);
+        self.return_pipe(core);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_flow_costs_little() {
+        assert!(size_of::<Flow>() <= 48, "{}", size_of::<Flow>());
+    }
+}

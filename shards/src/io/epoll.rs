@@ -1,0 +1,431 @@
+//! The epoll backend: edge-triggered readiness turned into the same events as io_uring's
+//! completions. One batch of readiness a turn; each ready socket is received from in its turn,
+//! into the buffer that was returned last.
+
+use super::{Close, Dialled, Event, Io, Token, Wait, When, errno, kernel, kernel::Kernel, would_block};
+use crate::{
+    buffers::BufferPool,
+    config::Limits,
+    sys::{
+        self, Fd, Nanos,
+        epoll::{ENDING, Epoll, IN, Interest, OUT},
+        pipe::Pipe,
+        socket,
+    },
+};
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    net::{IpAddr, SocketAddr},
+};
+
+/// Events taken from the kernel in one call.
+const BATCH: usize = 256;
+/// Receives, and accepts, in one turn: then timers and other sockets have theirs.
+const RECEIVES_PER_TURN: u32 = 256;
+const ACCEPTS_PER_TURN: u32 = 32;
+
+/// `data` of the listener and the eventfd; sockets have generation and key.
+const LISTENER: u64 = u64::MAX;
+const WAKER: u64 = u64::MAX - 1;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Watch {
+    fd: Fd,
+    generation: u32,
+    open: bool,
+    /// Receives are wanted.
+    receiving: bool,
+    watching_read: bool,
+    watching_write: bool,
+    /// The kernel said readable, and no call has said otherwise since.
+    readable: bool,
+    /// The end of the stream or an error is behind the bytes: read on until it shows.
+    ending: bool,
+    /// Registered for EPOLLOUT too.
+    both: bool,
+    /// In the queue of ready sockets.
+    queued: bool,
+}
+
+/// epoll as an [`Io`].
+pub(crate) struct EpollIo {
+    kernel: Kernel,
+    epoll: Epoll,
+    waker: Fd,
+    table: Vec<Watch>,
+    ready: VecDeque<usize>,
+    /// Events of the last batch not yet looked at: next, count.
+    batch: (usize, usize),
+    accepting: bool,
+    acceptable: bool,
+    closing: bool,
+    receives_left: u32,
+    accepts_left: u32,
+}
+
+impl EpollIo {
+    /// A backend that accepts from `listener` and is woken by the eventfd `waker`. It owns the
+    /// listener; the waker must outlive it.
+    pub(crate) fn new(listener: Fd, waker: Fd, limits: &Limits) -> io::Result<Self> {
+        let epoll = Epoll::new(BATCH)?;
+        epoll.add(waker, Interest::Level, WAKER)?;
+        Ok(Self {
+            kernel: Kernel::new(listener, limits),
+            epoll,
+            waker,
+            table: Vec::new(),
+            ready: VecDeque::new(),
+            batch: (0, 0),
+            accepting: false,
+            acceptable: false,
+            closing: false,
+            receives_left: 0,
+            accepts_left: 0,
+        })
+    }
+
+    fn watch(&mut self, token: Token) -> Option<&mut Watch> {
+        self.table.get_mut(token.key()).filter(|w| w.open && w.generation == token.generation)
+    }
+
+    fn fd(&self, token: Token) -> Fd {
+        self.table[token.key()].fd
+    }
+
+    fn queue(&mut self, key: usize) {
+        if !std::mem::replace(&mut self.table[key].queued, true) {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Takes in one event of the batch; gives it on where it is one at once.
+    fn notice(&mut self, data: u64, conditions: u32) -> Option<Event> {
+        if data == LISTENER {
+            self.acceptable = true;
+            return None;
+        }
+        if data == WAKER {
+            sys::eventfd_clear(self.waker);
+            return Some(Event::Woken);
+        }
+        let (key, generation) = unpack(data);
+        let watch = self.table.get_mut(key)?;
+        if !watch.open || watch.generation != generation {
+            return None;
+        }
+        let mut wanted = false;
+        if conditions & IN != 0 {
+            watch.readable = true;
+            watch.ending |= conditions & ENDING != 0;
+            wanted = watch.receiving || watch.watching_read;
+        }
+        let writable = conditions & OUT != 0 && std::mem::take(&mut watch.watching_write);
+        if wanted {
+            self.queue(key);
+        }
+        writable.then(|| Event::Writable(Token::of(key, generation)))
+    }
+
+    fn take_connection(&mut self) -> Option<Event> {
+        let listener = self.kernel.listener?;
+        self.accepts_left = self.accepts_left.saturating_sub(1);
+        match socket::accept(listener) {
+            Ok(fd) => Some(Event::Accepted(fd)),
+            // The client left the queue; others may wait behind it.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) => None,
+            Err(e) => {
+                self.acceptable = false;
+                if self.closing {
+                    self.kernel.close_listener();
+                }
+                (!would_block(&e)).then(|| Event::AcceptFailed(errno(&e)))
+            }
+        }
+    }
+
+    /// Receives from one ready socket; nothing when it had nothing to say after all.
+    fn take_bytes(&mut self, key: usize, pool: &mut BufferPool) -> Option<Event> {
+        let watch = &mut self.table[key];
+        let token = Token::of(key, watch.generation);
+        if !watch.open || !watch.readable {
+            return None;
+        }
+        if std::mem::take(&mut watch.watching_read) {
+            return Some(Event::Readable(token));
+        }
+        if !watch.receiving {
+            return None;
+        }
+        let Some(buffer) = pool.lend() else {
+            watch.receiving = false;
+            return Some(Event::Starved(token));
+        };
+        self.receives_left = self.receives_left.saturating_sub(1);
+        let room = pool.room(buffer);
+        let size = room.len();
+        match socket::receive(watch.fd, room) {
+            Ok(0) => {
+                pool.give_back(buffer);
+                (watch.receiving, watch.readable) = (false, false);
+                Some(Event::Ended(token))
+            }
+            Ok(n) => {
+                pool.set_filled(buffer, u32::try_from(n).unwrap_or(u32::MAX));
+                // A short read has emptied the socket, unless its end is waiting behind the bytes.
+                watch.readable = n == size || watch.ending;
+                if watch.readable {
+                    self.queue(key);
+                }
+                Some(Event::Received(token, buffer))
+            }
+            Err(e) => {
+                pool.give_back(buffer);
+                watch.readable = false;
+                if would_block(&e) {
+                    return None;
+                }
+                watch.receiving = false;
+                Some(Event::Failed(token, errno(&e)))
+            }
+        }
+    }
+}
+
+fn pack(key: usize, generation: u32) -> u64 {
+    u64::from(generation) << 32 | key as u64 & 0xffff_ffff
+}
+
+fn unpack(data: u64) -> (usize, u32) {
+    ((data & 0xffff_ffff) as usize, u32::try_from(data >> 32).unwrap_or(u32::MAX))
+}
+
+impl Io for EpollIo {
+    type Pipe = Pipe;
+
+    fn now(&self) -> Nanos {
+        sys::monotonic_ns()
+    }
+
+    fn turn(&mut self, _pool: &mut BufferPool, wait: Wait) -> io::Result<()> {
+        (self.receives_left, self.accepts_left) = (RECEIVES_PER_TURN, ACCEPTS_PER_TURN);
+        if self.batch.0 < self.batch.1 {
+            return Ok(());
+        }
+        let busy = !self.ready.is_empty() || (self.acceptable && self.accepting) || self.closing;
+        let timeout = match wait {
+            _ if busy => Some(0),
+            Wait::Poll => Some(0),
+            Wait::Forever => None,
+            Wait::AtMost(ns) => Some(ns),
+        };
+        self.batch = (0, self.epoll.wait(timeout)?);
+        Ok(())
+    }
+
+    fn next(&mut self, pool: &mut BufferPool) -> Option<Event> {
+        while self.batch.0 < self.batch.1 {
+            let (data, conditions) = self.epoll.event(self.batch.0);
+            self.batch.0 += 1;
+            if let Some(event) = self.notice(data, conditions) {
+                return Some(event);
+            }
+        }
+        while self.receives_left > 0 {
+            let Some(key) = self.ready.pop_front() else { break };
+            self.table[key].queued = false;
+            if let Some(event) = self.take_bytes(key, pool) {
+                return Some(event);
+            }
+        }
+        while (self.acceptable && self.accepting || self.closing)
+            && self.kernel.listener.is_some()
+            && self.accepts_left > 0
+        {
+            if let Some(event) = self.take_connection() {
+                return Some(event);
+            }
+            if !self.closing && !self.acceptable {
+                break;
+            }
+        }
+        None
+    }
+
+    fn poll(&mut self, budget: Nanos) -> bool {
+        let until = self.now() + budget;
+        loop {
+            match self.epoll.wait(Some(0)) {
+                Ok(0) => {}
+                Ok(n) => {
+                    self.batch = (0, n);
+                    return true;
+                }
+                Err(_) => return true,
+            }
+            if self.now() >= until {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn accept(&mut self, on: bool) {
+        let Some(listener) = self.kernel.listener else { return };
+        if on == self.accepting || self.closing {
+            return;
+        }
+        let changed = if on {
+            self.epoll.add(listener, Interest::Level, LISTENER)
+        } else {
+            self.epoll.remove(listener)
+        };
+        if changed.is_ok() {
+            self.accepting = on;
+        }
+    }
+
+    fn close_listener(&mut self) {
+        self.accept(false);
+        self.closing = self.kernel.listener.is_some();
+    }
+
+    fn listener_closed(&self) -> bool {
+        self.kernel.listener.is_none()
+    }
+
+    fn local_addr(&self, fd: Fd) -> io::Result<SocketAddr> {
+        socket::local_addr(fd)
+    }
+
+    fn original_dst(&self, fd: Fd, local: SocketAddr) -> io::Result<SocketAddr> {
+        socket::original_dst(fd, local)
+    }
+
+    fn is_local(&self, ip: IpAddr) -> bool {
+        socket::is_local(ip)
+    }
+
+    fn peer_addr(&self, token: Token) -> io::Result<SocketAddr> {
+        socket::peer_addr(self.fd(token))
+    }
+
+    fn dial(&mut self, to: SocketAddr, local_hop: bool) -> io::Result<Dialled> {
+        self.kernel.dial(to, local_hop)
+    }
+
+    fn local_hop(&mut self, fd: Fd) {
+        self.kernel.local_hop(fd);
+    }
+
+    fn discard(&mut self, fd: Fd, how: Close) {
+        kernel::close(fd, how);
+    }
+
+    fn open(&mut self, token: Token, fd: Fd) -> io::Result<()> {
+        let key = token.key();
+        if self.table.len() <= key {
+            self.table.resize(key + 1, Watch::default());
+        }
+        self.epoll.add(fd, Interest::Read, pack(key, token.generation))?;
+        let queued = self.table[key].queued;
+        self.table[key] =
+            Watch { fd, generation: token.generation, open: true, queued, ..Watch::default() };
+        Ok(())
+    }
+
+    fn dial_outcome(&mut self, token: Token) -> io::Result<()> {
+        socket::take_error(self.fd(token))
+    }
+
+    fn receive(&mut self, token: Token) {
+        let Some(watch) = self.watch(token) else { return };
+        watch.receiving = true;
+        if watch.readable {
+            self.queue(token.key());
+        }
+    }
+
+    fn pause(&mut self, token: Token) -> When {
+        if let Some(watch) = self.watch(token) {
+            watch.receiving = false;
+        }
+        When::Now
+    }
+
+    fn watch_read(&mut self, token: Token) {
+        let Some(watch) = self.watch(token) else { return };
+        // The caller has just been told that there is nothing to read, and edges come only from
+        // `turn`, so none is lost. An end that was seen before is behind bytes already read.
+        watch.readable = false;
+        watch.watching_read = true;
+    }
+
+    fn watch_write(&mut self, token: Token) {
+        let key = token.key();
+        let Some(watch) = self.watch(token) else { return };
+        watch.watching_write = true;
+        if !std::mem::replace(&mut watch.both, true) {
+            let (fd, data) = (watch.fd, pack(key, token.generation));
+            if self.epoll.modify(fd, Interest::ReadWrite, data).is_err() {
+                // Only an fd that is not registered fails (EBADF, ENOENT): a bug of ours.
+                debug_assert!(false, "watch_write on an unregistered socket");
+            }
+        }
+    }
+
+    fn send(&mut self, token: Token, bytes: &[u8]) -> io::Result<usize> {
+        socket::send(self.fd(token), bytes)
+    }
+
+    fn send_pieces(&mut self, token: Token, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        socket::send_pieces(self.fd(token), pieces)
+    }
+
+    fn peek(&mut self, token: Token, into: &mut [u8]) -> io::Result<usize> {
+        socket::peek(self.fd(token), into)
+    }
+
+    fn take(&mut self, token: Token, len: usize) -> io::Result<()> {
+        socket::take(self.fd(token), len)
+    }
+
+    fn shutdown_write(&mut self, token: Token) -> io::Result<()> {
+        socket::shutdown_write(self.fd(token))
+    }
+
+    fn close(&mut self, token: Token, how: Close) -> When {
+        if let Some(watch) = self.watch(token) {
+            let fd = watch.fd;
+            (watch.open, watch.receiving) = (false, false);
+            kernel::close(fd, how);
+        }
+        When::Now
+    }
+
+    fn pipe(&mut self, bytes: u32) -> io::Result<Pipe> {
+        Pipe::new(bytes)
+    }
+
+    fn pipe_capacity(pipe: &Pipe) -> u32 {
+        pipe.capacity()
+    }
+
+    fn fill(&mut self, token: Token, pipe: &Pipe, len: usize) -> io::Result<usize> {
+        kernel::fill(self.fd(token), pipe, len)
+    }
+
+    fn drain(&mut self, token: Token, pipe: &Pipe, len: usize) -> io::Result<usize> {
+        kernel::drain(self.fd(token), pipe, len)
+    }
+}
+
+impl Drop for EpollIo {
+    fn drop(&mut self) {
+        for watch in &self.table {
+            if watch.open {
+                sys::close(watch.fd);
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What the ring and the epoll backend have in common: the calls that are plain system calls in
+//! both.
+
+use super::{Close, Dialled};
+use crate::{
+    config::Limits,
+    sys::{
+        self, Fd,
+        pipe::Pipe,
+        socket::{self, Tuning},
+    },
+};
+use std::{io, net::SocketAddr};
+
+/// The congestion control of hops that stay on this host where the default one paces.
+const LOCAL_HOP_CONGESTION: &[u8] = b"reno";
+
+/// The listener and what new sockets are given.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(crate) listener: Option<Fd>,
+    tuning: Tuning,
+    /// The host's default congestion control paces by timers, which costs a local hop CPU and
+    /// latency and buys it nothing.
+    paced: bool,
+}
+
+impl Kernel {
+    pub(crate) fn new(listener: Fd, limits: &Limits) -> Self {
+        Self {
+            listener: Some(listener),
+            tuning: tuning(limits),
+            paced: socket::congestion_is_paced(listener),
+        }
+    }
+
+    pub(crate) fn dial(&self, to: SocketAddr, local_hop: bool) -> io::Result<Dialled> {
+        let congestion = (local_hop && self.paced).then_some(LOCAL_HOP_CONGESTION);
+        socket::dial(to, self.tuning, congestion).map(|(fd, connected)| Dialled { fd, connected })
+    }
+
+    pub(crate) fn local_hop(&self, fd: Fd) {
+        if self.paced {
+            // A kernel without it keeps its default, which is only slower.
+            let _ = socket::set_congestion(fd, LOCAL_HOP_CONGESTION);
+        }
+    }
+
+    pub(crate) fn close_listener(&mut self) {
+        if let Some(fd) = self.listener.take() {
+            sys::close(fd);
+        }
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        self.close_listener();
+    }
+}
+
+/// What the limits mean for a socket.
+pub(crate) fn tuning(limits: &Limits) -> Tuning {
+    let clamp = |n: u128| libc::c_int::try_from(n).unwrap_or(libc::c_int::MAX);
+    Tuning {
+        user_timeout_ms: clamp(limits.user_timeout.as_millis()),
+        keepalive_s: clamp(limits.keepalive.as_secs().max(1).into()).min(32_767),
+    }
+}
+
+/// Closes a descriptor in the given way.
+pub(crate) fn close(fd: Fd, how: Close) {
+    if how == Close::Reset {
+        socket::reset_on_close(fd);
+    }
+    sys::close(fd);
+}
+
+/// Moves bytes from a socket into a pipe.
+pub(crate) fn fill(fd: Fd, pipe: &Pipe, len: usize) -> io::Result<usize> {
+    pipe.fill(fd, len)
+}
+
+/// Moves bytes from a pipe to a socket. Never asks the kernel to wait for more (SPLICE_F_MORE): a
+/// stream that pauses right then would be held back for 200 ms.
+pub(crate) fn drain(fd: Fd, pipe: &Pipe, len: usize) -> io::Result<usize> {
+    pipe.drain(fd, len, false)
+}

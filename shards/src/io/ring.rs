@@ -1,0 +1,538 @@
+//! The io_uring backend: multishot accepts and receives into provided buffers, one-shot polls for
+//! full and spliced sockets, one `io_uring_enter` a turn.
+//!
+//! An operation belongs to the table until its last completion: a socket with operations in the
+//! kernel is closed only when they have all come back ([`Event::Closed`]).
+
+use super::{Close, Dialled, Event, Io, Token, Wait, When, kernel, kernel::Kernel};
+use crate::{
+    buffers::BufferPool,
+    config::{Driver, Limits},
+    sys::{
+        self, Fd, Nanos,
+        pipe::Pipe,
+        ring::{Completion, Refused, Ring},
+        socket,
+    },
+};
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    net::{IpAddr, SocketAddr},
+};
+
+/// Buffers provided at first, and after a quiet time. Few, because the kernel takes them in turn:
+/// each provided buffer stays warm only while there are not many.
+const PROVIDED_MIN: usize = 32;
+/// Completions handed out in one turn: then timers have theirs.
+const EVENTS_PER_TURN: u32 = 1024;
+
+/// Operations, as bits of [`Entry::pending`] and as the low bits of user data.
+const RECEIVE: u8 = 1;
+const READ: u8 = 2;
+const WRITE: u8 = 4;
+/// Operations that belong to no socket, and cancels, whose completions say nothing.
+const ACCEPT: u8 = 8;
+const WAKE: u8 = 9;
+const CANCEL: u8 = 10;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    fd: Fd,
+    generation: u32,
+    open: bool,
+    /// Operations that the kernel holds.
+    pending: u8,
+    /// Receives are wanted.
+    receiving: bool,
+    /// A cancel of the receive is on its way, and [`Event::Paused`] is owed.
+    pausing: bool,
+    /// To be closed when nothing is pending.
+    closing: bool,
+}
+
+/// io_uring as an [`Io`].
+pub(crate) struct RingIo {
+    kernel: Kernel,
+    ring: Ring,
+    waker: Fd,
+    table: Vec<Entry>,
+    /// Events that follow from one completion besides its own.
+    after: VecDeque<Event>,
+    /// Buffers that the kernel has now, and how many it should have.
+    provided: usize,
+    provided_goal: usize,
+    accepting: bool,
+    accept_pending: bool,
+    closing: bool,
+    events_left: u32,
+}
+
+impl RingIo {
+    /// A backend of the calling thread that accepts from `listener` and is woken by the eventfd
+    /// `waker`. It owns the listener, also when it fails; the waker must outlive it.
+    pub(crate) fn new(
+        listener: Fd,
+        waker: Fd,
+        pool: &BufferPool,
+        limits: &Limits,
+    ) -> Result<Self, Refused> {
+        let kernel = Kernel::new(listener, limits);
+        let buffers = u16::try_from(pool.capacity()).unwrap_or(u16::MAX);
+        let mut ring = Ring::new(buffers)?;
+        ring.poll_read(waker, WAKE.into());
+        Ok(Self {
+            kernel,
+            ring,
+            waker,
+            table: Vec::new(),
+            after: VecDeque::new(),
+            provided: 0,
+            provided_goal: PROVIDED_MIN.min(pool.capacity()),
+            accepting: false,
+            accept_pending: false,
+            closing: false,
+            events_left: 0,
+        })
+    }
+
+    /// Which rung of the ladder the ring stands on.
+    pub(crate) fn driver(&self) -> Driver {
+        self.ring.driver()
+    }
+
+    /// The ring, for a host that waits elsewhere.
+    #[cfg(feature = "glommio")]
+    pub(crate) fn signal(&self, eventfd: Fd) -> io::Result<()> {
+        self.ring.signal(eventfd)
+    }
+
+    fn fd(&self, token: Token) -> Fd {
+        self.table[token.key()].fd
+    }
+
+    fn entry(&mut self, token: Token) -> Option<&mut Entry> {
+        self.table
+            .get_mut(token.key())
+            .filter(|e| e.open && e.generation == token.generation)
+    }
+
+    /// Keeps the kernel supplied with buffers.
+    fn provide(&mut self, pool: &mut BufferPool) {
+        while self.provided < self.provided_goal {
+            let Some(buffer) = pool.lend() else { return };
+            let (id, address, len) = pool.for_kernel(buffer);
+            self.ring.provide(id, address, len);
+            self.provided += 1;
+        }
+    }
+
+    /// Begins an operation on a socket unless the kernel holds it already.
+    fn begin(&mut self, token: Token, operation: u8) {
+        let key = token.key();
+        let entry = &mut self.table[key];
+        if entry.pending & operation != 0 {
+            return;
+        }
+        entry.pending |= operation;
+        let (fd, data) = (entry.fd, pack(key, token.generation, operation));
+        match operation {
+            RECEIVE => self.ring.receive_multi(fd, data),
+            READ => self.ring.poll_read(fd, data),
+            _ => self.ring.poll_write(fd, data),
+        }
+    }
+
+    fn cancel(&mut self, key: usize, generation: u32, operation: u8) {
+        self.ring.cancel(pack(key, generation, operation), CANCEL.into());
+    }
+
+    fn arm_accept(&mut self) {
+        if let Some(listener) = self.kernel.listener
+            && !self.accept_pending
+            && self.accepting
+        {
+            self.accept_pending = true;
+            self.ring.accept_multi(listener, ACCEPT.into());
+        }
+    }
+
+    fn on_accept(&mut self, done: Completion) -> Option<Event> {
+        self.accept_pending = done.more;
+        let event = match done.result {
+            fd if fd >= 0 => Some(Event::Accepted(fd)),
+            e if e == -libc::ECANCELED || e == -libc::ECONNABORTED || e == -libc::EINTR => None,
+            e => Some(Event::AcceptFailed(-e)),
+        };
+        if !done.more {
+            if self.closing {
+                self.take_backlog();
+            }
+            // A failed accept is tried again in the next turn, unless accepting is off by then.
+        }
+        event
+    }
+
+    /// The last connections of the kernel's queue, before the listener goes: they were accepted
+    /// as far as their clients know.
+    fn take_backlog(&mut self) {
+        if let Some(listener) = self.kernel.listener {
+            while let Ok(fd) = socket::accept(listener) {
+                self.after.push_back(Event::Accepted(fd));
+            }
+        }
+        self.kernel.close_listener();
+    }
+
+    fn on_receive(&mut self, key: usize, done: Completion, pool: &mut BufferPool) -> Option<Event> {
+        let buffer = done.buffer.map(|id| {
+            self.provided -= 1;
+            BufferPool::from_kernel(id)
+        });
+        let entry = self.table[key];
+        let token = Token::of(key, entry.generation);
+        if done.more {
+            // The cancel may have missed a receive that was completing (`dataplane.md` trap 7).
+            if entry.pausing || entry.closing {
+                self.cancel(key, entry.generation, RECEIVE);
+            }
+        } else {
+            self.table[key].pending &= !RECEIVE;
+        }
+        let event = match (done.result, buffer) {
+            (n, Some(buffer)) if n > 0 && !entry.closing => {
+                pool.set_filled(buffer, n.unsigned_abs());
+                self.provide(pool);
+                Some(Event::Received(token, buffer))
+            }
+            (n, buffer) => {
+                if let Some(buffer) = buffer {
+                    pool.give_back(buffer);
+                }
+                self.provide(pool);
+                if entry.closing { None } else { self.receive_stopped(token, n, pool) }
+            }
+        };
+        if !done.more && !entry.closing {
+            self.after_receive(token);
+        }
+        event
+    }
+
+    /// What the end of a receive means that brought no bytes.
+    fn receive_stopped(&mut self, token: Token, result: i32, pool: &mut BufferPool) -> Option<Event> {
+        let entry = &mut self.table[token.key()];
+        match result {
+            0 => {
+                (entry.receiving, entry.pausing) = (false, false);
+                Some(Event::Ended(token))
+            }
+            e if e == -libc::ECANCELED => None,
+            e if e == -libc::ENOBUFS => {
+                self.provided_goal = (self.provided_goal * 2).min(pool.capacity());
+                self.provide(pool);
+                if self.provided > 0 {
+                    return None;
+                }
+                let entry = &mut self.table[token.key()];
+                if entry.pausing {
+                    return None;
+                }
+                entry.receiving = false;
+                Some(Event::Starved(token))
+            }
+            e => {
+                (entry.receiving, entry.pausing) = (false, false);
+                Some(Event::Failed(token, -e))
+            }
+        }
+    }
+
+    /// The kernel no longer receives: tell who asked for that, or begin again.
+    fn after_receive(&mut self, token: Token) {
+        let entry = &mut self.table[token.key()];
+        if std::mem::take(&mut entry.pausing) {
+            self.after.push_back(Event::Paused(token));
+        } else if entry.receiving {
+            self.begin(token, RECEIVE);
+        }
+    }
+
+    fn on_completion(&mut self, done: Completion, pool: &mut BufferPool) -> Option<Event> {
+        let (key, generation, operation) = unpack(done.data);
+        match operation {
+            CANCEL => return None,
+            ACCEPT => return self.on_accept(done),
+            WAKE => {
+                sys::eventfd_clear(self.waker);
+                self.ring.poll_read(self.waker, WAKE.into());
+                return Some(Event::Woken);
+            }
+            _ => {}
+        }
+        debug_assert_eq!(self.table[key].generation & GENERATIONS, generation, "a freed slot");
+        let token = Token::of(key, self.table[key].generation);
+        let closing = self.table[key].closing;
+        let event = match operation {
+            RECEIVE => self.on_receive(key, done, pool),
+            _ => {
+                self.table[key].pending &= !operation;
+                let ready =
+                    if operation == READ { Event::Readable(token) } else { Event::Writable(token) };
+                (!closing && done.result != -libc::ECANCELED).then_some(ready)
+            }
+        };
+        let entry = &mut self.table[key];
+        if entry.closing && entry.pending == 0 {
+            entry.closing = false;
+            sys::close(entry.fd);
+            return Some(Event::Closed(token));
+        }
+        event
+    }
+}
+
+/// Generations are kept modulo this in user data.
+const GENERATIONS: u32 = 0x00ff_ffff;
+
+fn pack(key: usize, generation: u32, operation: u8) -> u64 {
+    u64::from(generation & GENERATIONS) << 40 | (key as u64 & 0xffff_ffff) << 8 | u64::from(operation)
+}
+
+fn unpack(data: u64) -> (usize, u32, u8) {
+    let key = (data >> 8 & 0xffff_ffff) as usize;
+    (key, u32::try_from(data >> 40).unwrap_or(0), (data & 0xff) as u8)
+}
+
+impl Io for RingIo {
+    type Pipe = Pipe;
+
+    fn now(&self) -> Nanos {
+        sys::monotonic_ns()
+    }
+
+    fn turn(&mut self, pool: &mut BufferPool, wait: Wait) -> io::Result<()> {
+        self.events_left = EVENTS_PER_TURN;
+        self.provide(pool);
+        self.arm_accept();
+        if !self.after.is_empty() || self.ring.has_work() {
+            return self.ring.submit();
+        }
+        match wait {
+            Wait::Poll => self.ring.submit(),
+            Wait::Forever => self.ring.submit_and_wait(None),
+            Wait::AtMost(ns) => self.ring.submit_and_wait(Some(ns)),
+        }
+    }
+
+    fn next(&mut self, pool: &mut BufferPool) -> Option<Event> {
+        loop {
+            if let Some(event) = self.after.pop_front() {
+                return Some(event);
+            }
+            if self.events_left == 0 {
+                return None;
+            }
+            let done = self.ring.pop()?;
+            self.events_left -= 1;
+            if let Some(event) = self.on_completion(done, pool) {
+                return Some(event);
+            }
+        }
+    }
+
+    fn poll(&mut self, budget: Nanos) -> bool {
+        if self.ring.submit().is_err() {
+            return true;
+        }
+        let until = self.now() + budget;
+        loop {
+            for _ in 0..8 {
+                if self.ring.has_work() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if self.now() >= until {
+                return false;
+            }
+        }
+    }
+
+    fn accept(&mut self, on: bool) {
+        if self.closing || on == self.accepting {
+            return;
+        }
+        self.accepting = on;
+        if on {
+            self.arm_accept();
+        } else if self.accept_pending {
+            self.ring.cancel(ACCEPT.into(), CANCEL.into());
+        }
+    }
+
+    fn close_listener(&mut self) {
+        self.accept(false);
+        self.closing = true;
+        if !self.accept_pending {
+            self.take_backlog();
+        }
+    }
+
+    fn listener_closed(&self) -> bool {
+        self.kernel.listener.is_none()
+    }
+
+    fn local_addr(&self, fd: Fd) -> io::Result<SocketAddr> {
+        socket::local_addr(fd)
+    }
+
+    fn original_dst(&self, fd: Fd, local: SocketAddr) -> io::Result<SocketAddr> {
+        socket::original_dst(fd, local)
+    }
+
+    fn is_local(&self, ip: IpAddr) -> bool {
+        socket::is_local(ip)
+    }
+
+    fn peer_addr(&self, token: Token) -> io::Result<SocketAddr> {
+        socket::peer_addr(self.fd(token))
+    }
+
+    fn dial(&mut self, to: SocketAddr, local_hop: bool) -> io::Result<Dialled> {
+        self.kernel.dial(to, local_hop)
+    }
+
+    fn local_hop(&mut self, fd: Fd) {
+        self.kernel.local_hop(fd);
+    }
+
+    fn discard(&mut self, fd: Fd, how: Close) {
+        kernel::close(fd, how);
+    }
+
+    fn open(&mut self, token: Token, fd: Fd) -> io::Result<()> {
+        let key = token.key();
+        if self.table.len() <= key {
+            self.table.resize(key + 1, Entry::default());
+        }
+        debug_assert_eq!(self.table[key].pending, 0, "a slot was freed with operations pending");
+        self.table[key] = Entry { fd, generation: token.generation, open: true, ..Entry::default() };
+        Ok(())
+    }
+
+    fn dial_outcome(&mut self, token: Token) -> io::Result<()> {
+        socket::take_error(self.fd(token))
+    }
+
+    fn receive(&mut self, token: Token) {
+        if let Some(entry) = self.entry(token) {
+            // A pause that is still on its way is taken back when its completion comes.
+            (entry.receiving, entry.pausing) = (true, false);
+            self.begin(token, RECEIVE);
+        }
+    }
+
+    fn pause(&mut self, token: Token) -> When {
+        let Some(entry) = self.entry(token) else { return When::Now };
+        entry.receiving = false;
+        if entry.pending & RECEIVE == 0 {
+            return When::Now;
+        }
+        entry.pausing = true;
+        self.cancel(token.key(), token.generation, RECEIVE);
+        When::Later
+    }
+
+    fn watch_read(&mut self, token: Token) {
+        if self.entry(token).is_some() {
+            self.begin(token, READ);
+        }
+    }
+
+    fn watch_write(&mut self, token: Token) {
+        if self.entry(token).is_some() {
+            self.begin(token, WRITE);
+        }
+    }
+
+    fn send(&mut self, token: Token, bytes: &[u8]) -> io::Result<usize> {
+        socket::send(self.fd(token), bytes)
+    }
+
+    fn send_pieces(&mut self, token: Token, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        socket::send_pieces(self.fd(token), pieces)
+    }
+
+    fn peek(&mut self, token: Token, into: &mut [u8]) -> io::Result<usize> {
+        socket::peek(self.fd(token), into)
+    }
+
+    fn take(&mut self, token: Token, len: usize) -> io::Result<()> {
+        socket::take(self.fd(token), len)
+    }
+
+    fn shutdown_write(&mut self, token: Token) -> io::Result<()> {
+        socket::shutdown_write(self.fd(token))
+    }
+
+    fn close(&mut self, token: Token, how: Close) -> When {
+        let Some(entry) = self.entry(token) else { return When::Now };
+        let (fd, pending) = (entry.fd, entry.pending);
+        (entry.open, entry.receiving) = (false, false);
+        if pending == 0 {
+            kernel::close(fd, how);
+            return When::Now;
+        }
+        entry.closing = true;
+        if how == Close::Reset {
+            socket::reset_on_close(fd);
+        }
+        for operation in [RECEIVE, READ, WRITE] {
+            if pending & operation != 0 {
+                self.cancel(token.key(), token.generation, operation);
+            }
+        }
+        When::Later
+    }
+
+    fn pipe(&mut self, bytes: u32) -> io::Result<Pipe> {
+        Pipe::new(bytes)
+    }
+
+    fn pipe_capacity(pipe: &Pipe) -> u32 {
+        pipe.capacity()
+    }
+
+    fn fill(&mut self, token: Token, pipe: &Pipe, len: usize) -> io::Result<usize> {
+        kernel::fill(self.fd(token), pipe, len)
+    }
+
+    fn drain(&mut self, token: Token, pipe: &Pipe, len: usize) -> io::Result<usize> {
+        kernel::drain(self.fd(token), pipe, len)
+    }
+}
+
+impl Drop for RingIo {
+    fn drop(&mut self) {
+        // Sockets still open at the end of a thread: their operations end with the ring.
+        for entry in &self.table {
+            if entry.open || entry.closing {
+                sys::close(entry.fd);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_data_names_socket_generation_and_operation() {
+        for (key, generation, operation) in [(0, 0, RECEIVE), (99_999, GENERATIONS, WRITE)] {
+            assert_eq!(unpack(pack(key, generation, operation)), (key, generation, operation));
+        }
+    }
+
+}

@@ -1,0 +1,227 @@
+//! A set of shards: probes the driver, binds the listeners, starts the threads, and ends them.
+
+use crate::{
+    accept::{Descriptors, connections_for},
+    buffers::BufferPool,
+    config::{Driver, DriverChoice, ShardConfig, StartError, io_uring_hint},
+    host,
+    io::{epoll::EpollIo, kernel::tuning, ring::RingIo},
+    shard::{Command, DrainReport, Parts, Shard},
+    sys::{self, Fd, socket},
+};
+use netra_perf::Recorder;
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{Sender, channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+/// The loop needs little; the rest of a thread's usual 8 MiB would only be reserved.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// Running shards.
+#[derive(Debug)]
+pub struct ShardSet {
+    driver: Driver,
+    fallback: Option<String>,
+    recorders: Vec<Arc<Recorder>>,
+    descriptors: Arc<Descriptors>,
+    shards: Vec<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    commands: Sender<Command>,
+    waker: Fd,
+    thread: JoinHandle<DrainReport>,
+}
+
+/// Raises the soft descriptor limit of the process to the hard one and returns it.
+///
+/// # Errors
+/// What getrlimit(2) or setrlimit(2) said.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    sys::raise_descriptor_limit()
+}
+
+impl ShardSet {
+    /// Probes the driver, binds the listeners, starts one pinned thread per shard and returns when
+    /// every shard listens. Call it from a thread that is not pinned, after starting your own.
+    ///
+    /// # Errors
+    /// Which step failed, with its likely cause; nothing is left running.
+    pub fn start(config: &ShardConfig) -> Result<Self, StartError> {
+        let (limit, _) = sys::descriptor_limit()
+            .map_err(|source| StartError::Os { what: "getrlimit(NOFILE)", source })?;
+        let most = connections_for(limit, config.shards as u64)
+            .ok_or(StartError::Descriptors { limit })?;
+        let asked = config.limits.connections_max;
+        let descriptors =
+            Arc::new(Descriptors::new(if asked == 0 { most } else { asked.min(most) }));
+        let (driver, fallback) = choose_driver(config)?;
+        let listeners = bind(config)?;
+        let mut set = Self { driver, fallback, recorders: vec![], descriptors, shards: vec![] };
+        for (index, listener) in listeners.into_iter().enumerate() {
+            set.spawn(config, index, listener)?;
+        }
+        Ok(set)
+    }
+
+    fn spawn(&mut self, config: &ShardConfig, index: usize, listener: Fd) -> Result<(), StartError> {
+        let recorder = Arc::new(Recorder::default());
+        let (commands, receiver) = channel();
+        let os = |what| move |source| StartError::Os { what, source };
+        let waker = sys::eventfd().map_err(os("eventfd"))?;
+        let pool = BufferPool::new(config.limits.buffers_max, config.limits.buffer_bytes)
+            .map_err(os("memory for relay buffers"))?;
+        let parts = Parts {
+            pool,
+            limits: config.limits.clone(),
+            port: config.port,
+            spin_max: config.spin_max,
+            recorder: Arc::clone(&recorder),
+            descriptors: Arc::clone(&self.descriptors),
+            commands: receiver,
+        };
+        let cpu = (!config.cpus.is_empty()).then(|| config.cpus[index % config.cpus.len()]);
+        let (driver, glommio) = (self.driver, config.glommio);
+        let thread = thread::Builder::new()
+            .name(format!("shard-{index}"))
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                if let Some(id) = cpu {
+                    // A CPU that went away leaves the shard unpinned, which only costs speed.
+                    core_affinity::set_for_current(core_affinity::CoreId { id });
+                }
+                run(driver, glommio, listener, waker, parts)
+            })
+            .map_err(os("shard thread"))?;
+        self.recorders.push(recorder);
+        self.shards.push(Running { commands, waker, thread });
+        Ok(())
+    }
+
+    /// The driver in use.
+    pub fn driver(&self) -> Driver {
+        self.driver
+    }
+
+    /// Why `auto` chose epoll, if it did.
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+
+    /// What each shard records, in order.
+    pub fn recorders(&self) -> &[Arc<Recorder>] {
+        &self.recorders
+    }
+
+    /// The cap on connections of the whole process.
+    pub fn connections_max(&self) -> u32 {
+        self.descriptors.connections_max()
+    }
+
+    /// Every shard stops accepting and lets its connections finish; what is left after `deadline`
+    /// is reset. Does not wait.
+    pub fn drain(&self, deadline: Duration) {
+        self.tell(Command::Drain(deadline));
+    }
+
+    /// Whether shards may poll before they park; not while a CPU quota throttles the process.
+    pub fn allow_polling(&self, allowed: bool) {
+        self.tell(Command::AllowPolling(allowed));
+    }
+
+    fn tell(&self, command: Command) {
+        for shard in &self.shards {
+            // A shard that has ended needs no more telling, and its waker is gone.
+            if !shard.thread.is_finished() && shard.commands.send(command).is_ok() {
+                sys::eventfd_notify(shard.waker);
+            }
+        }
+    }
+
+    /// All shards have ended.
+    pub fn ended(&self) -> bool {
+        self.shards.iter().all(|s| s.thread.is_finished())
+    }
+
+    /// A shard has ended, though perhaps not all of them.
+    pub fn any_ended(&self) -> bool {
+        self.shards.iter().any(|s| s.thread.is_finished())
+    }
+
+    /// Waits for the shards to end and says what the drain came to.
+    pub fn join(self) -> DrainReport {
+        let mut all = DrainReport::default();
+        for shard in self.shards {
+            if let Ok(report) = shard.thread.join() {
+                all.finished += report.finished;
+                all.cut_total += report.cut_total;
+                all.cut.extend(report.cut);
+            }
+            sys::close(shard.waker);
+        }
+        all
+    }
+}
+
+/// Binds one listener per shard, all to the same port.
+fn bind(config: &ShardConfig) -> Result<Vec<Fd>, StartError> {
+    let refused = |source| StartError::Listen { port: config.port, source };
+    socket::port_is_free(config.port).map_err(refused)?;
+    let mut listeners = Vec::new();
+    for _ in 0..config.shards {
+        match socket::listen(config.port, tuning(&config.limits)) {
+            Ok(fd) => listeners.push(fd),
+            Err(e) => {
+                listeners.into_iter().for_each(sys::close);
+                return Err(refused(e));
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+/// Which driver the kernel allows: a real ring and a real receive tell.
+fn choose_driver(config: &ShardConfig) -> Result<(Driver, Option<String>), StartError> {
+    if config.driver == DriverChoice::Epoll {
+        return Ok((Driver::Epoll, None));
+    }
+    match crate::probe::io_uring(&config.limits) {
+        Ok(driver) => Ok((driver, None)),
+        Err(refused) => {
+            let errno = refused.source.raw_os_error();
+            let fall_back = matches!(errno, Some(libc::EPERM | libc::ENOSYS | libc::EINVAL));
+            if config.driver == DriverChoice::Auto && fall_back {
+                let (step, source) = (refused.step, &refused.source);
+                let hint = io_uring_hint(source);
+                return Ok((Driver::Epoll, Some(format!("{step}: {source}: {hint}"))));
+            }
+            Err(StartError::IoUring { step: refused.step, source: refused.source })
+        }
+    }
+}
+
+/// A shard's thread, from its backend to its end.
+fn run(driver: Driver, glommio: bool, listener: Fd, waker: Fd, parts: Parts) -> DrainReport {
+    let ended = match driver {
+        Driver::Epoll => EpollIo::new(listener, waker, &parts.limits)
+            .and_then(|io| host::run(Shard::new(io, parts))),
+        Driver::IoUringDefer | Driver::IoUringCoop => {
+            RingIo::new(listener, waker, &parts.pool, &parts.limits)
+                .map_err(|refused| refused.source)
+                .and_then(|io| host::run_ring(Shard::new(io, parts), glommio))
+        }
+    };
+    match ended {
+        Ok(report) => report,
+        // The kernel refused what it allowed to the probe, or broke the loop's one call: nothing
+        // can be relayed any more. The panic ends the thread, which the control thread sees.
+        Err(e) => panic!("a shard cannot go on: {e}"),
+    }
+}

@@ -1,0 +1,376 @@
+//! A shard: the loop of one core, and all that it owns.
+//!
+//! A turn: wait -> hand every event to its connection -> timers -> what is left to move. Nothing
+//! is submitted while events are handed out; what they ask for goes to the kernel in the next
+//! turn's one call.
+
+use crate::{
+    accept::Descriptors,
+    buffers::BufferPool,
+    config::Limits,
+    connection::{Connection, LocalAddresses, Phase, nanos},
+    error::{Direction, End},
+    io::{Event, Io, Side, Token, Wait},
+    pipes::PipePool,
+    polling::Polling,
+    sys::Nanos,
+    timers::{Timer, Timers},
+};
+use netra_perf::{Gauge, Key, Recorder};
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, mpsc::Receiver},
+    time::Duration,
+};
+
+/// How long the loop must have been quiet before it gives back the memory of a burst.
+const QUIET_NS: Nanos = 1_000_000_000;
+/// Buffers whose pages are kept even then.
+const BUFFERS_KEPT: usize = 64;
+/// Cut connections that are listed by name.
+const CUT_LISTED: usize = 64;
+
+/// A connection that a drain's deadline cut.
+#[derive(Clone, Copy, Debug)]
+pub struct CutConnection {
+    /// Who had connected, where the kernel still knew.
+    pub peer: Option<SocketAddr>,
+    /// Where it wanted to go.
+    pub original_dst: SocketAddr,
+    /// Inbound or outbound.
+    pub direction: Direction,
+    /// How long it had lasted.
+    pub age: Duration,
+}
+
+/// What a drain came to.
+#[derive(Debug, Default)]
+pub struct DrainReport {
+    /// Connections that came to their own end after the drain began.
+    pub finished: u64,
+    /// Connections that were cut at the deadline.
+    pub cut_total: u64,
+    /// The first of them.
+    pub cut: Vec<CutConnection>,
+}
+
+/// What a shard can be told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Command {
+    /// Stop accepting, finish, cut what is left after this long.
+    Drain(Duration),
+    /// Whether to poll before parking at all: not while the process is throttled.
+    AllowPolling(bool),
+}
+
+/// What the flows of all connections share.
+pub(crate) struct Core<I: Io> {
+    // `io` stands before `pool`: the kernel must give up its buffers before they are unmapped.
+    pub(crate) io: I,
+    pub(crate) pool: BufferPool,
+    pub(crate) pipes: PipePool<I::Pipe>,
+    pub(crate) timers: Timers,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) limits: Limits,
+    /// The port that connections are redirected to.
+    pub(crate) port: u16,
+    /// Time of this turn.
+    pub(crate) now: Nanos,
+    /// Flows that have more to move.
+    pub(crate) again: VecDeque<Token>,
+    /// Where bytes are peeked at.
+    pub(crate) scratch: Vec<u8>,
+    /// Connections that came to their own end.
+    pub(crate) finished: u64,
+    addresses: LocalAddresses,
+}
+
+impl<I: Io> Core<I> {
+    /// Most of the buffers hold bytes for slow receivers.
+    pub(crate) fn pool_is_scarce(&self) -> bool {
+        self.pool.lent() * 4 > self.pool.capacity() * 3
+    }
+
+    /// Buffers that one flow may queue now.
+    pub(crate) fn queue_buffers_max(&self) -> u32 {
+        if self.pool_is_scarce() { 1 } else { self.limits.direction_buffers_max }
+    }
+
+    /// Whether `ip` is an address of this host.
+    pub(crate) fn is_local(&mut self, ip: IpAddr) -> bool {
+        self.addresses.is_local(ip, || self.io.is_local(ip))
+    }
+}
+
+/// One core's loop.
+pub(crate) struct Shard<I: Io> {
+    pub(crate) core: Core<I>,
+    pub(crate) slab: Vec<Connection>,
+    pub(crate) free: Vec<u32>,
+    pub(crate) active: u32,
+    pub(crate) descriptors: Arc<Descriptors>,
+    pub(crate) accept_again_at: Option<Nanos>,
+    commands: Receiver<Command>,
+    polling: Polling,
+    drain_until: Option<Nanos>,
+    report: DrainReport,
+    finished_before: u64,
+    /// Memory of a burst is still resident.
+    unshrunk: bool,
+}
+
+/// What a shard is made of, besides its backend.
+pub(crate) struct Parts {
+    pub(crate) pool: BufferPool,
+    pub(crate) limits: Limits,
+    pub(crate) port: u16,
+    pub(crate) spin_max: Duration,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) descriptors: Arc<Descriptors>,
+    pub(crate) commands: Receiver<Command>,
+}
+
+impl<I: Io> Shard<I> {
+    pub(crate) fn new(io: I, parts: Parts) -> Self {
+        let pipes = PipePool::new(parts.limits.pipes_max, parts.limits.pipe_bytes);
+        let scratch = vec![0; parts.pool.buffer_bytes() as usize];
+        parts.recorder.set(Gauge::BuffersMax, parts.pool.capacity() as u64);
+        let now = io.now();
+        let core = Core {
+            io,
+            pool: parts.pool,
+            pipes,
+            timers: Timers::default(),
+            recorder: parts.recorder,
+            limits: parts.limits,
+            port: parts.port,
+            now,
+            again: VecDeque::new(),
+            scratch,
+            finished: 0,
+            addresses: LocalAddresses::default(),
+        };
+        let mut shard = Self {
+            core,
+            slab: Vec::new(),
+            free: Vec::new(),
+            active: 0,
+            descriptors: parts.descriptors,
+            accept_again_at: None,
+            commands: parts.commands,
+            polling: Polling::new(nanos(parts.spin_max)),
+            drain_until: None,
+            report: DrainReport::default(),
+            finished_before: 0,
+            unshrunk: false,
+        };
+        shard.core.io.accept(true);
+        shard
+    }
+
+    /// One turn. `wait` is how long it may wait for events.
+    pub(crate) fn turn(&mut self, wait: Wait) -> io::Result<()> {
+        self.core.io.turn(&mut self.core.pool, wait)?;
+        self.core.now = self.core.io.now();
+        let woke_at = self.core.now;
+        self.core.recorder.bump(Key::TURNS);
+        let mut events = 0;
+        while let Some(event) = self.core.io.next(&mut self.core.pool) {
+            self.on_event(event);
+            events += 1;
+        }
+        self.go_on();
+        self.expire();
+        self.retry_accepting();
+        if self.drain_until.is_some() {
+            self.cut_at_deadline();
+        }
+        let quiet_since = self.core.io.now();
+        self.core.recorder.add(Key::BUSY_NS, quiet_since.saturating_sub(woke_at));
+        self.polling.after_turn(events > 0, woke_at, quiet_since);
+        self.unshrunk |= events > 0;
+        Ok(())
+    }
+
+    /// How long the next turn may wait. Polls first where that is likely to find work, because
+    /// sleeping and waking is what costs most (`docs/adr/0003-park-last.md`).
+    pub(crate) fn park(&mut self) -> Wait {
+        if !self.core.again.is_empty() {
+            return Wait::Poll;
+        }
+        if let Some(budget) = self.polling.budget() {
+            if self.core.io.poll(budget) {
+                self.core.recorder.bump(Key::SPINS);
+                return Wait::Poll;
+            }
+            self.polling.missed();
+        }
+        self.core.recorder.set(Gauge::PipesUsed, self.core.pipes.lent() as u64);
+        self.core.recorder.set(Gauge::BuffersUsed, self.core.pool.lent() as u64);
+        let now = self.core.io.now();
+        let wait = match self.deadline() {
+            None => Wait::Forever,
+            Some(at) if at <= now => Wait::Poll,
+            Some(at) => Wait::AtMost(at - now),
+        };
+        if wait != Wait::Poll {
+            self.core.recorder.bump(Key::PARKS);
+        }
+        wait
+    }
+
+    /// When the loop must go on even if nothing happens.
+    fn deadline(&self) -> Option<Nanos> {
+        let quiet = self.unshrunk.then(|| self.polling.quiet_since() + QUIET_NS);
+        [self.core.timers.next(), self.accept_again_at, self.drain_until, quiet]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The drain is over: the listener is closed and no connection is left.
+    pub(crate) fn is_over(&self) -> bool {
+        self.drain_until.is_some() && self.active == 0 && self.core.io.listener_closed()
+    }
+
+    /// What the drain came to.
+    pub(crate) fn into_report(mut self) -> DrainReport {
+        self.report.finished = self.core.finished - self.finished_before;
+        self.report
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let token = match event {
+            Event::Accepted(fd) => return self.on_accepted(fd),
+            Event::AcceptFailed(errno) => return self.on_accept_failed(errno),
+            Event::Woken => return self.on_commands(),
+            Event::Closed(token) => return self.on_closed(token),
+            Event::Received(token, _)
+            | Event::Failed(token, _)
+            | Event::Ended(token)
+            | Event::Starved(token)
+            | Event::Paused(token)
+            | Event::Readable(token)
+            | Event::Writable(token) => token,
+        };
+        let connection = &mut self.slab[token.slot as usize];
+        let relaying = connection.phase == Phase::Relaying;
+        if connection.generation != token.generation || !relaying {
+            self.on_stray(token, &event);
+        } else if let Err(end) = connection.on_event(&mut self.core, token, event) {
+            self.end(token, end);
+        }
+    }
+
+    /// An event of a connection that is not being relayed: the answer to its dial, or something
+    /// that was on its way when it ended.
+    fn on_stray(&mut self, token: Token, event: &Event) {
+        let connection = &self.slab[token.slot as usize];
+        let dialling =
+            connection.generation == token.generation && connection.phase == Phase::Dialling;
+        match event {
+            Event::Received(_, buffer) => self.core.pool.give_back(*buffer),
+            Event::Writable(_) if dialling && token.side == Side::Upstream => {
+                self.on_dial_answer(token);
+            }
+            _ => {}
+        }
+    }
+
+    /// Goes on with the flows that have more to move: each once.
+    fn go_on(&mut self) {
+        for _ in 0..self.core.again.len() {
+            let Some(from) = self.core.again.pop_front() else { return };
+            let connection = &mut self.slab[from.slot as usize];
+            if connection.generation != from.generation || connection.phase != Phase::Relaying {
+                continue;
+            }
+            if let Err(end) = connection.go_on(&mut self.core, from) {
+                self.end(from, end);
+            }
+        }
+    }
+
+    /// Deadlines that have passed, and the memory of a burst that is over.
+    fn expire(&mut self) {
+        while let Some((timer, token)) = self.core.timers.expire(self.core.now) {
+            self.on_deadline(timer, token);
+        }
+        if self.unshrunk && self.core.now >= self.polling.quiet_since() + QUIET_NS {
+            self.unshrunk = false;
+            self.core.pool.shrink(BUFFERS_KEPT);
+            self.core.pipes.shrink();
+        }
+    }
+
+    fn on_deadline(&mut self, timer: Timer, token: Token) {
+        let connection = &self.slab[token.slot as usize];
+        if connection.generation != token.generation {
+            return;
+        }
+        let (silence, end) = match timer {
+            Timer::Dial => return self.on_dial_deadline(token),
+            Timer::HalfCloseLinger => {
+                (nanos(self.core.limits.half_close_linger), End::HalfCloseLinger)
+            }
+            Timer::Idle => match self.core.limits.idle_timeout {
+                Some(idle) => (nanos(idle), End::IdleTimeout),
+                None => return,
+            },
+        };
+        if connection.phase != Phase::Relaying {
+            return;
+        }
+        // Bytes that moved meanwhile put the deadline back.
+        let deadline = connection.last_moved() + silence;
+        if deadline > self.core.now {
+            self.core.timers.set(timer, deadline, token);
+        } else {
+            self.end(token, end);
+        }
+    }
+
+    fn on_commands(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Drain(deadline) => {
+                    self.accept_again_at = None;
+                    self.core.io.close_listener();
+                    self.finished_before = self.core.finished;
+                    self.drain_until = Some(self.core.now + nanos(deadline));
+                }
+                Command::AllowPolling(allowed) => self.polling.allow(allowed),
+            }
+        }
+    }
+
+    /// Cuts what has not finished when the drain's deadline comes.
+    fn cut_at_deadline(&mut self) {
+        let Some(until) = self.drain_until.filter(|until| self.core.now >= *until) else { return };
+        for slot in 0..self.slab.len() {
+            let connection = &self.slab[slot];
+            if !matches!(connection.phase, Phase::Dialling | Phase::Relaying) {
+                continue;
+            }
+            let token = Token {
+                slot: u32::try_from(slot).unwrap_or(u32::MAX),
+                generation: connection.generation,
+                side: Side::Downstream,
+            };
+            self.report.cut_total += 1;
+            if self.report.cut.len() < CUT_LISTED {
+                self.report.cut.push(CutConnection {
+                    peer: self.core.io.peer_addr(token).ok(),
+                    original_dst: connection.original_dst,
+                    direction: connection.direction,
+                    age: Duration::from_nanos(self.core.now - connection.accepted_at),
+                });
+            }
+            self.end(token, End::DrainDeadline);
+        }
+        // Completions of what was cut are still to come; look again shortly.
+        self.drain_until = Some(until.max(self.core.now) + 1_000_000);
+    }
+}

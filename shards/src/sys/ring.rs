@@ -1,0 +1,257 @@
+//! One io_uring: the four operations that the data path needs, a ring of provided buffers, and the
+//! one `io_uring_enter` of a turn.
+
+use super::{Fd, memory::Region};
+use crate::config::Driver;
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use std::{
+    io,
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+/// The one buffer group of a ring.
+const GROUP: u16 = 0;
+/// Submission entries; completions have eight times as many. On ENOMEM both are halved.
+const ENTRIES: u32 = 256;
+const ENTRIES_MIN: u32 = 32;
+
+/// A completion as plain data.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Completion {
+    /// What the operation was given.
+    pub(crate) data: u64,
+    /// Bytes, a descriptor, or a negative errno.
+    pub(crate) result: i32,
+    /// The buffer that the kernel filled.
+    pub(crate) buffer: Option<u16>,
+    /// The operation goes on (multishot).
+    pub(crate) more: bool,
+}
+
+/// Why a ring could not be set up: the step that the kernel refused.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) step: &'static str,
+    pub(crate) source: io::Error,
+}
+
+/// An io_uring of one thread (SINGLE_ISSUER), with its ring of provided buffers.
+pub(crate) struct Ring {
+    ring: IoUring,
+    driver: Driver,
+    entries: Region,
+    mask: u16,
+    tail: u16,
+    /// Submissions that found the queue full; pushed before the next enter.
+    backlog: std::collections::VecDeque<squeue::Entry>,
+}
+
+impl Ring {
+    /// Sets up a ring for the calling thread: DEFER_TASKRUN where the kernel has it (6.1), else
+    /// COOP_TASKRUN (5.19). A ring without either is slower than epoll and is never used
+    /// (`dataplane.md` section 8). `buffers_max` is how many buffers may be provided at a time.
+    pub(crate) fn new(buffers_max: u16) -> Result<Self, Refused> {
+        let (ring, driver) = setup()?;
+        let count = buffers_max.next_power_of_two();
+        let bytes = usize::from(count) * size_of::<types::BufRingEntry>();
+        let entries =
+            Region::new(bytes).map_err(|source| Refused { step: "buffer ring memory", source })?;
+        // SAFETY: the region has room for `count` entries, is page-aligned, zeroed, and lives
+        // until `drop` has unregistered the group.
+        unsafe {
+            ring.submitter().register_buf_ring_with_flags(entries.address(0), count, GROUP, 0)
+        }
+        .map_err(|source| Refused { step: "io_uring_register(PBUF_RING)", source })?;
+        let backlog = std::collections::VecDeque::new();
+        Ok(Self { ring, driver, entries, mask: count - 1, tail: 0, backlog })
+    }
+
+    /// Which rung of the ladder this ring stands on.
+    pub(crate) fn driver(&self) -> Driver {
+        self.driver
+    }
+
+    /// Provides a buffer to receives. The caller gives up the memory until a completion names it.
+    pub(crate) fn provide(&mut self, id: u16, address: u64, len: u32) {
+        let base = self.entries.address(0) as *mut types::BufRingEntry;
+        let slot = usize::from(self.tail & self.mask);
+        // SAFETY: `slot` is within the registered ring, whose memory we own; the kernel reads an
+        // entry only after the tail has passed it, which the release store below does.
+        unsafe {
+            let entry = &mut *base.add(slot);
+            entry.set_addr(address);
+            entry.set_len(len);
+            entry.set_bid(id);
+        }
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: `base` is the first entry of the registered ring; its tail field is two aligned
+        // bytes that only this thread writes and the kernel reads.
+        let tail = unsafe { AtomicU16::from_ptr(types::BufRingEntry::tail(base).cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    /// Accepts on `listener` until it is cancelled: a completion for each connection.
+    pub(crate) fn accept_multi(&mut self, listener: Fd, data: u64) {
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        self.push(opcode::AcceptMulti::new(types::Fd(listener)).flags(flags).build(), data);
+    }
+
+    /// Receives from `fd` into provided buffers until it is cancelled or the stream ends.
+    pub(crate) fn receive_multi(&mut self, fd: Fd, data: u64) {
+        self.push(opcode::RecvMulti::new(types::Fd(fd), GROUP).build(), data);
+    }
+
+    /// Completes once when `fd` can be read (or its peer has ended).
+    pub(crate) fn poll_read(&mut self, fd: Fd, data: u64) {
+        let mask = (libc::POLLIN | libc::POLLRDHUP).cast_unsigned();
+        self.push(opcode::PollAdd::new(types::Fd(fd), mask.into()).build(), data);
+    }
+
+    /// Completes once when `fd` can be written (or its dial has failed).
+    pub(crate) fn poll_write(&mut self, fd: Fd, data: u64) {
+        let mask = libc::POLLOUT.cast_unsigned();
+        self.push(opcode::PollAdd::new(types::Fd(fd), mask.into()).build(), data);
+    }
+
+    /// Cancels the operation that was given `target`. It may have completed already, or complete
+    /// before it is cancelled: its own last completion tells.
+    pub(crate) fn cancel(&mut self, target: u64, data: u64) {
+        self.push(opcode::AsyncCancel::new(target).build(), data);
+    }
+
+    fn push(&mut self, entry: squeue::Entry, data: u64) {
+        let entry = entry.user_data(data);
+        if !self.backlog.is_empty() {
+            self.backlog.push_back(entry);
+            return;
+        }
+        // SAFETY: the operations above name descriptors that their owner closes only after the
+        // last completion, and no memory of ours: receives use provided buffers.
+        if unsafe { self.ring.submission().push(&entry) }.is_err() {
+            self.backlog.push_back(entry);
+        }
+    }
+
+    /// Submits what was pushed and runs deferred work, without waiting. No system call when there
+    /// is nothing to do.
+    pub(crate) fn submit(&mut self) -> io::Result<()> {
+        loop {
+            let queue = self.ring.submission();
+            if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
+                return Ok(());
+            }
+            drop(queue);
+            forgive(self.ring.submitter().submit().map(|_| ()))?;
+            if self.backlog.is_empty() {
+                return Ok(());
+            }
+            self.refill();
+        }
+    }
+
+    /// Submits what was pushed and waits for a completion, at most `timeout_ns`.
+    pub(crate) fn submit_and_wait(&mut self, timeout_ns: Option<u64>) -> io::Result<()> {
+        if !self.backlog.is_empty() {
+            self.submit()?;
+        }
+        let submitter = self.ring.submitter();
+        let waited = match timeout_ns {
+            None => submitter.submit_and_wait(1).map(|_| ()),
+            Some(ns) => {
+                #[allow(clippy::cast_possible_truncation)]
+                let time = types::Timespec::new()
+                    .sec(ns / 1_000_000_000)
+                    .nsec((ns % 1_000_000_000) as u32);
+                let args = types::SubmitArgs::new().timespec(&time);
+                submitter.submit_with_args(1, &args).map(|_| ())
+            }
+        };
+        forgive(waited)
+    }
+
+    fn refill(&mut self) {
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: as in `push`.
+            if unsafe { self.ring.submission().push(entry) }.is_err() {
+                return;
+            }
+            self.backlog.pop_front();
+        }
+    }
+
+    /// Whether a completion is there, or would be after a [`Ring::submit`]: memory reads only.
+    pub(crate) fn has_work(&mut self) -> bool {
+        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+    }
+
+    /// Takes the next completion.
+    pub(crate) fn pop(&mut self) -> Option<Completion> {
+        let entry = self.ring.completion().next()?;
+        Some(Completion {
+            data: entry.user_data(),
+            result: entry.result(),
+            buffer: cqueue::buffer_select(entry.flags()),
+            more: cqueue::more(entry.flags()),
+        })
+    }
+
+    /// Makes completions of this ring signal `eventfd`, for a host that waits elsewhere.
+    #[cfg(feature = "glommio")]
+    pub(crate) fn signal(&self, eventfd: Fd) -> io::Result<()> {
+        self.ring.submitter().register_eventfd(eventfd)
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // Afterwards no receive can take a buffer, so the pool's memory may go. An error leaves
+        // the group to the kernel's own clean-up of the ring.
+        let _ = self.ring.submitter().unregister_buf_ring(GROUP);
+    }
+}
+
+/// A wait that ended for its timeout, a signal, or completions that are to be taken first is fine.
+fn forgive(entered: io::Result<()>) -> io::Result<()> {
+    match entered {
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+            ) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// The ladder of ring flags; ENOMEM (a small locked-memory limit) halves the rings.
+fn setup() -> Result<(IoUring, Driver), Refused> {
+    let mut refused = None;
+    for driver in [Driver::IoUringDefer, Driver::IoUringCoop] {
+        let mut entries = ENTRIES;
+        while entries >= ENTRIES_MIN {
+            let mut builder = IoUring::builder();
+            builder.setup_cqsize(entries * 8).setup_submit_all().setup_coop_taskrun();
+            builder.setup_taskrun_flag();
+            if driver == Driver::IoUringDefer {
+                builder.setup_single_issuer().setup_defer_taskrun();
+            }
+            match builder.build(entries) {
+                Ok(ring) => return Ok((ring, driver)),
+                Err(source) => {
+                    let small = source.raw_os_error() == Some(libc::ENOMEM);
+                    refused = Some(Refused { step: "io_uring_setup", source });
+                    if !small {
+                        break;
+                    }
+                    entries /= 2;
+                }
+            }
+        }
+    }
+    Err(refused.unwrap_or_else(|| Refused {
+        step: "io_uring_setup",
+        source: io::Error::from_raw_os_error(libc::EINVAL),
+    }))
+}
