@@ -29,6 +29,12 @@ impl Descriptors {
         self.connections_max
     }
 
+    /// Connections now.
+    #[cfg(test)]
+    pub(crate) fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
     /// Takes room for one connection; false when that was the last.
     fn take(&self) -> bool {
         self.connections.fetch_add(1, Relaxed) + 1 < self.connections_max

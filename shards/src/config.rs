@@ -63,7 +63,7 @@ pub struct Limits {
     pub splice_from_bytes: u32,
     /// Connections of the whole process; 0 derives it from the descriptor limit.
     pub connections_max: u32,
-    /// How long a dial may take.
+    /// How long a dial may take. Long enough for a lost SYN to be sent again (after 1 s and 3 s).
     pub connect_timeout: Duration,
     /// How long a half-closed connection may stay silent.
     pub half_close_linger: Duration,
@@ -87,7 +87,7 @@ impl Default for Limits {
             pipe_bytes: 64 * 1024,
             splice_from_bytes: 64 * 1024,
             connections_max: 0,
-            connect_timeout: Duration::from_millis(1000),
+            connect_timeout: Duration::from_millis(5000),
             half_close_linger: Duration::from_secs(30),
             idle_timeout: None,
             user_timeout: Duration::from_secs(900),

@@ -20,6 +20,8 @@ mod polling;
 mod probe;
 mod set;
 mod shard;
+#[cfg(test)]
+mod simulation;
 mod sys;
 mod timers;
 

@@ -8,6 +8,10 @@
 pub(crate) mod epoll;
 pub(crate) mod kernel;
 pub(crate) mod ring;
+#[cfg(test)]
+pub(crate) mod sim;
+#[cfg(test)]
+pub(crate) mod sim_peer;
 
 use crate::{
     buffers::{BufferId, BufferPool},
