@@ -101,10 +101,17 @@ impl RingIo {
         self.ring.driver()
     }
 
-    /// The ring, for a host that waits elsewhere.
+    /// Makes completions count an eventfd up, for a host that waits elsewhere.
     #[cfg(feature = "glommio")]
     pub(crate) fn signal(&self, eventfd: Fd) -> io::Result<()> {
         self.ring.signal(eventfd)
+    }
+
+    /// Submits what was asked for without waiting; true when there is something to handle.
+    #[cfg(feature = "glommio")]
+    pub(crate) fn submit(&mut self) -> io::Result<bool> {
+        self.ring.submit()?;
+        Ok(!self.after.is_empty() || self.ring.has_work())
     }
 
     fn fd(&self, token: Token) -> Fd {

@@ -3,6 +3,8 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod epoll;
+#[cfg(feature = "glommio")]
+pub(crate) mod hosted;
 pub(crate) mod memory;
 pub(crate) mod pipe;
 pub(crate) mod ring;
