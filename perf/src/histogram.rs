@@ -95,7 +95,11 @@ impl HistogramSnapshot {
         if total == 0 {
             return 0;
         }
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss
+        )]
         let rank = ((total as f64 * q).ceil() as u64).clamp(1, total);
         let mut seen = 0;
         for (cell, n) in self.counts.iter().enumerate() {
@@ -115,7 +119,7 @@ fn cell_of(ns: u64) -> usize {
         return 0;
     }
     let octave = 63 - ns.leading_zeros();
-    let sub = (ns >> (octave - SUB_BITS)) as usize & (SUBS - 1);
+    let sub = usize::try_from(ns >> (octave - SUB_BITS)).unwrap_or(0) & (SUBS - 1);
     let cell = 1 + ((octave - FLOOR_BITS) as usize) * SUBS + sub;
     cell.min(CELLS - 1)
 }

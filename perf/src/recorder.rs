@@ -25,35 +25,42 @@ pub const REASONS: [&str; 11] = [
     "netra_error",
 ];
 /// Label values of why an upstream could not be dialled, by index.
-pub const ERRNOS: [&str; 7] =
-    ["ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", "ETIMEDOUT", "EADDRNOTAVAIL", "EMFILE", "other"];
+pub const ERRNOS: [&str; 7] = [
+    "ECONNREFUSED",
+    "EHOSTUNREACH",
+    "ENETUNREACH",
+    "ETIMEDOUT",
+    "EADDRNOTAVAIL",
+    "EMFILE",
+    "other",
+];
 
 /// The index of one cell of a [`Recorder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key(u16);
+pub struct Key(usize);
 
-const OPENED: u16 = 0;
-const CLOSED: u16 = OPENED + 4;
-const BYTES: u16 = CLOSED + 22;
-const CONNECT_FAILURES: u16 = BYTES + 4;
-const SINGLES: u16 = CONNECT_FAILURES + 7;
+const OPENED: usize = 0;
+const CLOSED: usize = OPENED + 4;
+const BYTES: usize = CLOSED + 22;
+const CONNECT_FAILURES: usize = BYTES + 4;
+const SINGLES: usize = CONNECT_FAILURES + 7;
 
 impl Key {
     /// A connection was accepted and is to be relayed.
     pub const fn opened(direction: usize, protocol: usize) -> Self {
-        Self(OPENED + (direction * 2 + protocol) as u16)
+        Self(OPENED + direction * 2 + protocol)
     }
     /// A connection ended, for the reason with this index in [`REASONS`].
     pub const fn closed(direction: usize, reason: usize) -> Self {
-        Self(CLOSED + (direction * REASONS.len() + reason) as u16)
+        Self(CLOSED + direction * REASONS.len() + reason)
     }
     /// Bytes were relayed, the way with this index in [`WAYS`].
     pub const fn bytes(direction: usize, way: usize) -> Self {
-        Self(BYTES + (direction * 2 + way) as u16)
+        Self(BYTES + direction * 2 + way)
     }
     /// An upstream could not be dialled; index in [`ERRNOS`].
     pub const fn connect_failure(errno: usize) -> Self {
-        Self(CONNECT_FAILURES + errno as u16)
+        Self(CONNECT_FAILURES + errno)
     }
     /// Connections closed at once because they would lead back to netra itself.
     pub const LOOP_REJECTED: Self = Self(SINGLES);
@@ -82,7 +89,7 @@ impl Key {
     /// Nanoseconds that the shard was not parked.
     pub const BUSY_NS: Self = Self(SINGLES + 12);
 
-    const COUNT: usize = SINGLES as usize + 13;
+    const COUNT: usize = SINGLES + 13;
 }
 
 /// A value that goes up and down, set by the shard.
@@ -140,7 +147,7 @@ impl Recorder {
     /// Adds `n`. Only the shard that owns this recorder may call it.
     #[inline]
     pub fn add(&self, key: Key, n: u64) {
-        let cell = &self.cells[key.0 as usize];
+        let cell = &self.cells[key.0];
         cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
@@ -158,7 +165,7 @@ impl Recorder {
 
     /// A counter's value now.
     pub fn get(&self, key: Key) -> u64 {
-        self.cells[key.0 as usize].load(Relaxed)
+        self.cells[key.0].load(Relaxed)
     }
 
     /// A gauge's value now.
@@ -203,7 +210,7 @@ pub struct Family {
     pub labels: &'static [&'static str],
     /// Shown for each shard, not summed.
     pub per_shard: bool,
-    first: u16,
+    first: usize,
     axes: &'static [&'static [&'static str]],
 }
 
@@ -224,11 +231,27 @@ impl Family {
 }
 
 const fn single(name: &'static str, help: &'static str, key: Key) -> Family {
-    Family { name, help, kind: Kind::Counter, labels: &[], per_shard: false, first: key.0, axes: &[] }
+    Family {
+        name,
+        help,
+        kind: Kind::Counter,
+        labels: &[],
+        per_shard: false,
+        first: key.0,
+        axes: &[],
+    }
 }
 
 const fn per_shard(name: &'static str, help: &'static str, key: Key) -> Family {
-    Family { name, help, kind: Kind::Counter, labels: &[], per_shard: true, first: key.0, axes: &[] }
+    Family {
+        name,
+        help,
+        kind: Kind::Counter,
+        labels: &[],
+        per_shard: true,
+        first: key.0,
+        axes: &[],
+    }
 }
 
 /// Every counter that a shard keeps, by family.
@@ -306,7 +329,7 @@ mod tests {
         for family in FAMILIES {
             for series in family.series() {
                 assert_eq!(series.labels.len(), family.labels.len(), "{}", family.name);
-                seen[series.key.0 as usize] += 1;
+                seen[series.key.0] += 1;
             }
         }
         assert!(seen.iter().all(|n| *n == 1), "{seen:?}");
@@ -319,9 +342,10 @@ mod tests {
         let row = closed.iter().find(|s| s.key == Key::closed(1, 6)).unwrap();
         assert_eq!(row.labels, ["outbound", "dial_timeout"]);
         let bytes = family("netra_tcp_bytes");
-        assert_eq!(bytes.iter().find(|s| s.key == Key::bytes(0, 1)).unwrap().labels, [
-            "inbound", "response"
-        ]);
+        assert_eq!(
+            bytes.iter().find(|s| s.key == Key::bytes(0, 1)).unwrap().labels,
+            ["inbound", "response"]
+        );
     }
 
     #[test]

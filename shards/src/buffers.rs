@@ -26,6 +26,8 @@ pub(crate) struct BufferPool {
     buffer_bytes: u32,
     table: Vec<Lent>,
     free: Vec<u16>,
+    /// Buffers that the kernel has, to receive into.
+    with_kernel: usize,
     /// Buffers that have been lent at least once since their pages were last given back.
     touched: Vec<bool>,
 }
@@ -40,6 +42,7 @@ impl BufferPool {
             buffer_bytes,
             table: vec![Lent { next: NONE, start: 0, end: 0 }; count.into()],
             free: (0..count).rev().collect(),
+            with_kernel: 0,
             touched: vec![false; count.into()],
         })
     }
@@ -49,9 +52,9 @@ impl BufferPool {
         self.table.len()
     }
 
-    /// How many buffers are lent.
+    /// How many buffers hold bytes.
     pub(crate) fn lent(&self) -> usize {
-        self.table.len() - self.free.len()
+        self.table.len() - self.free.len() - self.with_kernel
     }
 
     /// Bytes in one buffer.
@@ -90,13 +93,15 @@ impl BufferPool {
         self.region.bytes_mut(offset, self.buffer_bytes as usize)
     }
 
-    /// A lent buffer's number and address, for the kernel.
-    pub(crate) fn for_kernel(&self, id: BufferId) -> (u16, u64, u32) {
+    /// Hands a lent buffer to the kernel: its number, address and length.
+    pub(crate) fn lend_to_kernel(&mut self, id: BufferId) -> (u16, u64, u32) {
+        self.with_kernel += 1;
         (id.0, self.region.address(self.offset(id)), self.buffer_bytes)
     }
 
-    /// The buffer that the kernel names in a completion.
-    pub(crate) fn from_kernel(id: u16) -> BufferId {
+    /// Takes back the buffer that the kernel names in a completion; it is lent from here on.
+    pub(crate) fn take_from_kernel(&mut self, id: u16) -> BufferId {
+        self.with_kernel -= 1;
         BufferId(id)
     }
 
@@ -157,7 +162,10 @@ impl Queue {
     }
 
     /// The buffers in order.
-    pub(crate) fn iter<'a>(&self, pool: &'a BufferPool) -> impl Iterator<Item = BufferId> + use<'a> {
+    pub(crate) fn iter<'a>(
+        &self,
+        pool: &'a BufferPool,
+    ) -> impl Iterator<Item = BufferId> + use<'a> {
         let mut at = self.head;
         let mut left = self.len;
         std::iter::from_fn(move || {

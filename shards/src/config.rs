@@ -164,9 +164,9 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { source, .. } | Self::IoUring { source, .. } | Self::Os { source, .. } => {
-                Some(source)
-            }
+            Self::Listen { source, .. }
+            | Self::IoUring { source, .. }
+            | Self::Os { source, .. } => Some(source),
             Self::Descriptors { .. } => None,
         }
     }

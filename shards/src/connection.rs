@@ -117,13 +117,9 @@ pub(crate) fn nanos(duration: std::time::Duration) -> Nanos {
 }
 
 /// Whether an accepted connection is to be relayed, where to, and which way it goes.
-fn classify<I: Io>(
-    core: &mut Core<I>,
-    fd: Fd,
-) -> Result<(SocketAddr, Direction), Key> {
+fn classify<I: Io>(core: &mut Core<I>, fd: Fd) -> Result<(SocketAddr, Direction), Key> {
     let local = core.io.local_addr(fd).map_err(|_| Key::NO_ORIGINAL_DST)?;
-    let original =
-        core.io.original_dst(fd, local).map_err(|_| Key::NO_ORIGINAL_DST)?;
+    let original = core.io.original_dst(fd, local).map_err(|_| Key::NO_ORIGINAL_DST)?;
     // Dialled directly, or a destination that would lead back here by whatever address.
     if original.port() == core.port
         && (original.ip() == local.ip() || core.io.is_local(original.ip()))

@@ -52,7 +52,7 @@ impl End {
         match error {
             libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED | libc::ENOTCONN => {
                 Self::Reset(side)
-            },
+            }
             other => Self::Failed(side, other),
         }
     }

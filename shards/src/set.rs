@@ -71,7 +71,12 @@ impl ShardSet {
         Ok(set)
     }
 
-    fn spawn(&mut self, config: &ShardConfig, index: usize, listener: Fd) -> Result<(), StartError> {
+    fn spawn(
+        &mut self,
+        config: &ShardConfig,
+        index: usize,
+        listener: Fd,
+    ) -> Result<(), StartError> {
         let recorder = Arc::new(Recorder::default());
         let (commands, receiver) = channel();
         let os = |what| move |source| StartError::Os { what, source };

@@ -2,7 +2,9 @@
 //! completions. One batch of readiness a turn; each ready socket is received from in its turn,
 //! into the buffer that was returned last.
 
-use super::{Close, Dialled, Event, Io, Token, Wait, When, errno, kernel, kernel::Kernel, would_block};
+use super::{
+    Close, Dialled, Event, Io, Token, Wait, When, errno, kernel, kernel::Kernel, would_block,
+};
 use crate::{
     buffers::BufferPool,
     config::Limits,

@@ -348,8 +348,7 @@ impl SimIo {
             stop(&mut self.watched[key]);
             return Some(Event::Ended(token));
         }
-        let buffer =
-            if self.chance(self.faults.no_buffer) { None } else { pool.lend() };
+        let buffer = if self.chance(self.faults.no_buffer) { None } else { pool.lend() };
         let Some(buffer) = buffer else {
             if self.watched[key].pausing {
                 return None;

@@ -17,8 +17,7 @@ pub(crate) const IN: u32 =
 /// Writable, or an error is pending: a send will tell.
 pub(crate) const OUT: u32 = (libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR).cast_unsigned();
 /// The peer has shut its side, or an error is pending: read on to the end.
-pub(crate) const ENDING: u32 =
-    (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR).cast_unsigned();
+pub(crate) const ENDING: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR).cast_unsigned();
 
 /// What to watch a descriptor for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +35,7 @@ impl Interest {
         match self {
             Self::Level => libc::EPOLLIN,
             Self::Read => libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET,
-            Self::ReadWrite => {
-                libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET
-            }
+            Self::ReadWrite => libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET,
         }
         .cast_unsigned()
     }

@@ -54,9 +54,8 @@ impl Drop for Pipe {
 }
 
 fn splice(from: Fd, to: Fd, len: usize, more: bool) -> io::Result<usize> {
-    let flags = libc::SPLICE_F_MOVE
-        | libc::SPLICE_F_NONBLOCK
-        | if more { libc::SPLICE_F_MORE } else { 0 };
+    let flags =
+        libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | if more { libc::SPLICE_F_MORE } else { 0 };
     // SAFETY: both descriptors are open for the call (their owners are borrowed by the caller);
     // offsets are null, so the kernel reads and writes no memory of ours.
     check_len(unsafe { libc::splice(from, null_mut(), to, null_mut(), len, flags) })

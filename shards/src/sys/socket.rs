@@ -112,9 +112,7 @@ fn bind(fd: Fd, address: SocketAddr) -> io::Result<()> {
 pub(crate) fn accept(listener: Fd) -> io::Result<Fd> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: null address pointers: the kernel writes nothing.
-    check(unsafe {
-        libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags)
-    })
+    check(unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) })
 }
 
 /// A new socket that is tuned and has begun to connect: true when it is connected already.
@@ -313,6 +311,10 @@ pub(crate) fn peer_addr(fd: Fd) -> io::Result<SocketAddr> {
     from_raw(&raw)
 }
 
+fn family(family: libc::c_int) -> libc::sa_family_t {
+    libc::sa_family_t::try_from(family).unwrap_or(0)
+}
+
 fn empty_storage() -> libc::sockaddr_storage {
     // SAFETY: sockaddr_storage is plain integers; all zeroes is AF_UNSPEC.
     unsafe { std::mem::zeroed() }
@@ -324,7 +326,7 @@ fn to_raw(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
     match address {
         SocketAddr::V4(v4) => {
             let raw = libc::sockaddr_in {
-                sin_family: libc::AF_INET.cast_unsigned() as libc::sa_family_t,
+                sin_family: family(libc::AF_INET),
                 sin_port: v4.port().to_be(),
                 sin_addr: libc::in_addr { s_addr: u32::from(*v4.ip()).to_be() },
                 sin_zero: [0; 8],
@@ -335,7 +337,7 @@ fn to_raw(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
         }
         SocketAddr::V6(v6) => {
             let raw = libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6.cast_unsigned() as libc::sa_family_t,
+                sin6_family: family(libc::AF_INET6),
                 sin6_port: v6.port().to_be(),
                 sin6_flowinfo: v6.flowinfo(),
                 sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
@@ -376,7 +378,8 @@ mod tests {
 
     #[test]
     fn addresses_survive_the_kernels_form() {
-        for text in ["127.0.0.1:80", "10.1.2.3:65535", "[::1]:443", "[fe80::1%3]:9", "[2001:db8::7]:1"]
+        for text in
+            ["127.0.0.1:80", "10.1.2.3:65535", "[::1]:443", "[fe80::1%3]:9", "[2001:db8::7]:1"]
         {
             let address: SocketAddr = text.parse().unwrap();
             assert_eq!(from_raw(&to_raw(address).0).unwrap(), address);
@@ -390,7 +393,8 @@ mod tests {
         let tuning = Tuning { user_timeout_ms: 7_000, keepalive_s: 33 };
         let listener = listen(0, tuning).unwrap();
         let port = local_addr(listener).unwrap().port();
-        let (client, _) = dial(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), tuning, None).unwrap();
+        let (client, _) =
+            dial(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), tuning, None).unwrap();
         let accepted = accept(listener).unwrap();
         let option = |level, name| {
             let (mut value, mut len): (libc::c_int, libc::socklen_t) = (0, 4);

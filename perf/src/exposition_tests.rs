@@ -1,0 +1,135 @@
+use super::*;
+use std::collections::BTreeMap;
+
+static DROPPED: AtomicU64 = AtomicU64::new(4);
+static COUNTERS: [(&str, &str, &AtomicU64); 1] = [("netra_log_lines_dropped", "Lines", &DROPPED)];
+
+fn exposition(shards: usize) -> (Vec<Arc<Recorder>>, Exposition) {
+    let recorders: Vec<Arc<Recorder>> = (0..shards).map(|_| Arc::default()).collect();
+    let about = About {
+        version: "1.2.3",
+        driver: "epoll",
+        drivers: &["io_uring", "epoll"],
+        started: UNIX_EPOCH + std::time::Duration::from_secs(1000),
+        counters: &COUNTERS,
+    };
+    let exposition = Exposition::new(recorders.clone(), about);
+    (recorders, exposition)
+}
+
+/// Every sample by its series; fails on a line that is none, on a series that comes twice, and on a
+/// sample that is not of the family announced last.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let (mut samples, mut family) = (BTreeMap::new(), String::new());
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        if let Some(described) = line.strip_prefix("# HELP ") {
+            family = described.split(' ').next().unwrap().to_owned();
+            continue;
+        }
+        if let Some(typed) = line.strip_prefix("# TYPE ") {
+            assert!(typed.starts_with(&format!("{family} ")), "{line}");
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').expect(line);
+        assert!(series.starts_with(&family), "{line} in {family}");
+        assert_eq!(series.contains('{'), series.ends_with('}'), "{line}");
+        let value = value.parse().expect(line);
+        assert!(samples.insert(series.to_owned(), value).is_none(), "twice: {series}");
+    }
+    samples
+}
+
+#[test]
+fn counters_are_summed_over_shards_or_shown_for_each() {
+    let (recorders, exposition) = exposition(2);
+    recorders[0].add(Key::bytes(0, 1), 10);
+    recorders[1].add(Key::bytes(0, 1), 32);
+    recorders[1].add(Key::TURNS, 7);
+    recorders[1].add(Key::BUSY_NS, 1_500_000_000);
+    recorders[0].set(Gauge::ConnectionsActive, 3);
+    for format in [Format::Text, Format::OpenMetrics] {
+        let samples = parse(&exposition.render(format));
+        for (series, value) in [
+            ("netra_tcp_bytes_total{direction=\"inbound\",way=\"response\"}", 42.0),
+            ("netra_tcp_bytes_total{direction=\"inbound\",way=\"request\"}", 0.0),
+            ("netra_shard_turns_total{shard=\"0\"}", 0.0),
+            ("netra_shard_turns_total{shard=\"1\"}", 7.0),
+            ("netra_shard_busy_seconds_total{shard=\"1\"}", 1.5),
+            ("netra_tcp_connections_active{shard=\"0\"}", 3.0),
+            ("netra_loop_rejected_total", 0.0),
+            ("netra_io_driver{driver=\"epoll\"}", 1.0),
+            ("netra_io_driver{driver=\"io_uring\"}", 0.0),
+            ("netra_build_info{version=\"1.2.3\"}", 1.0),
+            ("netra_log_lines_dropped_total", 4.0),
+            ("process_start_time_seconds", 1000.0),
+        ] {
+            assert_eq!(samples.get(series), Some(&value), "{series}");
+        }
+        assert!(samples["process_resident_memory_bytes"] > 0.0);
+        assert!(samples.contains_key("process_cpu_seconds_total"));
+    }
+}
+
+#[test]
+fn histograms_are_cumulative_and_end_with_everything() {
+    let (recorders, exposition) = exposition(2);
+    for ns in [500, 9_000, 13_000, 2_000_000, 100_000_000_000] {
+        recorders[0].record_ns(Stage::Dial, ns);
+        recorders[1].record_ns(Stage::Dial, ns);
+    }
+    recorders[1].record_ns(Stage::OverheadOutbound, 3_000);
+    let samples = parse(&exposition.render(Format::Text));
+    for (bound, count) in [
+        ("0.000001024", 2.0),
+        ("0.000008192", 2.0),
+        ("0.000012288", 4.0),
+        ("0.000016384", 6.0),
+        ("0.002097152", 8.0),
+        ("68.719476736", 8.0),
+        ("+Inf", 10.0),
+    ] {
+        let series = format!("netra_dial_seconds_bucket{{le=\"{bound}\"}}");
+        assert_eq!(samples.get(&series), Some(&count), "{series}");
+    }
+    assert_eq!(samples["netra_dial_seconds_count"], 10.0);
+    assert!((samples["netra_dial_seconds_sum"] - 200.004_045).abs() < 1e-6);
+    assert_eq!(samples["netra_proxy_overhead_seconds_count{direction=\"outbound\"}"], 1.0);
+    assert_eq!(samples["netra_proxy_overhead_seconds_count{direction=\"inbound\"}"], 0.0);
+}
+
+#[test]
+fn traffic_adds_no_series() {
+    let (recorders, exposition) = exposition(2);
+    let before: Vec<String> = parse(&exposition.render(Format::Text)).into_keys().collect();
+    for family in FAMILIES {
+        for series in family.series() {
+            recorders[0].bump(series.key);
+        }
+    }
+    recorders[0].record_ns(Stage::Dial, 77_000);
+    let after: Vec<String> = parse(&exposition.render(Format::Text)).into_keys().collect();
+    assert_eq!(before, after);
+    assert!(before.len() < 250, "{} series with two shards", before.len());
+}
+
+#[test]
+fn the_two_formats_differ_as_their_specifications_do() {
+    let (_, exposition) = exposition(1);
+    let open = exposition.render(Format::OpenMetrics);
+    assert!(open.ends_with("# EOF\n"));
+    assert!(open.contains("# TYPE netra_loop_rejected counter\n"));
+    let text = exposition.render(Format::Text);
+    assert!(!text.contains("# EOF") && !text.contains("# UNIT"));
+    assert!(text.contains("# TYPE netra_loop_rejected_total counter\n"));
+    assert!(text.contains("# HELP netra_loop_rejected_total Connections that"));
+    assert!(text.contains("# TYPE netra_dial_seconds histogram\n"));
+}
+
+#[test]
+fn who_asks_for_openmetrics_gets_it() {
+    let prometheus = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+    assert_eq!(Format::accepted(Some(prometheus)), Format::OpenMetrics);
+    assert_eq!(Format::accepted(Some("*/*")), Format::Text);
+    assert_eq!(Format::accepted(None), Format::Text);
+    assert!(Format::Text.content_type().starts_with("text/plain; version=0.0.4"));
+}
