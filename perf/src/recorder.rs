@@ -111,7 +111,8 @@ const GAUGES: usize = 4;
 pub enum Stage {
     /// From accept to the upstream's answer to the dial.
     Dial,
-    /// From the arrival of bytes in the shard to their submission (the proxy's own cost), inbound.
+    /// What netra itself took: from the wake-up that brought bytes until they were sent on
+    /// (bytes that waited for a slow receiver or were spliced are not counted), inbound.
     OverheadInbound,
     /// The same, outbound.
     OverheadOutbound,

@@ -3,13 +3,13 @@
 use crate::{
     dial,
     error::{Direction, End},
-    flow::Flow,
+    flow::{Counted, Flow},
     io::{Close, Event, Io, Side, Token, When},
     shard::{Core, Shard},
     sys::{Fd, Nanos, monotonic_ns},
     timers::Timer,
 };
-use netra_perf::{Gauge, Key};
+use netra_perf::{Gauge, Key, Stage};
 use std::net::{IpAddr, SocketAddr};
 
 /// Where a connection stands.
@@ -70,16 +70,25 @@ impl Connection {
     ) -> Result<(), End> {
         // What a socket can be written for is what the other one has sent.
         let from = if matches!(event, Event::Writable(_)) { token.other() } else { token };
-        let bytes = Key::bytes(self.direction.index(), usize::from(from.side == Side::Upstream));
-        self.flow(from.side).on_event(core, from, bytes, event)?;
+        let counted = self.counted(from.side);
+        self.flow(from.side).on_event(core, from, counted, event)?;
         self.pass_end(core, from)
     }
 
     /// Goes on with a flow that had more to move than one turn allows.
     pub(crate) fn go_on<I: Io>(&mut self, core: &mut Core<I>, from: Token) -> Result<(), End> {
-        let bytes = Key::bytes(self.direction.index(), usize::from(from.side == Side::Upstream));
-        self.flow(from.side).advance(core, from, bytes)?;
+        let counted = self.counted(from.side);
+        self.flow(from.side).advance(core, from, counted)?;
         self.pass_end(core, from)
+    }
+
+    fn counted(&self, from: Side) -> Counted {
+        let way = usize::from(from == Side::Upstream);
+        let overhead = match self.direction {
+            Direction::Inbound => Stage::OverheadInbound,
+            Direction::Outbound => Stage::OverheadOutbound,
+        };
+        Counted { bytes: Key::bytes(self.direction.index(), way), overhead }
     }
 
     fn flow(&mut self, from: Side) -> &mut Flow {

@@ -24,7 +24,7 @@ use crate::{
     shard::Core,
     sys::Nanos,
 };
-use netra_perf::Key;
+use netra_perf::{Key, Stage};
 use std::io::IoSlice;
 
 /// A pause this long ends a burst.
@@ -62,6 +62,13 @@ enum Mover {
     Peek,
 }
 
+/// Where a flow's bytes, and netra's own time with them, are counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted {
+    pub(crate) bytes: Key,
+    pub(crate) overhead: Stage,
+}
+
 /// One way of a connection. The source's token names it.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
@@ -96,11 +103,11 @@ impl Flow {
         &mut self,
         core: &mut Core<I>,
         from: Token,
-        bytes: Key,
+        counted: Counted,
         event: Event,
     ) -> Result<(), End> {
         match event {
-            Event::Received(_, buffer) => return self.received(core, from, bytes, buffer),
+            Event::Received(_, buffer) => return self.received(core, from, counted, buffer),
             Event::Ended(_) => self.reading = Reading::Over,
             Event::Failed(_, error) => return Err(End::of(from.side, error)),
             Event::Starved(_) => {
@@ -113,7 +120,7 @@ impl Flow {
                 debug_assert!(false, "not an event of a flow");
             }
         }
-        self.advance(core, from, bytes)
+        self.advance(core, from, counted)
     }
 
     /// Passes a buffer on.
@@ -122,11 +129,11 @@ impl Flow {
         &mut self,
         core: &mut Core<I>,
         from: Token,
-        bytes: Key,
+        counted: Counted,
         buffer: BufferId,
     ) -> Result<(), End> {
         let len = core.pool.bytes(buffer).len();
-        self.moved(core, bytes, len);
+        self.moved(core, counted, len);
         let to = from.other();
         let mut sent = 0;
         if self.queue.is_empty() && !self.blocked {
@@ -141,6 +148,7 @@ impl Flow {
         }
         if sent == len {
             core.pool.give_back(buffer);
+            core.recorder.record_ns(counted.overhead, core.io.now().saturating_sub(core.now));
             if self.burst_bytes < core.limits.splice_from_bytes || self.mover != Mover::Copy {
                 return Ok(());
             }
@@ -152,7 +160,7 @@ impl Flow {
             }
         }
         self.hold(core, from);
-        self.advance(core, from, bytes)
+        self.advance(core, from, counted)
     }
 
     /// Stops receiving where the queue is full or a burst is to be spliced.
@@ -185,7 +193,7 @@ impl Flow {
         &mut self,
         core: &mut Core<I>,
         from: Token,
-        bytes: Key,
+        counted: Counted,
     ) -> Result<(), End> {
         if !self.blocked && !self.queue.is_empty() {
             self.flush(core, from.other())?;
@@ -205,8 +213,8 @@ impl Flow {
             }
             rounds -= 1;
             match self.mover {
-                Mover::Splice => self.splice(core, from, bytes)?,
-                _ => self.peek(core, from, bytes)?,
+                Mover::Splice => self.splice(core, from, counted)?,
+                _ => self.peek(core, from, counted)?,
             }
         }
         if self.reading == Reading::Over && self.queue.is_empty() && !self.blocked {
@@ -248,7 +256,12 @@ impl Flow {
     }
 
     /// One round of splicing: source to pipe, pipe to receiver.
-    fn splice<I: Io>(&mut self, core: &mut Core<I>, from: Token, bytes: Key) -> Result<(), End> {
+    fn splice<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        from: Token,
+        counted: Counted,
+    ) -> Result<(), End> {
         let Some(pipe) = self.pipe.or_else(|| core.pipes.lend(&mut core.io)) else {
             core.recorder.bump(Key::PIPE_STARVED);
             self.copy_again();
@@ -261,7 +274,7 @@ impl Flow {
                 Ok(0) => self.reading = Reading::Over,
                 Ok(n) => {
                     self.in_pipe += u32::try_from(n).unwrap_or(u32::MAX);
-                    self.moved(core, bytes, n);
+                    self.moved(core, counted, n);
                     core.recorder.add(Key::SPLICE_BYTES, n as u64);
                     self.calm = if n < CALM_BYTES { self.calm.saturating_add(1) } else { 0 };
                 }
@@ -301,7 +314,12 @@ impl Flow {
     }
 
     /// One round of peeking: look, send, take what was sent.
-    fn peek<I: Io>(&mut self, core: &mut Core<I>, from: Token, bytes: Key) -> Result<(), End> {
+    fn peek<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        from: Token,
+        counted: Counted,
+    ) -> Result<(), End> {
         let to = from.other();
         if !core.pool_is_scarce() {
             self.copy_again();
@@ -326,7 +344,7 @@ impl Flow {
             Err(e) => return Err(End::of_error(to.side, &e)),
         };
         core.io.take(from, sent).map_err(|e| End::of_error(from.side, &e))?;
-        self.moved(core, bytes, sent);
+        self.moved(core, counted, sent);
         if sent < seen {
             self.blocked = true;
             core.io.watch_write(to);
@@ -339,13 +357,13 @@ impl Flow {
     }
 
     #[inline]
-    fn moved<I: Io>(&mut self, core: &Core<I>, bytes: Key, len: usize) {
+    fn moved<I: Io>(&mut self, core: &Core<I>, counted: Counted, len: usize) {
         if core.now.saturating_sub(self.last_moved) > BURST_GAP_NS {
             self.burst_bytes = 0;
         }
         self.burst_bytes = self.burst_bytes.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
         self.last_moved = core.now;
-        core.recorder.add(bytes, len as u64);
+        core.recorder.add(counted.bytes, len as u64);
     }
 
     fn return_pipe<I: Io>(&mut self, core: &mut Core<I>) {
