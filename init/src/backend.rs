@@ -1,0 +1,311 @@
+//! Backends: ways to get a plan into the kernel, and the choice between them.
+
+pub mod iptables;
+pub mod nft;
+
+use std::fs;
+use std::net::UdpSocket;
+
+use crate::error::{Error, Kind, Result};
+use crate::plan::Plan;
+use crate::report::Reporter;
+use crate::spec::{InterceptSpec, Ipv6};
+use crate::sys;
+
+use iptables::{Flavour, Programs};
+
+pub use nft::State;
+
+/// A way to get rules into the kernel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Backend {
+    /// nf_tables by netlink, without any program.
+    NftNative,
+    /// The iptables that keeps its rules in nf_tables.
+    IptablesNft,
+    /// The old iptables.
+    IptablesLegacy,
+}
+
+/// Which backend the user wants.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Choice {
+    /// The one that fits the machine.
+    Auto,
+    /// This one or none.
+    Only(Backend),
+}
+
+impl Choice {
+    /// Parses the name of a backend or `auto`.
+    pub fn parse(text: &str) -> std::result::Result<Self, String> {
+        let named = Backend::ALL.into_iter().find(|backend| backend.name() == text);
+        match (text, named) {
+            ("auto", _) => Ok(Self::Auto),
+            (_, Some(backend)) => Ok(Self::Only(backend)),
+            _ => Err("allowed are auto, nft-native, iptables-nft and iptables-legacy".to_owned()),
+        }
+    }
+}
+
+impl Backend {
+    /// All backends, best first.
+    pub const ALL: [Self; 3] = [Self::NftNative, Self::IptablesNft, Self::IptablesLegacy];
+
+    /// Name in flags and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NftNative => "nft-native",
+            Self::IptablesNft => "iptables-nft",
+            Self::IptablesLegacy => "iptables-legacy",
+        }
+    }
+
+    const fn flavour(self) -> Option<Flavour> {
+        match self {
+            Self::NftNative => None,
+            Self::IptablesNft => Some(Flavour::Nft),
+            Self::IptablesLegacy => Some(Flavour::Legacy),
+        }
+    }
+
+    /// The plan in the language of this backend.
+    pub fn render(self, plan: &Plan) -> String {
+        match self {
+            Self::NftNative => nft::render(plan),
+            Self::IptablesNft | Self::IptablesLegacy => iptables::render(plan),
+        }
+    }
+}
+
+/// The backends of this network namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Backends<'a> {
+    /// What to intercept.
+    pub spec: &'a InterceptSpec,
+    /// Which backend the user wants.
+    pub choice: Choice,
+    /// How long to wait for locks.
+    pub lock_wait_seconds: u32,
+    /// Where warnings go.
+    pub reporter: Reporter,
+}
+
+/// How `apply` ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Applied {
+    /// The rules were there already.
+    Already(Backend),
+    /// The rules are there now.
+    Now(Backend),
+}
+
+impl Backends<'_> {
+    /// Puts the rules in place, and takes those of other backends out.
+    pub fn apply(&self) -> Result<Applied> {
+        let candidates = self.candidates();
+        let mut outcome = Err(Error::new(Kind::Kernel, "no backend"));
+        for (index, &backend) in candidates.iter().enumerate() {
+            outcome = self.apply_with(backend);
+            match &outcome {
+                Err(error) if error.kind == Kind::Kernel && index + 1 < candidates.len() => {
+                    let next = candidates[index + 1].name();
+                    let name = backend.name();
+                    self.reporter.warn("fallback", &format!("{name}: {error}; trying {next}"));
+                }
+                _ => break,
+            }
+        }
+        let applied = outcome?;
+        let (Applied::Already(used) | Applied::Now(used)) = applied;
+        for other in Backend::ALL.into_iter().filter(|&backend| backend != used) {
+            if self.cleanup_with(other)? {
+                let message = format!("rules of backend {} removed", other.name());
+                self.reporter.warn("other-backend", &message);
+            }
+        }
+        Ok(applied)
+    }
+
+    /// Takes every rule of ours out. Says which backends had any.
+    pub fn cleanup(&self) -> Result<Vec<Backend>> {
+        let mut cleaned = Vec::new();
+        let mut first_error = None;
+        for backend in Backend::ALL {
+            match self.cleanup_with(backend) {
+                Ok(true) => cleaned.push(backend),
+                Ok(false) => {}
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        first_error.map_or(Ok(cleaned), Err)
+    }
+
+    /// Compares the rules with the wanted ones: the backend that has them, or an error of kind
+    /// `Drift` that says what is wrong.
+    pub fn status(&self) -> Result<Backend> {
+        let mut same = Vec::new();
+        let mut wrong = Vec::new();
+        for backend in Backend::ALL {
+            let is_chosen =
+                matches!(self.choice, Choice::Auto) || self.choice == Choice::Only(backend);
+            match self.state(backend) {
+                Ok(State::Same) if is_chosen => same.push(backend),
+                Ok(State::Same) => wrong.push(format!("{}: rules of netra", backend.name())),
+                Ok(State::Different(what)) => wrong.push(format!("{}: {what}", backend.name())),
+                Ok(State::Absent) => {}
+                Err(error) if error.kind == Kind::Kernel && !is_chosen => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match (&same[..], &wrong[..]) {
+            ([backend], []) => Ok(*backend),
+            ([], []) => Err(Error::new(Kind::Drift, "not applied: there are no rules of netra")),
+            (_, []) => Err(Error::new(Kind::Drift, "applied twice, by several backends")),
+            _ => Err(Error::new(Kind::Drift, format!("not as wanted: {}", wrong.join("; ")))),
+        }
+    }
+
+    /// The text of the rules for `print`. Looks at nothing that needs privileges.
+    pub fn render(&self) -> Result<String> {
+        let backend = match self.choice {
+            Choice::Auto => Backend::NftNative,
+            Choice::Only(backend) => backend,
+        };
+        let has_ipv6 = match self.spec.ipv6 {
+            Ipv6::Off => false,
+            Ipv6::Require => true,
+            Ipv6::Auto => has_ipv6_sockets(),
+        };
+        Ok(backend.render(&Plan::new(self.spec, has_ipv6)))
+    }
+
+    /// In which order backends are tried.
+    fn candidates(&self) -> Vec<Backend> {
+        match self.choice {
+            Choice::Only(backend) => vec![backend],
+            // Mixing works on today's kernels, but whoever looks for rules looks where rules are.
+            Choice::Auto if iptables::has_foreign_rules(&self.programs(Flavour::Legacy)) => {
+                vec![Backend::IptablesLegacy, Backend::NftNative, Backend::IptablesNft]
+            }
+            Choice::Auto => Backend::ALL.to_vec(),
+        }
+    }
+
+    fn programs(&self, flavour: Flavour) -> Programs {
+        Programs { flavour, lock_wait_seconds: self.lock_wait_seconds }
+    }
+
+    fn apply_with(&self, backend: Backend) -> Result<Applied> {
+        let plan = self.plan(backend)?;
+        let Some(flavour) = backend.flavour() else {
+            if nft::state(&plan)? == State::Same {
+                return Ok(Applied::Already(backend));
+            }
+            return nft::apply(&plan).map(|()| Applied::Now(backend));
+        };
+        let _lock = iptables::lock(self.lock_wait_seconds)?;
+        let programs = self.programs(flavour);
+        if iptables::state(&programs, &plan)? == State::Same {
+            return Ok(Applied::Already(backend));
+        }
+        iptables::apply(&programs, &plan).map(|()| Applied::Now(backend))
+    }
+
+    fn cleanup_with(&self, backend: Backend) -> Result<bool> {
+        let Some(flavour) = backend.flavour() else {
+            let has_table = match nft::state(&Plan::new(self.spec, true)) {
+                // A kernel without nf_tables has no table of ours.
+                Err(error) if error.kind == Kind::Kernel => false,
+                state => state? != State::Absent,
+            };
+            return if has_table { nft::cleanup().map(|()| true) } else { Ok(false) };
+        };
+        let programs = self.programs(flavour);
+        if programs.is_blind() {
+            let message = "there is an iptables-legacy nat table, but no iptables-legacy-save to \
+                           look for rules of netra in it";
+            self.reporter.warn("blind", message);
+            return Ok(false);
+        }
+        iptables::cleanup(&programs)
+    }
+
+    fn state(&self, backend: Backend) -> Result<State> {
+        let Some(flavour) = backend.flavour() else {
+            return nft::state(&self.plan(backend)?);
+        };
+        let programs = self.programs(flavour);
+        // The plan asks ip6tables, which may load modules: not for a backend that is not in use.
+        if programs.is_blind() || !iptables::may_have_rules(&programs)? {
+            return Ok(State::Absent);
+        }
+        iptables::state(&programs, &self.plan(backend)?)
+    }
+
+    /// The plan for a backend: whether it covers IPv6 depends on what the machine has.
+    fn plan(&self, backend: Backend) -> Result<Plan> {
+        let has_ipv6 = match self.spec.ipv6 {
+            Ipv6::Off => false,
+            Ipv6::Auto | Ipv6::Require => match self.ipv6_obstacle(backend) {
+                None => true,
+                Some(obstacle) if self.spec.ipv6 == Ipv6::Require => {
+                    return Err(Error::new(Kind::Kernel, format!("--ipv6 require: {obstacle}")));
+                }
+                Some(obstacle) => {
+                    if has_ipv6_addresses() {
+                        let message = format!("{obstacle}: IPv6 traffic BYPASSES the sidecar");
+                        self.reporter.warn("ipv6-bypass", &message);
+                    }
+                    false
+                }
+            },
+        };
+        Ok(Plan::new(self.spec, has_ipv6))
+    }
+
+    fn ipv6_obstacle(&self, backend: Backend) -> Option<&'static str> {
+        if !has_ipv6_sockets() {
+            return Some("the kernel has no IPv6");
+        }
+        let flavour = backend.flavour()?;
+        let is_usable = iptables::is_ipv6_usable(&self.programs(flavour));
+        (!is_usable).then_some("ip6tables has no nat table here")
+    }
+}
+
+/// Checks what can be checked before the first change, for one clear line instead of a riddle.
+pub fn check_capabilities(choice: Choice) -> Result<()> {
+    const NET_ADMIN: u32 = 12;
+    const NET_RAW: u32 = 13;
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        // Without /proc the kernel itself has to say no.
+        .unwrap_or(u64::MAX);
+    if effective & (1 << NET_ADMIN) == 0 {
+        return Err(Error::missing_net_admin("no privileges"));
+    }
+    let needs_raw = choice == Choice::Only(Backend::IptablesLegacy);
+    if needs_raw && effective & (1 << NET_RAW) == 0 {
+        let message = "iptables-legacy: need CAP_NET_RAW besides CAP_NET_ADMIN";
+        return Err(Error::new(Kind::Capability, message));
+    }
+    for capability in [NET_ADMIN, NET_RAW] {
+        sys::raise_ambient(capability);
+    }
+    Ok(())
+}
+
+/// Whether the kernel knows IPv6 at all. An address may come later than we do, so it is not asked
+/// for: rules for a family without traffic cost nothing.
+fn has_ipv6_sockets() -> bool {
+    UdpSocket::bind("[::]:0").is_ok()
+}
+
+fn has_ipv6_addresses() -> bool {
+    fs::read_to_string("/proc/thread-self/net/if_inet6")
+        .is_ok_and(|addresses| !addresses.is_empty())
+}

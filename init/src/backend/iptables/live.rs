@@ -1,0 +1,341 @@
+//! Runs `iptables-save` and `iptables-restore`, never through a shell.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{BUILTIN_CHAINS, CHAINS, Owned, transaction};
+use crate::backend::State;
+use crate::backend::nft;
+use crate::error::{Error, Kind, Result};
+use crate::plan::{Family, Plan};
+
+/// The two kinds of iptables.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Flavour {
+    /// Its rules live in nf_tables.
+    Nft,
+    /// Its rules live in the old tables.
+    Legacy,
+}
+
+impl Flavour {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Nft => "nft",
+            Self::Legacy => "legacy",
+        }
+    }
+
+    /// What the program says in its version: `iptables v1.8.9 (nf_tables)`.
+    const fn version_mark(self) -> &'static str {
+        match self {
+            Self::Nft => "nf_tables",
+            Self::Legacy => "legacy",
+        }
+    }
+}
+
+impl Family {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::V4 => "iptables",
+            Self::V6 => "ip6tables",
+        }
+    }
+
+    /// `NFPROTO_*`
+    const fn number(self) -> u8 {
+        match self {
+            Self::V4 => 2,
+            Self::V6 => 10,
+        }
+    }
+
+    /// Lists the old tables of this network namespace.
+    const fn legacy_tables(self) -> &'static str {
+        match self {
+            Self::V4 => "/proc/thread-self/net/ip_tables_names",
+            Self::V6 => "/proc/thread-self/net/ip6_tables_names",
+        }
+    }
+}
+
+/// The programs of one flavour and how to run them.
+#[derive(Clone, Copy, Debug)]
+pub struct Programs {
+    /// Which iptables.
+    pub flavour: Flavour,
+    /// How long to wait for locks.
+    pub lock_wait_seconds: u32,
+}
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Programs {
+    /// Path of `iptables-<flavour>-<what>`, or of the plain name if it is of this flavour.
+    fn find(&self, family: Family, what: &str) -> Option<PathBuf> {
+        let (prefix, flavour) = (family.prefix(), self.flavour.name());
+        let of_flavour = |path: &PathBuf| {
+            let output = Command::new(path).arg("--version").stdin(Stdio::null()).output();
+            let mark = self.flavour.version_mark();
+            output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(mark))
+        };
+        which(&format!("{prefix}-{flavour}-{what}"))
+            .or_else(|| which(&format!("{prefix}-{what}")).filter(of_flavour))
+    }
+
+    fn require(&self, family: Family, what: &str) -> Result<PathBuf> {
+        self.find(family, what).ok_or_else(|| {
+            let (prefix, flavour) = (family.prefix(), self.flavour.name());
+            Error::new(
+                Kind::Kernel,
+                format!(
+                    "{prefix}-{flavour}-{what}: no such program: \
+                     install iptables or use --backend nft-native"
+                ),
+            )
+        })
+    }
+
+    /// Whether there may be rules of ours, found without creating tables by looking.
+    fn may_have_rules(&self, family: Family) -> Result<bool> {
+        match self.flavour {
+            Flavour::Legacy => Ok(has_legacy_nat(family)),
+            Flavour::Nft => {
+                for chain in CHAINS {
+                    match nft::chain_exists(family.number(), "nat", chain) {
+                        Ok(false) => {}
+                        // A kernel without nf_tables has no rules in it.
+                        Err(error) if error.kind == Kind::Kernel => return Ok(false),
+                        outcome => return outcome,
+                    }
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// The built-in chains that `restore` will have to make.
+    fn missing_chains(&self, family: Family) -> Result<BTreeSet<&'static str>> {
+        let mut missing = BTreeSet::new();
+        if self.flavour == Flavour::Nft {
+            for chain in BUILTIN_CHAINS {
+                if !nft::chain_exists(family.number(), "nat", chain)? {
+                    missing.insert(chain);
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Takes out built-in chains that were made for our jumps, if nobody else uses them now.
+    fn remove_made(&self, family: Family, made: &BTreeSet<&'static str>) -> Result<()> {
+        if made.is_empty() {
+            return Ok(());
+        }
+        let made: Vec<&str> = made.iter().copied().collect();
+        nft::remove_empty(family.number(), "nat", &made)
+    }
+
+    /// Whether there is a table that cannot be looked into, for want of a program.
+    pub fn is_blind(&self) -> bool {
+        [Family::V4, Family::V6].into_iter().any(|family| {
+            self.flavour == Flavour::Legacy
+                && has_legacy_nat(family)
+                && self.find(family, "save").is_none()
+        })
+    }
+
+    fn save(&self, family: Family) -> Result<String> {
+        let program = self.require(family, "save")?;
+        let output = self.run(&program, &["-t", "nat"], "")?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn owned(&self, family: Family) -> Result<Owned> {
+        if !self.may_have_rules(family)? {
+            return Ok(Owned::default());
+        }
+        Ok(Owned::parse(&self.save(family)?))
+    }
+
+    fn restore(&self, family: Family, input: &str, is_test: bool) -> Result<()> {
+        let program = self.require(family, "restore")?;
+        let wait = self.lock_wait_seconds.to_string();
+        let mut args = vec!["--noflush", "-w", &wait];
+        if is_test {
+            args.push("--test");
+        }
+        self.run(&program, &args, input).map(drop)
+    }
+
+    fn run(&self, program: &PathBuf, args: &[&str], input: &str) -> Result<Output> {
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let failed = |source: io::Error| Error::new(Kind::Kernel, format!("{name}: {source}"));
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // It may exit before it has read everything; its exit code says why.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        let output = child.wait_with_output().map_err(failed)?;
+        if output.status.success() { Ok(output) } else { Err(refusal(&name, &output)) }
+    }
+}
+
+/// What a failed iptables means.
+fn refusal(name: &str, output: &Output) -> Error {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let line = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    let line = line.join("; ");
+    if said.contains("xtables lock") || said.contains("xtables.lock") {
+        let advice = "another program holds it for too long, or it is not writable; \
+                      see --lock-wait-seconds and XTABLES_LOCKFILE";
+        return Error::new(Kind::Lock, format!("{name}: {line}: {advice}"));
+    }
+    if said.contains("Permission denied") || said.contains("Operation not permitted") {
+        return Error::missing_net_admin(name);
+    }
+    let modules = "modules iptables may need: iptable_nat ip6table_nat xt_REDIRECT xt_owner \
+                   xt_multiport xt_statistic xt_comment";
+    Error::new(Kind::Kernel, format!("{name}: {line} ({}); {modules}", output.status))
+}
+
+/// Compares both families with the plan.
+pub fn state(programs: &Programs, plan: &Plan) -> Result<State> {
+    let mut is_same = true;
+    let mut is_absent = true;
+    for family in [Family::V4, Family::V6] {
+        let found = programs.owned(family)?;
+        is_same &= found == Owned::wanted(plan, family, &found.made());
+        is_absent &= found.is_empty();
+    }
+    Ok(match (is_absent, is_same) {
+        (true, _) => State::Absent,
+        (false, true) => State::Same,
+        (false, false) => State::Different("chains, rules or jumps differ".to_owned()),
+    })
+}
+
+/// Puts the plan in place. Both families are tested before either is changed, and the first is
+/// put back should the second fail all the same.
+pub fn apply(programs: &Programs, plan: &Plan) -> Result<()> {
+    let mut steps = Vec::new();
+    for family in [Family::V6, Family::V4] {
+        let current = programs.owned(family)?;
+        let made = programs.missing_chains(family)?.union(&current.made()).copied().collect();
+        let wanted = Owned::wanted(plan, family, &made);
+        if current != wanted {
+            programs.restore(family, &transaction(&current, &wanted), true)?;
+            steps.push((family, current, wanted));
+        }
+    }
+    let mut done: Vec<&(Family, Owned, Owned)> = Vec::new();
+    for step in &steps {
+        let (family, current, wanted) = step;
+        if let Err(error) = programs.restore(*family, &transaction(current, wanted), false) {
+            for (family, current, wanted) in done {
+                programs.restore(*family, &transaction(wanted, current), false)?;
+            }
+            return Err(error);
+        }
+        done.push(step);
+    }
+    for (family, current, wanted) in &steps {
+        programs.remove_made(*family, &(&current.made() - &wanted.made()))?;
+    }
+    Ok(())
+}
+
+/// Whether there may be rules of ours, in either family. Cheap, and changes nothing: even to list
+/// the rules of an old table makes the table.
+pub fn may_have_rules(programs: &Programs) -> Result<bool> {
+    Ok(programs.may_have_rules(Family::V4)? || programs.may_have_rules(Family::V6)?)
+}
+
+/// Takes out what is ours in both families. Says whether there was anything.
+pub fn cleanup(programs: &Programs) -> Result<bool> {
+    if !may_have_rules(programs)? {
+        return Ok(false);
+    }
+    let _lock = lock(programs.lock_wait_seconds)?;
+    let mut had_rules = false;
+    for family in [Family::V4, Family::V6] {
+        let current = programs.owned(family)?;
+        if !current.is_empty() {
+            programs.restore(family, &transaction(&current, &Owned::default()), false)?;
+            programs.remove_made(family, &current.made())?;
+            had_rules = true;
+        }
+    }
+    Ok(had_rules)
+}
+
+/// Whether the old iptables is in use here: somebody else has nat rules in it.
+pub fn has_foreign_rules(programs: &Programs) -> bool {
+    [Family::V4, Family::V6].into_iter().any(|family| {
+        let saved = || programs.save(family).unwrap_or_default();
+        has_legacy_nat(family) && saved().lines().any(|line| line.starts_with("-A"))
+    })
+}
+
+/// Whether ip6tables has a nat table here.
+pub fn is_ipv6_usable(programs: &Programs) -> bool {
+    programs.restore(Family::V6, "*nat\nCOMMIT\n", true).is_ok()
+}
+
+fn has_legacy_nat(family: Family) -> bool {
+    let tables = fs::read_to_string(family.legacy_tables()).unwrap_or_default();
+    tables.lines().any(|table| table == "nat")
+}
+
+fn which(name: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = if path.is_empty() { DEFAULT_PATH } else { &path };
+    let sbin = ["/usr/sbin", "/sbin"].map(str::to_owned);
+    path.split(':')
+        .map(str::to_owned)
+        .chain(sbin)
+        .map(|dir| PathBuf::from(dir).join(name))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Keeps other netra-inits of this network namespace away while held. Reading the rules and
+/// changing them are two steps with iptables, and two runs between them would double the jumps.
+///
+/// An abstract socket is per network namespace, needs no writable file, and is gone with us.
+pub fn lock(wait_seconds: u32) -> Result<UnixListener> {
+    let failed = |source: io::Error| Error::new(Kind::Lock, format!("netra-init lock: {source}"));
+    let addr = SocketAddr::from_abstract_name("netra-init").map_err(failed)?;
+    let deadline = Instant::now() + Duration::from_secs(wait_seconds.into());
+    loop {
+        match UnixListener::bind_addr(&addr) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            outcome => return outcome.map_err(failed),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let message = format!(
+                "netra-init lock: another process of this network namespace has held it for \
+                 {wait_seconds} s (see --lock-wait-seconds)"
+            );
+            return Err(Error::new(Kind::Lock, message));
+        }
+        // The holder never answers: this returns when it ends, or when time is up.
+        if let Ok(mut stream) = UnixStream::connect_addr(&addr) {
+            stream.set_read_timeout(Some(left)).map_err(failed)?;
+            let _ = io::Read::read(&mut stream, &mut [0]);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! nf_tables over netlink: needs no `nft` program.
+
+use super::dump::{MSG_GETCHAIN, compare};
+use super::wire::{CHAIN_NAME, CHAIN_TABLE, deletion, removals, transaction};
+use crate::error::{Error, Result};
+use crate::netlink::{Attrs, Message, Netfilter, attr_str};
+use crate::plan::Plan;
+
+/// What is in the kernel, compared with the plan.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum State {
+    /// Nothing of ours.
+    Absent,
+    /// Exactly the plan.
+    Same,
+    /// Something else of ours; the text says what.
+    Different(String),
+}
+
+/// Compares the kernel with the plan.
+pub fn state(plan: &Plan) -> Result<State> {
+    let netfilter = open()?;
+    compare(&netfilter, plan).map_err(|source| Error::kernel("nftables: read rules", &source))
+}
+
+/// Puts the plan in place of whatever table of ours there is, in one transaction.
+pub fn apply(plan: &Plan) -> Result<()> {
+    transact(&transaction(plan))
+}
+
+/// Takes our table out; nothing happens if there is none.
+pub fn cleanup() -> Result<()> {
+    transact(&deletion())
+}
+
+/// Whether another family's table has this chain: `iptables-nft` keeps its rules in nf_tables.
+pub fn chain_exists(family: u8, table: &str, chain: &str) -> Result<bool> {
+    let chains = open()?
+        .dump(MSG_GETCHAIN, family, &Attrs::new())
+        .map_err(|source| Error::kernel("nftables: read chains", &source))?;
+    Ok(chains.iter().any(|found| {
+        attr_str(found, CHAIN_TABLE) == Some(table) && attr_str(found, CHAIN_NAME) == Some(chain)
+    }))
+}
+
+/// Removes base chains of another family's table, and the table, but only what is empty. For
+/// cleaning up behind `iptables-nft`, which makes them but does not remove them.
+pub fn remove_empty(family: u8, table: &str, chains: &[&str]) -> Result<()> {
+    for message in removals(family, table, chains) {
+        let refused = open()?.transact(&[message]).err();
+        match refused.as_ref().and_then(|refused| refused.source.raw_os_error()) {
+            // Not empty, or gone already: both fine.
+            None | Some(libc::EBUSY | libc::ENOENT) => {}
+            Some(code) => {
+                let source = std::io::Error::from_raw_os_error(code);
+                return Err(Error::kernel(&format!("nftables: remove empty {table}"), &source));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open() -> Result<Netfilter> {
+    Netfilter::open().map_err(|source| Error::kernel("nftables: open netlink socket", &source))
+}
+
+fn transact(messages: &[Message]) -> Result<()> {
+    open()?
+        .transact(messages)
+        .map_err(|refused| Error::kernel(&format!("nftables: {}", refused.label), &refused.source))
+}

@@ -1,0 +1,87 @@
+//! Does what a `Request` asks for.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use crate::backend::{Applied, Backends, check_capabilities};
+use crate::cli::{Command, Request};
+use crate::error::{Error, Kind, Result};
+use crate::report::Reporter;
+use crate::{sys, verify};
+
+/// Runs a request to its end.
+pub fn run(request: &Request, reporter: Reporter) -> Result<()> {
+    if request.is_disabled && request.command != Command::Cleanup {
+        reporter.result("disabled", "mode none: nothing to do", &[]);
+        return Ok(());
+    }
+    if let (Some(netns), true) = (&request.netns, request.command != Command::Print) {
+        enter(netns)?;
+    }
+    let backends = Backends {
+        spec: &request.spec,
+        choice: request.backend,
+        lock_wait_seconds: request.lock_wait_seconds,
+        reporter,
+    };
+    match request.command {
+        Command::Apply => apply(request, &backends),
+        Command::Cleanup => cleanup(request, &backends),
+        Command::Print => backends.render().map(|text| reporter.raw(&text)),
+        Command::Status => {
+            check_capabilities(request.backend)?;
+            let name = backends.status()?.name();
+            let message = format!("applied ({name}), nothing to change");
+            reporter.result("applied", &message, &[("backend", name)]);
+            Ok(())
+        }
+        Command::Verify => verify::verify(request, reporter),
+    }
+}
+
+fn apply(request: &Request, backends: &Backends<'_>) -> Result<()> {
+    check_capabilities(request.backend)?;
+    let (event, message, backend) = match backends.apply()? {
+        Applied::Already(backend) => ("already-applied", "already applied", backend),
+        Applied::Now(backend) => ("applied", "applied", backend),
+    };
+    let name = backend.name();
+    let message = format!("{message} ({name})");
+    backends.reporter.result(event, &message, &[("backend", name)]);
+    Ok(())
+}
+
+fn cleanup(request: &Request, backends: &Backends<'_>) -> Result<()> {
+    check_capabilities(request.backend)?;
+    let cleaned = backends.cleanup()?;
+    let names: Vec<&str> = cleaned.iter().map(|backend| backend.name()).collect();
+    let names = names.join(", ");
+    match cleaned.is_empty() {
+        true => backends.reporter.result("clean", "nothing to clean up", &[]),
+        false => {
+            let message = format!("rules removed ({names})");
+            backends.reporter.result("cleaned", &message, &[("backends", &names)]);
+        }
+    }
+    Ok(())
+}
+
+fn enter(netns: &Path) -> Result<()> {
+    let path = netns.display();
+    let file = File::open(netns).map_err(|source| {
+        Error::new(Kind::Usage, format!("--netns: bad value \"{path}\": {source}"))
+    })?;
+    sys::enter_netns(file.as_fd()).map_err(|source| match source.raw_os_error() {
+        Some(libc::EPERM) => {
+            let message =
+                format!("--netns {path}: need CAP_SYS_ADMIN to enter a network namespace");
+            Error::new(Kind::Capability, message)
+        }
+        Some(libc::EINVAL) => {
+            let message = format!("--netns: bad value \"{path}\": not a network namespace");
+            Error::new(Kind::Usage, message)
+        }
+        _ => Error::new(Kind::Kernel, format!("--netns {path}: {source}")),
+    })
+}

@@ -1,0 +1,138 @@
+//! The one door to `unsafe`: system calls that `std` does not wrap.
+
+use std::fs::File;
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// A non-blocking socket to nf_tables. Requests are answered before `write` returns, so a read
+/// that would block means that there is no more to read.
+pub(crate) fn netfilter_socket() -> io::Result<File> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: takes integers only; no memory is shared with the kernel.
+    let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_NETFILTER) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was opened by the call above and nobody else knows it.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Makes room for a large transaction. Best effort: a small one fits without.
+pub(crate) fn grow_buffers(socket: &File, bytes: libc::c_int) {
+    for option in [libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE] {
+        // SAFETY: the pointer is to a live c_int and the length is its size; the kernel copies it.
+        let _ = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                (&raw const bytes).cast(),
+                socklen::<libc::c_int>(),
+            )
+        };
+    }
+}
+
+/// Moves this process, which has one thread, into a network namespace.
+pub(crate) fn enter_netns(netns: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed for the call; no memory is shared with the kernel.
+    match unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Passes a capability on to the programs this process starts: file capabilities of ours would
+/// not reach them. Best effort: as root they have it anyway.
+pub(crate) fn raise_ambient(capability: u32) {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [CapData { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: version 3 writes a header and exactly two data entries, which both are.
+    if unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) } != 0 {
+        return;
+    }
+    let Some(word) = data.get_mut(capability as usize / 32) else { return };
+    word.inheritable |= 1 << (capability % 32);
+    // SAFETY: as above, the kernel only reads both.
+    if unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) } != 0 {
+        return;
+    }
+    let zero: libc::c_ulong = 0;
+    // SAFETY: takes integers only, all of the width prctl reads.
+    let _ = unsafe {
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong,
+            libc::c_ulong::from(capability),
+            zero,
+            zero,
+        )
+    };
+}
+
+/// Where a redirected connection was dialled to.
+pub fn original_dst(connection: &TcpStream) -> io::Result<SocketAddr> {
+    // A dual-stack listener reports IPv4 peers as mapped addresses.
+    if connection.local_addr()?.ip().to_canonical().is_ipv4() {
+        let addr: libc::sockaddr_in = original(connection, libc::SOL_IP, libc::SO_ORIGINAL_DST)?;
+        let ip = Ipv4Addr::from(u32::from_be(addr.sin_addr.s_addr));
+        return Ok(SocketAddr::new(ip.into(), u16::from_be(addr.sin_port)));
+    }
+    let addr: libc::sockaddr_in6 =
+        original(connection, libc::SOL_IPV6, libc::IP6T_SO_ORIGINAL_DST)?;
+    let ip = Ipv6Addr::from(addr.sin6_addr.s6_addr);
+    Ok(SocketAddr::new(ip.into(), u16::from_be(addr.sin6_port)))
+}
+
+/// Types the kernel may fill with any bytes.
+trait SocketAddress: Copy {}
+impl SocketAddress for libc::sockaddr_in {}
+impl SocketAddress for libc::sockaddr_in6 {}
+
+fn original<T: SocketAddress>(
+    connection: &TcpStream,
+    level: libc::c_int,
+    option: libc::c_int,
+) -> io::Result<T> {
+    let mut addr = MaybeUninit::<T>::zeroed();
+    let mut len = socklen::<T>();
+    // SAFETY: the buffer is as large as `len` says and both outlive the call.
+    let outcome = unsafe {
+        libc::getsockopt(
+            connection.as_raw_fd(),
+            level,
+            option,
+            addr.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed before, and `T` is a socket address: plain integers, any bytes are valid.
+    Ok(unsafe { addr.assume_init() })
+}
+
+fn socklen<T>() -> libc::socklen_t {
+    libc::socklen_t::try_from(mem::size_of::<T>()).unwrap_or(0)
+}
+
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+/// `struct __user_cap_header_struct`
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: libc::c_int,
+}
+
+/// `struct __user_cap_data_struct`
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}

@@ -1,0 +1,106 @@
+//! The program from outside: exit codes, messages, environment. Needs no privileges.
+
+mod common;
+
+use common::{expect, netra_init_command};
+
+/// Each is refused by name, before anything is touched, with exit code 2 and one line.
+const REFUSED: &[(&[&str], &str)] = &[
+    (&["--sidecar-port", "65536"], "--sidecar-port: bad value \"65536\": allowed are ports"),
+    (&["--port", "0"], "--sidecar-port: bad value \"0\""),
+    (&["--inbound-probability", "1.5"], "--inbound-probability: bad value \"1.5\""),
+    (&["--outbound-probability", "NaN"], "--outbound-probability: bad value \"NaN\""),
+    (&["--outbound-probability", "-0.1"], "--outbound-probability: bad value \"-0.1\""),
+    (&["--sidecar-user-id", "nobody-here"], "bad value \"nobody-here\": there is no such user"),
+    (&["--sidecar-user-id", "0"], "uid 0 would let every process of root bypass the sidecar"),
+    (&["--exclude-gids", "0"], "gid 0 would let every process of root bypass the sidecar"),
+    (&["--inbound-ports", "80-90"], "--inbound-ports: bad value \"80-90\""),
+    (&["--exclude-outbound-cidrs", "10.0.0.0/33"], "--exclude-outbound-cidrs: bad value"),
+    (&["--exclude-interfaces", "a/b"], "--exclude-interfaces: bad value \"a/b\""),
+    (&["--ipv6", "maybe"], "--ipv6: bad value \"maybe\": allowed are auto, require and off"),
+    (&["--backend", "pf"], "--backend: bad value \"pf\": allowed are auto, nft-native"),
+    (&["--mode", "x"], "--mode: bad value \"x\""),
+    (&["--netns", "/no/such/file"], "--netns: bad value \"/no/such/file\""),
+    (&["--netns", "/etc/passwd"], "--netns: bad value \"/etc/passwd\": not a network namespace"),
+    (&["--lock-wait-seconds", "0"], "--lock-wait-seconds: bad value \"0\""),
+];
+
+#[test]
+fn bad_values_exit_2_and_name_themselves() {
+    for command in ["apply", "cleanup", "print", "status", "verify"] {
+        for (args, says) in REFUSED {
+            if command == "print" && args[0] == "--netns" {
+                continue; // Printing enters no namespace.
+            }
+            let ran = expect(2, &[&[command], *args].concat());
+            assert!(ran.stderr.contains(says), "{args:?}: {}", ran.stderr);
+            assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+            assert_eq!(ran.stdout, "");
+        }
+    }
+}
+
+#[test]
+fn unknown_flags_and_commands_exit_2() {
+    for args in [&["--no-such-flag"][..], &["reboot"], &["apply", "cleanup"], &["--port"]] {
+        expect(2, args);
+    }
+}
+
+#[test]
+fn variables_are_named_when_they_are_wrong() {
+    for (name, value) in [
+        ("NETRA_SIDECAR_PORT", "x"),
+        ("NETRA_SIDECAR_USER_ID", "-1"),
+        ("NETRA_SIDECAR_GROUP_ID", "4294967295"),
+        ("INBOUND_INTERCEPT_PORTS", "80;81"),
+        ("OUTBOUND_INTERCEPT_PORTS", "all"),
+        ("NETRA_INBOUND_PROBABILITY", "1.01"),
+        ("NETRA_OUTBOUND_PROBABILITY", "often"),
+    ] {
+        let output = netra_init_command(&["print"]).env(name, value).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(&format!("{name}: bad value \"{value}\": ")), "{stderr}");
+    }
+}
+
+#[test]
+fn flag_beats_variable_beats_default() {
+    let print = |args: &[&str], port: Option<&str>| {
+        let args = [&["print", "--ipv6=off"], args].concat();
+        let mut command = netra_init_command(&args);
+        if let Some(port) = port {
+            command.env("NETRA_SIDECAR_PORT", port);
+        }
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    assert!(print(&[], None).contains("redirect to :14956"));
+    assert!(print(&[], Some("")).contains("redirect to :14956"));
+    assert!(print(&[], Some("15001")).contains("redirect to :15001"));
+    assert!(print(&["--port", "15002"], Some("15001")).contains("redirect to :15002"));
+}
+
+#[test]
+fn json_errors_are_one_object() {
+    let ran = expect(2, &["--log-format=json", "--port=0"]);
+    assert!(
+        ran.stderr.starts_with(r#"{"level":"error","event":"usage","message":"--sidecar-port"#)
+    );
+    assert!(ran.stderr.ends_with("\"exit_code\":\"2\"}\n"), "{}", ran.stderr);
+}
+
+#[test]
+fn mode_none_does_nothing_without_privileges() {
+    let ran = expect(0, &["--mode", "none", "apply"]);
+    assert!(ran.stdout.contains("nothing to do"));
+}
+
+#[test]
+fn help_names_every_setting_with_its_variable() {
+    let help = expect(0, &["--help"]).stdout;
+    for setting in netra_init::settings::SETTINGS {
+        assert!(help.contains(&format!("--{}", setting.flag)), "{}", setting.flag);
+        assert!(help.contains(&format!("[env: {}]", setting.env.unwrap())), "{}", setting.flag);
+    }
+}

@@ -1,0 +1,368 @@
+//! Real connections through the rules: a pod and a peer, two network namespaces and a veth.
+
+mod common;
+
+use std::env;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use common::{BACKENDS, expect, isolated, line, must, netra_init_command};
+
+const POD: [&str; 2] = ["10.9.0.1", "fd09::1"];
+const PEER: [&str; 2] = ["10.9.0.2", "fd09::2"];
+/// What servers of the peer listen on.
+const PEER_PORTS: &str = "53,80,8080";
+const SIDECAR_PORT: u16 = 14956;
+const APP_PORTS: [u16; 2] = [8080, 9090];
+const APP_UID: u32 = 1000;
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Set for the processes this test makes of itself.
+const DIAL: &str = "NETRA_TEST_DIAL";
+const SERVE: &str = "NETRA_TEST_SERVE";
+
+/// Not a test: the client. Dials an address and prints what it is told.
+#[test]
+fn helper_dial() {
+    let Ok(list) = env::var(DIAL) else { return };
+    for addr in list.split(' ') {
+        println!("TOLD {}", hear(addr.parse().unwrap()).unwrap_or_else(|e| format!("error {e}")));
+    }
+}
+
+/// Not a test: the servers of the peer. Ends with its parent's pipe.
+#[test]
+fn helper_serve() {
+    let Ok(ports) = env::var(SERVE) else { return };
+    for port in ports.split(',') {
+        serve(port.parse().unwrap(), |_| "peer".to_owned());
+    }
+    println!("SERVING");
+    let _ = io::stdin().read(&mut [0]);
+}
+
+fn hear(addr: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let mut told = String::new();
+    stream.read_to_string(&mut told)?;
+    Ok(told)
+}
+
+/// Serves both families on a port: tells each client one line.
+fn serve(port: u16, says: impl Fn(&TcpStream) -> String + Send + 'static) {
+    let listener = TcpListener::bind(("::", port)).expect("listen");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let line = says(&stream);
+            let _ = stream.write_all(line.as_bytes());
+        }
+    });
+}
+
+/// The pod is this process's namespace; the peer is another one, with its servers.
+struct Net {
+    servers: Child,
+}
+
+impl Net {
+    fn new() -> Self {
+        line("ip netns add peer");
+        line("ip link add eth0 type veth peer name eth0 netns peer");
+        for (addrs, netns) in [(POD, &[][..]), (PEER, &["-n", "peer"][..])] {
+            let ip = |args: &str| {
+                let args: Vec<&str> = args.split(' ').collect();
+                must("ip", &[netns, &args].concat())
+            };
+            ip("link set lo up");
+            ip("link set eth0 up");
+            ip(&format!("addr add {}/24 dev eth0", addrs[0]));
+            ip(&format!("addr add {}/64 dev eth0 nodad", addrs[1]));
+        }
+        // For verify, which dials addresses that nobody has.
+        line("ip route add default via 10.9.0.2");
+        line("ip -6 route add default via fd09::2");
+        let mut servers = Command::new("ip")
+            .args(["netns", "exec", "peer"])
+            .arg(env::current_exe().unwrap())
+            .args(["--exact", "helper_serve", "--nocapture"])
+            .env(SERVE, PEER_PORTS)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = io::BufReader::new(servers.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("SERVING") {
+            line.clear();
+            assert_ne!(io::BufRead::read_line(&mut out, &mut line).unwrap(), 0, "no servers");
+        }
+        Self { servers }
+    }
+
+    /// The sidecar's place: tells each client where it dialled to.
+    fn with_sidecar(self) -> Self {
+        serve(SIDECAR_PORT, |stream| match netra_init::original_dst(stream) {
+            Ok(original) => format!("sidecar {original}"),
+            Err(error) => format!("sidecar {error}"),
+        });
+        for port in APP_PORTS {
+            serve(port, |_| "app".to_owned());
+        }
+        self
+    }
+
+    /// Dials from the pod as this user and group.
+    fn dial(&self, uid: u32, gid: u32, addrs: &[String]) -> Vec<String> {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.uid(uid).gid(gid);
+        told(command, addrs)
+    }
+
+    fn dial_from_peer(&self, addrs: &[String]) -> Vec<String> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", "peer"]).arg(env::current_exe().unwrap());
+        told(command, addrs)
+    }
+
+    #[track_caller]
+    fn assert_dial(&self, who: (u32, u32), addr: &str, port: u16, says: &str) {
+        let target = target(addr, port);
+        let says = says.replace("TARGET", &target);
+        assert_eq!(self.dial(who.0, who.1, &[target]), [says]);
+    }
+
+    #[track_caller]
+    fn assert_dial_from_peer(&self, addr: &str, port: u16, says: &str) {
+        let target = target(addr, port);
+        let says = says.replace("TARGET", &target);
+        assert_eq!(self.dial_from_peer(&[target]), [says]);
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        let _ = self.servers.kill();
+        let _ = self.servers.wait();
+    }
+}
+
+fn target(addr: &str, port: u16) -> String {
+    SocketAddr::new(addr.parse().unwrap(), port).to_string()
+}
+
+fn told(mut command: Command, addrs: &[String]) -> Vec<String> {
+    let output = command
+        .args(["--exact", "helper_dial", "--nocapture"])
+        .env(DIAL, addrs.join(" "))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    // libtest may have begun a line of its own.
+    let told = |line: &str| line.split_once("TOLD ").map(|(_, told)| told.to_owned());
+    stdout.lines().filter_map(told).collect()
+}
+
+const APP: (u32, u32) = (APP_UID, APP_UID);
+const REDIRECTED: &str = "sidecar TARGET";
+
+#[test]
+fn outbound() {
+    isolated("outbound", || {
+        let net = Net::new().with_sidecar();
+        for backend in BACKENDS {
+            expect(0, &["--backend", backend, "--exclude-outbound-cidrs=10.9.0.3", "--uid=1337"]);
+            for addr in PEER {
+                net.assert_dial(APP, addr, 80, REDIRECTED);
+                net.assert_dial(APP, addr, 8080, REDIRECTED);
+                net.assert_dial((0, 0), addr, 80, REDIRECTED);
+                net.assert_dial((1337, APP_UID), addr, 80, "peer");
+                net.assert_dial((APP_UID, 1337), addr, 80, "peer");
+                net.assert_dial(APP, addr, 53, "peer");
+            }
+            // Loopback and own addresses stay with the application.
+            for addr in ["127.0.0.1", "::1"].into_iter().chain(POD) {
+                net.assert_dial(APP, addr, APP_PORTS[0], "app");
+            }
+            expect(0, &["cleanup"]);
+            net.assert_dial(APP, PEER[0], 80, "peer");
+            net.assert_dial(APP, PEER[1], 80, "peer");
+        }
+    });
+}
+
+#[test]
+fn outbound_lists() {
+    isolated("outbound_lists", || {
+        let net = Net::new().with_sidecar();
+        for backend in BACKENDS {
+            let check = |flags: &[&str], who: (u32, u32), port: u16, says: [&str; 2]| {
+                expect(0, &[&["--backend", backend], flags].concat());
+                net.assert_dial(who, PEER[0], port, says[0]);
+                net.assert_dial(who, PEER[1], port, says[1]);
+            };
+            let (both, neither) = ([REDIRECTED; 2], ["peer"; 2]);
+            let ports = ["--outbound-ports=70:90,443", "--exclude-outbound-ports=8080"];
+            check(&ports, APP, 80, both);
+            check(&ports, APP, 8080, neither);
+            check(&["--exclude-outbound-ports=79:81"], APP, 80, neither);
+            check(&["--intercept-dns-tcp"], APP, 53, both);
+            check(&["--exclude-uids=7,1000"], APP, 80, neither);
+            check(&["--exclude-gids=7,1000"], APP, 80, neither);
+            check(&["--include-gids=7,1000"], APP, 80, both);
+            check(&["--include-gids=7,1001"], APP, 80, neither);
+            check(&["--include-gids=7"], APP, 80, neither);
+            check(&["--exclude-interfaces=eth0"], APP, 80, neither);
+            check(&["--exclude-interfaces=eth1,et*"], APP, 80, neither);
+            check(&["--exclude-interfaces=eth"], APP, 80, both);
+            check(&["--include-outbound-cidrs=10.8.0.0/15"], APP, 80, [REDIRECTED, "peer"]);
+            check(&["--include-outbound-cidrs=1.1.1.1,fd09::/20"], APP, 80, ["peer", REDIRECTED]);
+            check(&["--exclude-outbound-cidrs=10.9.0.0/29"], APP, 80, ["peer", REDIRECTED]);
+            check(&["--exclude-outbound-cidrs=::1,fd09::/16"], APP, 80, [REDIRECTED, "peer"]);
+            check(&["--ipv6=off"], APP, 80, [REDIRECTED, "peer"]);
+            check(&["--outbound-probability=0"], APP, 80, neither);
+            check(&["--intercept-self"], (1337, 7), 80, neither);
+            for addr in POD {
+                net.assert_dial(APP, addr, APP_PORTS[0], REDIRECTED);
+                net.assert_dial((1337, 7), addr, APP_PORTS[0], "app");
+            }
+            expect(0, &["cleanup"]);
+        }
+    });
+}
+
+#[test]
+fn inbound() {
+    isolated("inbound", || {
+        let net = Net::new().with_sidecar();
+        for backend in BACKENDS {
+            let check = |flags: &[&str], port: u16, says: [&str; 2]| {
+                expect(0, &[&["--backend", backend], flags].concat());
+                net.assert_dial_from_peer(POD[0], port, says[0]);
+                net.assert_dial_from_peer(POD[1], port, says[1]);
+            };
+            let (both, neither) = ([REDIRECTED; 2], ["app"; 2]);
+            check(&[], APP_PORTS[0], both);
+            check(&["--inbound-ports=9090"], APP_PORTS[0], neither);
+            check(&["--inbound-ports=9090"], APP_PORTS[1], both);
+            check(&["--exclude-inbound-ports=8080"], APP_PORTS[0], neither);
+            check(&["--own-ports=9090"], APP_PORTS[1], neither);
+            check(&["--exclude-inbound-cidrs=10.9.0.0/24"], APP_PORTS[0], ["app", REDIRECTED]);
+            check(&["--exclude-inbound-cidrs=fd09::2,1.1.1.1"], APP_PORTS[0], [REDIRECTED, "app"]);
+            check(&["--exclude-interfaces=eth+"], APP_PORTS[0], neither);
+            check(&["--inbound-probability=0"], APP_PORTS[0], neither);
+            check(&["--ipv6=off"], APP_PORTS[0], [REDIRECTED, "app"]);
+            // Whoever dials the sidecar itself gets it, unredirected: no original destination.
+            expect(0, &["--backend", backend]);
+            let direct = net.dial_from_peer(&[target(POD[0], SIDECAR_PORT)]);
+            assert!(direct[0].starts_with("sidecar"), "{direct:?}");
+            expect(0, &["cleanup"]);
+        }
+    });
+}
+
+#[test]
+fn probability_is_per_connection() {
+    isolated("probability_is_per_connection", || {
+        let net = Net::new().with_sidecar();
+        for backend in BACKENDS {
+            for (share, expected) in [("0.5", 500), ("0.2", 200)] {
+                expect(0, &["--backend", backend, "--outbound-probability", share]);
+                for addr in PEER {
+                    let told = net.dial(APP_UID, APP_UID, &vec![target(addr, 80); 1000]);
+                    let redirected = told.iter().filter(|told| told.starts_with("sidecar")).count();
+                    assert_eq!(told.len(), 1000);
+                    // Five standard deviations of a binomial distribution are below 80.
+                    let is_near = redirected.abs_diff(expected) < 80;
+                    assert!(is_near, "{backend} {addr}: {redirected} of 1000 at {share}");
+                }
+            }
+        }
+    });
+}
+
+/// Two ends of a connection.
+struct Pair(TcpStream, TcpStream);
+
+impl Pair {
+    fn new(listen: (&str, u16), dial: (&str, u16)) -> Self {
+        let listener = TcpListener::bind(listen).unwrap();
+        let port = if dial.1 == 0 { listener.local_addr().unwrap().port() } else { dial.1 };
+        let ours = TcpStream::connect((dial.0, port)).unwrap();
+        let (theirs, _) = listener.accept().unwrap();
+        theirs.set_read_timeout(Some(TIMEOUT)).unwrap();
+        Self(ours, theirs)
+    }
+
+    #[track_caller]
+    fn exchange(&mut self) {
+        self.0.write_all(b"x").unwrap();
+        self.1.read_exact(&mut [0]).unwrap();
+    }
+}
+
+#[test]
+fn connections_live_on_through_apply_and_cleanup() {
+    isolated("connections_live_on_through_apply_and_cleanup", || {
+        let _net = Net::new();
+        for backend in BACKENDS {
+            let mut direct = Pair::new((POD[0], 0), (POD[0], 0));
+            direct.exchange();
+            expect(0, &["--backend", backend, "--intercept-self"]);
+            direct.exchange();
+            let mut redirected = Pair::new(("127.0.0.1", SIDECAR_PORT), (PEER[0], 80));
+            redirected.exchange();
+            expect(0, &["--backend", backend, "--outbound-ports=443"]);
+            direct.exchange();
+            redirected.exchange();
+            expect(0, &["cleanup"]);
+            direct.exchange();
+        }
+    });
+}
+
+#[test]
+fn verify_proves_the_rules() {
+    isolated("verify_proves_the_rules", || {
+        let _net = Net::new();
+        for backend in BACKENDS {
+            let apply = |flags: &[&str]| expect(0, &[&["--backend", backend], flags].concat());
+            let verify = |code, flags: &[&str]| {
+                let flags = [&["verify", "--verify-timeout-seconds=1"], flags].concat();
+                expect(code, &flags)
+            };
+            verify(6, &[]);
+            apply(&[]);
+            let ran = verify(0, &[]);
+            assert!(ran.stdout.contains("192.0.2.2:1404"), "{}", ran.stdout);
+            assert!(ran.stdout.contains("[100::2]:1404"), "{}", ran.stdout);
+            verify(6, &["--port=14999"]);
+            apply(&["--ipv6=off"]);
+            assert!(verify(6, &["--ipv6=require"]).stderr.contains("[100::2]:1404"));
+            verify(0, &["--ipv6=off"]);
+            let lists = [
+                "--outbound-ports=7,8",
+                "--exclude-outbound-ports=7",
+                "--include-outbound-cidrs=10.77.0.0/16",
+            ];
+            apply(&lists);
+            assert!(verify(0, &lists).stdout.contains("10.77.0.1:8"));
+            verify(6, &[]);
+            apply(&["--exclude-uids=1000"]);
+            let mut excluded = netra_init_command(&["verify", "--exclude-uids=1000"]);
+            assert_eq!(excluded.uid(1000).output().unwrap().status.code(), Some(2));
+            let mut unprivileged = netra_init_command(&["verify"]);
+            assert_eq!(unprivileged.uid(1001).gid(1001).output().unwrap().status.code(), Some(0));
+            expect(0, &["cleanup"]);
+        }
+        // The sidecar has the port already: said, not guessed.
+        expect(0, &[]);
+        let _sidecar = TcpListener::bind(("127.0.0.1", SIDECAR_PORT)).unwrap();
+        assert!(expect(6, &["verify"]).stderr.contains("before the sidecar"));
+    });
+}
