@@ -2,7 +2,7 @@
 //! queue, and nothing spins.
 
 use crate::{
-    io::{Close, Io},
+    io::{ACCEPTS_AHEAD, Close, Io},
     shard::Shard,
     sys::{Fd, Nanos},
 };
@@ -35,27 +35,25 @@ impl Descriptors {
         self.connections.load(Relaxed)
     }
 
-    /// Takes room for one connection; false when that was the last.
-    fn take(&self) -> bool {
-        self.connections.fetch_add(1, Relaxed) + 1 < self.connections_max
+    /// Takes the room of one connection.
+    fn take(&self) {
+        self.connections.fetch_add(1, Relaxed);
     }
 
     fn release(&self) {
         self.connections.fetch_sub(1, Relaxed);
     }
 
-    /// Accepting goes on a little below the cap, so that it does not flutter.
-    fn has_room(&self) -> bool {
-        self.connections.load(Relaxed) < self.connections_max - self.connections_max / 32
+    /// Connections that there is still room for.
+    fn room(&self) -> u32 {
+        self.connections_max.saturating_sub(self.connections.load(Relaxed))
     }
 }
 
 impl<I: Io> Shard<I> {
     /// A connection was accepted.
     pub(crate) fn on_accepted(&mut self, fd: Fd) {
-        if !self.descriptors.take() {
-            self.pause_accepting();
-        }
+        self.descriptors.take();
         self.serve(fd);
     }
 
@@ -67,26 +65,27 @@ impl<I: Io> Shard<I> {
         self.pause_accepting();
     }
 
-    /// Leaves further connections in the kernel's queue.
-    pub(crate) fn pause_accepting(&mut self) {
+    /// Leaves further connections in the kernel's queue for a while.
+    fn pause_accepting(&mut self) {
         if self.accept_again_at.is_none() {
             self.core.recorder.bump(Key::ACCEPT_PAUSED);
-            self.core.io.accept(false);
         }
         self.accept_again_at = Some(self.core.now + RETRY_NS);
+        self.core.io.accept(0);
     }
 
-    /// Accepts again when there is room.
-    pub(crate) fn retry_accepting(&mut self) {
-        let Some(at) = self.accept_again_at else { return };
-        if self.core.now < at {
+    /// Tells the backend how many connections there is room for. At the cap accepting pauses, and
+    /// every [`RETRY_NS`] it is seen whether it can go on.
+    pub(crate) fn offer_room(&mut self) {
+        if self.drain_until.is_some() || self.accept_again_at.is_some_and(|at| self.core.now < at) {
             return;
         }
-        if self.descriptors.has_room() {
-            self.accept_again_at = None;
-            self.core.io.accept(true);
-        } else {
-            self.accept_again_at = Some(self.core.now + RETRY_NS);
+        match self.descriptors.room() {
+            0 => self.pause_accepting(),
+            room => {
+                self.accept_again_at = None;
+                self.core.io.accept(room);
+            }
         }
     }
 
@@ -105,9 +104,9 @@ impl<I: Io> Shard<I> {
 /// How many connections a descriptor limit allows: two descriptors each, after what the process
 /// needs otherwise, with a headroom of 5 %.
 pub(crate) fn connections_for(descriptor_limit: u64, shards: u64) -> Option<u32> {
-    // Listener, poller and waker of each shard; logs, metrics and exporters; pipes are taken from
-    // the headroom and splicing does without where there are none.
-    let reserved = 24 + shards * 8;
+    // Listener, poller and waker of each shard and what it accepts ahead; logs, metrics and
+    // exporters. Pipes are taken from the headroom; where there are none, bytes are copied.
+    let reserved = 24 + shards * (8 + 2 * u64::from(ACCEPTS_AHEAD));
     let usable = descriptor_limit.checked_sub(reserved)?;
     let connections = usable * 95 / 100 / 2;
     (connections > 0).then(|| u32::try_from(connections).unwrap_or(u32::MAX))
@@ -119,8 +118,8 @@ mod tests {
 
     #[test]
     fn the_cap_leaves_descriptors_for_the_rest() {
-        assert_eq!(connections_for(256, 1), Some(106));
-        assert_eq!(connections_for(20_000, 2), Some(9481));
+        assert_eq!(connections_for(256, 1), Some(98));
+        assert_eq!(connections_for(20_000, 2), Some(9465));
         assert_eq!(connections_for(30, 1), None);
         for limit in 64..4096 {
             if let Some(n) = connections_for(limit, 2) {
@@ -132,11 +131,12 @@ mod tests {
     #[test]
     fn room_comes_back_below_the_cap() {
         let descriptors = Descriptors::new(3);
-        assert!(descriptors.take());
-        assert!(descriptors.take());
-        assert!(!descriptors.take());
-        assert!(!descriptors.has_room());
+        for _ in 0..4 {
+            descriptors.take();
+        }
+        assert_eq!(descriptors.room(), 0);
         descriptors.release();
-        assert!(descriptors.has_room());
+        descriptors.release();
+        assert_eq!(descriptors.room(), 1);
     }
 }

@@ -29,7 +29,7 @@ fn probe(limits: &Limits, waker: sys::Fd) -> Result<Driver, Refused> {
     let mut pool = BufferPool::new(32, 4096).map_err(refused("probe memory"))?;
     let listener = socket::listen(0, tuning(limits)).map_err(refused("probe listener"))?;
     let mut ring = RingIo::new(listener, waker, &pool, limits)?;
-    ring.accept(true);
+    ring.accept(1);
     let port = socket::local_addr(listener).map_err(refused("probe listener"))?.port();
     let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let client = ring.dial(to, true).map_err(refused("probe connection"))?.fd;
@@ -43,7 +43,7 @@ fn converse(ring: &mut RingIo, pool: &mut BufferPool, client: sys::Fd) -> Result
     let refused = |step| move |source| Refused { step, source };
     let token = Token { slot: 0, generation: 1, side: Side::Downstream };
     let until = ring.now() + PATIENCE_NS;
-    let mut step = "multishot accept";
+    let mut step = "accept";
     while ring.now() < until {
         ring.turn(pool, Wait::AtMost(PATIENCE_NS)).map_err(refused("io_uring_enter"))?;
         while let Some(event) = ring.next(pool) {

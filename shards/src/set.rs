@@ -17,7 +17,7 @@ use std::{
         mpsc::{Sender, channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The loop needs little; the rest of a thread's usual 8 MiB would only be reserved.
@@ -175,10 +175,22 @@ impl ShardSet {
     }
 }
 
+/// How long a taken port is tried again: a process that was killed with io_uring operations in
+/// flight keeps its listeners until the kernel has torn its rings down, and what is restarted at
+/// once must not fail for that.
+const PORT_PATIENCE: Duration = Duration::from_millis(1500);
+const PORT_RETRY: Duration = Duration::from_millis(25);
+
 /// Binds one listener per shard, all to the same port.
 fn bind(config: &ShardConfig) -> Result<Vec<Fd>, StartError> {
     let refused = |source| StartError::Listen { port: config.port, source };
-    socket::port_is_free(config.port).map_err(refused)?;
+    let until = Instant::now() + PORT_PATIENCE;
+    while let Err(e) = socket::port_is_free(config.port) {
+        if e.raw_os_error() != Some(libc::EADDRINUSE) || Instant::now() > until {
+            return Err(refused(e));
+        }
+        thread::park_timeout(PORT_RETRY);
+    }
     let mut listeners = Vec::new();
     for _ in 0..config.shards {
         match socket::listen(config.port, tuning(&config.limits)) {

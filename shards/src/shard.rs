@@ -114,7 +114,7 @@ pub(crate) struct Shard<I: Io> {
     pub(crate) accept_again_at: Option<Nanos>,
     commands: Receiver<Command>,
     polling: Polling,
-    drain_until: Option<Nanos>,
+    pub(crate) drain_until: Option<Nanos>,
     report: DrainReport,
     finished_before: u64,
     /// Memory of a burst is still resident.
@@ -166,7 +166,7 @@ impl<I: Io> Shard<I> {
             finished_before: 0,
             unshrunk: false,
         };
-        shard.core.io.accept(true);
+        shard.offer_room();
         shard
     }
 
@@ -183,7 +183,7 @@ impl<I: Io> Shard<I> {
         }
         self.go_on();
         self.expire();
-        self.retry_accepting();
+        self.offer_room();
         if self.drain_until.is_some() {
             self.cut_at_deadline();
         }

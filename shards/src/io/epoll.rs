@@ -3,7 +3,8 @@
 //! into the buffer that was returned last.
 
 use super::{
-    Close, Dialled, Event, Io, Token, Wait, When, errno, kernel, kernel::Kernel, would_block,
+    ACCEPTS_AHEAD, Close, Dialled, Event, Io, Token, Wait, When, errno, kernel, kernel::Kernel,
+    would_block,
 };
 use crate::{
     buffers::BufferPool,
@@ -23,9 +24,8 @@ use std::{
 
 /// Events taken from the kernel in one call.
 const BATCH: usize = 256;
-/// Receives, and accepts, in one turn: then timers and other sockets have theirs.
+/// Receives in one turn: then timers and accepts have theirs.
 const RECEIVES_PER_TURN: u32 = 256;
-const ACCEPTS_PER_TURN: u32 = 32;
 
 /// `data` of the listener and the eventfd; sockets have generation and key.
 const LISTENER: u64 = u64::MAX;
@@ -59,9 +59,12 @@ pub(crate) struct EpollIo {
     ready: VecDeque<usize>,
     /// Events of the last batch not yet looked at: next, count.
     batch: (usize, usize),
+    /// The listener is watched; and the kernel said that its queue holds connections.
     accepting: bool,
     acceptable: bool,
     closing: bool,
+    /// Connections that may still be accepted.
+    room: u32,
     receives_left: u32,
     accepts_left: u32,
 }
@@ -82,6 +85,7 @@ impl EpollIo {
             accepting: false,
             acceptable: false,
             closing: false,
+            room: 0,
             receives_left: 0,
             accepts_left: 0,
         })
@@ -132,6 +136,7 @@ impl EpollIo {
     fn take_connection(&mut self) -> Option<Event> {
         let listener = self.kernel.listener?;
         self.accepts_left = self.accepts_left.saturating_sub(1);
+        self.room = self.room.saturating_sub(1);
         match socket::accept(listener) {
             Ok(fd) => Some(Event::Accepted(fd)),
             // The client left the queue; others may wait behind it.
@@ -210,11 +215,12 @@ impl Io for EpollIo {
     }
 
     fn turn(&mut self, _pool: &mut BufferPool, wait: Wait) -> io::Result<()> {
-        (self.receives_left, self.accepts_left) = (RECEIVES_PER_TURN, ACCEPTS_PER_TURN);
+        (self.receives_left, self.accepts_left) = (RECEIVES_PER_TURN, ACCEPTS_AHEAD);
         if self.batch.0 < self.batch.1 {
             return Ok(());
         }
-        let busy = !self.ready.is_empty() || (self.acceptable && self.accepting) || self.closing;
+        let closing = self.closing && self.kernel.listener.is_some();
+        let busy = !self.ready.is_empty() || (self.acceptable && self.accepting) || closing;
         let timeout = match wait {
             _ if busy => Some(0),
             Wait::Poll => Some(0),
@@ -240,7 +246,7 @@ impl Io for EpollIo {
                 return Some(event);
             }
         }
-        while (self.acceptable && self.accepting || self.closing)
+        while (self.acceptable && self.room > 0 || self.closing)
             && self.kernel.listener.is_some()
             && self.accepts_left > 0
         {
@@ -272,7 +278,9 @@ impl Io for EpollIo {
         }
     }
 
-    fn accept(&mut self, on: bool) {
+    fn accept(&mut self, room: u32) {
+        self.room = room;
+        let on = room > 0;
         let Some(listener) = self.kernel.listener else { return };
         if on == self.accepting || self.closing {
             return;
@@ -288,7 +296,7 @@ impl Io for EpollIo {
     }
 
     fn close_listener(&mut self) {
-        self.accept(false);
+        self.accept(0);
         self.closing = self.kernel.listener.is_some();
     }
 

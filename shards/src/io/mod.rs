@@ -93,6 +93,9 @@ pub(crate) enum Event {
     Woken,
 }
 
+/// Connections that a backend may accept before it hears that there is no more room.
+pub(crate) const ACCEPTS_AHEAD: u32 = 8;
+
 /// How long a turn may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
@@ -145,8 +148,9 @@ pub(crate) trait Io {
     /// Polls for events up to `budget` without sleeping; true when a turn would find some.
     fn poll(&mut self, budget: Nanos) -> bool;
 
-    /// Accepts connections, or leaves them in the kernel's queue.
-    fn accept(&mut self, on: bool);
+    /// Accepts connections while there is room for that many; with none they stay in the kernel's
+    /// queue. [`ACCEPTS_AHEAD`] may have been accepted already when the room goes.
+    fn accept(&mut self, room: u32);
     /// Takes what is in the kernel's queue and then closes the listener.
     fn close_listener(&mut self);
     /// The listener is closed.

@@ -1,10 +1,10 @@
-//! The io_uring backend: multishot accepts and receives into provided buffers, one-shot polls for
-//! full and spliced sockets, one `io_uring_enter` a turn.
+//! The io_uring backend: multishot receives into provided buffers, a few accepts ahead, one-shot
+//! polls for full and spliced sockets, one `io_uring_enter` a turn.
 //!
 //! An operation belongs to the table until its last completion: a socket with operations in the
 //! kernel is closed only when they have all come back ([`Event::Closed`]).
 
-use super::{Close, Dialled, Event, Io, Token, Wait, When, kernel, kernel::Kernel};
+use super::{ACCEPTS_AHEAD, Close, Dialled, Event, Io, Token, Wait, When, kernel, kernel::Kernel};
 use crate::{
     buffers::BufferPool,
     config::{Driver, Limits},
@@ -62,8 +62,9 @@ pub(crate) struct RingIo {
     after: VecDeque<Event>,
     /// Buffers that the kernel has now.
     provided: usize,
-    accepting: bool,
-    accept_pending: bool,
+    /// Connections that may still be accepted, and accepts that the kernel holds.
+    room: u32,
+    accepts_pending: u32,
     closing: bool,
     events_left: u32,
 }
@@ -88,8 +89,8 @@ impl RingIo {
             table: Vec::new(),
             after: VecDeque::new(),
             provided: 0,
-            accepting: false,
-            accept_pending: false,
+            room: 0,
+            accepts_pending: 0,
             closing: false,
             events_left: 0,
         })
@@ -152,24 +153,27 @@ impl RingIo {
     }
 
     fn arm_accept(&mut self) {
-        if let Some(listener) = self.kernel.listener
-            && !self.accept_pending
-            && self.accepting
-        {
-            self.accept_pending = true;
-            self.ring.accept_multi(listener, ACCEPT.into());
+        let Some(listener) = self.kernel.listener.filter(|_| !self.closing) else { return };
+        while self.accepts_pending < self.room.min(ACCEPTS_AHEAD) {
+            self.accepts_pending += 1;
+            self.ring.accept(listener, ACCEPT.into());
         }
     }
 
     fn on_accept(&mut self, done: Completion) -> Option<Event> {
-        self.accept_pending = done.more;
+        self.accepts_pending -= 1;
         let event = match done.result {
-            fd if fd >= 0 => Some(Event::Accepted(fd)),
+            fd if fd >= 0 => {
+                self.room = self.room.saturating_sub(1);
+                Some(Event::Accepted(fd))
+            }
             e if e == -libc::ECANCELED || e == -libc::ECONNABORTED || e == -libc::EINTR => None,
-            e => Some(Event::AcceptFailed(-e)),
+            e => {
+                self.room = 0;
+                Some(Event::AcceptFailed(-e))
+            }
         };
-        // A failed accept is tried again in the next turn, unless accepting is off by then.
-        if !done.more && self.closing {
+        if self.closing && self.accepts_pending == 0 {
             self.take_backlog();
         }
         event
@@ -367,23 +371,16 @@ impl Io for RingIo {
         }
     }
 
-    fn accept(&mut self, on: bool) {
-        if self.closing || on == self.accepting {
-            return;
-        }
-        self.accepting = on;
-        if on {
-            self.arm_accept();
-        } else if self.accept_pending {
-            self.ring.cancel(ACCEPT.into(), CANCEL.into());
-        }
+    fn accept(&mut self, room: u32) {
+        self.room = room;
     }
 
     fn close_listener(&mut self) {
-        self.accept(false);
         self.closing = true;
-        if !self.accept_pending {
+        if self.accepts_pending == 0 {
             self.take_backlog();
+        } else {
+            self.ring.cancel_all(ACCEPT.into(), CANCEL.into());
         }
     }
 

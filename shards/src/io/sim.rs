@@ -177,7 +177,7 @@ pub(crate) struct SimIo {
     watched: Vec<Watched>,
     /// Sockets to look at in this turn, in random order.
     turn: VecDeque<usize>,
-    accepting: bool,
+    room: u32,
     accepts_this_turn: u32,
     listening: bool,
     closing_listener: bool,
@@ -201,7 +201,7 @@ impl SimIo {
             upstreams: BTreeMap::new(),
             watched: Vec::new(),
             turn: VecDeque::new(),
-            accepting: false,
+            room: 0,
             accepts_this_turn: 0,
             listening: true,
             closing_listener: false,
@@ -292,7 +292,7 @@ impl SimIo {
     }
 
     fn acceptable(&self) -> bool {
-        self.listening && !self.backlog.is_empty() && (self.accepting || self.closing_listener)
+        self.listening && !self.backlog.is_empty() && (self.room > 0 || self.closing_listener)
     }
 
     /// One socket's event, if it still has one.
@@ -432,8 +432,10 @@ impl Io for SimIo {
         if self.acceptable() && self.accepts_this_turn > 0 {
             self.accepts_this_turn -= 1;
             if !self.closing_listener && self.chance(self.faults.accept_fails) {
+                self.room = 0;
                 return Some(Event::AcceptFailed(libc::EMFILE));
             }
+            self.room = self.room.saturating_sub(1);
             return self.backlog.pop_front().map(Event::Accepted);
         }
         if self.closing_listener && self.backlog.is_empty() {
@@ -456,8 +458,8 @@ impl Io for SimIo {
         !self.news().is_empty()
     }
 
-    fn accept(&mut self, on: bool) {
-        self.accepting = on;
+    fn accept(&mut self, room: u32) {
+        self.room = room;
     }
 
     fn close_listener(&mut self) {

@@ -90,10 +90,13 @@ impl Ring {
         tail.store(self.tail, Ordering::Release);
     }
 
-    /// Accepts on `listener` until it is cancelled: a completion for each connection.
-    pub(crate) fn accept_multi(&mut self, listener: Fd, data: u64) {
+    /// Accepts one connection on `listener`. (A multishot accept takes the whole queue in one
+    /// call, far beyond the descriptors there are.)
+    pub(crate) fn accept(&mut self, listener: Fd, data: u64) {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        self.push(opcode::AcceptMulti::new(types::Fd(listener)).flags(flags).build(), data);
+        let null = std::ptr::null_mut();
+        let accept = opcode::Accept::new(types::Fd(listener), null, null.cast()).flags(flags);
+        self.push(accept.build(), data);
     }
 
     /// Receives from `fd` into provided buffers until it is cancelled or the stream ends.
@@ -117,6 +120,12 @@ impl Ring {
     /// before it is cancelled: its own last completion tells.
     pub(crate) fn cancel(&mut self, target: u64, data: u64) {
         self.push(opcode::AsyncCancel::new(target).build(), data);
+    }
+
+    /// Cancels every operation that was given `target`.
+    pub(crate) fn cancel_all(&mut self, target: u64, data: u64) {
+        let all = types::CancelBuilder::user_data(target).all();
+        self.push(opcode::AsyncCancel2::new(all).build(), data);
     }
 
     fn push(&mut self, entry: squeue::Entry, data: u64) {
