@@ -1,0 +1,188 @@
+//! The command line: one flag for each row of the table, and what is to be done. Values stay text
+//! here; what they mean is for `config.rs`, where flags and variables are judged by the same rules.
+
+use crate::{demo::DemoArgs, exit, setting::Setting, show::Shape, table::table};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use std::ffi::OsString;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Run the sidecar.
+    Serve,
+    /// Validate and end.
+    CheckConfig,
+    /// Show every setting and end.
+    PrintConfig(Shape),
+    /// Show interception at work, in namespaces of its own.
+    Demo(DemoArgs),
+}
+
+/// A command line, read.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    pub(crate) task: Task,
+    /// Settings given as flags.
+    pub(crate) flags: Vec<(&'static str, String)>,
+}
+
+/// Reads the command line; the error is also how `--help` and `--version` come out.
+pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, clap::Error> {
+    let matches = command().try_get_matches_from(with_double_dashes(args))?;
+    Ok(Invocation { task: task(&matches)?, flags: flags(&matches) })
+}
+
+fn command() -> Command {
+    Command::new("netra")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Transparent sidecar proxy: relays what the rules redirect to it")
+        .override_usage("netra --service-name NAME [FLAGS]\n       netra demo [FLAGS]")
+        .subcommand(DemoArgs::augment_args(Command::new(DEMO).about(DEMO_ABOUT)))
+        .disable_help_subcommand(true)
+        .args_conflicts_with_subcommands(true)
+        .after_help(exit::HELP)
+        .next_help_heading("Settings (flag over environment over default)")
+        .args(table().filter(|setting| !setting.later).map(flag))
+        .next_help_heading("Settings that are checked, but that this build does not act on yet")
+        .args(table().filter(|setting| setting.later).map(flag))
+        .next_help_heading("Instead of running")
+        .arg(
+            Arg::new(CHECK)
+                .long(CHECK)
+                .action(ArgAction::SetTrue)
+                .help("Say whether the settings are good, and end"),
+        )
+        .arg(
+            Arg::new(PRINT)
+                .long(PRINT)
+                .value_name("text|json")
+                .value_parser(["text", "json"])
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("text")
+                .help("Show every setting with its value and origin, and end"),
+        )
+}
+
+const DEMO: &str = "demo";
+const DEMO_ABOUT: &str = "Show interception on this machine, in namespaces of its own";
+const CHECK: &str = "check-config";
+const PRINT: &str = "print-config";
+
+fn flag(setting: &'static Setting) -> Arg {
+    let default = match setting.default {
+        "" if setting.required => "required".to_owned(),
+        "" => "not set".to_owned(),
+        default => format!("default {default}"),
+    };
+    let names: Vec<&str> = std::iter::once(&setting.name).chain(setting.also).copied().collect();
+    let (names, allowed) = (names.join(", "), setting.parse.allowed());
+    Arg::new(setting.name)
+        .long(setting.flag())
+        .value_name(setting.parse.placeholder())
+        .help(format!("{} [{names}; {default}; {allowed}]", setting.doc))
+}
+
+fn task(matches: &ArgMatches) -> Result<Task, clap::Error> {
+    if let Some(demo) = matches.subcommand_matches(DEMO) {
+        return DemoArgs::from_arg_matches(demo).map(Task::Demo);
+    }
+    Ok(match matches.get_one::<String>(PRINT).map(String::as_str) {
+        Some("json") => Task::PrintConfig(Shape::Json),
+        Some(_) => Task::PrintConfig(Shape::Text),
+        None if matches.get_flag(CHECK) => Task::CheckConfig,
+        None => Task::Serve,
+    })
+}
+
+fn flags(matches: &ArgMatches) -> Vec<(&'static str, String)> {
+    let given = |setting: &'static Setting| {
+        matches.get_one::<String>(setting.name).map(|text| (setting.name, text.clone()))
+    };
+    table().filter_map(given).collect()
+}
+
+/// Go takes `-service-name x` for `--service-name x`, and manifests written for netramesh do so.
+fn with_double_dashes(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    args.map(|arg| {
+        let name = arg.to_str().and_then(|text| text.strip_prefix('-')).unwrap_or_default();
+        let name = name.split('=').next().unwrap_or_default();
+        if table().any(|setting| setting.flag() == name) {
+            let mut doubled = OsString::from("-");
+            doubled.push(&arg);
+            return doubled;
+        }
+        arg
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::error::ErrorKind;
+
+    fn parse_line(line: &str) -> Result<Invocation, clap::Error> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_collected_under_the_names_of_their_settings() {
+        let line = "netra --service-name shop --port=1 --jaeger-sampler-type const";
+        let invocation = parse_line(line).unwrap();
+        assert!(matches!(invocation.task, Task::Serve));
+        assert_eq!(
+            invocation.flags,
+            [
+                ("NETRA_SERVICE_NAME", "shop".to_owned()),
+                ("NETRA_PORT", "1".into()),
+                ("JAEGER_SAMPLER_TYPE", "const".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn one_dash_is_enough_as_it_is_for_go() {
+        for line in ["netra -service-name shop", "netra -service-name=shop"] {
+            let flags = parse_line(line).unwrap().flags;
+            assert_eq!(flags, [("NETRA_SERVICE_NAME", "shop".to_owned())]);
+        }
+        assert_eq!(parse_line("netra -port-x 1").unwrap_err().kind(), ErrorKind::UnknownArgument);
+    }
+
+    #[test]
+    fn tasks() {
+        let task = |line| parse_line(line).unwrap().task;
+        assert!(matches!(task("netra --check-config"), Task::CheckConfig));
+        assert!(matches!(task("netra --print-config"), Task::PrintConfig(Shape::Text)));
+        assert!(matches!(task("netra --print-config=json"), Task::PrintConfig(Shape::Json)));
+        assert!(matches!(task("netra demo"), Task::Demo(_)));
+        let error = parse_line("netra --print-config=xml").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidValue);
+    }
+
+    #[test]
+    fn help_names_each_setting_its_default_and_the_exit_codes() {
+        let help = parse_line("netra --help").unwrap_err();
+        assert_eq!(help.kind(), ErrorKind::DisplayHelp);
+        let help = help.to_string();
+        for setting in table() {
+            assert!(help.contains(&format!("--{}", setting.flag())), "{}", setting.name);
+            assert!(help.contains(setting.name), "{}", setting.name);
+        }
+        assert!(help.contains("default 14956") && help.contains("  69  a port is taken"));
+    }
+
+    #[test]
+    fn unknown_flags_are_refused() {
+        for line in
+            ["netra --prot 1", "netra shop", "netra --port 1 --port 2", "netra --port 1 demo"]
+        {
+            assert!(parse_line(line).is_err(), "{line}");
+        }
+    }
+}

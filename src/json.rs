@@ -1,0 +1,78 @@
+//! The little JSON that netra writes: flat objects of text, one to a line. Nothing here reads JSON.
+
+use std::fmt::Write;
+
+/// An object that is being written to the end of a string.
+#[derive(Debug)]
+pub(crate) struct Object<'o> {
+    out: &'o mut String,
+    empty: bool,
+}
+
+impl<'o> Object<'o> {
+    /// Opens an object.
+    pub(crate) fn begin(out: &'o mut String) -> Self {
+        out.push('{');
+        Self { out, empty: true }
+    }
+
+    /// A field with a string.
+    pub(crate) fn text(&mut self, key: &str, text: &str) {
+        self.key(key);
+        push_string(self.out, text);
+    }
+
+    /// A field whose value is already JSON: a number, a bool.
+    pub(crate) fn raw(&mut self, key: &str, json: &str) {
+        self.key(key);
+        self.out.push_str(json);
+    }
+
+    /// Closes the object.
+    pub(crate) fn end(self) {
+        self.out.push('}');
+    }
+
+    fn key(&mut self, key: &str) {
+        if !std::mem::take(&mut self.empty) {
+            self.out.push(',');
+        }
+        push_string(self.out, key);
+        self.out.push(':');
+    }
+}
+
+/// RFC 8259 section 7: quotation mark, reverse solidus and control characters are escaped.
+fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            c if c.is_control() && c.is_ascii() => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_character_comes_back() {
+        let all: String = (0..0x250u32).filter_map(char::from_u32).chain(['\u{1f980}']).collect();
+        let mut out = String::new();
+        let mut object = Object::begin(&mut out);
+        object.text("text", &all);
+        object.raw("count", "3");
+        object.end();
+        let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(value["text"], all.as_str());
+        assert_eq!(value["count"], 3);
+    }
+}

@@ -1,0 +1,456 @@
+//! The table of settings. A new setting is one row here and, where it is acted on, one field of
+//! [`Config`](crate::config::Config); flags, help, checks and `--print-config` follow by
+//! themselves.
+
+use crate::{
+    config::Host,
+    cpus::CpuChoice,
+    log::{Format, Level},
+    setting::{
+        Parse::{
+            Address, Choice, Custom, HeaderName, Micros, Millis, Name, Number, Port, Ports, Switch,
+            Text,
+        },
+        Setting, decimal, go_duration, whole,
+    },
+};
+use netra_shards::DriverChoice;
+use std::time::Duration;
+
+/// Every setting, in the order in which it is shown.
+pub(crate) fn table() -> impl Iterator<Item = &'static Setting> {
+    [BASICS, LIMITS, HTTP, TRACING].into_iter().flatten()
+}
+
+const HOUR_MS: u32 = 3_600_000;
+const DAY_MS: u32 = 24 * HOUR_MS;
+/// The kernel's own bound, MAX_TCP_KEEPIDLE.
+const KEEPALIVE_MAX_MS: u32 = 32_767_000;
+
+/// What runs, where it listens, how it ends.
+const BASICS: &[Setting] = &[
+    Setting::new(
+        "NETRA_SERVICE_NAME",
+        "",
+        Name(|c, name| c.service_name = name.into()),
+        "Service name, of the spans and in the logs",
+    )
+    .also(&["JAEGER_SERVICE_NAME", "OTEL_SERVICE_NAME"])
+    .required(),
+    Setting::new(
+        "NETRA_LOGGER_LEVEL",
+        "info",
+        Choice(&Level::WORDS, |c, index| c.log_level = Level::ALL[index]),
+        "Least severe level that is logged",
+    ),
+    Setting::new(
+        "NETRA_LOG_FORMAT",
+        "text",
+        Choice(&["text", "json"], |c, index| c.log_format = [Format::Text, Format::Json][index]),
+        "How a log line is written",
+    ),
+    Setting::new(
+        "NETRA_PORT",
+        "14956",
+        Port(|c, port| c.port = port),
+        "Port that the rules redirect to (v4 and v6)",
+    ),
+    Setting::new(
+        "NETRA_PROMETHEUS_PORT",
+        "14958",
+        Port(|c, port| c.metrics_port = port),
+        "Port of /metrics, /live and /ready, on all addresses",
+    ),
+    Setting::new(
+        "NETRA_IO",
+        "auto",
+        Choice(&["auto", "io_uring", "epoll"], |c, index| {
+            c.driver = [DriverChoice::Auto, DriverChoice::IoUring, DriverChoice::Epoll][index];
+        }),
+        "I/O driver; auto is io_uring where the kernel allows it, else epoll",
+    ),
+    Setting::new(
+        "NETRA_SHARDS",
+        "auto",
+        Custom("auto, or a whole number from 1 to 256", |c, text| {
+            let count = whole(text, 1, 256);
+            c.shards = count.map(|count| count as usize);
+            count.is_some() || text == "auto"
+        }),
+        "Data threads; auto is the CPUs allowed and paid for, 2 at most",
+    ),
+    Setting::new(
+        "NETRA_CPUS",
+        "auto",
+        Custom("auto, none, or CPU numbers such as 0,2-5", |c, text| {
+            let choice = CpuChoice::parse(text);
+            let known = choice.is_some();
+            c.cpus = choice.unwrap_or_default();
+            known
+        }),
+        "CPUs that the shards are pinned to; none leaves it to the scheduler",
+    ),
+    Setting::new(
+        "NETRA_HOST",
+        "native",
+        if cfg!(feature = "glommio") {
+            Choice(&["native", "glommio"], |c, index| c.host = [Host::Native, Host::Glommio][index])
+        } else {
+            Custom("native (glommio needs a build with that feature)", |_, text| text == "native")
+        },
+        "What a shard's loop waits in",
+    ),
+    Setting::new(
+        "NETRA_SPIN_US",
+        "20",
+        Micros(0, 100_000, |c, time| c.spin_max = time),
+        "Longest that a shard polls before it parks; 0 parks at once",
+    ),
+    Setting::new(
+        "NETRA_DRAIN_MS",
+        "25000",
+        Millis(0, HOUR_MS, |c, time| c.drain = time),
+        "How long connections may finish after SIGTERM",
+    ),
+];
+
+/// Caps and time limits of the data path; sizes are per shard.
+const LIMITS: &[Setting] = &[
+    Setting::new(
+        "NETRA_CONNECT_TIMEOUT_MS",
+        "5000",
+        Millis(1, 10 * 60_000, |c, time| c.limits.connect_timeout = time),
+        "How long a dial may take",
+    ),
+    Setting::new(
+        "NETRA_HALF_CLOSE_LINGER_MS",
+        "30000",
+        Millis(1, DAY_MS, |c, time| c.limits.half_close_linger = time),
+        "How long a half-closed connection may stay silent",
+    ),
+    Setting::new(
+        "NETRA_TCP_IDLE_TIMEOUT_MS",
+        "0",
+        Millis(0, 7 * DAY_MS, |c, time| {
+            c.limits.idle_timeout = Some(time).filter(|time| *time > Duration::ZERO);
+        }),
+        "How long a connection may stay silent; 0 is for ever",
+    ),
+    Setting::new(
+        "NETRA_TCP_USER_TIMEOUT_MS",
+        "900000",
+        Millis(0, DAY_MS, |c, time| c.limits.user_timeout = time),
+        "How long sent bytes may stay unacknowledged; 0 is the kernel's own limit",
+    ),
+    Setting::new(
+        "NETRA_TCP_KEEPALIVE_MS",
+        "60000",
+        Millis(1000, KEEPALIVE_MAX_MS, |c, time| c.limits.keepalive = time),
+        "Silence before the first keep-alive probe, in steps of a second",
+    ),
+    Setting::new(
+        "NETRA_CONNECTIONS_MAX",
+        "0",
+        Number(0, 10_000_000, |c, n| c.limits.connections_max = n),
+        "Connections of the whole process; 0 is what the descriptor limit allows",
+    ),
+    Setting::new(
+        "NETRA_BUFFERS_MAX",
+        "512",
+        Number(16, 32_768, |c, n| c.limits.buffers_max = n),
+        "Relay buffers of a shard",
+    ),
+    Setting::new(
+        "NETRA_BUFFER_BYTES",
+        "16384",
+        Custom("a power of two from 4096 to 1048576", |c, text| {
+            let bytes = whole(text, 4096, 1 << 20).filter(|bytes| bytes.is_power_of_two());
+            c.limits.buffer_bytes = bytes.unwrap_or(c.limits.buffer_bytes);
+            bytes.is_some()
+        }),
+        "Size of a relay buffer",
+    ),
+    Setting::new(
+        "NETRA_DIRECTION_BUFFERS_MAX",
+        "16",
+        Number(1, 32_768, |c, n| c.limits.direction_buffers_max = n),
+        "Buffers that one direction may hold for a slow receiver",
+    ),
+    Setting::new(
+        "NETRA_PIPES_MAX",
+        "256",
+        Number(0, 65_536, |c, n| c.limits.pipes_max = n),
+        "Pipes of a shard; without one, bulk is copied",
+    ),
+    Setting::new(
+        "NETRA_PIPE_BYTES",
+        "65536",
+        Number(4096, 1 << 20, |c, n| c.limits.pipe_bytes = n),
+        "Capacity asked for a pipe",
+    ),
+    Setting::new(
+        "NETRA_SPLICE_FROM_BYTES",
+        "65536",
+        Number(0, 1 << 30, |c, n| c.limits.splice_from_bytes = n),
+        "Bytes moved in one go after which a direction is spliced; 0 never splices",
+    ),
+];
+
+/// HTTP/1, routing, statsd and the admin port: known, validated, not acted on yet.
+const HTTP: &[Setting] = &[
+    later("NETRA_PPROF_PORT", "14957", Port(|_, _| {}), "Port of profiling and admin"),
+    later("NETRA_ADMIN_ADDRESS", "127.0.0.1", Address(|_, _| {}), "Address of profiling and admin"),
+    later("NETRA_ACCESS_LOG", "off", Custom(ACCESS_LOG, access_log), "Which requests are logged"),
+    later("NETRA_HTTP_PORTS", "", Ports(|_, _| {}), "Original destination ports read as HTTP/1"),
+    later(
+        "NETRA_HTTP_REQUEST_ID_HEADER_NAME",
+        "X-Request-Id",
+        HeaderName(|_, _| {}),
+        "Header that joins inbound and outbound requests",
+    ),
+    later(
+        "NETRA_HTTP_X_SOURCE_HEADER_NAME",
+        "X-Source",
+        HeaderName(|_, _| {}),
+        "Header set on each outbound request",
+    ),
+    later("NETRA_HTTP_X_SOURCE_VALUE", "netra", Text(|_, _| {}), "Its value"),
+    later("NETRA_HTTP_ROUTING_ENABLED", "false", Switch(|_, _| {}), "Routing by header"),
+    later(
+        "NETRA_HTTP_ROUTING_HEADER_NAME",
+        "X-Route",
+        HeaderName(|_, _| {}),
+        "Header with the routes, host1=host2,host3=host4",
+    ),
+    later("NETRA_HTTP_ROUTING_COOKIE_ENABLED", "false", Switch(|_, _| {}), "Routing by cookie"),
+    later(
+        "NETRA_HTTP_ROUTING_COOKIE_NAME",
+        "X-Route",
+        HeaderName(|_, _| {}),
+        "Cookie with the routes; goes before the header",
+    ),
+    later(
+        "NETRA_ROUTING_CONTEXT_EXPIRATION_MILLISECONDS",
+        "5000",
+        Millis(1, DAY_MS, |_, _| {}),
+        "How long a request id remembers its routes",
+    ),
+    later(
+        "NETRA_ROUTING_CONTEXT_CLEANUP_INTERVAL",
+        "1000",
+        Millis(1, DAY_MS, |_, _| {}),
+        "How often forgotten routes are swept",
+    ),
+    later("NETRA_STATSD_ENABLED", "false", Switch(|_, _| {}), "Counters over UDP"),
+    later("NETRA_STATSD_ADDRESS", "", Text(|_, _| {}), "Where to, host:port"),
+    later("NETRA_STATSD_PREFIX", "", Text(|_, _| {}), "What their names begin with"),
+];
+
+/// Spans and their export: known, validated, not acted on yet.
+const TRACING: &[Setting] = &[
+    later("NETRA_SEMCONV", "legacy", Choice(&["legacy", "otel", "both"], |_, _| {}), "Span tags"),
+    later(
+        "NETRA_HTTP_TRACING_IGNORED_PATHS",
+        "",
+        Text(|_, _| {}),
+        "Exact paths without spans, with commas between",
+    ),
+    later(
+        "NETRA_TRACING_CONTEXT_EXPIRATION_MILLISECONDS",
+        "5000",
+        Millis(1, DAY_MS, |_, _| {}),
+        "How long a request id remembers its trace",
+    ),
+    later(
+        "NETRA_TRACING_CONTEXT_CLEANUP_INTERVAL",
+        "1000",
+        Millis(1, DAY_MS, |_, _| {}),
+        "How often forgotten traces are swept",
+    ),
+    later("HTTP_HEADER_TAG_MAP", "", Custom(TAG_MAP, tag_map), "Headers that become span tags"),
+    later("HTTP_COOKIE_TAG_MAP", "", Custom(TAG_MAP, tag_map), "Cookies that become span tags"),
+    later("JAEGER_DISABLED", "false", Switch(|_, _| {}), "No spans at all"),
+    later("JAEGER_RPC_METRICS", "false", Switch(|_, _| {}), "Metrics of spans"),
+    later("JAEGER_TAGS", "", Text(|_, _| {}), "Tags of the process, k=v,k2=v2"),
+    later("JAEGER_TRACEID_128BIT", "false", Switch(|_, _| {}), "Trace ids of 128 bits"),
+    later("JAEGER_PROPAGATION", "jaeger", Text(|_, _| {}), "Formats written: jaeger,b3,w3c"),
+    later("JAEGER_ENDPOINT", "", Text(|_, _| {}), "Collector's URL; goes before the agent"),
+    later("JAEGER_USER", "", Text(|_, _| {}), "User at the collector"),
+    later("JAEGER_PASSWORD", "", Text(|_, _| {}), "Password at the collector").secret(),
+    later("JAEGER_AGENT_HOST", "localhost", Name(|_, _| {}), "Agent's host"),
+    later("JAEGER_AGENT_PORT", "6831", Port(|_, _| {}), "Agent's UDP port"),
+    later("JAEGER_REPORTER_LOG_SPANS", "false", Switch(|_, _| {}), "Log each span"),
+    later(
+        "JAEGER_REPORTER_MAX_QUEUE_SIZE",
+        "100",
+        Number(1, 1 << 20, |_, _| {}),
+        "Spans that wait for export at most",
+    ),
+    later("JAEGER_REPORTER_FLUSH_INTERVAL", "1s", GO_DURATION, "How often spans are sent"),
+    later(
+        "JAEGER_REPORTER_ATTEMPT_RECONNECTING_DISABLED",
+        "false",
+        Switch(|_, _| {}),
+        "Resolve the agent's name once only",
+    ),
+    later(
+        "JAEGER_REPORTER_ATTEMPT_RECONNECT_INTERVAL",
+        "30s",
+        GO_DURATION,
+        "How often the agent's name is resolved",
+    ),
+    later(
+        "JAEGER_SAMPLER_TYPE",
+        "remote",
+        Choice(&["const", "probabilistic", "ratelimiting", "remote"], |_, _| {}),
+        "Which traces are sampled",
+    ),
+    later(
+        "JAEGER_SAMPLER_PARAM",
+        "0",
+        Custom("a number from 0 up", |_, text| decimal(text, 0.0, f64::MAX).is_some()),
+        "Sampler's parameter; a share from 0 to 1 for probabilistic and remote",
+    ),
+    later("JAEGER_SAMPLING_ENDPOINT", "", Text(|_, _| {}), "Where the remote sampler asks")
+        .also(&["JAEGER_SAMPLER_MANAGER_HOST_PORT"]),
+    later(
+        "JAEGER_SAMPLER_MAX_OPERATIONS",
+        "2000",
+        Number(1, 1 << 20, |_, _| {}),
+        "Operations with a sampler of their own",
+    ),
+    later("JAEGER_SAMPLER_REFRESH_INTERVAL", "1m", GO_DURATION, "How often it asks"),
+    later("OTEL_RESOURCE_ATTRIBUTES", "", Text(|_, _| {}), "Attributes of the process"),
+    later("OTEL_TRACES_SAMPLER", "", Text(|_, _| {}), "Sampler, in OpenTelemetry's words"),
+    later("OTEL_TRACES_SAMPLER_ARG", "", Text(|_, _| {}), "Its argument"),
+    later("OTEL_PROPAGATORS", "", Text(|_, _| {}), "Formats, in OpenTelemetry's words"),
+    later("OTEL_EXPORTER_OTLP_ENDPOINT", "", Text(|_, _| {}), "OTLP receiver"),
+    later("OTEL_EXPORTER_OTLP_HEADERS", "", Text(|_, _| {}), "Headers for it").secret(),
+    later("OTEL_EXPORTER_OTLP_PROTOCOL", "", Text(|_, _| {}), "grpc or http/protobuf"),
+    later("OTEL_EXPORTER_OTLP_TIMEOUT", "", Text(|_, _| {}), "How long a send may take"),
+    later("OTEL_EXPORTER_OTLP_COMPRESSION", "", Text(|_, _| {}), "none or gzip"),
+    later("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "", Text(|_, _| {}), "The same, for spans"),
+    later("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "", Text(|_, _| {}), "The same, for spans").secret(),
+    later("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "", Text(|_, _| {}), "The same, for spans"),
+    later("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "", Text(|_, _| {}), "The same, for spans"),
+    later("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "", Text(|_, _| {}), "The same, for spans"),
+];
+
+const fn later(
+    name: &'static str,
+    default: &'static str,
+    parse: crate::setting::Parse,
+    doc: &'static str,
+) -> Setting {
+    Setting::new(name, default, parse, doc).later()
+}
+
+const GO_DURATION: crate::setting::Parse =
+    Custom("a duration as Go writes it, for example 1s or 1m30s", |_, text| {
+        go_duration(text).is_some()
+    });
+
+const ACCESS_LOG: &str = "off, all, or a share from 0 to 1";
+
+fn access_log(_: &mut crate::config::Config, text: &str) -> bool {
+    matches!(text, "off" | "all") || decimal(text, 0.0, 1.0).is_some()
+}
+
+const TAG_MAP: &str = "name:tag with commas between, or nothing";
+
+/// netramesh skipped a bad pair in silence, and the tag was missed weeks later.
+fn tag_map(_: &mut crate::config::Config, text: &str) -> bool {
+    let is_pair = |pair: &str| match pair.split_once(':') {
+        Some((name, tag)) => !name.trim().is_empty() && !tag.trim().is_empty(),
+        None => false,
+    };
+    text.trim().is_empty() || text.split(',').all(is_pair)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn every_default_is_allowed_and_every_name_and_flag_is_one_of_a_kind() {
+        let mut names = Vec::new();
+        for setting in table() {
+            let mut config = Config::default();
+            assert!(
+                setting.required || setting.parse.apply(&mut config, setting.default),
+                "{}",
+                setting.name
+            );
+            assert!(!setting.doc.is_empty() && !setting.doc.ends_with('.'), "{}", setting.name);
+            names.push(setting.flag());
+            names.push(setting.name.into());
+            names.extend(setting.also.iter().map(|name| (*name).to_owned()));
+        }
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_data_path() {
+        let mut config = Config::default();
+        config.limits.buffers_max = 0;
+        config.limits.connect_timeout = Duration::ZERO;
+        for setting in table().filter(|setting| !setting.required) {
+            setting.parse.apply(&mut config, setting.default);
+        }
+        assert_eq!(config.limits, netra_shards::Limits::default());
+    }
+
+    #[test]
+    fn each_setting_takes_good_values_and_refuses_bad_ones() {
+        for (name, good, bad) in VALUES {
+            let setting = table().find(|setting| setting.name == *name).unwrap();
+            let mut config = Config::default();
+            for text in *good {
+                assert!(setting.parse.apply(&mut config, text), "{name}={text}");
+            }
+            for text in *bad {
+                assert!(!setting.parse.apply(&mut config, text), "{name}={text}");
+            }
+        }
+        for setting in table().filter(|setting| !setting.later) {
+            assert!(VALUES.iter().any(|row| row.0 == setting.name), "{} untested", setting.name);
+        }
+    }
+
+    const VALUES: &[(&str, &[&str], &[&str])] = &[
+        ("NETRA_SERVICE_NAME", &["shop"], &["", "a\nb"]),
+        ("NETRA_LOGGER_LEVEL", &["debug", "fatal", "Warning"], &["trace", "warn", ""]),
+        ("NETRA_LOG_FORMAT", &["json"], &["xml"]),
+        ("NETRA_PORT", &["1", "65535"], &["0", "65536", "tcp://10.0.0.1:14956"]),
+        ("NETRA_PROMETHEUS_PORT", &["9090"], &["metrics"]),
+        ("NETRA_IO", &["io_uring", "EPOLL"], &["bogus", "uring"]),
+        ("NETRA_SHARDS", &["auto", "1", "256"], &["0", "257", "-1", "two"]),
+        ("NETRA_CPUS", &["auto", "none", "0", "0,2-5"], &["", "0,", "all", "3-0", "70000"]),
+        ("NETRA_HOST", &["native"], &["tokio"]),
+        ("NETRA_SPIN_US", &["0", "50"], &["1ms", "100001"]),
+        ("NETRA_DRAIN_MS", &["0", "60000"], &["25s", "3600001"]),
+        ("NETRA_CONNECT_TIMEOUT_MS", &["1"], &["0", "600001"]),
+        ("NETRA_HALF_CLOSE_LINGER_MS", &["59000"], &["0", "x"]),
+        ("NETRA_TCP_IDLE_TIMEOUT_MS", &["0", "3600000"], &["-1"]),
+        ("NETRA_TCP_USER_TIMEOUT_MS", &["0", "1"], &["1.5"]),
+        ("NETRA_TCP_KEEPALIVE_MS", &["1000"], &["999"]),
+        ("NETRA_CONNECTIONS_MAX", &["0", "50000"], &["10000001"]),
+        ("NETRA_BUFFERS_MAX", &["16", "1024"], &["15", "32769"]),
+        ("NETRA_BUFFER_BYTES", &["4096", "65536"], &["5000", "2048", "2097152"]),
+        ("NETRA_DIRECTION_BUFFERS_MAX", &["1"], &["0"]),
+        ("NETRA_PIPES_MAX", &["0"], &["65537"]),
+        ("NETRA_PIPE_BYTES", &["262144"], &["4095", "1048577"]),
+        ("NETRA_SPLICE_FROM_BYTES", &["0", "1"], &["1G"]),
+        ("NETRA_HTTP_PORTS", &["", "8080,8090"], &["8080;8090", "0", "99999"]),
+        ("NETRA_ACCESS_LOG", &["off", "all", "0.01"], &["some", "1.5"]),
+        ("HTTP_HEADER_TAG_MAP", &["", "x-a:a,x-b:b"], &["x-a", "x-a:", "x-a:a,,"]),
+        ("JAEGER_SAMPLER_TYPE", &["const", "Remote"], &["lowerbound", ""]),
+        ("JAEGER_SAMPLER_PARAM", &["0", "1", "100"], &["-1", "many", "NaN"]),
+        ("JAEGER_REPORTER_FLUSH_INTERVAL", &["1s", "500ms"], &["1000", "soon"]),
+        ("NETRA_ADMIN_ADDRESS", &["::1"], &["localhost:1"]),
+    ];
+}
