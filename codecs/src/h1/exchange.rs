@@ -1,0 +1,236 @@
+//! Requests and the responses that answer them, in order.
+
+use std::collections::VecDeque;
+
+use crate::h1::framing::Framing;
+use crate::h1::head::{RequestKind, RequestParts};
+use crate::h1::reason::Reason;
+
+/// Names an exchange within its connection; counts up from 0 and wraps around.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ExchangeId(u32);
+
+/// One request with its final response.
+///
+/// Times are nanoseconds of the caller's monotonic clock. Body sizes are bytes of the connection:
+/// chunk sizes and trailers are counted too.
+#[derive(Clone, Debug)]
+pub struct Exchange<T> {
+    /// Its name.
+    pub id: ExchangeId,
+    /// What the method means for the response.
+    pub kind: RequestKind,
+    /// Whether the request asked for another protocol.
+    pub asks_to_switch: bool,
+    /// How the request body is framed.
+    pub request_framing: Framing,
+    /// How the body of the final response is framed; None before its head has come.
+    pub response_framing: Option<Framing>,
+    /// Status of the final response; None before its head has come.
+    pub status: Option<u16>,
+    /// Interim responses (1xx, but not 101) so far.
+    pub interim_count: u32,
+    /// When the request head was whole.
+    pub opened_ns: u64,
+    /// When the last byte of the request was seen; None when the response was faster.
+    pub request_end_ns: Option<u64>,
+    /// When the head of the final response was whole.
+    pub response_head_ns: Option<u64>,
+    /// When the last byte of the response was seen.
+    pub response_end_ns: Option<u64>,
+    /// Bytes of the request body so far.
+    pub request_body_bytes: u64,
+    /// Bytes of the response body so far.
+    pub response_body_bytes: u64,
+    /// The caller's own, such as the span in the making.
+    pub data: T,
+}
+
+/// The exchanges of one connection that wait for the end of their response, oldest first.
+///
+/// Bounded: past [`Limits::exchanges_max`](crate::limits::Limits::exchanges_max) the connection
+/// turns opaque. It is also where the two halves meet: a half that turns opaque seals it, and the
+/// other half follows at its next step.
+#[derive(Debug)]
+pub struct Exchanges<T> {
+    open: VecDeque<Exchange<T>>,
+    next: u32,
+    sealed: Option<Reason>,
+    /// The request whose answer decides which protocol comes next.
+    switching: Option<ExchangeId>,
+}
+
+impl<T> Exchanges<T> {
+    /// None yet, and no storage either.
+    pub const fn new() -> Self {
+        Self { open: VecDeque::new(), next: 0, sealed: None, switching: None }
+    }
+
+    /// The number of exchanges that are open.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether no exchange is open.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// How many were ever opened, modulo 2³².
+    pub fn opened(&self) -> u32 {
+        self.next
+    }
+
+    /// An exchange that is still open.
+    pub fn get_mut(&mut self, id: ExchangeId) -> Option<&mut Exchange<T>> {
+        let first = self.open.front()?.id;
+        self.open.get_mut(id.0.wrapping_sub(first.0) as usize)
+    }
+
+    /// The exchange whose response comes next, or is coming.
+    pub fn front_mut(&mut self) -> Option<&mut Exchange<T>> {
+        self.open.front_mut()
+    }
+
+    /// Why no further exchange will be opened: the connection is opaque, or about to be.
+    pub fn sealed(&self) -> Option<Reason> {
+        self.sealed
+    }
+
+    /// Whether the answer that decides about the protocol is still to come.
+    pub fn is_switching(&self) -> bool {
+        self.switching.is_some()
+    }
+
+    /// Takes the exchanges that will not be finished, oldest first: for the end of a connection.
+    pub fn drain(&mut self) -> impl Iterator<Item = Exchange<T>> {
+        self.switching = None;
+        self.open.drain(..)
+    }
+
+    /// Gives the storage back when nothing is open; for connections that idle.
+    pub fn release_memory(&mut self) {
+        if self.open.is_empty() {
+            self.open = VecDeque::new();
+        }
+    }
+
+    /// Says that nothing more is opened. The first reason stays; returns it.
+    pub fn seal(&mut self, reason: Reason) -> Reason {
+        *self.sealed.get_or_insert(reason)
+    }
+
+    /// Opens the exchange of a request, unless there are `max` already.
+    pub(crate) fn open(&mut self, head: &RequestParts, max: u16, now_ns: u64) -> Option<ExchangeId>
+    where
+        T: Default,
+    {
+        if self.open.len() >= usize::from(max) {
+            return None;
+        }
+        let id = ExchangeId(self.next);
+        self.next = self.next.wrapping_add(1);
+        if head.asks_to_switch() {
+            self.switching = Some(id);
+        }
+        self.open.push_back(Exchange {
+            id,
+            kind: head.kind,
+            asks_to_switch: head.asks_to_switch(),
+            request_framing: head.framing,
+            response_framing: None,
+            status: None,
+            interim_count: 0,
+            opened_ns: now_ns,
+            request_end_ns: None,
+            response_head_ns: None,
+            response_end_ns: None,
+            request_body_bytes: 0,
+            response_body_bytes: 0,
+            data: T::default(),
+        });
+        Some(id)
+    }
+
+    /// Takes note of the final answer to the oldest exchange.
+    pub(crate) fn answer(&mut self, status: u16, framing: Framing, now_ns: u64) {
+        let Some(front) = self.open.front_mut() else { return };
+        front.status = Some(status);
+        front.response_framing = Some(framing);
+        front.response_head_ns = Some(now_ns);
+        if self.switching == Some(front.id) {
+            self.switching = None;
+        }
+    }
+
+    /// Takes the oldest exchange: its response is whole.
+    pub(crate) fn finish(&mut self, now_ns: u64) -> Option<Exchange<T>> {
+        let mut exchange = self.open.pop_front()?;
+        exchange.response_end_ns = Some(now_ns);
+        Some(exchange)
+    }
+}
+
+impl<T> Default for Exchanges<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const _: () = assert!(size_of::<Exchange<()>>() <= 128);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h1::HeadReader;
+    use crate::limits::Limits;
+
+    fn open(exchanges: &mut Exchanges<u8>, head: &[u8], max: u16) -> Option<ExchangeId> {
+        let mut reader = HeadReader::new(Limits::DEFAULT);
+        exchanges.open(&reader.read_request(head).unwrap(), max, 7)
+    }
+
+    #[test]
+    fn first_in_first_out_and_bounded() {
+        let mut exchanges = Exchanges::new();
+        let get = b"GET / HTTP/1.1\r\n\r\n";
+        let ids: Vec<_> = (0..3).map(|_| open(&mut exchanges, get, 3).unwrap()).collect();
+        assert_eq!(open(&mut exchanges, get, 3), None);
+        exchanges.get_mut(ids[1]).unwrap().data = 42;
+        exchanges.answer(200, Framing::Length(0), 8);
+        let first = exchanges.finish(9).unwrap();
+        assert_eq!((first.id, first.status, first.opened_ns), (ids[0], Some(200), 7));
+        assert_eq!((first.response_head_ns, first.response_end_ns), (Some(8), Some(9)));
+        assert!(exchanges.get_mut(ids[0]).is_none());
+        let rest: Vec<_> = exchanges.drain().map(|exchange| (exchange.id, exchange.data)).collect();
+        assert_eq!(rest, [(ids[1], 42), (ids[2], 0)]);
+        assert!(exchanges.is_empty() && exchanges.opened() == 3);
+        assert!(exchanges.finish(9).is_none());
+    }
+
+    #[test]
+    fn names_survive_the_wrap() {
+        let mut exchanges = Exchanges::new();
+        exchanges.next = u32::MAX;
+        let get = b"GET / HTTP/1.1\r\n\r\n";
+        let ids: Vec<_> = (0..2).map(|_| open(&mut exchanges, get, 3).unwrap()).collect();
+        assert_eq!(exchanges.get_mut(ids[1]).unwrap().id, ids[1]);
+        exchanges.finish(0);
+        assert!(exchanges.get_mut(ids[0]).is_none() && exchanges.get_mut(ids[1]).is_some());
+    }
+
+    #[test]
+    fn the_answer_decides_about_the_protocol() {
+        let mut exchanges = Exchanges::new();
+        let upgrade = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n";
+        open(&mut exchanges, b"GET / HTTP/1.1\r\n\r\n", 9).unwrap();
+        open(&mut exchanges, upgrade, 9).unwrap();
+        exchanges.answer(200, Framing::Length(0), 0);
+        exchanges.finish(0);
+        assert!(exchanges.is_switching());
+        exchanges.answer(200, Framing::Length(0), 0);
+        assert!(!exchanges.is_switching());
+        assert_eq!(exchanges.seal(Reason::Upgraded), Reason::Upgraded);
+        assert_eq!(exchanges.seal(Reason::Tls), Reason::Upgraded);
+    }
+}
