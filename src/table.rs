@@ -102,7 +102,7 @@ const BASICS: &[Setting] = &[
     ),
     Setting::new(
         "NETRA_SPIN_US",
-        "20",
+        "50",
         Micros(0, 100_000, |c, time| c.spin_max = time),
         "Longest that a shard polls before it parks; 0 parks at once",
     ),

@@ -1,6 +1,8 @@
 //! Whether to poll before parking. Sleeping and waking costs more than anything else that a relay
 //! does, but polling costs a core: so a shard polls only while what it waits for has lately come
-//! sooner than its budget. An idle sidecar, one with a slow upstream and a throttled one park.
+//! sooner than its budget. An idle sidecar, one with a slow upstream and a throttled one park; and
+//! one that shares its CPU with whom it waits for soon finds out that polling only keeps them from
+//! answering.
 
 use crate::sys::Nanos;
 
@@ -9,6 +11,8 @@ const SHIFT: u32 = 3;
 /// A gap longer than this many budgets counts as this many: after a lull a few short gaps suffice
 /// to begin again.
 const GAP_CAP_BUDGETS: Nanos = 4;
+/// After polls that found nothing, this many turns at most go by without one.
+const BACKOFF_MAX: u32 = 1023;
 
 /// The estimate of how soon work comes after a shard has run out of it.
 #[derive(Debug)]
@@ -17,6 +21,9 @@ pub(crate) struct Polling {
     allowed: bool,
     /// Estimated time from running out of work to the next event.
     gap: Nanos,
+    /// Turns to let go by without polling, and how many it will be after the next miss.
+    skip: u32,
+    backoff: u32,
     quiet_since: Nanos,
 }
 
@@ -24,7 +31,7 @@ impl Polling {
     /// Polls for `budget_max` at most; zero never polls.
     pub(crate) fn new(budget_max: Nanos) -> Self {
         let gap = budget_max.saturating_mul(GAP_CAP_BUDGETS);
-        Self { budget_max, allowed: true, gap, quiet_since: 0 }
+        Self { budget_max, allowed: true, gap, skip: 0, backoff: 0, quiet_since: 0 }
     }
 
     /// Whether polling is allowed at all.
@@ -38,14 +45,28 @@ impl Polling {
     }
 
     /// How long to poll before parking; not at all when gaps are longer than the budget.
-    pub(crate) fn budget(&self) -> Option<Nanos> {
-        (self.budget_max > 0 && self.allowed && self.gap <= self.budget_max)
-            .then_some(self.budget_max)
+    pub(crate) fn budget(&mut self) -> Option<Nanos> {
+        if self.budget_max == 0 || !self.allowed || self.gap > self.budget_max {
+            return None;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        Some(self.budget_max)
+    }
+
+    /// Polling found work.
+    pub(crate) fn found(&mut self) {
+        self.backoff = 0;
     }
 
     /// Polling found nothing: the gap is longer than the budget, whatever it turns out to be.
+    /// Gaps that are short only while the shard sleeps are those of somebody who needs its CPU.
     pub(crate) fn missed(&mut self) {
         self.learn(self.budget_max.saturating_mul(GAP_CAP_BUDGETS));
+        self.backoff = (self.backoff * 2 + 1).min(BACKOFF_MAX);
+        self.skip = self.backoff;
     }
 
     /// A turn is over: it woke at `woke_at` and ran out of work at `quiet_since`.
@@ -106,5 +127,40 @@ mod tests {
         let mut throttled = Polling::new(50_000);
         throttled.allow(false);
         assert!(!polls_after(&mut throttled, [10; 40]));
+    }
+
+    #[test]
+    fn who_shares_its_cpu_with_the_answerer_polls_ever_more_rarely() {
+        let mut polling = Polling::new(50_000);
+        let (mut now, mut polls) = (1, 0);
+        for _ in 0..10_000 {
+            polling.after_turn(true, now, now + 5_000);
+            now += 5_000;
+            if polling.budget().is_some() {
+                // The answerer cannot run: nothing comes while we poll, and at once when we sleep.
+                polling.missed();
+                polls += 1;
+                now += 50_000;
+            }
+            now += 10_000;
+        }
+        assert!(polls < 40, "{polls} polls for nothing");
+    }
+
+    #[test]
+    fn a_find_makes_up_for_misses() {
+        let mut polling = Polling::new(50_000);
+        for found in [false, true] {
+            for _ in 0..5 {
+                polling.missed();
+            }
+            if found {
+                polling.found();
+                polling.missed();
+            }
+            polling.gap = 10_000;
+            let turns = (0..100).take_while(|_| polling.budget().is_none()).count();
+            assert_eq!(turns, if found { 1 } else { 31 });
+        }
     }
 }

@@ -203,6 +203,7 @@ impl<I: Io> Shard<I> {
         if let Some(budget) = self.polling.budget() {
             if self.core.io.poll(budget) {
                 self.core.recorder.bump(Key::SPINS);
+                self.polling.found();
                 return Wait::Poll;
             }
             self.polling.missed();
