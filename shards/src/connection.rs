@@ -1,13 +1,14 @@
 //! A connection: its way from accept to record.
 
 use crate::{
+    config::Limits,
     dial,
     error::{Direction, End},
     flow::{Counted, Flow},
     io::{Close, Event, Io, Side, Token, When},
     shard::{Core, Shard},
     sys::{Fd, Nanos, monotonic_ns},
-    timers::Timer,
+    timers::{Link, Linked, Timer},
 };
 use netra_perf::{Gauge, Key, Stage};
 use std::net::{IpAddr, SocketAddr};
@@ -34,7 +35,9 @@ pub(crate) struct Connection {
     pub(crate) direction: Direction,
     pub(crate) original_dst: SocketAddr,
     pub(crate) accepted_at: Nanos,
-    lingering: bool,
+    /// One side has ended and its end has been passed on.
+    half_closed: bool,
+    link: Link,
     /// Downstream to upstream.
     request: Flow,
     /// Upstream to downstream.
@@ -49,15 +52,29 @@ impl Connection {
             direction: Direction::Inbound,
             original_dst: SocketAddr::from(([0, 0, 0, 0], 0)),
             accepted_at: 0,
-            lingering: false,
+            half_closed: false,
+            link: Link::default(),
             request: Flow::default(),
             response: Flow::default(),
         }
     }
 
-    /// When bytes last moved, or when the connection was accepted.
+    /// When bytes last moved.
     pub(crate) fn last_moved(&self) -> Nanos {
-        self.accepted_at.max(self.request.last_moved()).max(self.response.last_moved())
+        self.request.last_moved().max(self.response.last_moved())
+    }
+
+    /// The silence that a relayed connection is allowed, if there is a limit.
+    pub(crate) fn silence_allowed(&self, limits: &Limits) -> Option<(Timer, Nanos)> {
+        let idle = limits.idle_timeout.map(nanos);
+        let linger = nanos(limits.half_close_linger);
+        match idle {
+            _ if self.half_closed && idle.is_none_or(|idle| linger <= idle) => {
+                Some((Timer::HalfCloseLinger, linger))
+            }
+            Some(idle) => Some((Timer::Idle, idle)),
+            None => None,
+        }
     }
 
     /// Gives an event to the flow that it concerns and passes an end of stream on.
@@ -106,23 +123,26 @@ impl Connection {
         if self.request.is_finished() && self.response.is_finished() {
             return Err(End::Eof);
         }
-        if !std::mem::replace(&mut self.lingering, true) {
+        if !std::mem::replace(&mut self.half_closed, true) {
             let to = from.other();
             core.io.shutdown_write(to).map_err(|e| End::of_error(to.side, &e))?;
-            let linger = nanos(core.limits.half_close_linger);
-            core.timers.set(Timer::HalfCloseLinger, core.now + linger, token_of(from));
         }
         Ok(())
     }
 }
 
-/// Timers name a connection by its downstream token.
-fn token_of(token: Token) -> Token {
-    Token { side: Side::Downstream, ..token }
-}
-
 pub(crate) fn nanos(duration: std::time::Duration) -> Nanos {
     Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX / 2)
+}
+
+impl Linked for Connection {
+    fn link(&mut self) -> &mut Link {
+        &mut self.link
+    }
+
+    fn link_ref(&self) -> &Link {
+        &self.link
+    }
 }
 
 /// Whether an accepted connection is to be relayed, where to, and which way it goes.
@@ -182,7 +202,7 @@ impl<I: Io> Shard<I> {
         } else if dialled.connected {
             self.relay(downstream);
         } else {
-            dial::wait(&mut self.core, downstream);
+            self.await_dial(downstream);
         }
     }
 
@@ -212,14 +232,23 @@ impl<I: Io> Shard<I> {
         let slot = downstream.slot as usize;
         self.slab[slot].phase = Phase::Relaying;
         dial::record(&self.core, self.slab[slot].accepted_at);
-        if let Some(idle) = self.core.limits.idle_timeout {
-            self.core.timers.set(Timer::Idle, self.core.now + nanos(idle), downstream);
-        }
+        self.timers.clear(&mut self.slab, downstream.slot);
         for from in [downstream, downstream.other()] {
             if let Err(end) = self.slab[slot].go_on(&mut self.core, from) {
                 self.end(downstream, end);
                 return;
             }
+        }
+        self.renew_deadline(downstream.slot);
+    }
+
+    /// Sets or puts back the deadline of a connection that has moved bytes or changed its state.
+    #[inline]
+    pub(crate) fn renew_deadline(&mut self, slot: u32) {
+        let connection = &self.slab[slot as usize];
+        let Some((timer, silence)) = connection.silence_allowed(&self.core.limits) else { return };
+        if connection.link.timer() != Some(timer) || connection.last_moved() == self.core.now {
+            self.timers.set(&mut self.slab, slot, timer, self.core.now + silence);
         }
     }
 
@@ -260,6 +289,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn vacate(&mut self, slot: u32) {
+        self.timers.clear(&mut self.slab, slot);
         self.slab[slot as usize].phase = Phase::Free;
         self.free.push(slot);
         self.active -= 1;
@@ -299,7 +329,7 @@ mod tests {
 
     #[test]
     fn an_idle_connection_costs_little() {
-        assert!(size_of::<Connection>() <= 160, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 184, "{}", size_of::<Connection>());
     }
 
     #[test]

@@ -11,13 +11,6 @@ use crate::{
 use netra_perf::{Key, Stage};
 use std::io;
 
-/// Waits for the upstream's answer.
-pub(crate) fn wait<I: Io>(core: &mut Core<I>, downstream: Token) {
-    core.io.watch_write(downstream.other());
-    let deadline = core.now + nanos(core.limits.connect_timeout);
-    core.timers.set(Timer::Dial, deadline, downstream);
-}
-
 /// Counts a dial that failed and says how the connection ends.
 pub(crate) fn failed<I: Io>(core: &Core<I>, error: &io::Error) -> End {
     core.recorder.bump(Key::connect_failure(dial_errno_index(errno(error))));
@@ -30,6 +23,13 @@ pub(crate) fn record<I: Io>(core: &Core<I>, accepted_at: Nanos) {
 }
 
 impl<I: Io> Shard<I> {
+    /// Waits for the upstream's answer.
+    pub(crate) fn await_dial(&mut self, downstream: Token) {
+        self.core.io.watch_write(downstream.other());
+        let deadline = self.core.now + nanos(self.core.limits.connect_timeout);
+        self.timers.set(&mut self.slab, downstream.slot, Timer::Dial, deadline);
+    }
+
     /// The upstream's socket can be written: it has answered, one way or the other.
     pub(crate) fn on_dial_answer(&mut self, token: Token) {
         debug_assert_eq!(token.side, Side::Upstream);

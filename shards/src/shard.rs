@@ -71,7 +71,6 @@ pub(crate) struct Core<I: Io> {
     pub(crate) io: I,
     pub(crate) pool: BufferPool,
     pub(crate) pipes: PipePool<I::Pipe>,
-    pub(crate) timers: Timers,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) limits: Limits,
     /// The port that connections are redirected to.
@@ -109,6 +108,7 @@ pub(crate) struct Shard<I: Io> {
     pub(crate) core: Core<I>,
     pub(crate) slab: Vec<Connection>,
     pub(crate) free: Vec<u32>,
+    pub(crate) timers: Timers,
     pub(crate) active: u32,
     pub(crate) descriptors: Arc<Descriptors>,
     pub(crate) accept_again_at: Option<Nanos>,
@@ -142,7 +142,6 @@ impl<I: Io> Shard<I> {
             io,
             pool: parts.pool,
             pipes,
-            timers: Timers::default(),
             recorder: parts.recorder,
             limits: parts.limits,
             port: parts.port,
@@ -156,6 +155,7 @@ impl<I: Io> Shard<I> {
             core,
             slab: Vec::new(),
             free: Vec::new(),
+            timers: Timers::default(),
             active: 0,
             descriptors: parts.descriptors,
             accept_again_at: None,
@@ -225,7 +225,7 @@ impl<I: Io> Shard<I> {
     /// When the loop must go on even if nothing happens.
     fn deadline(&self) -> Option<Nanos> {
         let quiet = self.unshrunk.then(|| self.polling.quiet_since() + QUIET_NS);
-        [self.core.timers.next(), self.accept_again_at, self.drain_until, quiet]
+        [self.timers.next(&self.slab), self.accept_again_at, self.drain_until, quiet]
             .into_iter()
             .flatten()
             .min()
@@ -260,8 +260,11 @@ impl<I: Io> Shard<I> {
         let relaying = connection.phase == Phase::Relaying;
         if connection.generation != token.generation || !relaying {
             self.on_stray(token, &event);
-        } else if let Err(end) = connection.on_event(&mut self.core, token, event) {
-            self.end(token, end);
+        } else {
+            match connection.on_event(&mut self.core, token, event) {
+                Ok(()) => self.renew_deadline(token.slot),
+                Err(end) => self.end(token, end),
+            }
         }
     }
 
@@ -288,16 +291,17 @@ impl<I: Io> Shard<I> {
             if connection.generation != from.generation || connection.phase != Phase::Relaying {
                 continue;
             }
-            if let Err(end) = connection.go_on(&mut self.core, from) {
-                self.end(from, end);
+            match connection.go_on(&mut self.core, from) {
+                Ok(()) => self.renew_deadline(from.slot),
+                Err(end) => self.end(from, end),
             }
         }
     }
 
     /// Deadlines that have passed, and the memory of a burst that is over.
     fn expire(&mut self) {
-        while let Some((timer, token)) = self.core.timers.expire(self.core.now) {
-            self.on_deadline(timer, token);
+        while let Some((timer, slot)) = self.timers.expire(&mut self.slab, self.core.now) {
+            self.on_deadline(timer, slot);
         }
         if self.unshrunk && self.core.now >= self.polling.quiet_since() + QUIET_NS {
             self.unshrunk = false;
@@ -306,31 +310,18 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn on_deadline(&mut self, timer: Timer, token: Token) {
-        let connection = &self.slab[token.slot as usize];
-        if connection.generation != token.generation {
-            return;
+    fn on_deadline(&mut self, timer: Timer, slot: u32) {
+        let token = self.downstream_of(slot);
+        match timer {
+            Timer::Dial => self.on_dial_deadline(token),
+            Timer::HalfCloseLinger => self.end(token, End::HalfCloseLinger),
+            Timer::Idle => self.end(token, End::IdleTimeout),
         }
-        let (silence, end) = match timer {
-            Timer::Dial => return self.on_dial_deadline(token),
-            Timer::HalfCloseLinger => {
-                (nanos(self.core.limits.half_close_linger), End::HalfCloseLinger)
-            }
-            Timer::Idle => match self.core.limits.idle_timeout {
-                Some(idle) => (nanos(idle), End::IdleTimeout),
-                None => return,
-            },
-        };
-        if connection.phase != Phase::Relaying {
-            return;
-        }
-        // Bytes that moved meanwhile put the deadline back.
-        let deadline = connection.last_moved() + silence;
-        if deadline > self.core.now {
-            self.core.timers.set(timer, deadline, token);
-        } else {
-            self.end(token, end);
-        }
+    }
+
+    fn downstream_of(&self, slot: u32) -> Token {
+        let generation = self.slab[slot as usize].generation;
+        Token { slot, generation, side: Side::Downstream }
     }
 
     fn on_commands(&mut self) {
@@ -350,16 +341,12 @@ impl<I: Io> Shard<I> {
     /// Cuts what has not finished when the drain's deadline comes.
     fn cut_at_deadline(&mut self) {
         let Some(until) = self.drain_until.filter(|until| self.core.now >= *until) else { return };
-        for slot in 0..self.slab.len() {
-            let connection = &self.slab[slot];
+        for slot in 0..u32::try_from(self.slab.len()).unwrap_or(u32::MAX) {
+            let connection = &self.slab[slot as usize];
             if !matches!(connection.phase, Phase::Dialling | Phase::Relaying) {
                 continue;
             }
-            let token = Token {
-                slot: u32::try_from(slot).unwrap_or(u32::MAX),
-                generation: connection.generation,
-                side: Side::Downstream,
-            };
+            let token = self.downstream_of(slot);
             self.report.cut_total += 1;
             if self.report.cut.len() < CUT_LISTED {
                 self.report.cut.push(CutConnection {

@@ -13,6 +13,8 @@ pub(crate) enum Ending {
     AfterTheOther,
     /// Resets after this many bytes were sent.
     Reset(usize),
+    /// Stays silent once all is sent, and never ends.
+    Never,
 }
 
 /// One far end.
@@ -68,6 +70,14 @@ impl Peer {
         matches!(self.ending, Ending::Reset(_))
     }
 
+    pub(crate) fn ends_by_itself(&self) -> bool {
+        self.ending == Ending::AfterSending
+    }
+
+    pub(crate) fn never_ends(&self) -> bool {
+        self.ending == Ending::Never
+    }
+
     /// When the peer acts next; never, once it has ended and seen the end.
     pub(crate) fn next_at(&self, socket: &Socket) -> Option<Nanos> {
         let reads = !socket.tx.is_empty()
@@ -86,6 +96,7 @@ impl Peer {
             Ending::AfterSending => true,
             Ending::AfterTheOther => self.saw_end,
             Ending::Reset(at) => self.sent >= at,
+            Ending::Never => false,
         }
     }
 
