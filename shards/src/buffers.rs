@@ -30,6 +30,8 @@ pub(crate) struct BufferPool {
     with_kernel: usize,
     /// Buffers that have been lent at least once since their pages were last given back.
     touched: Vec<bool>,
+    /// The fewest buffers that were free since memory was last given back.
+    free_least: usize,
 }
 
 impl BufferPool {
@@ -44,6 +46,7 @@ impl BufferPool {
             free: (0..count).rev().collect(),
             with_kernel: 0,
             touched: vec![false; count.into()],
+            free_least: count.into(),
         })
     }
 
@@ -65,6 +68,7 @@ impl BufferPool {
     /// Lends a buffer; none is left when this gives none.
     pub(crate) fn lend(&mut self) -> Option<BufferId> {
         let id = self.free.pop()?;
+        self.free_least = self.free_least.min(self.free.len());
         self.touched[usize::from(id)] = true;
         Some(BufferId(id))
     }
@@ -105,10 +109,10 @@ impl BufferPool {
         BufferId(id)
     }
 
-    /// Gives the pages of all free buffers back to the kernel, when a burst is over. Keeps the
-    /// `keep` buffers that will be lent next.
-    pub(crate) fn shrink(&mut self, keep: usize) {
-        let cold = self.free.len().saturating_sub(keep);
+    /// Gives the pages of the buffers back to the kernel that were not needed since the last call:
+    /// those at the bottom of the stack.
+    pub(crate) fn shrink(&mut self) {
+        let cold = std::mem::replace(&mut self.free_least, self.free.len());
         for index in 0..cold {
             let id = self.free[index];
             if std::mem::take(&mut self.touched[usize::from(id)]) {
@@ -253,12 +257,16 @@ mod tests {
     }
 
     #[test]
-    fn shrinking_forgets_the_bytes_of_cold_buffers_only() {
+    fn shrinking_forgets_only_what_was_not_needed_since() {
         let mut pool = BufferPool::new(2, 4096).unwrap();
         let (hot, cold) = (filled(&mut pool, b"hot"), filled(&mut pool, b"cold"));
         pool.give_back(cold);
         pool.give_back(hot);
-        pool.shrink(1);
+        pool.shrink();
+        assert_eq!(&pool.room(cold)[..4], b"cold", "both were needed since the beginning");
+        let hot = filled(&mut pool, b"hot");
+        pool.give_back(hot);
+        pool.shrink();
         assert_eq!(&pool.room(hot)[..3], b"hot");
         assert_eq!(&pool.room(cold)[..4], [0; 4]);
     }

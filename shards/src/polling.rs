@@ -39,11 +39,6 @@ impl Polling {
         self.allowed = allowed;
     }
 
-    /// When the shard last ran out of work.
-    pub(crate) fn quiet_since(&self) -> Nanos {
-        self.quiet_since
-    }
-
     /// How long to poll before parking; not at all when gaps are longer than the budget.
     pub(crate) fn budget(&mut self) -> Option<Nanos> {
         if self.budget_max == 0 || !self.allowed || self.gap > self.budget_max {

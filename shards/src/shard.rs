@@ -25,10 +25,8 @@ use std::{
     time::Duration,
 };
 
-/// How long the loop must have been quiet before it gives back the memory of a burst.
-const QUIET_NS: Nanos = 1_000_000_000;
-/// Buffers whose pages are kept even then.
-const BUFFERS_KEPT: usize = 64;
+/// How often memory that was not needed since is given back, while there are events at all.
+const SHRINK_NS: Nanos = 1_000_000_000;
 /// Cut connections that are listed by name.
 const CUT_LISTED: usize = 64;
 
@@ -117,8 +115,8 @@ pub(crate) struct Shard<I: Io> {
     pub(crate) drain_until: Option<Nanos>,
     report: DrainReport,
     finished_before: u64,
-    /// Memory of a burst is still resident.
-    unshrunk: bool,
+    /// When to give back the memory of a burst, if there may be any.
+    shrink_at: Option<Nanos>,
 }
 
 /// What a shard is made of, besides its backend.
@@ -164,7 +162,7 @@ impl<I: Io> Shard<I> {
             drain_until: None,
             report: DrainReport::default(),
             finished_before: 0,
-            unshrunk: false,
+            shrink_at: None,
         };
         shard.offer_room();
         shard
@@ -190,7 +188,9 @@ impl<I: Io> Shard<I> {
         let quiet_since = self.core.io.now();
         self.core.recorder.add(Key::BUSY_NS, quiet_since.saturating_sub(woke_at));
         self.polling.after_turn(events > 0, woke_at, quiet_since);
-        self.unshrunk |= events > 0;
+        if events > 0 && self.shrink_at.is_none() {
+            self.shrink_at = Some(quiet_since + SHRINK_NS);
+        }
         Ok(())
     }
 
@@ -224,8 +224,7 @@ impl<I: Io> Shard<I> {
 
     /// When the loop must go on even if nothing happens.
     fn deadline(&self) -> Option<Nanos> {
-        let quiet = self.unshrunk.then(|| self.polling.quiet_since() + QUIET_NS);
-        [self.timers.next(&self.slab), self.accept_again_at, self.drain_until, quiet]
+        [self.timers.next(&self.slab), self.accept_again_at, self.drain_until, self.shrink_at]
             .into_iter()
             .flatten()
             .min()
@@ -298,14 +297,14 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Deadlines that have passed, and the memory of a burst that is over.
+    /// Deadlines that have passed, and memory that is no longer needed.
     fn expire(&mut self) {
         while let Some((timer, slot)) = self.timers.expire(&mut self.slab, self.core.now) {
             self.on_deadline(timer, slot);
         }
-        if self.unshrunk && self.core.now >= self.polling.quiet_since() + QUIET_NS {
-            self.unshrunk = false;
-            self.core.pool.shrink(BUFFERS_KEPT);
+        if self.shrink_at.is_some_and(|at| self.core.now >= at) {
+            self.shrink_at = None;
+            self.core.pool.shrink();
             self.core.pipes.shrink();
         }
     }
