@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Where an external crate may be named, so that it can be replaced there.
 const OWNERS: &[(&str, &[&str])] = &[
-    ("glommio", &["shards/src/host/glommio.rs", "shards/src/sys/hosted.rs"]),
+    ("glommio", &["shards/src/host/", "shards/src/sys/hosted.rs"]),
     ("io_uring", &["shards/src/sys/ring.rs"]),
     ("core_affinity", &["shards/src/set.rs", "src/cpus.rs"]),
     ("httparse", &["codecs/src/h1/"]),
@@ -39,10 +39,11 @@ fn root() -> &'static Path {
 /// Every Rust file of the workspace, as (path from the root, text).
 fn sources() -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let mut folders: Vec<PathBuf> = ["src", "tests", "shards", "codecs", "perf", "init", "loadtest"]
-        .iter()
-        .map(|folder| root().join(folder))
-        .collect();
+    let mut folders: Vec<PathBuf> =
+        ["src", "tests", "shards", "codecs", "perf", "init", "loadtest"]
+            .iter()
+            .map(|folder| root().join(folder))
+            .collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
             let path = entry.path();
@@ -143,7 +144,11 @@ fn files_and_functions_have_one_job() {
                 None if is_function && words.ends_with('{') => begun = Some((number, indent)),
                 Some((first, at)) if line.trim() == "}" && indent == at => {
                     let length = number - first + 1;
-                    assert!(length <= FUNCTION_LINES_MAX, "{name}:{} has {length} lines", first + 1);
+                    assert!(
+                        length <= FUNCTION_LINES_MAX,
+                        "{name}:{} has {length} lines",
+                        first + 1
+                    );
                     begun = None;
                 }
                 _ => {}
@@ -173,12 +178,14 @@ fn the_readme_names_every_setting_that_this_build_acts_on() {
     let help = String::from_utf8(help.stdout).unwrap();
     let acted_on = help.split("does not act on yet").next().unwrap();
     let mut names = BTreeMap::new();
-    for word in acted_on.split(|c: char| !c.is_ascii_uppercase() && c != '_' && !c.is_ascii_digit()) {
+    for word in acted_on.split(|c: char| !c.is_ascii_uppercase() && c != '_' && !c.is_ascii_digit())
+    {
         if word.starts_with("NETRA_") {
             names.insert(word, readme.contains(word));
         }
     }
     assert!(names.len() > 15, "{names:?}");
-    let missing: Vec<_> = names.iter().filter(|(_, named)| !**named).map(|(name, _)| name).collect();
+    let missing: Vec<_> =
+        names.iter().filter(|(_, named)| !**named).map(|(name, _)| name).collect();
     assert!(missing.is_empty(), "README.md does not name {missing:?}");
 }

@@ -7,8 +7,8 @@ use crate::{
     config::Limits,
     host,
     io::{
-        sim::{Answer, Arrival, Faults, Rng, SimIo},
-        sim_peer::{Ending, Peer},
+        sim::{Faults, Rng, SimIo},
+        sim_peer::{Answer, Arrival, Ending, Peer},
     },
     shard::{Command, Parts, Shard},
 };

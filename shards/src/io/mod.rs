@@ -11,6 +11,8 @@ pub(crate) mod ring;
 #[cfg(test)]
 pub(crate) mod sim;
 #[cfg(test)]
+mod sim_chance;
+#[cfg(test)]
 pub(crate) mod sim_peer;
 
 use crate::{

@@ -136,3 +136,27 @@ impl Peer {
         }
     }
 }
+
+/// How a simulated upstream answers a dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Connected when dial returns.
+    AtOnce,
+    /// Connected after this long.
+    After(Nanos),
+    /// Refused when dial returns.
+    RefusedAtOnce,
+    /// Refused after this long.
+    RefusedAfter(Nanos),
+    /// Never.
+    Silence,
+}
+
+/// A connection that will arrive: its two peers and how its upstream answers.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) at: Nanos,
+    pub(crate) client: Peer,
+    pub(crate) server: Peer,
+    pub(crate) answer: Answer,
+}
