@@ -60,6 +60,19 @@ sim: ## The shard on a simulated kernel: SEED=n repeats one, SEEDS=n runs more t
 netns: nextest ## End-to-end tests whose name contains FILTER
 	NETRA_REQUIRE_NETNS=1 $(CARGO) nextest run -p netra -E 'test($(FILTER))' --no-capture
 
+BENCH ?= ../shared/bench
+PEERS ?= direct,nginx-stream,haproxy-tcp,envoy-tcp,netra-io_uring,netra-epoll,netra-nopoll
+ROUNDS ?= 3
+ENVOY_BIN ?= $(firstword $(wildcard /opt/envoyv/lib/python3*/site-packages/envoy/_bin/envoy))
+
+.PHONY: bench-peers
+bench-peers: build ## netra beside its peers in one interleaved run (needs $(BENCH), root, nginx, haproxy, wrk)
+	rm -rf target/bench && cp -r --no-preserve=mode $(BENCH) target/bench && chmod -R u+x target/bench
+	cp loadtest/peers/*.sh target/bench/proxies/
+	for layout in 0 1; do PROXY_CPU=$$layout LOAD_CPU=0 NETRA_BIN=$(CURDIR)/target/release/netra ENVOY_BIN=$(ENVOY_BIN) \
+		target/bench/run.sh --quick --rounds $(ROUNDS) --proxies $(PEERS) \
+		--scenarios idle,raw_max,pp,bulk,churn_max,conns --out target/bench/layout-$$layout.json; done
+
 .PHONY: clean
 clean: ## Removes what was built
 	$(CARGO) clean

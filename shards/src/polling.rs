@@ -13,6 +13,8 @@ const SHIFT: u32 = 3;
 const GAP_CAP_BUDGETS: Nanos = 4;
 /// After polls that found nothing, this many turns at most go by without one.
 const BACKOFF_MAX: u32 = 1023;
+/// What is found sooner than this was there before.
+const AT_ONCE_NS: Nanos = 1_000;
 
 /// The estimate of how soon work comes after a shard has run out of it.
 #[derive(Debug)]
@@ -51,9 +53,12 @@ impl Polling {
         Some(self.budget_max)
     }
 
-    /// Polling found work.
-    pub(crate) fn found(&mut self) {
-        self.backoff = 0;
+    /// Polling found work after this long. What was there at once was not found by polling: it
+    /// says nothing about whether anything can come while we poll.
+    pub(crate) fn found(&mut self, after: Nanos) {
+        if after > AT_ONCE_NS {
+            self.backoff = 0;
+        }
     }
 
     /// Polling found nothing: the gap is longer than the budget, whatever it turns out to be.
@@ -133,6 +138,7 @@ mod tests {
             now += 5_000;
             if polling.budget().is_some() {
                 // The answerer cannot run: nothing comes while we poll, and at once when we sleep.
+                polling.found(200);
                 polling.missed();
                 polls += 1;
                 now += 50_000;
@@ -150,7 +156,8 @@ mod tests {
                 polling.missed();
             }
             if found {
-                polling.found();
+                polling.found(500);
+                polling.found(5_000);
                 polling.missed();
             }
             polling.gap = 10_000;

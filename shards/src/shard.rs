@@ -201,9 +201,10 @@ impl<I: Io> Shard<I> {
             return Wait::Poll;
         }
         if let Some(budget) = self.polling.budget() {
+            let began = self.core.io.now();
             if self.core.io.poll(budget) {
+                self.polling.found(self.core.io.now() - began);
                 self.core.recorder.bump(Key::SPINS);
-                self.polling.found();
                 return Wait::Poll;
             }
             self.polling.missed();
