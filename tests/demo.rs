@@ -229,8 +229,8 @@ fn ctrl_c_amid_the_traffic_leaves_nothing() {
     let child = demo(None, &["--requests", "1000000"]).stdout(Stdio::null()).spawn().expect("runs");
     let mut sidecar = None;
     let found = wait_until(PATIENCE, || {
-        sidecar = child_of(child.id());
-        sidecar.is_some_and(|pid| procfs::fds(pid).len() > 8)
+        sidecar = sidecar_of(child.id());
+        sidecar.is_some()
     });
     assert!(found, "no sidecar");
     thread::sleep(Duration::from_millis(500));
@@ -242,16 +242,19 @@ fn ctrl_c_amid_the_traffic_leaves_nothing() {
     held.leaves_nothing();
 }
 
-/// The first child of any thread of this process.
-fn child_of(pid: u32) -> Option<u32> {
+/// The child of any thread of this process that is netra, and not a tool that the demo uses.
+fn sidecar_of(pid: u32) -> Option<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
-    let children =
-        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    children
-        .flat_map(|list| {
-            list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
-        })
-        .next()
+    let lists = threads.filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
+    let children: Vec<u32> = lists
+        .flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|pid| pid.parse().ok())
+        .collect();
+    let is_netra = |pid: &u32| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.contains("--service-name")
+    };
+    children.into_iter().find(is_netra)
 }
 
 /// Flags out of range are refused before anything is built.

@@ -10,7 +10,7 @@ use crate::{
     config::Limits,
     connection::{Connection, LocalAddresses, Phase, nanos},
     error::{Direction, End},
-    io::{Event, Io, Side, Token, Wait},
+    io::{Event, Io, Polled, Side, Token, Wait},
     pipes::PipePool,
     polling::Polling,
     sys::Nanos,
@@ -201,13 +201,15 @@ impl<I: Io> Shard<I> {
             return Wait::Poll;
         }
         if let Some(budget) = self.polling.budget() {
-            let began = self.core.io.now();
-            if self.core.io.poll(budget) {
-                self.polling.found(self.core.io.now() - began);
-                self.core.recorder.bump(Key::SPINS);
-                return Wait::Poll;
+            match self.core.io.poll(budget) {
+                Polled::AtOnce => return Wait::Poll,
+                Polled::Found => {
+                    self.polling.found();
+                    self.core.recorder.bump(Key::SPINS);
+                    return Wait::Poll;
+                }
+                Polled::Nothing => self.polling.missed(),
             }
-            self.polling.missed();
         }
         self.core.recorder.set(Gauge::PipesUsed, self.core.pipes.lent() as u64);
         self.core.recorder.set(Gauge::BuffersUsed, self.core.pool.lent() as u64);

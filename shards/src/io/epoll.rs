@@ -3,8 +3,8 @@
 //! into the buffer that was returned last.
 
 use super::{
-    ACCEPTS_AHEAD, Close, Dialled, Event, Io, Token, Wait, When, errno, kernel, kernel::Kernel,
-    would_block,
+    ACCEPTS_AHEAD, Close, Dialled, Event, Io, Polled, Token, Wait, When, errno, kernel,
+    kernel::Kernel, would_block,
 };
 use crate::{
     buffers::BufferPool,
@@ -260,20 +260,23 @@ impl Io for EpollIo {
         None
     }
 
-    fn poll(&mut self, budget: Nanos) -> bool {
+    fn poll(&mut self, budget: Nanos) -> Polled {
         let until = self.now() + budget;
+        let mut polled = Polled::AtOnce;
         loop {
             match self.epoll.wait(Some(0)) {
                 Ok(0) => {}
                 Ok(n) => {
                     self.batch = (0, n);
-                    return true;
+                    return polled;
                 }
-                Err(_) => return true,
+                // The turn's own wait fails, too, and reports it.
+                Err(_) => return Polled::AtOnce,
             }
             if self.now() >= until {
-                return false;
+                return Polled::Nothing;
             }
+            polled = Polled::Found;
             std::hint::spin_loop();
         }
     }

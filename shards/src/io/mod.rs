@@ -109,6 +109,17 @@ pub(crate) enum Wait {
     AtMost(Nanos),
 }
 
+/// What polling came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Polled {
+    /// Events were there already: that says nothing about whether any can come while we poll.
+    AtOnce,
+    /// Events came.
+    Found,
+    /// None came.
+    Nothing,
+}
+
 /// Whether what was asked is done or will be told by an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
@@ -147,8 +158,8 @@ pub(crate) trait Io {
     fn turn(&mut self, pool: &mut BufferPool, wait: Wait) -> io::Result<()>;
     /// The next event of this turn.
     fn next(&mut self, pool: &mut BufferPool) -> Option<Event>;
-    /// Polls for events up to `budget` without sleeping; true when a turn would find some.
-    fn poll(&mut self, budget: Nanos) -> bool;
+    /// Submits what was asked for and polls for events up to `budget` without sleeping.
+    fn poll(&mut self, budget: Nanos) -> Polled;
 
     /// Accepts connections while there is room for that many; with none they stay in the kernel's
     /// queue. [`ACCEPTS_AHEAD`] may have been accepted already when the room goes.

@@ -4,7 +4,9 @@
 //! An operation belongs to the table until its last completion: a socket with operations in the
 //! kernel is closed only when they have all come back ([`Event::Closed`]).
 
-use super::{ACCEPTS_AHEAD, Close, Dialled, Event, Io, Token, Wait, When, kernel, kernel::Kernel};
+use super::{
+    ACCEPTS_AHEAD, Close, Dialled, Event, Io, Polled, Token, Wait, When, kernel, kernel::Kernel,
+};
 use crate::{
     buffers::BufferPool,
     config::{Driver, Limits},
@@ -353,22 +355,21 @@ impl Io for RingIo {
         }
     }
 
-    fn poll(&mut self, budget: Nanos) -> bool {
-        if self.ring.submit().is_err() {
-            return true;
+    fn poll(&mut self, budget: Nanos) -> Polled {
+        // A submission that fails fails again in the turn, which reports it.
+        if self.ring.submit().is_err() || self.ring.has_work() || !self.after.is_empty() {
+            return Polled::AtOnce;
         }
         let until = self.now() + budget;
-        loop {
+        while self.now() < until {
             for _ in 0..8 {
                 if self.ring.has_work() {
-                    return true;
+                    return Polled::Found;
                 }
                 std::hint::spin_loop();
             }
-            if self.now() >= until {
-                return false;
-            }
         }
+        Polled::Nothing
     }
 
     fn accept(&mut self, room: u32) {

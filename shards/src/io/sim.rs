@@ -7,7 +7,7 @@
 
 pub(crate) use super::sim_chance::{Faults, Rng};
 use super::{
-    Close, Dialled, Event, Io, Token, Wait, When,
+    Close, Dialled, Event, Io, Polled, Token, Wait, When,
     sim_peer::{Answer, Arrival, Peer},
 };
 use crate::{
@@ -376,8 +376,8 @@ impl Io for SimIo {
         None
     }
 
-    fn poll(&mut self, _budget: Nanos) -> bool {
-        !self.news().is_empty()
+    fn poll(&mut self, _budget: Nanos) -> Polled {
+        if self.news().is_empty() { Polled::Nothing } else { Polled::Found }
     }
 
     fn accept(&mut self, room: u32) {
