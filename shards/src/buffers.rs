@@ -10,6 +10,8 @@ use std::io;
 pub(crate) struct BufferId(u16);
 
 const NONE: u16 = u16::MAX;
+/// Buffers that may stay resident for good: those that the kernel has, and some more.
+const TOUCHED_KEPT: usize = 96;
 
 #[derive(Clone, Copy, Debug)]
 struct Lent {
@@ -30,6 +32,7 @@ pub(crate) struct BufferPool {
     with_kernel: usize,
     /// Buffers that have been lent at least once since their pages were last given back.
     touched: Vec<bool>,
+    touched_count: usize,
     /// The fewest buffers that were free since memory was last given back.
     free_least: usize,
 }
@@ -46,6 +49,7 @@ impl BufferPool {
             free: (0..count).rev().collect(),
             with_kernel: 0,
             touched: vec![false; count.into()],
+            touched_count: 0,
             free_least: count.into(),
         })
     }
@@ -69,7 +73,9 @@ impl BufferPool {
     pub(crate) fn lend(&mut self) -> Option<BufferId> {
         let id = self.free.pop()?;
         self.free_least = self.free_least.min(self.free.len());
-        self.touched[usize::from(id)] = true;
+        if !std::mem::replace(&mut self.touched[usize::from(id)], true) {
+            self.touched_count += 1;
+        }
         Some(BufferId(id))
     }
 
@@ -109,6 +115,11 @@ impl BufferPool {
         BufferId(id)
     }
 
+    /// More memory is resident than a quiet shard works with.
+    pub(crate) fn is_stretched(&self) -> bool {
+        self.touched_count > TOUCHED_KEPT
+    }
+
     /// Gives the pages of the buffers back to the kernel that were not needed since the last call:
     /// those at the bottom of the stack.
     pub(crate) fn shrink(&mut self) {
@@ -116,6 +127,7 @@ impl BufferPool {
         for index in 0..cold {
             let id = self.free[index];
             if std::mem::take(&mut self.touched[usize::from(id)]) {
+                self.touched_count -= 1;
                 let offset = self.offset(BufferId(id));
                 self.region.give_back(offset, self.buffer_bytes as usize);
             }

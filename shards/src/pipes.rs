@@ -3,6 +3,9 @@
 use crate::io::Io;
 use std::io;
 
+/// Pipes that may stay open though nobody needs them.
+const OPEN_KEPT: usize = 4;
+
 /// The number of a pipe that has been lent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PipeId(u16);
@@ -14,13 +17,14 @@ pub(crate) struct PipePool<P> {
     count_max: u16,
     bytes: u32,
     lent: usize,
+    open: usize,
 }
 
 impl<P> PipePool<P> {
     /// At most `count_max` pipes of about `bytes`.
     pub(crate) fn new(count_max: u32, bytes: u32) -> Self {
         let count_max = u16::try_from(count_max).unwrap_or(u16::MAX);
-        Self { pipes: Vec::new(), free: Vec::new(), count_max, bytes, lent: 0 }
+        Self { pipes: Vec::new(), free: Vec::new(), count_max, bytes, lent: 0, open: 0 }
     }
 
     /// How many pipes are lent.
@@ -47,6 +51,7 @@ impl<P> PipePool<P> {
         match io.pipe(self.bytes) {
             Ok(pipe) => {
                 self.pipes[usize::from(id)] = Some(pipe);
+                self.open += 1;
                 Ok(id)
             }
             Err(e) => {
@@ -67,15 +72,23 @@ impl<P> PipePool<P> {
     pub(crate) fn give_back(&mut self, id: PipeId, left: usize) {
         if left > 0 {
             self.pipes[usize::from(id.0)] = None;
+            self.open -= 1;
         }
         self.free.push(id.0);
         self.lent -= 1;
     }
 
+    /// More pipes are open and idle than are worth keeping.
+    pub(crate) fn is_stretched(&self) -> bool {
+        self.open - self.lent > OPEN_KEPT
+    }
+
     /// Closes the pipes that are not lent, when a burst is over.
     pub(crate) fn shrink(&mut self) {
         for id in &self.free {
-            self.pipes[usize::from(*id)] = None;
+            if self.pipes[usize::from(*id)].take().is_some() {
+                self.open -= 1;
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-/// How often memory that was not needed since is given back, while there are events at all.
+/// How long after a burst memory that was not needed since is given back.
 const SHRINK_NS: Nanos = 1_000_000_000;
 /// Cut connections that are listed by name.
 const CUT_LISTED: usize = 64;
@@ -188,7 +188,9 @@ impl<I: Io> Shard<I> {
         let quiet_since = self.core.io.now();
         self.core.recorder.add(Key::BUSY_NS, quiet_since.saturating_sub(woke_at));
         self.polling.after_turn(events > 0, woke_at, quiet_since);
-        if events > 0 && self.shrink_at.is_none() {
+        // Only then, because a wait with a deadline costs the kernel a timer.
+        let stretched = self.core.pool.is_stretched() || self.core.pipes.is_stretched();
+        if stretched && self.shrink_at.is_none() {
             self.shrink_at = Some(quiet_since + SHRINK_NS);
         }
         Ok(())
