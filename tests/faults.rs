@@ -367,6 +367,34 @@ fn linger(route: matrix::Route<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// A receiver that is slow is not silent: what was sent to it before the linger is not cut off.
+#[test]
+fn half_closed_and_slow_gets_everything() {
+    const LEN: usize = 24 * 1024 * 1024;
+    in_cells(&matrix::cells_with(1), |world, cell| {
+        let limits = ["NETRA_HALF_CLOSE_LINGER_MS", "NETRA_TCP_IDLE_TIMEOUT_MS"];
+        let setup = limits.iter().fold(Setup::new(cell), |s, name| s.env(name, LINGER.as_millis()));
+        let netra = Netra::start(world, &setup);
+        for route in matrix::routes(world) {
+            let listener = script::listen(route.server, route.address);
+            let address = listener.local_addr().expect("a bound listener");
+            let mut client = script::connect(route.client, address).expect("connect");
+            let mut server = script::accept(&listener).expect("netra dials the server");
+            client.shutdown(std::net::Shutdown::Write).expect("finish");
+            let got = thread::scope(|scope| {
+                scope.spawn(move || server.write_all(&vec![5; LEN]));
+                thread::sleep(LINGER * 4);
+                let mut all = Vec::new();
+                client.read_to_end(&mut all).map(|_| all.len())
+            });
+            if !matches!(got, Ok(LEN)) {
+                return Err(format!("{}: {got:?} of {LEN}", route.name));
+            }
+        }
+        netra.finish()
+    });
+}
+
 #[test]
 fn idle_limit_closes_only_the_idle() {
     const LIMIT: Duration = Duration::from_millis(800);

@@ -45,7 +45,7 @@ impl Descriptors {
     }
 
     /// Connections that there is still room for.
-    fn room(&self) -> u32 {
+    pub(crate) fn room(&self) -> u32 {
         self.connections_max.saturating_sub(self.connections.load(Relaxed))
     }
 }
@@ -67,6 +67,9 @@ impl<I: Io> Shard<I> {
 
     /// Leaves further connections in the kernel's queue for a while.
     fn pause_accepting(&mut self) {
+        if self.drain_until.is_some() {
+            return;
+        }
         if self.accept_again_at.is_none() {
             self.core.recorder.bump(Key::ACCEPT_PAUSED);
         }

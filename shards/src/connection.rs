@@ -64,6 +64,11 @@ impl Connection {
         self.request.last_moved().max(self.response.last_moved())
     }
 
+    /// Bytes wait for a slow receiver: that is not silence.
+    pub(crate) fn holds_bytes(&self) -> bool {
+        self.request.holds_bytes() || self.response.holds_bytes()
+    }
+
     /// The silence that a relayed connection is allowed, if there is a limit.
     pub(crate) fn silence_allowed(&self, limits: &Limits) -> Option<(Timer, Nanos)> {
         let idle = limits.idle_timeout.map(nanos);
@@ -192,12 +197,9 @@ impl<I: Io> Shard<I> {
             }
         };
         let downstream = self.occupy(original_dst, direction);
-        let opened = self
-            .core
-            .io
-            .open(downstream, fd)
-            .and_then(|()| self.core.io.open(downstream.other(), dialled.fd));
-        if opened.is_err() {
+        let opened = [(downstream, fd), (downstream.other(), dialled.fd)]
+            .map(|(token, fd)| self.core.io.open(token, fd).is_ok());
+        if opened != [true, true] {
             self.end(downstream, End::Netra);
         } else if dialled.connected {
             self.relay(downstream);

@@ -29,9 +29,9 @@ use std::io::IoSlice;
 
 /// A pause this long ends a burst.
 const BURST_GAP_NS: Nanos = 2_000_000;
-/// A wake-up that moves fewer bytes than this is a calm one; this many of them end splicing.
+/// A fill of fewer bytes than this is a calm one; this many of them in a row end splicing.
 const CALM_BYTES: usize = 16 * 1024;
-const CALM_WAKES: u8 = 8;
+const CALM_FILLS: u8 = 8;
 /// Rounds of splicing or peeking before others have their turn.
 const ROUNDS: u32 = 16;
 /// Pieces sent in one call.
@@ -82,14 +82,21 @@ pub(crate) struct Flow {
     calm: u8,
     pipe: Option<PipeId>,
     in_pipe: u32,
+    /// Nothing has been moved since the source was said to be readable.
+    woken_for_nothing: bool,
     burst_bytes: u32,
     last_moved: Nanos,
 }
 
 impl Flow {
-    /// When bytes last came in.
+    /// When bytes last came in or, after waiting, went out.
     pub(crate) fn last_moved(&self) -> Nanos {
         self.last_moved
+    }
+
+    /// Bytes wait for the receiver.
+    pub(crate) fn holds_bytes(&self) -> bool {
+        !self.queue.is_empty() || self.in_pipe > 0
     }
 
     /// The source's end has been passed on, or is about to be.
@@ -114,7 +121,8 @@ impl Flow {
                 core.recorder.bump(Key::BUFFER_STARVED);
                 (self.reading, self.mover) = (Reading::Stopped, Mover::Peek);
             }
-            Event::Paused(_) | Event::Readable(_) => self.reading = Reading::Stopped,
+            Event::Paused(_) => self.reading = Reading::Stopped,
+            Event::Readable(_) => (self.reading, self.woken_for_nothing) = (Reading::Stopped, true),
             Event::Writable(_) => self.blocked = false,
             Event::Accepted(_) | Event::AcceptFailed(_) | Event::Closed(_) | Event::Woken => {
                 debug_assert!(false, "not an event of a flow");
@@ -240,6 +248,7 @@ impl Flow {
             }
             match core.io.send_pieces(to, &pieces[..count]) {
                 Ok(sent) => {
+                    self.last_moved = core.now;
                     self.queue.advance(&mut core.pool, sent);
                     if sent == offered {
                         continue;
@@ -274,6 +283,7 @@ impl Flow {
                 Ok(0) => self.reading = Reading::Over,
                 Ok(n) => {
                     self.in_pipe += u32::try_from(n).unwrap_or(u32::MAX);
+                    self.woken_for_nothing = false;
                     self.moved(core, counted, n);
                     core.recorder.add(Key::SPLICE_BYTES, n as u64);
                     self.calm = if n < CALM_BYTES { self.calm.saturating_add(1) } else { 0 };
@@ -281,7 +291,8 @@ impl Flow {
                 // With bytes in the pipe EAGAIN may mean that its slots are used up.
                 Err(e) if would_block(&e) && self.in_pipe == 0 => {
                     self.return_pipe(core);
-                    if self.calm >= CALM_WAKES {
+                    // splice(2) never passes an urgent mark (it says EAGAIN for ever); receives do.
+                    if self.calm >= CALM_FILLS || self.woken_for_nothing {
                         self.copy_again();
                     } else {
                         self.reading = Reading::Watching;
@@ -301,7 +312,10 @@ impl Flow {
         let to = from.other();
         while let (Some(pipe), true) = (self.pipe, self.in_pipe > 0) {
             match core.io.drain(to, core.pipes.get(pipe), self.in_pipe as usize) {
-                Ok(n) if n > 0 => self.in_pipe -= u32::try_from(n).unwrap_or(0).min(self.in_pipe),
+                Ok(n) if n > 0 => {
+                    self.last_moved = core.now;
+                    self.in_pipe -= u32::try_from(n).unwrap_or(0).min(self.in_pipe);
+                }
                 Err(e) if !would_block(&e) => return Err(End::of_error(to.side, &e)),
                 _ => {
                     self.blocked = true;

@@ -65,8 +65,15 @@ impl ShardSet {
         let (driver, fallback) = choose_driver(config)?;
         let listeners = bind(config)?;
         let mut set = Self { driver, fallback, recorders: vec![], descriptors, shards: vec![] };
-        for (index, listener) in listeners.into_iter().enumerate() {
-            set.spawn(config, index, listener)?;
+        let mut listeners = listeners.into_iter();
+        for index in 0..config.shards {
+            let Some(listener) = listeners.next() else { break };
+            if let Err(e) = set.spawn(config, index, listener) {
+                listeners.for_each(sys::close);
+                set.drain(Duration::ZERO);
+                set.join();
+                return Err(e);
+            }
         }
         Ok(set)
     }
@@ -238,7 +245,8 @@ fn run(driver: Driver, glommio: bool, listener: Fd, waker: Fd, parts: Parts) -> 
     match ended {
         Ok(report) => report,
         // The kernel refused what it allowed to the probe, or broke the loop's one call: nothing
-        // can be relayed any more. The panic ends the thread, which the control thread sees.
+        // can be relayed any more, and a sidecar that only seems to run is worse than one that
+        // is restarted. The panic ends the process (panic = "abort"; the panic hook logs it).
         Err(e) => panic!("a shard cannot go on: {e}"),
     }
 }

@@ -283,6 +283,8 @@ impl<I: Io> Shard<I> {
             Event::Writable(_) if dialling && token.side == Side::Upstream => {
                 self.on_dial_answer(token);
             }
+            // The client has gone before its upstream answered.
+            Event::Failed(_, error) if dialling => self.end(token, End::of(token.side, *error)),
             _ => {}
         }
     }
@@ -318,9 +320,18 @@ impl<I: Io> Shard<I> {
         let token = self.downstream_of(slot);
         match timer {
             Timer::Dial => self.on_dial_deadline(token),
+            Timer::HalfCloseLinger | Timer::Idle if self.slab[slot as usize].holds_bytes() => {
+                let at = self.core.now + self.silence_of(timer);
+                self.timers.set(&mut self.slab, slot, timer, at);
+            }
             Timer::HalfCloseLinger => self.end(token, End::HalfCloseLinger),
             Timer::Idle => self.end(token, End::IdleTimeout),
         }
+    }
+
+    fn silence_of(&self, timer: Timer) -> Nanos {
+        let idle = self.core.limits.idle_timeout.unwrap_or_default();
+        nanos(if timer == Timer::Idle { idle } else { self.core.limits.half_close_linger })
     }
 
     fn downstream_of(&self, slot: u32) -> Token {
@@ -333,7 +344,7 @@ impl<I: Io> Shard<I> {
             match command {
                 Command::Drain(deadline) => {
                     self.accept_again_at = None;
-                    self.core.io.close_listener();
+                    self.core.io.close_listener(self.descriptors.room());
                     self.finished_before = self.core.finished;
                     self.drain_until = Some(self.core.now + nanos(deadline));
                 }

@@ -24,8 +24,8 @@ pub enum Step {
     /// Each byte in a segment of its own.
     SendBytewise(Vec<u8>),
     SendStream(Stream),
-    /// One byte of urgent data.
-    SendUrgent(u8),
+    /// In one call, of which the last byte is urgent.
+    SendUrgent(Vec<u8>),
     /// Exactly so many bytes.
     Receive(usize),
     ReceiveStream(Stream),
@@ -159,8 +159,8 @@ fn take(peer: &mut TcpStream, step: &Step, seen: &mut Seen) -> io::Result<()> {
         Step::Send(bytes) => peer.write_all(bytes)?,
         Step::SendBytewise(bytes) => bytes.iter().try_for_each(|byte| peer.write_all(&[*byte]))?,
         Step::SendStream(stream) => stream.send(peer)?,
-        Step::SendUrgent(byte) => {
-            send(peer.as_raw_fd(), &[*byte], MsgFlags::MSG_OOB)?;
+        Step::SendUrgent(bytes) => {
+            send(peer.as_raw_fd(), bytes, MsgFlags::MSG_OOB)?;
         }
         Step::Receive(len) => {
             let before = seen.received.len();

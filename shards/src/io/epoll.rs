@@ -11,7 +11,7 @@ use crate::{
     config::Limits,
     sys::{
         self, Fd, Nanos,
-        epoll::{ENDING, Epoll, IN, Interest, OUT},
+        epoll::{ERROR, Epoll, IN, Interest, OUT, READ_ON},
         pipe::Pipe,
         socket,
     },
@@ -42,8 +42,8 @@ struct Watch {
     watching_write: bool,
     /// The kernel said readable, and no call has said otherwise since.
     readable: bool,
-    /// The end of the stream or an error is behind the bytes: read on until it shows.
-    ending: bool,
+    /// The end of the stream, an error or an urgent byte is behind the bytes: read on.
+    read_on: bool,
     /// Registered for EPOLLOUT too.
     both: bool,
     /// In the queue of ready sockets.
@@ -99,6 +99,14 @@ impl EpollIo {
         self.table[token.key()].fd
     }
 
+    /// Registers a socket anew: what it is ready for already is told again.
+    fn rearm(&mut self, token: Token, interest: Interest) {
+        let data = pack(token.key(), token.generation);
+        let changed = self.epoll.modify(self.fd(token), interest, data);
+        // Only an fd that is not registered fails (EBADF, ENOENT): a bug of ours.
+        debug_assert!(changed.is_ok(), "an unregistered socket: {changed:?}");
+    }
+
     fn queue(&mut self, key: usize) {
         if !std::mem::replace(&mut self.table[key].queued, true) {
             self.ready.push_back(key);
@@ -123,18 +131,33 @@ impl EpollIo {
         let mut wanted = false;
         if conditions & IN != 0 {
             watch.readable = true;
-            watch.ending |= conditions & ENDING != 0;
+            watch.read_on |= conditions & READ_ON != 0;
             wanted = watch.receiving || watch.watching_read;
         }
         let writable = conditions & OUT != 0 && std::mem::take(&mut watch.watching_write);
+        // Nobody reads or writes now, so nobody else would see a reset.
+        let unseen = conditions & ERROR != 0 && !wanted && !writable;
+        if unseen && let Some(error) = socket::error_of(watch.fd) {
+            return Some(Event::Failed(Token::of(key, generation), error));
+        }
         if wanted {
             self.queue(key);
         }
         writable.then(|| Event::Writable(Token::of(key, generation)))
     }
 
+    /// There is work that no wait needs to bring.
+    fn is_busy(&self) -> bool {
+        let closing = self.closing && self.kernel.listener.is_some();
+        !self.ready.is_empty() || (self.acceptable && self.accepting) || closing
+    }
+
     fn take_connection(&mut self) -> Option<Event> {
         let listener = self.kernel.listener?;
+        if self.room == 0 {
+            self.kernel.close_listener();
+            return None;
+        }
         self.accepts_left = self.accepts_left.saturating_sub(1);
         self.room = self.room.saturating_sub(1);
         match socket::accept(listener) {
@@ -179,8 +202,8 @@ impl EpollIo {
             }
             Ok(n) => {
                 pool.set_filled(buffer, u32::try_from(n).unwrap_or(u32::MAX));
-                // A short read has emptied the socket, unless its end is waiting behind the bytes.
-                watch.readable = n == size || watch.ending;
+                // A short read has emptied the socket, unless something waits behind the bytes.
+                watch.readable = n == size || watch.read_on;
                 if watch.readable {
                     self.queue(key);
                 }
@@ -188,7 +211,7 @@ impl EpollIo {
             }
             Err(e) => {
                 pool.give_back(buffer);
-                watch.readable = false;
+                (watch.readable, watch.read_on) = (false, false);
                 if would_block(&e) {
                     return None;
                 }
@@ -219,10 +242,8 @@ impl Io for EpollIo {
         if self.batch.0 < self.batch.1 {
             return Ok(());
         }
-        let closing = self.closing && self.kernel.listener.is_some();
-        let busy = !self.ready.is_empty() || (self.acceptable && self.accepting) || closing;
         let timeout = match wait {
-            _ if busy => Some(0),
+            _ if self.is_busy() => Some(0),
             Wait::Poll => Some(0),
             Wait::Forever => None,
             Wait::AtMost(ns) => Some(ns),
@@ -261,6 +282,9 @@ impl Io for EpollIo {
     }
 
     fn poll(&mut self, budget: Nanos) -> Polled {
+        if self.is_busy() {
+            return Polled::AtOnce;
+        }
         let until = self.now() + budget;
         let mut polled = Polled::AtOnce;
         loop {
@@ -298,8 +322,9 @@ impl Io for EpollIo {
         }
     }
 
-    fn close_listener(&mut self) {
+    fn close_listener(&mut self, room: u32) {
         self.accept(0);
+        self.room = room;
         self.closing = self.kernel.listener.is_some();
     }
 
@@ -340,11 +365,10 @@ impl Io for EpollIo {
         if self.table.len() <= key {
             self.table.resize(key + 1, Watch::default());
         }
-        self.epoll.add(fd, Interest::Read, pack(key, token.generation))?;
         let queued = self.table[key].queued;
         self.table[key] =
             Watch { fd, generation: token.generation, open: true, queued, ..Watch::default() };
-        Ok(())
+        self.epoll.add(fd, Interest::Read, pack(key, token.generation))
     }
 
     fn dial_outcome(&mut self, token: Token) -> io::Result<()> {
@@ -368,22 +392,18 @@ impl Io for EpollIo {
 
     fn watch_read(&mut self, token: Token) {
         let Some(watch) = self.watch(token) else { return };
-        // The caller has just been told that there is nothing to read, and edges come only from
-        // `turn`, so none is lost. An end that was seen before is behind bytes already read.
-        watch.readable = false;
-        watch.watching_read = true;
+        (watch.readable, watch.watching_read) = (false, true);
+        // Tells again what can be read already: the caller's call may have stopped at an urgent
+        // mark, and no new edge would come for that.
+        let interest = if watch.both { Interest::ReadWrite } else { Interest::Read };
+        self.rearm(token, interest);
     }
 
     fn watch_write(&mut self, token: Token) {
-        let key = token.key();
         let Some(watch) = self.watch(token) else { return };
         watch.watching_write = true;
         if !std::mem::replace(&mut watch.both, true) {
-            let (fd, data) = (watch.fd, pack(key, token.generation));
-            if self.epoll.modify(fd, Interest::ReadWrite, data).is_err() {
-                // Only an fd that is not registered fails (EBADF, ENOENT): a bug of ours.
-                debug_assert!(false, "watch_write on an unregistered socket");
-            }
+            self.rearm(token, Interest::ReadWrite);
         }
     }
 

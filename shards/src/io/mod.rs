@@ -164,8 +164,8 @@ pub(crate) trait Io {
     /// Accepts connections while there is room for that many; with none they stay in the kernel's
     /// queue. [`ACCEPTS_AHEAD`] may have been accepted already when the room goes.
     fn accept(&mut self, room: u32);
-    /// Takes what is in the kernel's queue and then closes the listener.
-    fn close_listener(&mut self);
+    /// Takes what is in the kernel's queue, as far as there is room, and then closes the listener.
+    fn close_listener(&mut self, room: u32);
     /// The listener is closed.
     fn listener_closed(&self) -> bool;
 
@@ -184,7 +184,7 @@ pub(crate) trait Io {
     /// Closes a descriptor that was never opened under a token.
     fn discard(&mut self, fd: Fd, how: Close);
 
-    /// Puts a descriptor under a token; it is the backend's to close.
+    /// Puts a descriptor under a token; it is the backend's to close, also when this fails.
     fn open(&mut self, token: Token, fd: Fd) -> io::Result<()>;
     /// How a dial ended, when its socket has become writable.
     fn dial_outcome(&mut self, token: Token) -> io::Result<()>;

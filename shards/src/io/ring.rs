@@ -34,6 +34,7 @@ const EVENTS_PER_TURN: u32 = 1024;
 const RECEIVE: u8 = 1;
 const READ: u8 = 2;
 const WRITE: u8 = 4;
+const ERROR: u8 = 16;
 /// Operations that belong to no socket, and cancels, whose completions say nothing.
 const ACCEPT: u8 = 8;
 const WAKE: u8 = 9;
@@ -146,6 +147,7 @@ impl RingIo {
         match operation {
             RECEIVE => self.ring.receive_multi(fd, data),
             READ => self.ring.poll_read(fd, data),
+            ERROR => self.ring.poll_error(fd, data),
             _ => self.ring.poll_write(fd, data),
         }
     }
@@ -185,7 +187,10 @@ impl RingIo {
     /// as far as their clients know.
     fn take_backlog(&mut self) {
         if let Some(listener) = self.kernel.listener {
-            while let Ok(fd) = socket::accept(listener) {
+            while self.room > 0
+                && let Ok(fd) = socket::accept(listener)
+            {
+                self.room -= 1;
                 self.after.push_back(Event::Accepted(fd));
             }
         }
@@ -264,6 +269,8 @@ impl RingIo {
     fn after_receive(&mut self, token: Token) {
         let entry = &mut self.table[token.key()];
         if std::mem::take(&mut entry.pausing) {
+            // Nobody reads now, so nobody would see a reset.
+            self.begin(token, ERROR);
             self.after.push_back(Event::Paused(token));
         } else if entry.receiving {
             self.begin(token, RECEIVE);
@@ -289,9 +296,13 @@ impl RingIo {
             RECEIVE => self.on_receive(key, done, pool),
             _ => {
                 self.table[key].pending &= !operation;
-                let ready =
-                    if operation == READ { Event::Readable(token) } else { Event::Writable(token) };
-                (!closing && done.result != -libc::ECANCELED).then_some(ready)
+                let ready = match operation {
+                    READ => Some(Event::Readable(token)),
+                    WRITE => Some(Event::Writable(token)),
+                    // A hang-up without an error is an end that will be read in its turn.
+                    _ => socket::error_of(self.table[key].fd).map(|e| Event::Failed(token, e)),
+                };
+                ready.filter(|_| !closing && done.result != -libc::ECANCELED)
             }
         };
         let entry = &mut self.table[key];
@@ -376,8 +387,8 @@ impl Io for RingIo {
         self.room = room;
     }
 
-    fn close_listener(&mut self) {
-        self.closing = true;
+    fn close_listener(&mut self, room: u32) {
+        (self.closing, self.room) = (true, room);
         if self.accepts_pending == 0 {
             self.take_backlog();
         } else {
@@ -495,7 +506,7 @@ impl Io for RingIo {
         if how == Close::Reset {
             socket::reset_on_close(fd);
         }
-        for operation in [RECEIVE, READ, WRITE] {
+        for operation in [RECEIVE, READ, WRITE, ERROR] {
             if pending & operation != 0 {
                 self.cancel(token.key(), token.generation, operation);
             }

@@ -384,8 +384,13 @@ impl Io for SimIo {
         self.room = room;
     }
 
-    fn close_listener(&mut self) {
+    fn close_listener(&mut self, room: u32) {
         self.closing_listener = true;
+        while self.backlog.len() > room as usize {
+            if let Some(fd) = self.backlog.pop_back() {
+                self.discard(fd, Close::Reset);
+            }
+        }
     }
 
     fn listener_closed(&self) -> bool {

@@ -9,15 +9,24 @@ pub(crate) struct Epoll {
     fd: Fd,
     events: Vec<libc::epoll_event>,
     ready: usize,
+    /// epoll_pwait2 is missing or forbidden.
+    coarse: bool,
 }
 
 /// Readable, or the peer has shut its side, or an error is pending: a receive will tell.
 pub(crate) const IN: u32 =
-    (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR).cast_unsigned();
+    (libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR)
+        .cast_unsigned();
 /// Writable, or an error is pending: a send will tell.
 pub(crate) const OUT: u32 = (libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR).cast_unsigned();
-/// The peer has shut its side, or an error is pending: read on to the end.
-pub(crate) const ENDING: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR).cast_unsigned();
+/// A short receive does not mean that the socket is empty: the peer has shut its side, an error is
+/// pending, or an urgent byte is there, which no receive crosses.
+pub(crate) const READ_ON: u32 =
+    (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI).cast_unsigned();
+/// An error is pending.
+pub(crate) const ERROR: u32 = libc::EPOLLERR.cast_unsigned();
+
+const READ: libc::c_int = libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET;
 
 /// What to watch a descriptor for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +43,8 @@ impl Interest {
     fn bits(self) -> u32 {
         match self {
             Self::Level => libc::EPOLLIN,
-            Self::Read => libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET,
-            Self::ReadWrite => libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET,
+            Self::Read => READ,
+            Self::ReadWrite => READ | libc::EPOLLOUT,
         }
         .cast_unsigned()
     }
@@ -46,7 +55,12 @@ impl Epoll {
     pub(crate) fn new(batch: usize) -> io::Result<Self> {
         // SAFETY: no memory is passed.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        Ok(Self { fd, events: vec![libc::epoll_event { events: 0, u64: 0 }; batch], ready: 0 })
+        Ok(Self {
+            fd,
+            events: vec![libc::epoll_event { events: 0, u64: 0 }; batch],
+            ready: 0,
+            coarse: false,
+        })
     }
 
     /// Starts watching a descriptor; its events carry `data`.
@@ -78,6 +92,7 @@ impl Epoll {
         let ret = match timeout_ns {
             None => self.wait_ms(room, -1),
             Some(0) => self.wait_ms(room, 0),
+            Some(ns) if self.coarse => self.wait_rounded(room, ns),
             Some(ns) => self.wait_ns(room, ns),
         };
         match ret {
@@ -95,7 +110,13 @@ impl Epoll {
         check(unsafe { libc::epoll_wait(self.fd, self.events.as_mut_ptr(), room, ms) })
     }
 
-    /// epoll_pwait2 (Linux 5.11) has nanoseconds; older kernels get milliseconds, rounded up.
+    fn wait_rounded(&mut self, room: libc::c_int, ns: u64) -> io::Result<libc::c_int> {
+        let ms = libc::c_int::try_from(ns.div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX);
+        self.wait_ms(room, ms)
+    }
+
+    /// epoll_pwait2 (Linux 5.11) has nanoseconds. Older kernels, and seccomp profiles that do not
+    /// know it (EPERM), get milliseconds, rounded up.
     fn wait_ns(&mut self, room: libc::c_int, ns: u64) -> io::Result<libc::c_int> {
         let timeout = libc::timespec {
             tv_sec: (ns / 1_000_000_000).cast_signed(),
@@ -112,9 +133,9 @@ impl Epoll {
             )
         });
         match ret {
-            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
-                let ms = libc::c_int::try_from(ns.div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX);
-                self.wait_ms(room, ms)
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                self.coarse = true;
+                self.wait_rounded(room, ns)
             }
             other => other,
         }

@@ -18,14 +18,12 @@ impl Pipe {
         let mut fds = [0; 2];
         // SAFETY: the call writes two descriptors into `fds`.
         check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) })?;
-        let mut pipe = Self { read: fds[0], write: fds[1], capacity: 64 * 1024 };
-        if bytes != pipe.capacity {
-            // SAFETY: no memory is passed.
-            let got = unsafe { libc::fcntl(pipe.write, libc::F_SETPIPE_SZ, bytes.cast_signed()) };
-            if let Ok(got) = u32::try_from(got) {
-                pipe.capacity = got;
-            }
-        }
+        let mut pipe = Self { read: fds[0], write: fds[1], capacity: 0 };
+        // SAFETY: no memory is passed.
+        unsafe { libc::fcntl(pipe.write, libc::F_SETPIPE_SZ, bytes.cast_signed()) };
+        // SAFETY: no memory is passed.
+        let capacity = check(unsafe { libc::fcntl(pipe.write, libc::F_GETPIPE_SZ) })?;
+        pipe.capacity = capacity.unsigned_abs();
         Ok(pipe)
     }
 

@@ -110,6 +110,12 @@ impl Ring {
         self.push(opcode::PollAdd::new(types::Fd(fd), mask.into()).build(), data);
     }
 
+    /// Completes once when `fd` has an error or both its streams have ended: those are always
+    /// polled for.
+    pub(crate) fn poll_error(&mut self, fd: Fd, data: u64) {
+        self.push(opcode::PollAdd::new(types::Fd(fd), 0).build(), data);
+    }
+
     /// Completes once when `fd` can be written (or its dial has failed).
     pub(crate) fn poll_write(&mut self, fd: Fd, data: u64) {
         let mask = libc::POLLOUT.cast_unsigned();
@@ -151,10 +157,9 @@ impl Ring {
             }
             drop(queue);
             forgive(self.ring.submitter().submit().map(|_| ()))?;
-            if self.backlog.is_empty() {
+            if !self.refill() {
                 return Ok(());
             }
-            self.refill();
         }
     }
 
@@ -178,14 +183,17 @@ impl Ring {
         forgive(waited)
     }
 
-    fn refill(&mut self) {
+    /// Pushes what found the queue full; false when there was nothing, or again no room.
+    fn refill(&mut self) -> bool {
+        let before = self.backlog.len();
         while let Some(entry) = self.backlog.front() {
             // SAFETY: as in `push`.
             if unsafe { self.ring.submission().push(entry) }.is_err() {
-                return;
+                break;
             }
             self.backlog.pop_front();
         }
+        self.backlog.len() < before
     }
 
     /// Whether a completion is there, or would be after a [`Ring::submit`]: memory reads only.

@@ -127,7 +127,8 @@ pub(crate) fn dial(
     let connecting = (|| {
         tune(fd, tuning)?;
         if let Some(name) = congestion {
-            set_congestion(fd, name)?;
+            // Where it may not be chosen the default one is only slower.
+            let _ = set_congestion(fd, name);
         }
         connect(fd, to)
     })();
@@ -205,6 +206,11 @@ pub(crate) fn take_error(fd: Fd) -> io::Result<()> {
         )
     })?;
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// The errno of a socket's pending error, if it has one.
+pub(crate) fn error_of(fd: Fd) -> Option<libc::c_int> {
+    take_error(fd).err().and_then(|e| e.raw_os_error())
 }
 
 /// Receives into `buffer`; 0 is the end of stream.
