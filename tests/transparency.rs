@@ -329,6 +329,26 @@ fn urgent_byte_arrives_in_line() {
     findings.conclude();
 }
 
+/// The same loop inside a glommio executor, which waits elsewhere.
+#[cfg(feature = "glommio")]
+#[test]
+fn hosted_by_glommio() {
+    let Some(world) = World::new() else { return };
+    apply_rules(&world, Backend::NftNative);
+    let mut findings = Findings::default();
+    for cell in matrix::cells().into_iter().filter(|cell| cell.driver == matrix::Driver::IoUring) {
+        let netra = Netra::start(&world, &Setup::new(cell).env("NETRA_HOST", "glommio"));
+        let stream = |seed| Stream { seed, len: 2 * MIB };
+        for route in matrix::routes(&world) {
+            findings
+                .check(format!("{cell} {}", route.name), exchange(route, 8, stream(1), stream(2)));
+        }
+        thread::sleep(Duration::from_millis(300));
+        findings.check(cell, netra.finish());
+    }
+    findings.conclude();
+}
+
 /// Both peers send and receive at once, over `count` connections at once.
 fn exchange(route: Route<'_>, count: usize, up: Stream, down: Stream) -> Result<(), String> {
     let listener = script::listen(route.server, route.address);

@@ -33,7 +33,8 @@ async fn turns(mut shard: Shard<RingIo>) -> io::Result<DrainReport> {
     shard.core.io.signal(signal.fd())?;
     while !shard.is_over() {
         let wait = shard.park();
-        if !shard.core.io.submit()? {
+        let core = &mut shard.core;
+        if !core.io.submit(&mut core.pool)? {
             // Whatever completes from here on has counted the eventfd up, so no wake-up is lost.
             match wait {
                 Wait::Poll => {}

@@ -112,7 +112,9 @@ impl RingIo {
 
     /// Submits what was asked for without waiting; true when there is something to handle.
     #[cfg(feature = "glommio")]
-    pub(crate) fn submit(&mut self) -> io::Result<bool> {
+    pub(crate) fn submit(&mut self, pool: &mut BufferPool) -> io::Result<bool> {
+        self.provide(pool);
+        self.arm_accept();
         self.ring.submit()?;
         Ok(!self.after.is_empty() || self.ring.has_work())
     }
