@@ -1,0 +1,248 @@
+//! What a sidecar adds: the same load without and with each subject, in turn, for several rounds.
+
+mod measure;
+mod tables;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::error::{Error, Kind, Result};
+use crate::machine::Machine;
+use crate::report::{html, write_json, write_text};
+use crate::stats::Distribution;
+use crate::subject::Subject;
+use crate::sys;
+use crate::topology::{Topology, WorkDir, run as run_tool};
+use measure::Bench;
+pub(crate) use tables::{page, text};
+
+/// Name of the rounds without a sidecar.
+pub(crate) const DIRECT: &str = "direct";
+
+/// What to compare and how.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// A subject: the name of a built-in one, or a TOML file (see loadtest/subjects)
+    #[arg(short, long = "subject", required = true)]
+    subjects: Vec<String>,
+    /// Leave out subjects whose program is missing
+    #[arg(long)]
+    skip_missing: bool,
+    /// Rounds; every subject once in each, in rotating order
+    #[arg(short, long, default_value_t = 5)]
+    rounds: usize,
+    /// What to measure
+    #[arg(long, value_delimiter = ',', value_enum,
+        default_values = ["http", "max", "tcp", "churn", "bulk", "idle"])]
+    scenarios: Vec<Scenario>,
+    /// Which part runs on which CPU
+    #[arg(long, value_enum, default_value_t = Layout::OneCpu)]
+    layout: Layout,
+    /// Requests per second of `http`
+    #[arg(long, default_value_t = 1000.0)]
+    pub(crate) rate: f64,
+    /// New connections per second of `churn`
+    #[arg(long, default_value_t = 500.0)]
+    pub(crate) churn_rate: f64,
+    /// Connections of `http`
+    #[arg(short, long, default_value_t = 64)]
+    pub(crate) connections: usize,
+    /// Connections of `idle`
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) idle_connections: usize,
+    /// Bytes of `bulk`
+    #[arg(long, default_value_t = 1 << 30)]
+    pub(crate) bulk_bytes: u64,
+    /// Seconds of each sample
+    #[arg(long, default_value = "4", value_parser = clock::seconds)]
+    pub(crate) seconds: Duration,
+    /// Share of a CPU that others may use before a sample counts as disturbed
+    #[arg(long, default_value_t = 0.06)]
+    pub(crate) foreign_max: f64,
+    /// Write all samples as JSON; kept up to date during the run
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write an HTML page that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Scenario {
+    /// HTTP at a constant rate: the latency that is added
+    Http,
+    /// HTTP as fast as it goes over 32 connections: CPU per request
+    Max,
+    /// Ping-pong of 64 bytes over one connection
+    Tcp,
+    /// A new connection for each request, at a constant rate
+    Churn,
+    /// One large download
+    Bulk,
+    /// Connections that do nothing: memory and descriptors
+    Idle,
+}
+
+/// Where the parts run.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Layout {
+    /// Everything on one CPU: no wake-ups across CPUs, which cost more than a proxy on many VMs
+    OneCpu,
+    /// The subject alone on a CPU of its own: throughput per core
+    TwoCpu,
+}
+
+/// A file of samples.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct CompareReport {
+    pub(crate) machine: Machine,
+    pub(crate) layout: Layout,
+    pub(crate) rate: f64,
+    pub(crate) connections: usize,
+    pub(crate) rounds: usize,
+    /// Pairs of subject and what it says of its version.
+    pub(crate) versions: Vec<(String, String)>,
+    /// Subjects left out, and why.
+    pub(crate) skipped: Vec<(String, String)>,
+    pub(crate) samples: Vec<Sample>,
+}
+
+/// One scenario, once, through one subject.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Sample {
+    pub(crate) subject: String,
+    pub(crate) scenario: Scenario,
+    pub(crate) round: usize,
+    /// Why there are no figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<String>,
+    pub(crate) latency: Distribution,
+    /// Answers per second, or bytes per second of `bulk`.
+    pub(crate) rate: f64,
+    pub(crate) requests: u64,
+    pub(crate) failed: u64,
+    /// CPU seconds of the subject.
+    pub(crate) cpu: f64,
+    pub(crate) user: f64,
+    pub(crate) system: f64,
+    pub(crate) switches: u64,
+    pub(crate) rss_bytes: u64,
+    pub(crate) pss_bytes: u64,
+    pub(crate) fd_count: u64,
+    /// Packets that hit a redirect rule; zero without a subject.
+    pub(crate) redirected: u64,
+    /// Shares of one CPU: used by others, and taken by the hypervisor.
+    pub(crate) foreign: f64,
+    pub(crate) steal: f64,
+    pub(crate) is_disturbed: bool,
+}
+
+impl Sample {
+    /// CPU seconds per 100 000 requests, or per GB of `bulk`.
+    pub(crate) fn cpu_per_unit(&self) -> Option<f64> {
+        let count = clock::float(self.requests);
+        let unit = if self.scenario == Scenario::Bulk { 1e9 } else { 1e5 };
+        (self.requests > 0).then(|| self.cpu / count * unit)
+    }
+}
+
+/// Compares and reports; what was measured is kept whatever happens later.
+pub(crate) fn run(args: &CompareArgs) -> Result<()> {
+    let (subjects, skipped) = load(args)?;
+    let work = WorkDir::create()?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let topology = Topology::build()?;
+    crate::say::progress(format_args!("namespaces are up; look inside with: {}", topology.hint()));
+    let mut report = CompareReport {
+        machine: Machine::here(),
+        layout: args.layout,
+        rate: args.rate,
+        connections: args.connections,
+        rounds: args.rounds,
+        versions: subjects.iter().map(|s| (s.name.clone(), version(s))).collect(),
+        skipped,
+        samples: Vec::new(),
+    };
+    let outcome = Bench::new(args, &topology, &work)
+        .and_then(|mut bench| rounds(args, &mut bench, &subjects, &mut report));
+    crate::say::result(format_args!("{}", text(&report)));
+    if let Some(path) = &args.json {
+        write_json(path, &report)?;
+    }
+    if let Some(path) = &args.html {
+        write_text(path, &html::page(&page(&report)))?;
+    }
+    outcome?;
+    let failed = report.samples.iter().filter_map(|sample| {
+        let why = sample.failure.as_ref()?;
+        Some(format!("{} {:?} round {}: {why}", sample.subject, sample.scenario, sample.round))
+    });
+    match failed.collect::<Vec<_>>() {
+        failed if failed.is_empty() => Ok(()),
+        failed => Err(Error::new(Kind::Failed, failed.join("\n"))),
+    }
+}
+
+type Skipped = Vec<(String, String)>;
+
+fn load(args: &CompareArgs) -> Result<(Vec<Subject>, Skipped)> {
+    if args.rounds == 0 || args.rounds > 1000 {
+        return Err(Error::usage("rounds must be 1 to 1000"));
+    }
+    let (mut subjects, mut skipped): (Vec<Subject>, Skipped) = Default::default();
+    for name in &args.subjects {
+        let subject = Subject::load(name)?;
+        if subject.name == DIRECT || subjects.iter().any(|other| other.name == subject.name) {
+            return Err(Error::usage(format!("two subjects are called {}", subject.name)));
+        }
+        match subject.find() {
+            Ok(_) => subjects.push(subject),
+            Err(cause) if args.skip_missing => skipped.push((subject.name, cause.to_string())),
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok((subjects, skipped))
+}
+
+fn version(subject: &Subject) -> String {
+    let flags: Vec<&str> = subject.version.iter().map(String::as_str).collect();
+    let said = subject.find().and_then(|path| run_tool(&path.to_string_lossy(), &flags, None));
+    let first = said.ok().and_then(|text| text.lines().next().map(str::to_owned));
+    first.filter(|line| !line.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn rounds(
+    args: &CompareArgs,
+    bench: &mut Bench<'_>,
+    subjects: &[Subject],
+    report: &mut CompareReport,
+) -> Result<()> {
+    let mut entries: Vec<Option<&Subject>> = vec![None];
+    entries.extend(subjects.iter().map(Some));
+    for round in 1..=args.rounds {
+        for subject in &entries {
+            if sys::is_interrupted() {
+                return Err(Error::new(Kind::Interrupted, "interrupted; the figures are partial"));
+            }
+            bench.visit(*subject, round, &args.scenarios, &mut |sample| {
+                crate::say::progress(format_args!(
+                    "round {round}/{}: {}",
+                    args.rounds,
+                    tables::brief(&sample)
+                ));
+                report.samples.push(sample);
+                args.json.as_ref().map_or(Ok(()), |path| write_json(path, report))
+            })?;
+        }
+        // Nobody is always first, or always after the same neighbour's warm caches.
+        entries.rotate_left(1);
+    }
+    Ok(())
+}

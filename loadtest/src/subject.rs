@@ -1,0 +1,316 @@
+//! What is compared: how to start it and which connections to give it, as small TOML files.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// Ports of the application in the pod.
+pub(crate) const HTTP_PORT: u16 = 8080;
+pub(crate) const ECHO_PORT: u16 = 9000;
+pub(crate) const BULK_PORT: u16 = 9001;
+/// Addresses of the two ends.
+pub(crate) const CLIENT_IP: &str = "10.77.0.1";
+pub(crate) const POD_IP: &str = "10.77.0.2";
+/// The user a sidecar runs as; what it sends is not given back to it.
+pub(crate) const SUBJECT_UID: u32 = 1337;
+
+/// Subjects that come with the program.
+const BUILT_IN: &[(&str, &str)] = &[
+    ("netra-io_uring", include_str!("../subjects/netra-io_uring.toml")),
+    ("netra-epoll", include_str!("../subjects/netra-epoll.toml")),
+    ("netra-polling", include_str!("../subjects/netra-polling.toml")),
+    ("haproxy-tcp", include_str!("../subjects/haproxy-tcp.toml")),
+    ("haproxy-http", include_str!("../subjects/haproxy-http.toml")),
+    ("nginx-stream", include_str!("../subjects/nginx-stream.toml")),
+    ("nginx-http", include_str!("../subjects/nginx-http.toml")),
+    ("envoy-tcp", include_str!("../subjects/envoy-tcp.toml")),
+];
+
+/// One proxy to compare.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Subject {
+    pub(crate) name: String,
+    /// What it is, for readers of the file.
+    #[serde(default)]
+    pub(crate) about: String,
+    /// A program in PATH, or a path.
+    binary: String,
+    /// Environment variable that names the program instead.
+    binary_env: Option<String>,
+    /// Arguments that make it print its version.
+    #[serde(default)]
+    pub(crate) version: Vec<String>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    /// Files to write into its work directory.
+    #[serde(default)]
+    files: BTreeMap<String, String>,
+    #[serde(rename = "redirect")]
+    pub(crate) redirects: Vec<Redirect>,
+}
+
+/// Connections to these ports go to that port.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Redirect {
+    /// Empty means all others.
+    #[serde(default)]
+    ports: Vec<Port>,
+    to: u16,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Port {
+    Http,
+    Echo,
+    Bulk,
+}
+
+impl Port {
+    fn number(self) -> u16 {
+        match self {
+            Self::Http => HTTP_PORT,
+            Self::Echo => ECHO_PORT,
+            Self::Bulk => BULK_PORT,
+        }
+    }
+}
+
+/// A subject with everything filled in.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    pub(crate) binary: PathBuf,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+}
+
+impl Subject {
+    /// Takes the name of a built-in one, or the path of a file.
+    pub(crate) fn load(name: &str) -> Result<Self> {
+        if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
+            return Self::parse(name, text);
+        }
+        let path = Path::new(name);
+        let text = std::fs::read_to_string(path).map_err(|cause| {
+            let known: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+            let known = known.join(", ");
+            Error::usage(format!("subject `{name}`: {cause}; a TOML file, or one of {known}"))
+        })?;
+        Self::parse(name, &text)
+    }
+
+    fn parse(origin: &str, text: &str) -> Result<Self> {
+        let subject: Self = toml::from_str(text)
+            .map_err(|cause| Error::usage(format!("subject {origin}: {cause}")))?;
+        let is_plain = |name: &str| !name.is_empty() && !name.contains('/');
+        if !is_plain(&subject.name) || !subject.files.keys().all(|name| is_plain(name)) {
+            let message = "names must not be empty or contain a slash";
+            return Err(Error::usage(format!("subject {origin}: {message}")));
+        }
+        if subject.redirects.is_empty() {
+            return Err(Error::usage(format!("subject {origin}: no [[redirect]]")));
+        }
+        Ok(subject)
+    }
+
+    /// Finds the program.
+    pub(crate) fn find(&self) -> Result<PathBuf> {
+        let variable = self.binary_env.as_deref();
+        let named = variable.and_then(std::env::var_os).map(PathBuf::from);
+        let wanted = named.clone().unwrap_or_else(|| PathBuf::from(&self.binary));
+        let found = if wanted.components().count() > 1 {
+            wanted.is_file().then(|| wanted.clone())
+        } else {
+            search(&wanted)
+        };
+        found.ok_or_else(|| {
+            let hint = variable.map_or(String::new(), |name| format!(" (set {name} to its path)"));
+            let message = format!("{}: no program {}{hint}", self.name, wanted.display());
+            Error::new(Kind::Tool, message)
+        })
+    }
+
+    /// Writes its files and says how to start it.
+    pub(crate) fn prepare(&self, work: &Path) -> Result<Launch> {
+        std::fs::create_dir_all(work).context(|| work.display().to_string())?;
+        nix::unistd::chown(work, Some(SUBJECT_UID.into()), Some(SUBJECT_UID.into()))
+            .context(|| format!("chown {}", work.display()))?;
+        for (name, content) in &self.files {
+            let path = work.join(name);
+            std::fs::write(&path, fill(content, work)).context(|| path.display().to_string())?;
+        }
+        Ok(Launch {
+            binary: self.find()?,
+            args: self.args.iter().map(|arg| fill(arg, work)).collect(),
+            env: self.env.iter().map(|(k, v)| (k.clone(), fill(v, work))).collect(),
+        })
+    }
+}
+
+fn search(name: &Path) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(more).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+/// Puts the values of the topology into a text.
+fn fill(text: &str, work: &Path) -> String {
+    let mut text = text.replace("{work}", &work.display().to_string());
+    for (name, value) in [
+        ("{pod_ip}", POD_IP.to_owned()),
+        ("{client_ip}", CLIENT_IP.to_owned()),
+        ("{http_port}", HTTP_PORT.to_string()),
+        ("{echo_port}", ECHO_PORT.to_string()),
+        ("{bulk_port}", BULK_PORT.to_string()),
+    ] {
+        text = text.replace(name, &value);
+    }
+    text
+}
+
+/// Name of our nftables table.
+pub(crate) const TABLE: &str = "netra_loadtest";
+
+/// The redirect rules for nftables: inbound for everyone, outbound except what the sidecar sends.
+pub(crate) fn nft_rules(redirects: &[Redirect]) -> String {
+    let mut lines = String::new();
+    for redirect in redirects {
+        let ports: Vec<String> =
+            redirect.ports.iter().map(|port| port.number().to_string()).collect();
+        let what = match ports.is_empty() {
+            true => "meta l4proto tcp".to_owned(),
+            false => format!("tcp dport {{ {} }}", ports.join(", ")),
+        };
+        let _ = writeln!(lines, "{what} counter redirect to :{}", redirect.to);
+    }
+    let spared = format!("meta skuid {SUBJECT_UID} return\nip daddr 127.0.0.0/8 return\n");
+    let chain = |name: &str, hook: &str, rules: &str| {
+        format!("chain {name} {{\ntype nat hook {hook} priority -100;\n{rules}}}\n")
+    };
+    let inbound = chain("inbound", "prerouting", &lines);
+    let outbound = chain("outbound", "output", &(spared + &lines));
+    format!("table ip {TABLE} {{\n{inbound}{outbound}}}\n")
+}
+
+/// The same for `iptables-restore`, where there is no nft.
+pub(crate) fn iptables_rules(redirects: &[Redirect]) -> String {
+    let mut out = "*nat\n".to_owned();
+    let exempt = [
+        format!("-A OUTPUT -m owner --uid-owner {SUBJECT_UID} -j RETURN"),
+        "-A OUTPUT -d 127.0.0.0/8 -j RETURN".to_owned(),
+    ];
+    let _ = writeln!(out, "{}", exempt.join("\n"));
+    for chain in ["PREROUTING", "OUTPUT"] {
+        for redirect in redirects {
+            let to = redirect.to;
+            if redirect.ports.is_empty() {
+                let _ = writeln!(out, "-A {chain} -p tcp -j REDIRECT --to-ports {to}");
+            }
+            for port in &redirect.ports {
+                let port = port.number();
+                let rule = format!("-A {chain} -p tcp --dport {port} -j REDIRECT --to-ports {to}");
+                let _ = writeln!(out, "{rule}");
+            }
+        }
+    }
+    out + "COMMIT\n"
+}
+
+/// Packets that hit a redirect rule, from `nft list table`.
+pub(crate) fn nft_packets(listing: &str) -> u64 {
+    let packets = |line: &str| -> Option<u64> {
+        let after = line.split("counter packets ").nth(1)?;
+        line.contains("redirect to").then_some(())?;
+        after.split(' ').next()?.parse().ok()
+    };
+    listing.lines().filter_map(packets).sum()
+}
+
+/// The same, from `iptables -t nat -vnxL`.
+pub(crate) fn iptables_packets(listing: &str) -> u64 {
+    let packets = |line: &str| -> Option<u64> {
+        let mut words = line.split_whitespace();
+        let count = words.next()?.parse().ok()?;
+        (words.nth(1)? == "REDIRECT").then_some(count)
+    };
+    listing.lines().filter_map(packets).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_subject_is_good_and_named_as_its_file() {
+        for (name, _) in BUILT_IN {
+            let subject = Subject::load(name).expect(name);
+            assert_eq!(subject.name, *name);
+            for redirect in &subject.redirects {
+                // Below the local port range of the pod, so that no connection can take it.
+                assert!((14_900..15_000).contains(&redirect.to), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        let good = "name = \"x\"\nbinary = \"y\"\n[[redirect]]\nto = 14956\n";
+        assert!(Subject::parse("f", good).is_ok());
+        for (text, parts) in [
+            (good.replace("binary", "binry"), ["line 2", "unknown field `binry`"]),
+            (good.replace("14956", "70000"), ["line 4", "70000"]),
+            (good.replace("\"x\"", "\"a/b\""), ["subject f", "slash"]),
+            ("name = \"x\"\nbinary = \"y\"\n".to_owned(), ["line 1", "redirect"]),
+        ] {
+            let cause = Subject::parse("f", &text).expect_err("refused");
+            assert_eq!(cause.kind(), Kind::Usage);
+            let message = cause.to_string();
+            assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        }
+        assert_eq!(Subject::load("no-such").expect_err("refused").kind(), Kind::Usage);
+    }
+
+    #[test]
+    fn rules_redirect_inbound_and_spare_the_sidecar() {
+        let redirects = [
+            Redirect { ports: vec![Port::Http, Port::Echo], to: 14_956 },
+            Redirect { ports: Vec::new(), to: 14_966 },
+        ];
+        let nft = nft_rules(&redirects);
+        assert_eq!(nft.matches("tcp dport { 8080, 9000 } counter redirect to :14956").count(), 2);
+        assert_eq!(nft.matches("meta l4proto tcp counter redirect to :14966").count(), 2);
+        let spared = nft.find("meta skuid 1337 return").expect("the exemption");
+        assert!(nft[spared..].contains("redirect") && nft[..spared].contains("prerouting"));
+        let iptables = iptables_rules(&redirects);
+        assert_eq!(iptables.matches("--dport 9000 -j REDIRECT --to-ports 14956").count(), 2);
+        let rule = |text: &str| iptables.find(text).expect(text);
+        assert!(rule("--uid-owner 1337") < rule("-A OUTPUT -p tcp"));
+    }
+
+    #[test]
+    fn packets_are_counted_from_either_listing() {
+        let nft = "\t\ttcp dport 8080 counter packets 12 bytes 720 redirect to :14956\n\
+                   \t\tmeta skuid 1337 counter packets 99 bytes 1 return\n\
+                   \t\tmeta l4proto tcp counter packets 3 bytes 180 redirect to :14956\n";
+        assert_eq!(nft_packets(nft), 15);
+        let iptables = "Chain PREROUTING (policy ACCEPT 0 packets, 0 bytes)\n\
+            pkts bytes target prot opt in out source destination\n\
+            7 420 REDIRECT 6 -- * * 0.0.0.0/0 0.0.0.0/0 redir ports 14956\n\
+            9 540 RETURN 6 -- * * 0.0.0.0/0 0.0.0.0/0\n";
+        assert_eq!(iptables_packets(iptables), 7);
+    }
+
+    #[test]
+    fn texts_are_filled_in_and_other_braces_stay() {
+        let text = "http { server {pod_ip}:{http_port}; } {work}/x";
+        assert_eq!(fill(text, Path::new("/w")), "http { server 10.77.0.2:8080; } /w/x");
+    }
+}
