@@ -3,8 +3,9 @@
 //! into the buffer that was returned last.
 
 use super::{
-    ACCEPTS_AHEAD, Close, Dialled, Event, Io, Polled, Token, Wait, When, errno, kernel,
-    kernel::Kernel, would_block,
+    ACCEPTS_AHEAD, Close, Event, Io, Polled, Token, Wait, When, errno, kernel,
+    kernel::{Kernel, plain_calls},
+    would_block,
 };
 use crate::{
     buffers::BufferPool,
@@ -12,15 +13,10 @@ use crate::{
     sys::{
         self, Fd, Nanos,
         epoll::{ERROR, Epoll, IN, Interest, OUT, READ_ON},
-        pipe::Pipe,
         socket,
     },
 };
-use std::{
-    collections::VecDeque,
-    io::{self, IoSlice},
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::VecDeque, io};
 
 /// Events taken from the kernel in one call.
 const BATCH: usize = 256;
@@ -231,11 +227,7 @@ fn unpack(data: u64) -> (usize, u32) {
 }
 
 impl Io for EpollIo {
-    type Pipe = Pipe;
-
-    fn now(&self) -> Nanos {
-        sys::monotonic_ns()
-    }
+    plain_calls!();
 
     fn turn(&mut self, _pool: &mut BufferPool, wait: Wait) -> io::Result<()> {
         (self.receives_left, self.accepts_left) = (RECEIVES_PER_TURN, ACCEPTS_AHEAD);
@@ -328,38 +320,6 @@ impl Io for EpollIo {
         self.closing = self.kernel.listener.is_some();
     }
 
-    fn listener_closed(&self) -> bool {
-        self.kernel.listener.is_none()
-    }
-
-    fn local_addr(&self, fd: Fd) -> io::Result<SocketAddr> {
-        socket::local_addr(fd)
-    }
-
-    fn original_dst(&self, fd: Fd, local: SocketAddr) -> io::Result<SocketAddr> {
-        socket::original_dst(fd, local)
-    }
-
-    fn is_local(&self, ip: IpAddr) -> bool {
-        socket::is_local(ip)
-    }
-
-    fn peer_addr(&self, token: Token) -> io::Result<SocketAddr> {
-        socket::peer_addr(self.fd(token))
-    }
-
-    fn dial(&mut self, to: SocketAddr, local_hop: bool) -> io::Result<Dialled> {
-        self.kernel.dial(to, local_hop)
-    }
-
-    fn local_hop(&mut self, fd: Fd) {
-        self.kernel.local_hop(fd);
-    }
-
-    fn discard(&mut self, fd: Fd, how: Close) {
-        kernel::close(fd, how);
-    }
-
     fn open(&mut self, token: Token, fd: Fd) -> io::Result<()> {
         let key = token.key();
         if self.table.len() <= key {
@@ -369,10 +329,6 @@ impl Io for EpollIo {
         self.table[key] =
             Watch { fd, generation: token.generation, open: true, queued, ..Watch::default() };
         self.epoll.add(fd, Interest::Read, pack(key, token.generation))
-    }
-
-    fn dial_outcome(&mut self, token: Token) -> io::Result<()> {
-        socket::take_error(self.fd(token))
     }
 
     fn receive(&mut self, token: Token) {
@@ -407,26 +363,6 @@ impl Io for EpollIo {
         }
     }
 
-    fn send(&mut self, token: Token, bytes: &[u8]) -> io::Result<usize> {
-        socket::send(self.fd(token), bytes)
-    }
-
-    fn send_pieces(&mut self, token: Token, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        socket::send_pieces(self.fd(token), pieces)
-    }
-
-    fn peek(&mut self, token: Token, into: &mut [u8]) -> io::Result<usize> {
-        socket::peek(self.fd(token), into)
-    }
-
-    fn take(&mut self, token: Token, len: usize) -> io::Result<()> {
-        socket::take(self.fd(token), len)
-    }
-
-    fn shutdown_write(&mut self, token: Token) -> io::Result<()> {
-        socket::shutdown_write(self.fd(token))
-    }
-
     fn close(&mut self, token: Token, how: Close) -> When {
         if let Some(watch) = self.watch(token) {
             let fd = watch.fd;
@@ -434,22 +370,6 @@ impl Io for EpollIo {
             kernel::close(fd, how);
         }
         When::Now
-    }
-
-    fn pipe(&mut self, bytes: u32) -> io::Result<Pipe> {
-        Pipe::new(bytes)
-    }
-
-    fn pipe_capacity(pipe: &Pipe) -> u32 {
-        pipe.capacity()
-    }
-
-    fn fill(&mut self, token: Token, pipe: &Pipe, len: usize) -> io::Result<usize> {
-        kernel::fill(self.fd(token), pipe, len)
-    }
-
-    fn drain(&mut self, token: Token, pipe: &Pipe, len: usize) -> io::Result<usize> {
-        kernel::drain(self.fd(token), pipe, len)
     }
 }
 

@@ -86,3 +86,110 @@ pub(crate) fn fill(fd: Fd, pipe: &Pipe, len: usize) -> io::Result<usize> {
 pub(crate) fn drain(fd: Fd, pipe: &Pipe, len: usize) -> io::Result<usize> {
     pipe.drain(fd, len, false)
 }
+
+/// The calls of an [`super::Io`] that are the same system call in both: everything but waiting,
+/// receiving and watching. A backend has a `kernel: Kernel` and an `fd(token)`.
+macro_rules! plain_calls {
+    () => {
+        type Pipe = $crate::sys::pipe::Pipe;
+
+        fn now(&self) -> $crate::sys::Nanos {
+            $crate::sys::monotonic_ns()
+        }
+
+        fn listener_closed(&self) -> bool {
+            self.kernel.listener.is_none()
+        }
+
+        fn local_addr(&self, fd: $crate::sys::Fd) -> std::io::Result<std::net::SocketAddr> {
+            $crate::sys::socket::local_addr(fd)
+        }
+
+        fn original_dst(
+            &self,
+            fd: $crate::sys::Fd,
+            local: std::net::SocketAddr,
+        ) -> std::io::Result<std::net::SocketAddr> {
+            $crate::sys::socket::original_dst(fd, local)
+        }
+
+        fn is_local(&self, ip: std::net::IpAddr) -> bool {
+            $crate::sys::socket::is_local(ip)
+        }
+
+        fn peer_addr(&self, token: $crate::io::Token) -> std::io::Result<std::net::SocketAddr> {
+            $crate::sys::socket::peer_addr(self.fd(token))
+        }
+
+        fn dial(
+            &mut self,
+            to: std::net::SocketAddr,
+            local_hop: bool,
+        ) -> std::io::Result<$crate::io::Dialled> {
+            self.kernel.dial(to, local_hop)
+        }
+
+        fn local_hop(&mut self, fd: $crate::sys::Fd) {
+            self.kernel.local_hop(fd);
+        }
+
+        fn discard(&mut self, fd: $crate::sys::Fd, how: $crate::io::Close) {
+            $crate::io::kernel::close(fd, how);
+        }
+
+        fn dial_outcome(&mut self, token: $crate::io::Token) -> std::io::Result<()> {
+            $crate::sys::socket::take_error(self.fd(token))
+        }
+
+        fn send(&mut self, token: $crate::io::Token, bytes: &[u8]) -> std::io::Result<usize> {
+            $crate::sys::socket::send(self.fd(token), bytes)
+        }
+
+        fn send_pieces(
+            &mut self,
+            token: $crate::io::Token,
+            pieces: &[std::io::IoSlice<'_>],
+        ) -> std::io::Result<usize> {
+            $crate::sys::socket::send_pieces(self.fd(token), pieces)
+        }
+
+        fn peek(&mut self, token: $crate::io::Token, into: &mut [u8]) -> std::io::Result<usize> {
+            $crate::sys::socket::peek(self.fd(token), into)
+        }
+
+        fn take(&mut self, token: $crate::io::Token, len: usize) -> std::io::Result<()> {
+            $crate::sys::socket::take(self.fd(token), len)
+        }
+
+        fn shutdown_write(&mut self, token: $crate::io::Token) -> std::io::Result<()> {
+            $crate::sys::socket::shutdown_write(self.fd(token))
+        }
+
+        fn pipe(&mut self, bytes: u32) -> std::io::Result<$crate::sys::pipe::Pipe> {
+            $crate::sys::pipe::Pipe::new(bytes)
+        }
+
+        fn pipe_capacity(pipe: &$crate::sys::pipe::Pipe) -> u32 {
+            pipe.capacity()
+        }
+
+        fn fill(
+            &mut self,
+            token: $crate::io::Token,
+            pipe: &$crate::sys::pipe::Pipe,
+            len: usize,
+        ) -> std::io::Result<usize> {
+            $crate::io::kernel::fill(self.fd(token), pipe, len)
+        }
+
+        fn drain(
+            &mut self,
+            token: $crate::io::Token,
+            pipe: &$crate::sys::pipe::Pipe,
+            len: usize,
+        ) -> std::io::Result<usize> {
+            $crate::io::kernel::drain(self.fd(token), pipe, len)
+        }
+    };
+}
+pub(crate) use plain_calls;

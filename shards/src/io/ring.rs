@@ -5,23 +5,19 @@
 //! kernel is closed only when they have all come back ([`Event::Closed`]).
 
 use super::{
-    ACCEPTS_AHEAD, Close, Dialled, Event, Io, Polled, Token, Wait, When, kernel, kernel::Kernel,
+    ACCEPTS_AHEAD, Close, Event, Io, Polled, Token, Wait, When, kernel,
+    kernel::{Kernel, plain_calls},
 };
 use crate::{
     buffers::BufferPool,
     config::{Driver, Limits},
     sys::{
         self, Fd, Nanos,
-        pipe::Pipe,
         ring::{Completion, Refused, Ring},
         socket,
     },
 };
-use std::{
-    collections::VecDeque,
-    io::{self, IoSlice},
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::VecDeque, io};
 
 /// Buffers that the kernel has at a time. Few, because it takes them in turn: they stay in the
 /// cache, and little memory is touched, only while there are not many. A burst that uses them up
@@ -332,11 +328,7 @@ fn unpack(data: u64) -> (usize, u32, u8) {
 }
 
 impl Io for RingIo {
-    type Pipe = Pipe;
-
-    fn now(&self) -> Nanos {
-        sys::monotonic_ns()
-    }
+    plain_calls!();
 
     fn turn(&mut self, pool: &mut BufferPool, wait: Wait) -> io::Result<()> {
         self.events_left = EVENTS_PER_TURN;
@@ -398,38 +390,6 @@ impl Io for RingIo {
         }
     }
 
-    fn listener_closed(&self) -> bool {
-        self.kernel.listener.is_none()
-    }
-
-    fn local_addr(&self, fd: Fd) -> io::Result<SocketAddr> {
-        socket::local_addr(fd)
-    }
-
-    fn original_dst(&self, fd: Fd, local: SocketAddr) -> io::Result<SocketAddr> {
-        socket::original_dst(fd, local)
-    }
-
-    fn is_local(&self, ip: IpAddr) -> bool {
-        socket::is_local(ip)
-    }
-
-    fn peer_addr(&self, token: Token) -> io::Result<SocketAddr> {
-        socket::peer_addr(self.fd(token))
-    }
-
-    fn dial(&mut self, to: SocketAddr, local_hop: bool) -> io::Result<Dialled> {
-        self.kernel.dial(to, local_hop)
-    }
-
-    fn local_hop(&mut self, fd: Fd) {
-        self.kernel.local_hop(fd);
-    }
-
-    fn discard(&mut self, fd: Fd, how: Close) {
-        kernel::close(fd, how);
-    }
-
     fn open(&mut self, token: Token, fd: Fd) -> io::Result<()> {
         let key = token.key();
         if self.table.len() <= key {
@@ -439,10 +399,6 @@ impl Io for RingIo {
         self.table[key] =
             Entry { fd, generation: token.generation, open: true, ..Entry::default() };
         Ok(())
-    }
-
-    fn dial_outcome(&mut self, token: Token) -> io::Result<()> {
-        socket::take_error(self.fd(token))
     }
 
     fn receive(&mut self, token: Token) {
@@ -476,26 +432,6 @@ impl Io for RingIo {
         }
     }
 
-    fn send(&mut self, token: Token, bytes: &[u8]) -> io::Result<usize> {
-        socket::send(self.fd(token), bytes)
-    }
-
-    fn send_pieces(&mut self, token: Token, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        socket::send_pieces(self.fd(token), pieces)
-    }
-
-    fn peek(&mut self, token: Token, into: &mut [u8]) -> io::Result<usize> {
-        socket::peek(self.fd(token), into)
-    }
-
-    fn take(&mut self, token: Token, len: usize) -> io::Result<()> {
-        socket::take(self.fd(token), len)
-    }
-
-    fn shutdown_write(&mut self, token: Token) -> io::Result<()> {
-        socket::shutdown_write(self.fd(token))
-    }
-
     fn close(&mut self, token: Token, how: Close) -> When {
         let Some(entry) = self.entry(token) else { return When::Now };
         let (fd, pending) = (entry.fd, entry.pending);
@@ -514,22 +450,6 @@ impl Io for RingIo {
             }
         }
         When::Later
-    }
-
-    fn pipe(&mut self, bytes: u32) -> io::Result<Pipe> {
-        Pipe::new(bytes)
-    }
-
-    fn pipe_capacity(pipe: &Pipe) -> u32 {
-        pipe.capacity()
-    }
-
-    fn fill(&mut self, token: Token, pipe: &Pipe, len: usize) -> io::Result<usize> {
-        kernel::fill(self.fd(token), pipe, len)
-    }
-
-    fn drain(&mut self, token: Token, pipe: &Pipe, len: usize) -> io::Result<usize> {
-        kernel::drain(self.fd(token), pipe, len)
     }
 }
 
