@@ -208,6 +208,7 @@ fn a_drain_lets_finish_what_can_and_cuts_the_rest_at_its_deadline() {
             let wait = shard.park();
             shard.turn(wait).unwrap();
             turns += 1;
+            assert_eq!(shard.accept_again_at, None, "{seed}: a drain waits to accept again");
             assert!(turns < TURNS_MAX, "{seed}: the drain never ends");
         }
         assert_eq!(shard.core.pool.lent(), 0, "{seed}: buffers lost");

@@ -353,8 +353,14 @@ impl Io for SimIo {
         }
         if self.acceptable() && self.accepts_this_turn > 0 {
             self.accepts_this_turn -= 1;
-            if !self.closing_listener && self.chance(self.faults.accept_fails) {
+            if self.chance(self.faults.accept_fails) {
                 self.room = 0;
+                // Out of descriptors while the listener closes: the rest of the queue goes with it.
+                while self.closing_listener
+                    && let Some(fd) = self.backlog.pop_front()
+                {
+                    self.discard(fd, Close::Reset);
+                }
                 return Some(Event::AcceptFailed(libc::EMFILE));
             }
             self.room = self.room.saturating_sub(1);
