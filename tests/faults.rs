@@ -395,6 +395,33 @@ fn half_closed_and_slow_gets_everything() {
     });
 }
 
+/// A client that resets while nobody reads from it, because its server does not either, is noticed.
+#[test]
+fn reset_behind_back_pressure_is_seen() {
+    in_cells(&matrix::cells_with(1), |world, cell| {
+        let netra = Netra::start(world, &Setup::new(cell));
+        for (number, route) in matrix::routes(world).into_iter().enumerate() {
+            let listener = script::listen(route.server, route.address);
+            let address = listener.local_addr().expect("a bound listener");
+            let mut client = script::connect(route.client, address).expect("connect");
+            let _deaf = script::accept(&listener).expect("netra dials the server");
+            client.set_nonblocking(true).expect("non-blocking");
+            let full = wait_until(PATIENCE, || {
+                while client.write(&[1; 65_536]).is_ok() {}
+                thread::sleep(Duration::from_millis(200));
+                client.write(&[1; 65_536]).is_err()
+            });
+            if !full {
+                return Err(format!("{}: nobody is ever full", route.name));
+            }
+            script::abort(client);
+            let seen = number as u64 + 1;
+            netra.scrape_until("the reset is seen", |s| s.closed("downstream_reset") == seen)?;
+        }
+        netra.finish()
+    });
+}
+
 #[test]
 fn idle_limit_closes_only_the_idle() {
     const LIMIT: Duration = Duration::from_millis(800);
