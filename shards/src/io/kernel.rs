@@ -6,7 +6,6 @@ use crate::{
     config::Limits,
     sys::{
         self, Fd,
-        pipe::Pipe,
         socket::{self, Tuning},
     },
 };
@@ -74,17 +73,6 @@ pub(crate) fn close(fd: Fd, how: Close) {
         socket::reset_on_close(fd);
     }
     sys::close(fd);
-}
-
-/// Moves bytes from a socket into a pipe.
-pub(crate) fn fill(fd: Fd, pipe: &Pipe, len: usize) -> io::Result<usize> {
-    pipe.fill(fd, len)
-}
-
-/// Moves bytes from a pipe to a socket. Never asks the kernel to wait for more (SPLICE_F_MORE): a
-/// stream that pauses right then would be held back for 200 ms.
-pub(crate) fn drain(fd: Fd, pipe: &Pipe, len: usize) -> io::Result<usize> {
-    pipe.drain(fd, len, false)
 }
 
 /// The calls of an [`super::Io`] that are the same system call in both: everything but waiting,
@@ -179,7 +167,7 @@ macro_rules! plain_calls {
             pipe: &$crate::sys::pipe::Pipe,
             len: usize,
         ) -> std::io::Result<usize> {
-            $crate::io::kernel::fill(self.fd(token), pipe, len)
+            pipe.fill(self.fd(token), len)
         }
 
         fn drain(
@@ -188,7 +176,7 @@ macro_rules! plain_calls {
             pipe: &$crate::sys::pipe::Pipe,
             len: usize,
         ) -> std::io::Result<usize> {
-            $crate::io::kernel::drain(self.fd(token), pipe, len)
+            pipe.drain(self.fd(token), len)
         }
     };
 }

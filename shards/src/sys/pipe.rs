@@ -35,12 +35,13 @@ impl Pipe {
     /// Moves up to `len` bytes from a socket into the pipe; 0 is the end of stream. EAGAIN means
     /// that there is no data *or* that the pipe is full: only an empty pipe makes it certain.
     pub(crate) fn fill(&self, from: Fd, len: usize) -> io::Result<usize> {
-        splice(from, self.write, len, false)
+        splice(from, self.write, len)
     }
 
-    /// Moves up to `len` bytes from the pipe to a socket; `more` holds back a partial segment.
-    pub(crate) fn drain(&self, to: Fd, len: usize, more: bool) -> io::Result<usize> {
-        splice(self.read, to, len, more)
+    /// Moves up to `len` bytes from the pipe to a socket. Never asks the kernel to wait for more
+    /// (SPLICE_F_MORE): a stream that pauses right then would be held back for 200 ms.
+    pub(crate) fn drain(&self, to: Fd, len: usize) -> io::Result<usize> {
+        splice(self.read, to, len)
     }
 }
 
@@ -51,9 +52,8 @@ impl Drop for Pipe {
     }
 }
 
-fn splice(from: Fd, to: Fd, len: usize, more: bool) -> io::Result<usize> {
-    let flags =
-        libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | if more { libc::SPLICE_F_MORE } else { 0 };
+fn splice(from: Fd, to: Fd, len: usize) -> io::Result<usize> {
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
     // SAFETY: both descriptors are open for the call (their owners are borrowed by the caller);
     // offsets are null, so the kernel reads and writes no memory of ours.
     check_len(unsafe { libc::splice(from, null_mut(), to, null_mut(), len, flags) })
