@@ -11,7 +11,7 @@ use support::matrix::{self, Cell, Driver, Findings, Route};
 use support::netra::{Backend, Netra, PORT, Setup, UID, apply_rules};
 use support::script::{self, End, Script, Step};
 use support::world::{
-    BLACKHOLE_V4, BLACKHOLE_V6, Namespace, POD_SECOND_V4, POD_SECOND_V6, POD_V4, POD_V6, World,
+    Namespace, POD_SECOND_V4, POD_SECOND_V6, POD_V4, POD_V6, World,
 };
 use support::{procfs, wait_until};
 
@@ -110,7 +110,7 @@ fn blackholed_upstream_meets_the_connect_limit() {
     const LIMIT_MS: u64 = 400;
     let configure = |cell| Setup::new(cell).env("NETRA_CONNECT_TIMEOUT_MS", LIMIT_MS);
     in_every_cell(configure, |world, netra| {
-        for address in [BLACKHOLE_V4, BLACKHOLE_V6] {
+        for address in world.blackhole() {
             let (end, took) = dial(&world.pod, (address, 80).into());
             expect(&format!("{address}: end"), end, End::Reset)?;
             let limit = Duration::from_millis(LIMIT_MS);
@@ -129,9 +129,10 @@ fn blackholed_upstream_meets_the_connect_limit() {
 fn blackholed_upstream_holds_up_nobody() {
     let configure = |cell| Setup::new(cell).env("NETRA_CONNECT_TIMEOUT_MS", 1_500);
     in_every_cell(configure, |world, _| {
+        let [blackhole, _] = world.blackhole();
         let stuck: Vec<_> = (0..20)
             .map(|_| {
-                script::connect(&world.pod, (BLACKHOLE_V4, 80).into()).map_err(|e| e.to_string())
+                script::connect(&world.pod, (blackhole, 80).into()).map_err(|e| e.to_string())
             })
             .collect::<Result<_, _>>()?;
         let client = vec![Step::Send(b"hi".to_vec()), Step::Receive(2)];

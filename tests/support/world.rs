@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 use std::{panic, process, thread};
 
@@ -22,9 +22,6 @@ pub const POD_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd61, 0, 0, 0, 0, 0, 0, 2)
 /// The pod's secondary addresses.
 pub const POD_SECOND_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 61, 0, 3));
 pub const POD_SECOND_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd61, 0, 0, 0, 0, 0, 0, 3));
-/// Addresses that the pod routes to the client, who drops what is not for it without a word.
-pub const BLACKHOLE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-pub const BLACKHOLE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
 /// A network namespace that lives as long as this value and the processes in it.
 #[derive(Debug)]
@@ -105,6 +102,7 @@ pub struct World {
     pub client: Namespace,
     pub pod: Namespace,
     dir: PathBuf,
+    blackholes: AtomicU8,
 }
 
 impl World {
@@ -117,8 +115,12 @@ impl World {
             eprintln!("SKIPPED: network namespaces need root (or: unshare -Ur --map-auto)");
             return None;
         }
-        let world =
-            Self { client: Namespace::new("client"), pod: Namespace::new("pod"), dir: fresh_dir() };
+        let world = Self {
+            client: Namespace::new("client"),
+            pod: Namespace::new("pod"),
+            dir: fresh_dir(),
+            blackholes: AtomicU8::new(0),
+        };
         world.wire();
         Some(world)
     }
@@ -145,6 +147,16 @@ impl World {
         for address in client {
             assert!(answers(&self.pod, address), "{address} does not answer");
         }
+    }
+
+    /// Addresses (v4, v6) that the pod routes to the client, who drops what is not for it without
+    /// a word. New ones with every call: conntrack remembers an unanswered SYN of netra's for two
+    /// minutes, and a client that happens to take the same port to the same address meanwhile is
+    /// taken for it and not redirected.
+    pub fn blackhole(&self) -> [IpAddr; 2] {
+        let number = self.blackholes.fetch_add(1, Ordering::Relaxed);
+        let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into());
+        [Ipv4Addr::new(192, 0, 2, number).into(), v6.into()]
     }
 
     /// A directory of this test's own, readable by every user.
