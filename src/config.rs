@@ -7,7 +7,7 @@ use crate::{
     setting::{Setting, decimal, whole},
     table::table,
 };
-use netra_shards::{DriverChoice, Limits, ShardConfig};
+use netra_shards::{DriverChoice, HttpConfig, Limits, ShardConfig};
 use std::{fmt, time::Duration};
 
 /// What this process is told to do, typed and checked.
@@ -26,6 +26,7 @@ pub(crate) struct Config {
     pub(crate) spin_max: Duration,
     pub(crate) drain: Duration,
     pub(crate) limits: Limits,
+    pub(crate) http: HttpConfig,
 }
 
 impl Config {
@@ -39,6 +40,7 @@ impl Config {
             glommio: self.host == Host::Glommio,
             spin_max: self.spin_max,
             limits: self.limits.clone(),
+            http: self.http.clone(),
         }
     }
 }

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 use support::matrix::{self, Cell, Driver, Findings, Route};
 use support::netra::{Backend, Netra, PORT, Setup, UID, apply_rules};
 use support::script::{self, End, Script, Step};
-use support::world::{
-    Namespace, POD_SECOND_V4, POD_SECOND_V6, POD_V4, POD_V6, World,
-};
+use support::world::{Namespace, POD_SECOND_V4, POD_SECOND_V6, POD_V4, POD_V6, World};
 use support::{procfs, wait_until};
 
 /// A world with rules, and netra started in every cell.
@@ -131,9 +129,7 @@ fn blackholed_upstream_holds_up_nobody() {
     in_every_cell(configure, |world, _| {
         let [blackhole, _] = world.blackhole();
         let stuck: Vec<_> = (0..20)
-            .map(|_| {
-                script::connect(&world.pod, (blackhole, 80).into()).map_err(|e| e.to_string())
-            })
+            .map(|_| script::connect(&world.pod, (blackhole, 80).into()).map_err(|e| e.to_string()))
             .collect::<Result<_, _>>()?;
         let client = vec![Step::Send(b"hi".to_vec()), Step::Receive(2)];
         let server = vec![Step::Receive(2), Step::Send(b"ho".to_vec())];

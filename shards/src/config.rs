@@ -1,6 +1,12 @@
 //! What a set of shards is told before it starts: plain values, all checked by the caller.
 
-use std::{fmt, io, time::Duration};
+use crate::resolve::Resolver;
+use netra_codecs::{
+    PortSet,
+    route::RouteNames,
+    trace::{Formats, SamplerPlan},
+};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 /// Which I/O driver to use (`NETRA_IO`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,6 +102,72 @@ impl Default for Limits {
     }
 }
 
+/// What is done with connections to ports that are read as HTTP/1.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Those ports; none reads nothing.
+    pub ports: PortSet,
+    /// Caps of heads, bodies and exchanges, and of what is remembered by request id.
+    pub limits: netra_codecs::Limits,
+    /// Bytes of heads that a shard holds at most, of all its connections.
+    pub held_bytes_max: usize,
+    /// Header that joins inbound and outbound requests.
+    pub request_id_name: Box<[u8]>,
+    /// Header set on each outbound request.
+    pub source_name: Box<[u8]>,
+    /// Its value.
+    pub source_value: Box<[u8]>,
+    /// What is done about traces; none neither reads nor writes their headers.
+    pub tracing: Option<TracingConfig>,
+    /// How requests are routed; none routes nothing.
+    pub routing: Option<RoutingConfig>,
+}
+
+/// How requests are routed.
+#[derive(Clone, Debug)]
+pub struct RoutingConfig {
+    /// How they say where to.
+    pub names: RouteNames,
+    /// How long that is remembered by request id.
+    pub ttl: Duration,
+    /// Who resolves the names of targets.
+    pub resolver: Arc<dyn Resolver>,
+}
+
+/// What is done about traces.
+#[derive(Clone, Debug)]
+pub struct TracingConfig {
+    /// Header formats that are written.
+    pub formats: Formats,
+    /// New traces get ids of 128 bits.
+    pub wide_ids: bool,
+    /// Which new traces are reported.
+    pub sampler: Arc<SamplerPlan>,
+    /// Exact paths without spans, sorted.
+    pub ignored_paths: Box<[Box<[u8]>]>,
+    /// Headers whose value becomes a tag: the span's `Mapped` text with this index.
+    pub header_tags: Box<[Box<[u8]>]>,
+    /// Cookies whose value becomes a tag, indexes after those of the headers.
+    pub cookie_tags: Box<[Box<[u8]>]>,
+    /// Finished spans that wait for the exporter, for each shard; further ones are dropped.
+    pub spans_max: usize,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            ports: PortSet::default(),
+            limits: netra_codecs::Limits::DEFAULT,
+            held_bytes_max: 16 << 20,
+            request_id_name: (*b"X-Request-Id").into(),
+            source_name: (*b"X-Source").into(),
+            source_value: (*b"netra").into(),
+            tracing: None,
+            routing: None,
+        }
+    }
+}
+
 /// How a set of shards is to run.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
@@ -113,6 +185,8 @@ pub struct ShardConfig {
     pub spin_max: Duration,
     /// Caps and time limits.
     pub limits: Limits,
+    /// What is done on HTTP ports.
+    pub http: HttpConfig,
 }
 
 /// Why a set of shards did not start; each names its likely cause.

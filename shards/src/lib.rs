@@ -18,15 +18,22 @@ mod io;
 mod pipes;
 mod polling;
 mod probe;
+mod resolve;
 mod set;
 mod shard;
 #[cfg(test)]
 mod simulation;
+mod spans;
 mod sys;
 mod timers;
 
-pub use config::{Driver, DriverChoice, Limits, ShardConfig, StartError, io_uring_hint};
+pub use config::{
+    Driver, DriverChoice, HttpConfig, Limits, RoutingConfig, ShardConfig, StartError,
+    TracingConfig, io_uring_hint,
+};
 pub use error::Direction;
 pub use io::Side;
+pub use resolve::{Resolved, Resolver, ToResolve};
 pub use set::{ShardSet, raise_descriptor_limit};
 pub use shard::{CutConnection, DrainReport};
+pub use spans::SpanSource;

@@ -6,9 +6,12 @@ use crate::{
     config::{Driver, DriverChoice, ShardConfig, StartError, io_uring_hint},
     host,
     io::{epoll::EpollIo, kernel::tuning, ring::RingIo},
+    resolve::{Resolved, ToResolve},
     shard::{Command, DrainReport, Parts, Shard},
+    spans::{self, SpanSource},
     sys::{self, Fd, socket},
 };
+use netra_codecs::trace::SamplerPlan;
 use netra_perf::Recorder;
 use std::{
     io,
@@ -31,6 +34,7 @@ pub struct ShardSet {
     recorders: Vec<Arc<Recorder>>,
     descriptors: Arc<Descriptors>,
     shards: Vec<Running>,
+    spans: Vec<SpanSource>,
 }
 
 #[derive(Debug)]
@@ -38,6 +42,15 @@ struct Running {
     commands: Sender<Command>,
     waker: Fd,
     thread: JoinHandle<DrainReport>,
+}
+
+impl Running {
+    fn tell(&self, command: &Command) {
+        // A shard that has ended needs no more telling, and its waker is gone.
+        if !self.thread.is_finished() && self.commands.send(command.clone()).is_ok() {
+            sys::eventfd_notify(self.waker);
+        }
+    }
 }
 
 /// Raises the soft descriptor limit of the process to the hard one and returns it.
@@ -64,7 +77,14 @@ impl ShardSet {
             Arc::new(Descriptors::new(if asked == 0 { most } else { asked.min(most) }));
         let (driver, fallback) = choose_driver(config)?;
         let listeners = bind(config)?;
-        let mut set = Self { driver, fallback, recorders: vec![], descriptors, shards: vec![] };
+        let mut set = Self {
+            driver,
+            fallback,
+            recorders: vec![],
+            descriptors,
+            shards: vec![],
+            spans: vec![],
+        };
         let mut listeners = listeners.into_iter();
         for index in 0..config.shards {
             let Some(listener) = listeners.next() else { break };
@@ -140,21 +160,34 @@ impl ShardSet {
     /// Every shard stops accepting and lets its connections finish; what is left after `deadline`
     /// is reset. Does not wait.
     pub fn drain(&self, deadline: Duration) {
-        self.tell(Command::Drain(deadline));
+        self.tell(&Command::Drain(deadline));
     }
 
     /// Whether shards may poll before they park; not while a CPU quota throttles the process.
     pub fn allow_polling(&self, allowed: bool) {
-        self.tell(Command::AllowPolling(allowed));
+        self.tell(&Command::AllowPolling(allowed));
     }
 
-    fn tell(&self, command: Command) {
-        for shard in &self.shards {
-            // A shard that has ended needs no more telling, and its waker is gone.
-            if !shard.thread.is_finished() && shard.commands.send(command).is_ok() {
-                sys::eventfd_notify(shard.waker);
-            }
+    /// Every shard decides about new traces by this plan from now on.
+    pub fn sample(&self, plan: &Arc<SamplerPlan>) {
+        self.tell(&Command::Sample(Arc::clone(plan)));
+    }
+
+    /// The finished spans of each shard, in order. There are none without tracing, and none the
+    /// second time.
+    pub fn take_spans(&mut self) -> Vec<SpanSource> {
+        std::mem::take(&mut self.spans)
+    }
+
+    /// Tells a shard the address that it asked its [`Resolver`](crate::Resolver) for.
+    pub fn answer(&self, asked: &ToResolve, address: Resolved) {
+        if let Some(shard) = self.shards.get(asked.shard) {
+            shard.tell(&Command::Resolved(asked.asker, address));
         }
+    }
+
+    fn tell(&self, command: &Command) {
+        self.shards.iter().for_each(|shard| shard.tell(command));
     }
 
     /// All shards have ended.

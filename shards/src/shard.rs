@@ -13,9 +13,11 @@ use crate::{
     io::{Event, Io, Polled, Side, Token, Wait},
     pipes::PipePool,
     polling::Polling,
+    resolve::{Asker, Resolved},
     sys::Nanos,
     timers::{Timer, Timers},
 };
+use netra_codecs::trace::SamplerPlan;
 use netra_perf::{Gauge, Key, Recorder};
 use std::{
     collections::VecDeque,
@@ -55,12 +57,16 @@ pub struct DrainReport {
 }
 
 /// What a shard can be told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Command {
     /// Stop accepting, finish, cut what is left after this long.
     Drain(Duration),
     /// Whether to poll before parking at all: not while the process is throttled.
     AllowPolling(bool),
+    /// Decide about new traces by this.
+    Sample(Arc<SamplerPlan>),
+    /// The address that a connection asked for.
+    Resolved(Asker, Resolved),
 }
 
 /// What the flows of all connections share.
@@ -349,6 +355,7 @@ impl<I: Io> Shard<I> {
                     self.drain_until = Some(self.core.now + nanos(deadline));
                 }
                 Command::AllowPolling(allowed) => self.polling.allow(allowed),
+                Command::Sample(_) | Command::Resolved(..) => {}
             }
         }
     }

@@ -4,12 +4,16 @@
 pub mod context;
 pub mod propagation;
 pub mod request_id;
+pub mod sampler;
+pub mod span;
 mod text;
 pub mod ttl_map;
 
 pub use context::{TraceContext, TraceFlags};
 pub use propagation::{Extracted, Format, Formats, FormatsError, Sampling, extract, inject};
 pub use request_id::RequestId;
+pub use sampler::{Sampler, SamplerPlan, SamplerTag};
+pub use span::{Outcome, SpanKind, SpanRecord, SpanText};
 pub use ttl_map::{KeySeed, RequestKey, TtlCounts, TtlMap};
 
 /// What a shard remembers of inbound requests: request id to the context of the server span.

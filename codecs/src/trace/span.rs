@@ -1,0 +1,253 @@
+//! A finished span as plain data: what a shard fills in and an exporter turns into wire form.
+
+use std::net::SocketAddr;
+
+use crate::trace::context::TraceContext;
+use crate::trace::sampler::SamplerTag;
+
+/// The longest value that is kept, in bytes: where the Go client cuts as well.
+pub const VALUE_BYTES_MAX: usize = 256;
+
+/// Bytes of all values of one span, with three more for each.
+const TEXT_BYTES: usize = 352;
+
+/// One exchange, seen from one side: the server's (inbound) or the client's (outbound).
+///
+/// A value of fixed size without pointers, so that handing it to another thread is a copy of a
+/// few cache lines and nothing is allocated or freed. Texts are packed; what does not fit is cut,
+/// the least important last ([`SpanRecord::put`] in order of importance).
+#[derive(Clone, Debug)]
+pub struct SpanRecord {
+    /// Its ids, and what was decided about the trace.
+    pub context: TraceContext,
+    /// Which side.
+    pub kind: SpanKind,
+    /// When the request head was whole, in nanoseconds of Unix time.
+    pub start_unix_ns: u64,
+    /// From then until the response had been forwarded whole.
+    pub duration_ns: u64,
+    /// What netra itself took of that: from the arrival of the bytes it needed to their submission.
+    pub overhead_ns: u64,
+    /// Who asked (server) or who was asked (client).
+    pub remote: Option<SocketAddr>,
+    /// Bytes of the request body; None when it came in chunks.
+    pub request_bytes: Option<u64>,
+    /// Bytes of the response body; None when it came in chunks or ended with the connection.
+    pub response_bytes: Option<u64>,
+    /// Status of the final response; 0 when none came.
+    pub status: u16,
+    /// How the exchange ended.
+    pub outcome: Outcome,
+    /// Which sampler decided, when this is the root of its trace.
+    pub sampler: Option<SamplerTag>,
+    /// Some value was cut.
+    pub is_cut: bool,
+    text_len: u16,
+    text: [u8; TEXT_BYTES],
+}
+
+/// Which side of an exchange a span is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpanKind {
+    /// The application answered: inbound.
+    #[default]
+    Server,
+    /// The application asked: outbound.
+    Client,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its response was forwarded whole.
+    #[default]
+    Whole,
+    /// The downstream went away first.
+    DownstreamGone,
+    /// The upstream went away first.
+    UpstreamGone,
+    /// A time limit ended the connection.
+    Timeout,
+    /// The connection stopped being HTTP before the response was whole.
+    Opaque,
+    /// netra could not reach where the request was routed to.
+    Unreachable,
+}
+
+/// What a text of a span is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanText {
+    /// The method.
+    Method,
+    /// The request target as it came.
+    Target,
+    /// Whom the request was for.
+    Host,
+    /// The request id.
+    RequestId,
+    /// User-Agent.
+    UserAgent,
+    /// `jaeger-debug-id`.
+    DebugId,
+    /// A mapped header or cookie: the place of its tag among those that are configured.
+    Mapped(u8),
+}
+
+const MAPPED_FROM: u8 = 16;
+
+impl SpanText {
+    fn code(self) -> u8 {
+        match self {
+            Self::Method => 0,
+            Self::Target => 1,
+            Self::Host => 2,
+            Self::RequestId => 3,
+            Self::UserAgent => 4,
+            Self::DebugId => 5,
+            Self::Mapped(index) => MAPPED_FROM.saturating_add(index),
+        }
+    }
+
+    fn of(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::Method,
+            1 => Self::Target,
+            2 => Self::Host,
+            3 => Self::RequestId,
+            4 => Self::UserAgent,
+            5 => Self::DebugId,
+            MAPPED_FROM.. => Self::Mapped(code - MAPPED_FROM),
+            _ => return None,
+        })
+    }
+}
+
+/// Mapped headers and cookies that can be told apart.
+pub const MAPPED_MAX: usize = (u8::MAX - MAPPED_FROM) as usize;
+
+impl SpanRecord {
+    /// A span that has begun: nothing but its ids, kind and start.
+    pub fn begin(context: TraceContext, kind: SpanKind, start_unix_ns: u64) -> Self {
+        Self {
+            context,
+            kind,
+            start_unix_ns,
+            duration_ns: 0,
+            overhead_ns: 0,
+            remote: None,
+            request_bytes: Some(0),
+            response_bytes: Some(0),
+            status: 0,
+            outcome: Outcome::Whole,
+            sampler: None,
+            is_cut: false,
+            text_len: 0,
+            text: [0; TEXT_BYTES],
+        }
+    }
+
+    /// Adds a text, cut to [`VALUE_BYTES_MAX`] and to the room that is left.
+    pub fn put(&mut self, what: SpanText, value: &[u8]) {
+        let at = usize::from(self.text_len);
+        let Some(room) = (TEXT_BYTES - at).checked_sub(3).filter(|room| *room > 0) else {
+            self.is_cut |= !value.is_empty();
+            return;
+        };
+        let len = value.len().min(VALUE_BYTES_MAX).min(room);
+        self.is_cut |= len < value.len();
+        self.text[at] = what.code();
+        // At most VALUE_BYTES_MAX.
+        #[allow(clippy::cast_possible_truncation)]
+        self.text[at + 1..at + 3].copy_from_slice(&(len as u16).to_le_bytes());
+        self.text[at + 3..at + 3 + len].copy_from_slice(&value[..len]);
+        // At most TEXT_BYTES.
+        #[allow(clippy::cast_possible_truncation)]
+        {
+            self.text_len = (at + 3 + len) as u16;
+        }
+    }
+
+    /// The texts in the order in which they were put.
+    pub fn texts(&self) -> impl Iterator<Item = (SpanText, &[u8])> {
+        let mut rest = &self.text[..usize::from(self.text_len)];
+        std::iter::from_fn(move || {
+            let (head, tail) = rest.split_first_chunk::<3>()?;
+            let len = usize::from(u16::from_le_bytes([head[1], head[2]]));
+            let (value, after) = tail.split_at_checked(len)?;
+            rest = after;
+            Some((SpanText::of(head[0])?, value))
+        })
+    }
+
+    /// The first text of this kind.
+    pub fn text(&self, wanted: SpanText) -> Option<&[u8]> {
+        self.texts().find(|(what, _)| *what == wanted).map(|(_, value)| value)
+    }
+
+    /// Whether the span is an error: a status of 500 or more, or an exchange that was not whole.
+    pub fn is_error(&self) -> bool {
+        self.status >= 500 || self.outcome != Outcome::Whole
+    }
+}
+
+const _: () = assert!(size_of::<SpanRecord>() <= 512);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::TraceFlags;
+
+    fn record() -> SpanRecord {
+        SpanRecord::begin(TraceContext::root(1, 1, TraceFlags::SAMPLED), SpanKind::Client, 7)
+    }
+
+    #[test]
+    fn texts_come_back_in_order() {
+        let mut span = record();
+        let put: [(SpanText, &[u8]); 5] = [
+            (SpanText::Target, b"/a?b"),
+            (SpanText::Host, b""),
+            (SpanText::Mapped(3), b"x"),
+            (SpanText::DebugId, b"d"),
+            (SpanText::Mapped(239), b"last"),
+        ];
+        for (what, value) in put {
+            span.put(what, value);
+        }
+        assert!(span.texts().eq(put));
+        assert_eq!(span.text(SpanText::Mapped(3)), Some(&b"x"[..]));
+        assert_eq!(span.text(SpanText::Method), None);
+        assert!(!span.is_cut);
+    }
+
+    #[test]
+    fn long_values_are_cut_and_said_to_be() {
+        let mut span = record();
+        span.put(SpanText::Target, &[b'a'; VALUE_BYTES_MAX]);
+        assert!(!span.is_cut);
+        span.put(SpanText::Host, &[b'h'; VALUE_BYTES_MAX]);
+        assert!(span.is_cut);
+        let lens: Vec<_> = span.texts().map(|(_, value)| value.len()).collect();
+        assert_eq!(lens, [VALUE_BYTES_MAX, TEXT_BYTES - VALUE_BYTES_MAX - 6]);
+        span.put(SpanText::Method, b"GET");
+        assert_eq!(span.texts().count(), 2);
+        let mut span = record();
+        span.put(SpanText::Target, &[b'a'; VALUE_BYTES_MAX + 1]);
+        assert!(span.is_cut && span.text(SpanText::Target).unwrap().len() == VALUE_BYTES_MAX);
+    }
+
+    #[test]
+    fn errors_are_server_errors_and_what_was_not_whole() {
+        let mut span = record();
+        for (status, outcome, is_error) in [
+            (200, Outcome::Whole, false),
+            (499, Outcome::Whole, false),
+            (500, Outcome::Whole, true),
+            (200, Outcome::UpstreamGone, true),
+            (0, Outcome::Timeout, true),
+        ] {
+            (span.status, span.outcome) = (status, outcome);
+            assert_eq!(span.is_error(), is_error, "{status} {outcome:?}");
+        }
+    }
+}
