@@ -4,8 +4,9 @@
 
 use crate::{
     HistogramSnapshot,
+    labels::DIRECTIONS,
     process::Process,
-    recorder::{DIRECTIONS, FAMILIES, Family, Gauge, Key, Kind, Recorder, Stage},
+    recorder::{FAMILIES, Family, Gauge, Key, Kind, Recorder, Stage},
 };
 use prometheus_client::{
     collector::Collector,
@@ -94,7 +95,7 @@ impl Exposition {
 }
 
 /// A little more than what two shards fill.
-const OUT_BYTES: usize = 24 * 1024;
+const OUT_BYTES: usize = 48 * 1024;
 
 type Labels<'l> = [(&'static str, Cow<'l, str>)];
 
@@ -104,6 +105,8 @@ const GAUGES: &[(&str, &str, Gauge)] = &[
     ("netra_buffers_used", "Relay buffers that hold bytes", Gauge::BuffersUsed),
     ("netra_buffers_max", "Relay buffers that may be used at most", Gauge::BuffersMax),
     ("netra_pipes_used", "Pipes lent for splicing", Gauge::PipesUsed),
+    ("netra_context_entries", "Contexts remembered by request id", Gauge::ContextEntries),
+    ("netra_held_bytes", "Bytes of heads that have not come whole", Gauge::HeldBytes),
 ];
 
 /// One histogram: its label, if it has one, and the stage it shows.
@@ -118,6 +121,14 @@ const HISTOGRAMS: &[(&str, &str, &[Series])] = &[
         &[
             (Some(("direction", DIRECTIONS[0])), Stage::OverheadInbound),
             (Some(("direction", DIRECTIONS[1])), Stage::OverheadOutbound),
+        ],
+    ),
+    (
+        "netra_http_request_duration_seconds",
+        "From a request's head until its response had been forwarded whole",
+        &[
+            (Some(("direction", DIRECTIONS[0])), Stage::RequestInbound),
+            (Some(("direction", DIRECTIONS[1])), Stage::RequestOutbound),
         ],
     ),
 ];

@@ -5,6 +5,7 @@
 
 pub mod exposition;
 pub mod histogram;
+pub mod labels;
 pub mod process;
 pub mod recorder;
 

@@ -1,39 +1,14 @@
 //! Per-shard counters: one block of cells with one writer, described once in [`FAMILIES`], so that
 //! the shard bumps an index and the reader finds name, help and labels in the same table.
 
-use crate::histogram::Histogram;
+use crate::{
+    histogram::Histogram,
+    labels::{
+        DIRECTIONS, ERRNOS, METHODS, OPAQUE_REASONS, PROTOCOLS, REASONS, SPAN_RESULTS,
+        STATUS_CLASSES, WAYS,
+    },
+};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// Label values of the direction of a connection, by index.
-pub const DIRECTIONS: [&str; 2] = ["inbound", "outbound"];
-/// Label values of how a connection is treated, by index.
-pub const PROTOCOLS: [&str; 2] = ["opaque", "http1"];
-/// Label values of which way bytes went, by index.
-pub const WAYS: [&str; 2] = ["request", "response"];
-/// Label values of how a connection came to its end, by index.
-pub const REASONS: [&str; 11] = [
-    "eof",
-    "downstream_reset",
-    "upstream_reset",
-    "downstream_error",
-    "upstream_error",
-    "dial_failed",
-    "dial_timeout",
-    "half_close_linger",
-    "idle_timeout",
-    "drain_deadline",
-    "netra_error",
-];
-/// Label values of why an upstream could not be dialled, by index.
-pub const ERRNOS: [&str; 7] = [
-    "ECONNREFUSED",
-    "EHOSTUNREACH",
-    "ENETUNREACH",
-    "ETIMEDOUT",
-    "EADDRNOTAVAIL",
-    "EMFILE",
-    "other",
-];
 
 /// The index of one cell of a [`Recorder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +18,10 @@ const OPENED: usize = 0;
 const CLOSED: usize = OPENED + 4;
 const BYTES: usize = CLOSED + 22;
 const CONNECT_FAILURES: usize = BYTES + 4;
-const SINGLES: usize = CONNECT_FAILURES + 7;
+const REQUESTS: usize = CONNECT_FAILURES + ERRNOS.len();
+const OPAQUE: usize = REQUESTS + 2 * METHODS.len() * STATUS_CLASSES.len();
+const SPANS: usize = OPAQUE + OPAQUE_REASONS.len();
+const SINGLES: usize = SPANS + SPAN_RESULTS.len();
 
 impl Key {
     /// A connection was accepted and is to be relayed.
@@ -61,6 +39,19 @@ impl Key {
     /// An upstream could not be dialled; index in [`ERRNOS`].
     pub const fn connect_failure(errno: usize) -> Self {
         Self(CONNECT_FAILURES + errno)
+    }
+    /// A request was answered, or will not be; indexes in [`METHODS`] and [`STATUS_CLASSES`].
+    pub const fn request(direction: usize, method: usize, status_class: usize) -> Self {
+        let row = direction * METHODS.len() + method;
+        Self(REQUESTS + row * STATUS_CLASSES.len() + status_class)
+    }
+    /// A connection stopped being HTTP; index in [`OPAQUE_REASONS`].
+    pub const fn opaque(reason: usize) -> Self {
+        Self(OPAQUE + reason)
+    }
+    /// A span was handed to the exporter or dropped; index in [`SPAN_RESULTS`].
+    pub const fn span(result: usize) -> Self {
+        Self(SPANS + result)
     }
     /// Connections closed at once because they would lead back to netra itself.
     pub const LOOP_REJECTED: Self = Self(SINGLES);
@@ -88,8 +79,28 @@ impl Key {
     pub const PARKS: Self = Self(SINGLES + 11);
     /// Nanoseconds that the shard was not parked.
     pub const BUSY_NS: Self = Self(SINGLES + 12);
+    /// Outbound requests without a request id, which nothing can join to an inbound one.
+    pub const NO_REQUEST_ID: Self = Self(SINGLES + 13);
+    /// Requests whose head had no room for netra's lines.
+    pub const PATCH_FULL: Self = Self(SINGLES + 14);
+    /// Spans of which some value was cut.
+    pub const SPAN_CUT: Self = Self(SINGLES + 15);
+    /// Look-ups by request id that found what was remembered.
+    pub const CONTEXT_HITS: Self = Self(SINGLES + 16);
+    /// Look-ups by request id that found nothing.
+    pub const CONTEXT_MISSES: Self = Self(SINGLES + 17);
+    /// Entries that were forgotten before their time, for want of room.
+    pub const CONTEXT_EVICTED: Self = Self(SINGLES + 18);
+    /// Entries that another shard did not get, because its mailbox was full.
+    pub const REPLICATION_DROPPED: Self = Self(SINGLES + 19);
+    /// Requests that were sent elsewhere than where they were going.
+    pub const ROUTED: Self = Self(SINGLES + 20);
+    /// Pairs of a routing value that could not be read.
+    pub const ROUTE_MALFORMED: Self = Self(SINGLES + 21);
+    /// Requests answered with 502 because where they were routed cannot be reached.
+    pub const ROUTE_UNREACHABLE: Self = Self(SINGLES + 22);
 
-    const COUNT: usize = SINGLES + 13;
+    const COUNT: usize = SINGLES + 23;
 }
 
 /// A value that goes up and down, set by the shard.
@@ -103,8 +114,12 @@ pub enum Gauge {
     BuffersMax,
     /// Pipes lent now.
     PipesUsed,
+    /// Trace contexts and routes that are remembered by request id now.
+    ContextEntries,
+    /// Bytes of heads that are held because they have not come whole.
+    HeldBytes,
 }
-const GAUGES: usize = 4;
+const GAUGES: usize = 6;
 
 /// A duration that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,8 +131,12 @@ pub enum Stage {
     OverheadInbound,
     /// The same, outbound.
     OverheadOutbound,
+    /// From a request's head until its response had been forwarded whole, inbound.
+    RequestInbound,
+    /// The same, outbound.
+    RequestOutbound,
 }
-const STAGES: usize = 3;
+const STAGES: usize = 5;
 
 /// All that one shard records. One writer (the shard), any number of readers.
 #[derive(Debug)]
@@ -150,6 +169,12 @@ impl Recorder {
     pub fn add(&self, key: Key, n: u64) {
         let cell = &self.cells[key.0];
         cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Sets a counter that is counted elsewhere. Only the shard that owns this recorder may call
+    /// it.
+    pub fn put(&self, key: Key, total: u64) {
+        self.cells[key.0].store(total, Relaxed);
     }
 
     /// Sets a gauge. Only the shard that owns this recorder may call it.
@@ -293,6 +318,51 @@ pub const FAMILIES: &[Family] = &[
         first: CONNECT_FAILURES,
         axes: &[&ERRNOS],
     },
+    Family {
+        name: "netra_http_requests",
+        help: "Requests on HTTP ports, by the status of their response",
+        kind: Kind::Counter,
+        labels: &["direction", "method", "status_class"],
+        per_shard: false,
+        first: REQUESTS,
+        axes: &[&DIRECTIONS, &METHODS, &STATUS_CLASSES],
+    },
+    Family {
+        name: "netra_opaque",
+        help: "Connections on HTTP ports that became a relay of bytes, by reason",
+        kind: Kind::Counter,
+        labels: &["reason"],
+        per_shard: false,
+        first: OPAQUE,
+        axes: &[&OPAQUE_REASONS],
+    },
+    Family {
+        name: "netra_shard_spans",
+        help: "Finished spans, by what became of them on their shard",
+        kind: Kind::Counter,
+        labels: &["result"],
+        per_shard: false,
+        first: SPANS,
+        axes: &[&SPAN_RESULTS],
+    },
+    single("netra_no_request_id", "Outbound requests without a request id", Key::NO_REQUEST_ID),
+    single("netra_patch_full", "Requests whose head could not be edited", Key::PATCH_FULL),
+    single("netra_spans_cut", "Spans of which a value was cut", Key::SPAN_CUT),
+    single("netra_context_hits", "Look-ups by request id with a result", Key::CONTEXT_HITS),
+    single("netra_context_misses", "Look-ups by request id without", Key::CONTEXT_MISSES),
+    single("netra_context_evicted", "Contexts forgotten for want of room", Key::CONTEXT_EVICTED),
+    single(
+        "netra_context_replication_dropped",
+        "Contexts that another shard did not get",
+        Key::REPLICATION_DROPPED,
+    ),
+    single("netra_routed", "Requests sent elsewhere by their routing value", Key::ROUTED),
+    single("netra_route_malformed", "Routing pairs that make no sense", Key::ROUTE_MALFORMED),
+    single(
+        "netra_route_unreachable",
+        "Requests answered with 502: their target cannot be reached",
+        Key::ROUTE_UNREACHABLE,
+    ),
     single("netra_loop_rejected", "Connections that would lead back to netra", Key::LOOP_REJECTED),
     single(
         "netra_no_original_dst",

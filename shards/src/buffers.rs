@@ -163,6 +163,11 @@ impl Queue {
         self.len.into()
     }
 
+    /// The buffer at the front.
+    pub(crate) fn first(&self) -> Option<BufferId> {
+        (self.len > 0).then_some(BufferId(self.head))
+    }
+
     /// Appends a buffer, of which `skip` bytes have been sent.
     pub(crate) fn push(&mut self, pool: &mut BufferPool, id: BufferId, skip: usize) {
         let lent = &mut pool.table[usize::from(id.0)];

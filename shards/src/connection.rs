@@ -5,6 +5,7 @@ use crate::{
     dial,
     error::{Direction, End},
     flow::{Counted, Flow},
+    http::{Http, outcome_of},
     io::{Close, Event, Io, Side, Token, When},
     shard::{Core, Shard},
     sys::{Fd, Nanos, monotonic_ns},
@@ -42,6 +43,8 @@ pub(crate) struct Connection {
     request: Flow,
     /// Upstream to downstream.
     response: Flow,
+    /// On an HTTP port, until the connection turns opaque.
+    pub(crate) http: Option<Box<Http>>,
 }
 
 impl Connection {
@@ -56,6 +59,7 @@ impl Connection {
             link: Link::default(),
             request: Flow::default(),
             response: Flow::default(),
+            http: None,
         }
     }
 
@@ -93,14 +97,22 @@ impl Connection {
         // What a socket can be written for is what the other one has sent.
         let from = if matches!(event, Event::Writable(_)) { token.other() } else { token };
         let counted = self.counted(from.side);
-        self.flow(from.side).on_event(core, from, counted, event)?;
+        let half = self.http.as_deref_mut();
+        match from.side {
+            Side::Downstream => self.request.on_event(core, from, counted, half, event)?,
+            Side::Upstream => self.response.on_event(core, from, counted, half, event)?,
+        }
         self.pass_end(core, from)
     }
 
     /// Goes on with a flow that had more to move than one turn allows.
     pub(crate) fn go_on<I: Io>(&mut self, core: &mut Core<I>, from: Token) -> Result<(), End> {
         let counted = self.counted(from.side);
-        self.flow(from.side).advance(core, from, counted)?;
+        let half = self.http.as_deref_mut();
+        match from.side {
+            Side::Downstream => self.request.advance(core, from, counted, half)?,
+            Side::Upstream => self.response.advance(core, from, counted, half)?,
+        }
         self.pass_end(core, from)
     }
 
@@ -120,6 +132,31 @@ impl Connection {
         }
     }
 
+    /// Nothing of the upstream waits to be sent, and its stream has not ended.
+    pub(crate) fn response_is_quiet(&self) -> bool {
+        self.response.is_quiet()
+    }
+
+    /// The upstream is being changed; its old socket is about to be closed.
+    pub(crate) fn detach<I: Io>(&mut self, core: &mut Core<I>) {
+        self.response.detach(core);
+    }
+
+    /// The upstream has been changed.
+    pub(crate) fn attach(&mut self) {
+        self.response.attach();
+    }
+
+    /// There will be no upstream any more: the downstream sees the end.
+    pub(crate) fn finish_response<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        upstream: Token,
+    ) -> Result<(), End> {
+        self.response.finish();
+        self.pass_end(core, upstream)
+    }
+
     /// A finished flow shuts its receiver's side; two finished flows end the connection.
     fn pass_end<I: Io>(&mut self, core: &mut Core<I>, from: Token) -> Result<(), End> {
         if !self.flow(from.side).is_finished() {
@@ -128,7 +165,9 @@ impl Connection {
         if self.request.is_finished() && self.response.is_finished() {
             return Err(End::Eof);
         }
-        if !std::mem::replace(&mut self.half_closed, true) {
+        let is_gone =
+            from.side == Side::Downstream && self.http.as_deref().is_some_and(Http::gave_up);
+        if !std::mem::replace(&mut self.half_closed, true) && !is_gone {
             let to = from.other();
             core.io.shutdown_write(to).map_err(|e| End::of_error(to.side, &e))?;
         }
@@ -182,7 +221,8 @@ impl<I: Io> Shard<I> {
                 return;
             }
         };
-        self.core.recorder.bump(Key::opened(direction.index(), 0));
+        let is_http = self.core.is_http(original_dst.port());
+        self.core.recorder.bump(Key::opened(direction.index(), is_http.into()));
         let local_hop = direction == Direction::Inbound || original_dst.ip().is_loopback();
         if direction == Direction::Outbound {
             self.core.io.local_hop(fd);
@@ -234,6 +274,7 @@ impl<I: Io> Shard<I> {
         let slot = downstream.slot as usize;
         self.slab[slot].phase = Phase::Relaying;
         dial::record(&self.core, self.slab[slot].accepted_at);
+        self.slab[slot].http = self.http_of(downstream);
         self.timers.clear(&mut self.slab, downstream.slot);
         for from in [downstream, downstream.other()] {
             if let Err(end) = self.slab[slot].go_on(&mut self.core, from) {
@@ -244,10 +285,44 @@ impl<I: Io> Shard<I> {
         self.renew_deadline(downstream.slot);
     }
 
+    /// The HTTP state of a connection that begins, on an HTTP port.
+    fn http_of(&self, downstream: Token) -> Option<Box<Http>> {
+        let connection = &self.slab[downstream.slot as usize];
+        let (original_dst, direction) = (connection.original_dst, connection.direction);
+        self.core.is_http(original_dst.port()).then(|| {
+            let remote = match direction {
+                Direction::Inbound => self.core.io.peer_addr(downstream).ok(),
+                Direction::Outbound => Some(original_dst),
+            };
+            Box::new(Http::new(direction, remote))
+        })
+    }
+
+    /// What an HTTP connection needs after its flows have moved.
+    pub(crate) fn tend_http(&mut self, downstream: Token) {
+        let connection = &mut self.slab[downstream.slot as usize];
+        let Some(http) = connection.http.as_deref_mut() else { return };
+        if http.is_switching() {
+            return self.begin_switch(downstream);
+        }
+        if http.must_let_go()
+            && let Err(end) = connection.go_on(&mut self.core, downstream)
+        {
+            return self.end(downstream, end);
+        }
+        let connection = &mut self.slab[downstream.slot as usize];
+        if let Some(http) = connection.http.take_if(|http| http.is_over()) {
+            http.into_opaque(&mut self.core);
+        }
+    }
+
     /// Sets or puts back the deadline of a connection that has moved bytes or changed its state.
     #[inline]
     pub(crate) fn renew_deadline(&mut self, slot: u32) {
         let connection = &self.slab[slot as usize];
+        if connection.link.timer() == Some(Timer::Dial) {
+            return;
+        }
         let Some((timer, silence)) = connection.silence_allowed(&self.core.limits) else { return };
         if connection.link.timer() != Some(timer) || connection.last_moved() == self.core.now {
             self.timers.set(&mut self.slab, slot, timer, self.core.now + silence);
@@ -267,8 +342,18 @@ impl<I: Io> Shard<I> {
             _ => Close::Reset,
         };
         let mut pending = 0;
+        let http = connection.http.take();
         for socket in [token, token.other()] {
-            pending += u8::from(self.core.io.close(socket, how) == When::Later);
+            let gone = socket.side == Side::Upstream
+                && http.as_deref().is_some_and(|http| !http.has_upstream());
+            if gone {
+                pending += u8::from(http.as_deref().is_some_and(Http::awaits_close));
+            } else {
+                pending += u8::from(self.core.io.close(socket, how) == When::Later);
+            }
+        }
+        if let Some(mut http) = http {
+            http.end(&mut self.core, outcome_of(end));
         }
         connection.phase = Phase::Closing(pending);
         let key = Key::closed(connection.direction.index(), end.index());
@@ -282,6 +367,9 @@ impl<I: Io> Shard<I> {
     /// A socket of an ended connection has been closed.
     pub(crate) fn on_closed(&mut self, token: Token) {
         let connection = &mut self.slab[token.slot as usize];
+        if connection.phase == Phase::Relaying {
+            return self.on_upstream_closed(token.other());
+        }
         if let Phase::Closing(pending) = connection.phase {
             connection.phase = Phase::Closing(pending - 1);
             if pending == 1 {
@@ -331,7 +419,7 @@ mod tests {
 
     #[test]
     fn an_idle_connection_costs_little() {
-        assert!(size_of::<Connection>() <= 184, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 192, "{}", size_of::<Connection>());
     }
 
     #[test]

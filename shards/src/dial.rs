@@ -45,6 +45,9 @@ impl<I: Io> Shard<I> {
 
     /// The upstream has not answered in time.
     pub(crate) fn on_dial_deadline(&mut self, downstream: Token) {
+        if self.slab[downstream.slot as usize].phase == Phase::Relaying {
+            return self.on_switch_deadline(downstream);
+        }
         if self.slab[downstream.slot as usize].phase == Phase::Dialling {
             let timed_out = io::Error::from_raw_os_error(libc::ETIMEDOUT);
             failed(&self.core, &timed_out);

@@ -61,7 +61,7 @@ impl End {
         Self::of(side, errno(error))
     }
 
-    /// Its index in [`netra_perf::recorder::REASONS`].
+    /// Its index in [`netra_perf::labels::REASONS`].
     pub(crate) fn index(self) -> usize {
         match self {
             Self::Eof => 0,
@@ -79,7 +79,7 @@ impl End {
     }
 }
 
-/// The index of a dial's errno in [`netra_perf::recorder::ERRNOS`].
+/// The index of a dial's errno in [`netra_perf::labels::ERRNOS`].
 pub(crate) fn dial_errno_index(errno: i32) -> usize {
     match errno {
         libc::ECONNREFUSED => 0,
@@ -95,7 +95,7 @@ pub(crate) fn dial_errno_index(errno: i32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netra_perf::recorder::{ERRNOS, REASONS};
+    use netra_perf::labels::{ERRNOS, REASONS};
 
     #[test]
     fn ends_meet_the_reasons_they_are_counted_under() {

@@ -19,7 +19,8 @@
 use crate::{
     buffers::{BufferId, Queue},
     error::End,
-    io::{Event, Io, Token, When, would_block},
+    http::{Http, Source},
+    io::{Event, Io, Side, Token, When, would_block},
     pipes::PipeId,
     shard::Core,
     sys::Nanos,
@@ -51,6 +52,8 @@ enum Reading {
     Watching,
     /// The stream has ended.
     Over,
+    /// There is no source: the upstream is being changed.
+    Detached,
 }
 
 /// How bytes move.
@@ -68,6 +71,10 @@ pub(crate) struct Counted {
     pub(crate) bytes: Key,
     pub(crate) overhead: Stage,
 }
+
+/// The HTTP state of a flow's connection, if it has one: the request flow is gated, the response
+/// flow is tapped.
+pub(crate) type Half<'h> = Option<&'h mut Http>;
 
 /// One way of a connection. The source's token names it.
 #[derive(Debug, Default)]
@@ -104,6 +111,28 @@ impl Flow {
         self.finished
     }
 
+    /// All that came has been passed on, and more may come.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.holds_bytes() && self.reading != Reading::Over
+    }
+
+    /// The source is being changed. Only a quiet flow can be.
+    pub(crate) fn detach<I: Io>(&mut self, core: &mut Core<I>) {
+        debug_assert!(!self.holds_bytes(), "bytes of the old source would be lost");
+        self.return_pipe(core);
+        *self = Self { reading: Reading::Detached, last_moved: self.last_moved, ..Self::default() };
+    }
+
+    /// There is a new source.
+    pub(crate) fn attach(&mut self) {
+        self.reading = Reading::Stopped;
+    }
+
+    /// There will be no source any more.
+    pub(crate) fn finish(&mut self) {
+        (self.reading, self.finished) = (Reading::Over, true);
+    }
+
     /// Takes in an event of the source or the receiver and does what it allows.
     #[inline]
     pub(crate) fn on_event<I: Io>(
@@ -111,10 +140,18 @@ impl Flow {
         core: &mut Core<I>,
         from: Token,
         counted: Counted,
+        half: Half<'_>,
         event: Event,
     ) -> Result<(), End> {
         match event {
-            Event::Received(_, buffer) => return self.received(core, from, counted, buffer),
+            Event::Received(_, buffer) => {
+                return match half {
+                    Some(http) if from.side == Side::Downstream => {
+                        self.gated(core, from, counted, http, buffer)
+                    }
+                    half => self.received(core, from, counted, half, buffer),
+                };
+            }
             Event::Ended(_) => self.reading = Reading::Over,
             Event::Failed(_, error) => return Err(End::of(from.side, error)),
             Event::Starved(_) => {
@@ -128,7 +165,59 @@ impl Flow {
                 debug_assert!(false, "not an event of a flow");
             }
         }
-        self.advance(core, from, counted)
+        self.advance(core, from, counted, half)
+    }
+
+    /// Passes a buffer of the request direction through the gate.
+    fn gated<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        from: Token,
+        counted: Counted,
+        http: &mut Http,
+        buffer: BufferId,
+    ) -> Result<(), End> {
+        let len = core.pool.bytes(buffer).len();
+        self.moved(core, counted, len);
+        if http.gave_up() {
+            core.pool.give_back(buffer);
+            return Ok(());
+        }
+        self.queue.push(&mut core.pool, buffer, 0);
+        self.pump(core, from, http)?;
+        self.hold(core, from, http.request_passable());
+        self.advance(core, from, counted, Some(http))
+    }
+
+    /// Sends what waits in the request direction, through the gate.
+    fn pump<I: Io>(&mut self, core: &mut Core<I>, from: Token, http: &mut Http) -> Result<(), End> {
+        let to = from.other();
+        while !self.blocked && !http.is_switching() {
+            let gated = if http.has_carry() {
+                http.send_carry(core, to)?
+            } else if let Some(first) = self.queue.first() {
+                http.gate(core, to, Source::Buffer(first))?
+            } else if http.must_let_go() {
+                http.gate(core, to, Source::Nothing)?
+            } else {
+                return Ok(());
+            };
+            self.last_moved = core.now;
+            self.queue.advance(&mut core.pool, gated.taken);
+            if gated.is_long {
+                self.expect_bulk(core);
+            }
+            if gated.is_full {
+                self.blocked = true;
+                core.io.watch_write(to);
+            }
+        }
+        Ok(())
+    }
+
+    /// A long body begins: it is spliced from its head on.
+    fn expect_bulk<I: Io>(&mut self, core: &Core<I>) {
+        self.burst_bytes = self.burst_bytes.max(core.limits.splice_from_bytes);
     }
 
     /// Passes a buffer on.
@@ -138,6 +227,7 @@ impl Flow {
         core: &mut Core<I>,
         from: Token,
         counted: Counted,
+        mut half: Half<'_>,
         buffer: BufferId,
     ) -> Result<(), End> {
         let len = core.pool.bytes(buffer).len();
@@ -154,6 +244,11 @@ impl Flow {
                 }
             }
         }
+        if let Some(http) = half.as_deref_mut()
+            && http.tap(core, Source::Buffer(buffer))
+        {
+            self.expect_bulk(core);
+        }
         if sent == len {
             core.pool.give_back(buffer);
             core.recorder.record_ns(counted.overhead, core.io.now().saturating_sub(core.now));
@@ -167,17 +262,19 @@ impl Flow {
                 core.io.watch_write(to);
             }
         }
-        self.hold(core, from);
-        self.advance(core, from, counted)
+        self.hold(core, from, half.as_deref().map_or(u64::MAX, Http::response_passable));
+        self.advance(core, from, counted, half)
     }
 
-    /// Stops receiving where the queue is full or a burst is to be spliced.
-    fn hold<I: Io>(&mut self, core: &mut Core<I>, from: Token) {
+    /// Stops receiving where the queue is full or a burst is to be spliced: one of which at least
+    /// `passable` bytes may pass unseen.
+    fn hold<I: Io>(&mut self, core: &mut Core<I>, from: Token, passable: u64) {
         if self.reading != Reading::Receiving {
             return;
         }
         let burst = core.limits.splice_from_bytes > 0
             && self.burst_bytes >= core.limits.splice_from_bytes
+            && passable >= core.limits.splice_from_bytes.into()
             && self.mover == Mover::Copy;
         if burst {
             self.mover = Mover::Splice;
@@ -202,9 +299,13 @@ impl Flow {
         core: &mut Core<I>,
         from: Token,
         counted: Counted,
+        mut half: Half<'_>,
     ) -> Result<(), End> {
-        if !self.blocked && !self.queue.is_empty() {
-            self.flush(core, from.other())?;
+        match half.as_deref_mut().filter(|_| from.side == Side::Downstream) {
+            Some(http) if http.gave_up() => self.queue.clear(&mut core.pool),
+            Some(http) => self.pump(core, from, http)?,
+            None if !self.blocked && !self.queue.is_empty() => self.flush(core, from.other())?,
+            None => {}
         }
         let mut rounds = ROUNDS;
         while self.reading == Reading::Stopped && !self.blocked {
@@ -215,22 +316,49 @@ impl Flow {
                 }
                 break;
             }
+            if half.as_deref().is_some_and(Http::is_switching) {
+                break;
+            }
             if rounds == 0 {
                 core.again.push_back(from);
                 break;
             }
             rounds -= 1;
             match self.mover {
-                Mover::Splice => self.splice(core, from, counted)?,
-                _ => self.peek(core, from, counted)?,
+                Mover::Splice => self.splice(core, from, counted, half.as_deref_mut())?,
+                _ => self.peek(core, from, counted, half.as_deref_mut())?,
             }
         }
         if self.reading == Reading::Over && self.queue.is_empty() && !self.blocked {
-            self.drain_pipe(core, from)?;
-            if !self.blocked {
-                self.return_pipe(core);
-                self.finished = true;
+            self.pass_on_the_end(core, from, half)?;
+        }
+        Ok(())
+    }
+
+    /// The source has ended: sends what is left, then the end may be passed on.
+    fn pass_on_the_end<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        from: Token,
+        half: Half<'_>,
+    ) -> Result<(), End> {
+        self.drain_pipe(core, from)?;
+        match half {
+            Some(http) if from.side == Side::Upstream && !self.blocked => {
+                http.end_response(core);
             }
+            Some(http) if !self.blocked && !http.gave_up() => {
+                http.end_request(core);
+                self.pump(core, from, http)?;
+                if http.is_switching() {
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        if !self.blocked {
+            self.return_pipe(core);
+            self.finished = true;
         }
         Ok(())
     }
@@ -270,7 +398,15 @@ impl Flow {
         core: &mut Core<I>,
         from: Token,
         counted: Counted,
+        half: Half<'_>,
     ) -> Result<(), End> {
+        let passable = passable(half.as_deref(), from.side);
+        if passable == 0 && self.in_pipe == 0 {
+            // What comes next is a head, or a chunk's: to be looked at.
+            self.return_pipe(core);
+            self.copy_again();
+            return Ok(());
+        }
         let Some(pipe) = self.pipe.or_else(|| core.pipes.lend(&mut core.io)) else {
             core.recorder.bump(Key::PIPE_STARVED);
             self.copy_again();
@@ -278,8 +414,9 @@ impl Flow {
         };
         self.pipe = Some(pipe);
         let room = I::pipe_capacity(core.pipes.get(pipe)).saturating_sub(self.in_pipe);
+        let room = usize::try_from(passable).unwrap_or(usize::MAX).min(room as usize);
         if room > 0 {
-            match core.io.fill(from, core.pipes.get(pipe), room as usize) {
+            match core.io.fill(from, core.pipes.get(pipe), room) {
                 Ok(0) => self.reading = Reading::Over,
                 Ok(n) => {
                     self.in_pipe += u32::try_from(n).unwrap_or(u32::MAX);
@@ -287,6 +424,9 @@ impl Flow {
                     self.moved(core, counted, n);
                     core.recorder.add(Key::SPLICE_BYTES, n as u64);
                     self.calm = if n < CALM_BYTES { self.calm.saturating_add(1) } else { 0 };
+                    self.drain_pipe(core, from)?;
+                    passed(half, core, from.side, n);
+                    return Ok(());
                 }
                 // With bytes in the pipe EAGAIN may mean that its slots are used up.
                 Err(e) if would_block(&e) && self.in_pipe == 0 => {
@@ -333,6 +473,7 @@ impl Flow {
         core: &mut Core<I>,
         from: Token,
         counted: Counted,
+        half: Half<'_>,
     ) -> Result<(), End> {
         let to = from.other();
         if !core.pool_is_scarce() {
@@ -352,14 +493,30 @@ impl Flow {
             }
             Err(e) => return Err(End::of_error(from.side, &e)),
         };
-        let sent = match core.io.send(to, &core.scratch[..seen]) {
-            Ok(n) => n,
-            Err(e) if would_block(&e) => 0,
-            Err(e) => return Err(End::of_error(to.side, &e)),
+        let (sent, is_full) = match half {
+            Some(http) if from.side == Side::Downstream => {
+                if http.gave_up() {
+                    (seen, false)
+                } else {
+                    let gated = http.gate(core, to, Source::Scratch(seen))?;
+                    (gated.taken, gated.is_full)
+                }
+            }
+            half => {
+                let sent = match core.io.send(to, &core.scratch[..seen]) {
+                    Ok(n) => n,
+                    Err(e) if would_block(&e) => 0,
+                    Err(e) => return Err(End::of_error(to.side, &e)),
+                };
+                if let Some(http) = half {
+                    http.tap(core, Source::Scratch(sent));
+                }
+                (sent, sent < seen)
+            }
         };
         core.io.take(from, sent).map_err(|e| End::of_error(from.side, &e))?;
         self.moved(core, counted, sent);
-        if sent < seen {
+        if is_full {
             self.blocked = true;
             core.io.watch_write(to);
         }
@@ -391,6 +548,24 @@ impl Flow {
     pub(crate) fn release<I: Io>(&mut self, core: &mut Core<I>) {
         self.queue.clear(&mut core.pool);
         self.return_pipe(core);
+    }
+}
+
+/// Bytes that may pass unseen from here.
+fn passable(half: Option<&Http>, from: Side) -> u64 {
+    match (half, from) {
+        (None, _) => u64::MAX,
+        (Some(http), Side::Downstream) => http.request_passable(),
+        (Some(http), Side::Upstream) => http.response_passable(),
+    }
+}
+
+/// So many have.
+fn passed<I: Io>(half: Half<'_>, core: &mut Core<I>, from: Side, count: usize) {
+    match (half, from) {
+        (None, _) => {}
+        (Some(http), Side::Downstream) => http.request_passed(count as u64, core.now),
+        (Some(http), Side::Upstream) => http.response_passed(core, count as u64),
     }
 }
 

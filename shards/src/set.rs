@@ -4,7 +4,9 @@ use crate::{
     accept::{Descriptors, connections_for},
     buffers::BufferPool,
     config::{Driver, DriverChoice, ShardConfig, StartError, io_uring_hint},
+    correlate::{self, Correlation, Keep, correlate},
     host,
+    http::HttpCore,
     io::{epoll::EpollIo, kernel::tuning, ring::RingIo},
     resolve::{Resolved, ToResolve},
     shard::{Command, DrainReport, Parts, Shard},
@@ -12,7 +14,7 @@ use crate::{
     sys::{self, Fd, socket},
 };
 use netra_codecs::trace::SamplerPlan;
-use netra_perf::Recorder;
+use netra_perf::{Gauge, Recorder};
 use std::{
     io,
     sync::{
@@ -85,11 +87,11 @@ impl ShardSet {
             shards: vec![],
             spans: vec![],
         };
-        let mut listeners = listeners.into_iter();
+        let mut seats = seats(config, listeners)?.into_iter();
         for index in 0..config.shards {
-            let Some(listener) = listeners.next() else { break };
-            if let Err(e) = set.spawn(config, index, listener) {
-                listeners.for_each(sys::close);
+            let Some(seat) = seats.next() else { break };
+            if let Err(e) = set.spawn(config, index, seat) {
+                seats.for_each(Seat::close);
                 set.drain(Duration::ZERO);
                 set.join();
                 return Err(e);
@@ -98,19 +100,21 @@ impl ShardSet {
         Ok(set)
     }
 
-    fn spawn(
-        &mut self,
-        config: &ShardConfig,
-        index: usize,
-        listener: Fd,
-    ) -> Result<(), StartError> {
+    fn spawn(&mut self, config: &ShardConfig, index: usize, seat: Seat) -> Result<(), StartError> {
         let recorder = Arc::new(Recorder::default());
         let (commands, receiver) = channel();
         let os = |what| move |source| StartError::Os { what, source };
-        let waker = sys::eventfd().map_err(os("eventfd"))?;
+        let Seat { listener, waker, correlation } = seat;
+        let tracing = config.http.tracing.as_ref().filter(|_| correlation.is_some());
+        let (sink, source) = tracing.map(|tracing| spans::ring(tracing.spans_max)).unzip();
+        self.spans.extend(source);
+        let http = correlation
+            .map(|memory| Box::new(HttpCore::new(&config.http, config.shards, memory, sink)));
         let pool = BufferPool::new(config.limits.buffers_max, config.limits.buffer_bytes)
             .map_err(os("memory for relay buffers"))?;
         let parts = Parts {
+            index,
+            http,
             pool,
             limits: config.limits.clone(),
             port: config.port,
@@ -173,6 +177,16 @@ impl ShardSet {
         self.tell(&Command::Sample(Arc::clone(plan)));
     }
 
+    /// Shards that remember anything by request id forget what has expired. Expired entries are
+    /// never found; this is for the memory of a shard that has nothing else to do.
+    pub fn tend(&self) {
+        for (shard, recorder) in self.shards.iter().zip(&self.recorders) {
+            if recorder.gauge(Gauge::ContextEntries) > 0 {
+                shard.tell(&Command::Tend);
+            }
+        }
+    }
+
     /// The finished spans of each shard, in order. There are none without tracing, and none the
     /// second time.
     pub fn take_spans(&mut self) -> Vec<SpanSource> {
@@ -203,16 +217,51 @@ impl ShardSet {
     /// Waits for the shards to end and says what the drain came to.
     pub fn join(self) -> DrainReport {
         let mut all = DrainReport::default();
+        let mut wakers = Vec::new();
         for shard in self.shards {
             if let Ok(report) = shard.thread.join() {
                 all.finished += report.finished;
                 all.cut_total += report.cut_total;
                 all.cut.extend(report.cut);
             }
-            sys::close(shard.waker);
+            wakers.push(shard.waker);
         }
+        // Shards wake each other, so these go when the last shard has ended.
+        wakers.into_iter().for_each(sys::close);
         all
     }
+}
+
+/// What a shard is given that its peers know of, too.
+struct Seat {
+    listener: Fd,
+    waker: Fd,
+    correlation: Option<Correlation>,
+}
+
+impl Seat {
+    fn close(self) {
+        [self.listener, self.waker].into_iter().for_each(sys::close);
+    }
+}
+
+fn seats(config: &ShardConfig, listeners: Vec<Fd>) -> Result<Vec<Seat>, StartError> {
+    let wakers: io::Result<Vec<Fd>> = listeners.iter().map(|_| sys::eventfd()).collect();
+    let wakers = wakers.map_err(|source| StartError::Os { what: "eventfd", source })?;
+    let http = &config.http;
+    let mut correlations = Vec::new();
+    if !http.ports.is_empty() {
+        let ttl = Duration::from_millis(http.limits.context_ttl_ms.into());
+        let keep = Keep {
+            entries_max: http.limits.contexts_max,
+            context_ttl: ttl,
+            route_ttl: http.routing.as_ref().map_or(ttl, |routing| routing.ttl),
+        };
+        correlations = correlate(correlate::seed(), keep, &wakers);
+    }
+    let mut correlations = correlations.into_iter();
+    let seat = |(listener, waker)| Seat { listener, waker, correlation: correlations.next() };
+    Ok(listeners.into_iter().zip(wakers).map(seat).collect())
 }
 
 /// How long a taken port is tried again: a process that was killed with io_uring operations in

@@ -10,6 +10,7 @@ use crate::{
     config::Limits,
     connection::{Connection, LocalAddresses, Phase, nanos},
     error::{Direction, End},
+    http::HttpCore,
     io::{Event, Io, Polled, Side, Token, Wait},
     pipes::PipePool,
     polling::Polling,
@@ -17,7 +18,7 @@ use crate::{
     sys::Nanos,
     timers::{Timer, Timers},
 };
-use netra_codecs::trace::SamplerPlan;
+use netra_codecs::{PortSet, trace::SamplerPlan};
 use netra_perf::{Gauge, Key, Recorder};
 use std::{
     collections::VecDeque,
@@ -67,6 +68,8 @@ pub(crate) enum Command {
     Sample(Arc<SamplerPlan>),
     /// The address that a connection asked for.
     Resolved(Asker, Resolved),
+    /// Forget what has expired.
+    Tend,
 }
 
 /// What the flows of all connections share.
@@ -87,6 +90,9 @@ pub(crate) struct Core<I: Io> {
     pub(crate) scratch: Vec<u8>,
     /// Connections that came to their own end.
     pub(crate) finished: u64,
+    /// What HTTP connections share; none where no port is read as HTTP.
+    pub(crate) http: Option<Box<HttpCore>>,
+    http_ports: PortSet,
     addresses: LocalAddresses,
 }
 
@@ -101,6 +107,11 @@ impl<I: Io> Core<I> {
         if self.pool_is_scarce() { 1 } else { self.limits.direction_buffers_max }
     }
 
+    /// Whether connections to this port are read as HTTP/1.
+    pub(crate) fn is_http(&self, port: u16) -> bool {
+        self.http.is_some() && self.http_ports.contains(port)
+    }
+
     /// Whether `ip` is an address of this host.
     pub(crate) fn is_local(&mut self, ip: IpAddr) -> bool {
         self.addresses.is_local(ip, || self.io.is_local(ip))
@@ -109,6 +120,8 @@ impl<I: Io> Core<I> {
 
 /// One core's loop.
 pub(crate) struct Shard<I: Io> {
+    /// Its index in the set.
+    pub(crate) index: usize,
     pub(crate) core: Core<I>,
     pub(crate) slab: Vec<Connection>,
     pub(crate) free: Vec<u32>,
@@ -127,6 +140,8 @@ pub(crate) struct Shard<I: Io> {
 
 /// What a shard is made of, besides its backend.
 pub(crate) struct Parts {
+    pub(crate) index: usize,
+    pub(crate) http: Option<Box<HttpCore>>,
     pub(crate) pool: BufferPool,
     pub(crate) limits: Limits,
     pub(crate) port: u16,
@@ -153,9 +168,12 @@ impl<I: Io> Shard<I> {
             again: VecDeque::new(),
             scratch,
             finished: 0,
+            http_ports: parts.http.as_deref().map(HttpCore::ports).unwrap_or_default(),
+            http: parts.http,
             addresses: LocalAddresses::default(),
         };
         let mut shard = Self {
+            index: parts.index,
             core,
             slab: Vec::new(),
             free: Vec::new(),
@@ -221,6 +239,9 @@ impl<I: Io> Shard<I> {
         }
         self.core.recorder.set(Gauge::PipesUsed, self.core.pipes.lent() as u64);
         self.core.recorder.set(Gauge::BuffersUsed, self.core.pool.lent() as u64);
+        if let Some(http) = self.core.http.as_deref() {
+            http.record(&self.core.recorder);
+        }
         let now = self.core.io.now();
         let wait = match self.deadline() {
             None => Wait::Forever,
@@ -270,12 +291,28 @@ impl<I: Io> Shard<I> {
         let relaying = connection.phase == Phase::Relaying;
         if connection.generation != token.generation || !relaying {
             self.on_stray(token, &event);
-        } else {
-            match connection.on_event(&mut self.core, token, event) {
-                Ok(()) => self.renew_deadline(token.slot),
-                Err(end) => self.end(token, end),
-            }
+            return;
         }
+        if let Some(http) = connection.http.as_deref()
+            && token.side == Side::Upstream
+            && http.is_detached()
+        {
+            self.on_switch_event(token, &event);
+            return;
+        }
+        match connection.on_event(&mut self.core, token, event) {
+            Ok(()) => self.moved(token),
+            Err(end) => self.end(token, end),
+        }
+    }
+
+    /// A connection's flows have moved.
+    #[inline]
+    fn moved(&mut self, token: Token) {
+        if self.slab[token.slot as usize].http.is_some() {
+            self.tend_http(Token { side: Side::Downstream, ..token });
+        }
+        self.renew_deadline(token.slot);
     }
 
     /// An event of a connection that is not being relayed: the answer to its dial, or something
@@ -304,7 +341,7 @@ impl<I: Io> Shard<I> {
                 continue;
             }
             match connection.go_on(&mut self.core, from) {
-                Ok(()) => self.renew_deadline(from.slot),
+                Ok(()) => self.moved(from),
                 Err(end) => self.end(from, end),
             }
         }
@@ -340,7 +377,7 @@ impl<I: Io> Shard<I> {
         nanos(if timer == Timer::Idle { idle } else { self.core.limits.half_close_linger })
     }
 
-    fn downstream_of(&self, slot: u32) -> Token {
+    pub(crate) fn downstream_of(&self, slot: u32) -> Token {
         let generation = self.slab[slot as usize].generation;
         Token { slot, generation, side: Side::Downstream }
     }
@@ -355,7 +392,17 @@ impl<I: Io> Shard<I> {
                     self.drain_until = Some(self.core.now + nanos(deadline));
                 }
                 Command::AllowPolling(allowed) => self.polling.allow(allowed),
-                Command::Sample(_) | Command::Resolved(..) => {}
+                Command::Sample(plan) => {
+                    if let Some(http) = self.core.http.as_deref_mut() {
+                        http.editor.sample(plan);
+                    }
+                }
+                Command::Resolved(asker, address) => self.on_resolved(asker, address),
+                Command::Tend => {
+                    if let Some(http) = self.core.http.as_deref_mut() {
+                        http.editor.correlation.tend(self.core.now);
+                    }
+                }
             }
         }
     }

@@ -85,6 +85,8 @@ fn world(seed: u64) -> World {
     let (commands, receiver) = mpsc::channel();
     let descriptors = Arc::new(Descriptors::new(u32::try_from(rng.len(30)).unwrap() + 1));
     let parts = Parts {
+        index: 0,
+        http: None,
         pool: BufferPool::new(buffers, 4096).unwrap(),
         limits,
         port: 14956,

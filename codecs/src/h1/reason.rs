@@ -62,6 +62,8 @@ reasons! {
     EndedInHead = "ended_in_head",
     /// A head longer than the limit.
     HeadTooLong = "head_too_long",
+    /// The heads that came in pieces, of all connections together, are more than the limit.
+    HeldTooMuch = "held_too_much",
     /// The HTTP/2 connection preface, or at least its method.
     Http2Preface = "http2_preface",
     /// A Content-Length beyond 63 bits.

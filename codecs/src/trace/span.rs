@@ -72,6 +72,8 @@ pub enum Outcome {
     Opaque,
     /// netra could not reach where the request was routed to.
     Unreachable,
+    /// netra was told to stop, and the exchange took longer than its drain.
+    Stopped,
 }
 
 /// What a text of a span is.
@@ -184,9 +186,10 @@ impl SpanRecord {
         self.texts().find(|(what, _)| *what == wanted).map(|(_, value)| value)
     }
 
-    /// Whether the span is an error: a status of 500 or more, or an exchange that was not whole.
+    /// Whether the span is an error: a status of 500 or more, or an exchange that was cut short.
+    /// One that netra merely lost sight of is none.
     pub fn is_error(&self) -> bool {
-        self.status >= 500 || self.outcome != Outcome::Whole
+        self.status >= 500 || !matches!(self.outcome, Outcome::Whole | Outcome::Opaque)
     }
 }
 
@@ -243,6 +246,7 @@ mod tests {
             (200, Outcome::Whole, false),
             (499, Outcome::Whole, false),
             (500, Outcome::Whole, true),
+            (200, Outcome::Opaque, false),
             (200, Outcome::UpstreamGone, true),
             (0, Outcome::Timeout, true),
         ] {

@@ -27,6 +27,14 @@ pub(crate) fn monotonic_ns() -> Nanos {
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
+/// Unix time (vDSO, no system call), in nanoseconds.
+pub(crate) fn unix_ns() -> Nanos {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a live timespec that the call fills; CLOCK_REALTIME cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
 /// Turns the -1 of a system call into its errno.
 fn check(ret: libc::c_int) -> io::Result<libc::c_int> {
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
@@ -57,11 +65,11 @@ pub(crate) fn eventfd_notify(fd: Fd) {
     unsafe { libc::write(fd, (&raw const one).cast(), 8) };
 }
 
-/// Resets an eventfd to zero. Nothing to read (EAGAIN) is what we want, too.
-pub(crate) fn eventfd_clear(fd: Fd) {
+/// Resets an eventfd to zero; false when it was zero already (EAGAIN).
+pub(crate) fn eventfd_clear(fd: Fd) -> bool {
     let mut count = 0u64;
     // SAFETY: eight bytes are written to `count`, which lives for the call.
-    unsafe { libc::read(fd, (&raw mut count).cast(), 8) };
+    unsafe { libc::read(fd, (&raw mut count).cast(), 8) == 8 }
 }
 
 /// The descriptor limit of this process: (soft, hard).

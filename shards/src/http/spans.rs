@@ -1,0 +1,75 @@
+//! Spans in the making: a bounded slab of records, filled in when the request goes, handed over
+//! when its response has gone.
+
+use netra_codecs::trace::SpanRecord;
+
+/// A span in the making.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OpenSpan(u32);
+
+/// All spans in the making of a shard. Grows as it is needed up to its cap, then refuses.
+#[derive(Debug)]
+pub(crate) struct OpenSpans {
+    records: Vec<SpanRecord>,
+    free: Vec<u32>,
+    open_max: usize,
+}
+
+impl OpenSpans {
+    pub(crate) fn new(open_max: usize) -> Self {
+        Self { records: Vec::new(), free: Vec::new(), open_max }
+    }
+
+    /// Room for a span, unless too many are open.
+    pub(crate) fn open(&mut self, record: SpanRecord) -> Option<OpenSpan> {
+        if let Some(index) = self.free.pop() {
+            self.records[index as usize] = record;
+            return Some(OpenSpan(index));
+        }
+        if self.records.len() >= self.open_max {
+            return None;
+        }
+        let index = u32::try_from(self.records.len()).ok()?;
+        self.records.push(record);
+        Some(OpenSpan(index))
+    }
+
+    /// The span.
+    pub(crate) fn get_mut(&mut self, span: OpenSpan) -> &mut SpanRecord {
+        &mut self.records[span.0 as usize]
+    }
+
+    /// The span has been handed over.
+    pub(crate) fn close(&mut self, span: OpenSpan) {
+        debug_assert!(!self.free.contains(&span.0), "closed twice");
+        self.free.push(span.0);
+    }
+
+    /// Spans that are open.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.records.len() - self.free.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netra_codecs::trace::{SpanKind, TraceContext, TraceFlags};
+
+    #[test]
+    fn no_more_than_the_cap_and_places_are_used_again() {
+        let record = |id| {
+            let context = TraceContext::root(1, id, TraceFlags::SAMPLED);
+            SpanRecord::begin(context, SpanKind::Server, 0)
+        };
+        let mut spans = OpenSpans::new(2);
+        let (one, two) = (spans.open(record(1)).unwrap(), spans.open(record(2)).unwrap());
+        assert_eq!(spans.open(record(3)), None);
+        spans.close(one);
+        assert_eq!(spans.open(record(4)), Some(one));
+        assert_eq!(spans.get_mut(two).context.span_id, 2);
+        assert_eq!(spans.get_mut(one).context.span_id, 4);
+        assert_eq!(spans.len(), 2);
+    }
+}
