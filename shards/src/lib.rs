@@ -16,6 +16,8 @@ mod error;
 mod flow;
 mod host;
 mod http;
+#[cfg(test)]
+mod http_simulation;
 mod io;
 mod pipes;
 mod polling;

@@ -19,7 +19,7 @@ use std::{
 };
 
 /// Turns after which a simulation that has not come to its end is stuck.
-const TURNS_MAX: u32 = 400_000;
+pub(crate) const TURNS_MAX: u32 = 400_000;
 
 fn peer(rng: &mut Rng, resets: u64) -> Peer {
     let len = match rng.below(4) {
@@ -157,7 +157,7 @@ fn seeds() -> std::ops::Range<u64> {
     }
 }
 
-fn with_seed<T>(run: impl Fn(u64) -> T + std::panic::RefUnwindSafe) -> Vec<T> {
+pub(crate) fn with_seed<T>(run: impl Fn(u64) -> T + std::panic::RefUnwindSafe) -> Vec<T> {
     let tried = |seed| match std::panic::catch_unwind(|| run(seed)) {
         Ok(value) => value,
         Err(panic) => {

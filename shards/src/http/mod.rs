@@ -71,6 +71,12 @@ impl HttpCore {
         self.editor.config().ports.clone()
     }
 
+    /// Bytes of heads that are held now.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Shows what is counted elsewhere.
     pub(crate) fn record(&self, recorder: &Recorder) {
         self.editor.record(recorder);

@@ -168,7 +168,7 @@ impl SimIo {
             let buffer = self.rng.borrow_mut().len(30_000) + 200;
             let fd = self.sockets.len();
             self.sockets.push(Socket::new(arrival.client, buffer));
-            let port = u16::try_from(fd).unwrap();
+            let port = port_of(fd);
             self.servers.insert(port, (arrival.server, arrival.answer));
             self.backlog.push_back(Fd::try_from(fd).unwrap());
         }
@@ -299,6 +299,11 @@ impl SimIo {
     }
 }
 
+/// The port that a connection was going to, which tells its server.
+fn port_of(downstream: usize) -> u16 {
+    u16::try_from(downstream + 1).unwrap()
+}
+
 fn failure(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
 }
@@ -408,7 +413,7 @@ impl Io for SimIo {
     }
 
     fn original_dst(&self, fd: Fd, _local: SocketAddr) -> io::Result<SocketAddr> {
-        Ok(SocketAddr::from(([10, 0, 0, 2], u16::try_from(fd).unwrap())))
+        Ok(SocketAddr::from(([10, 0, 0, 2], port_of(usize::try_from(fd).unwrap()))))
     }
 
     fn is_local(&self, _ip: IpAddr) -> bool {
@@ -432,7 +437,7 @@ impl Io for SimIo {
         };
         let connected = socket.dial.is_none();
         socket.peer.begin_at(self.now);
-        self.upstreams.insert(to.port().into(), self.sockets.len());
+        self.upstreams.insert(usize::from(to.port()) - 1, self.sockets.len());
         self.sockets.push(socket);
         Ok(Dialled { fd: Fd::try_from(self.sockets.len() - 1).unwrap(), connected })
     }

@@ -3,6 +3,7 @@
 
 use super::sim::{Rng, Socket};
 use crate::sys::Nanos;
+use std::fmt;
 
 /// How a peer ends its side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +32,38 @@ pub(crate) struct Peer {
     ended: bool,
     pub(crate) saw_end: bool,
     pub(crate) saw_reset: bool,
+    turns: Option<Turns>,
+}
+
+/// Says, from all that a peer has received, how many of its bytes it may have sent.
+pub(crate) struct Turns {
+    allowed: usize,
+    judge: Box<dyn FnMut(&[u8]) -> usize>,
+}
+
+impl Turns {
+    pub(crate) fn new(mut judge: impl FnMut(&[u8]) -> usize + 'static) -> Self {
+        Self { allowed: judge(&[]), judge: Box::new(judge) }
+    }
+}
+
+impl fmt::Debug for Turns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Turns({})", self.allowed)
+    }
 }
 
 impl Peer {
+    /// A peer that says these bytes, each when its turn has come.
+    pub(crate) fn scripted(rng: &mut Rng, sends: Vec<u8>, ending: Ending, turns: Turns) -> Self {
+        Self { sends, turns: Some(turns), ..Self::draw(rng, 0, ending) }
+    }
+
+    /// Bytes that may have been sent by now.
+    fn allowed(&self) -> usize {
+        self.turns.as_ref().map_or(usize::MAX, |turns| turns.allowed).min(self.sends.len())
+    }
+
     /// A peer that sends `len` random bytes.
     pub(crate) fn draw(rng: &mut Rng, len: usize, ending: Ending) -> Self {
         let sends = (0..len).map(|_| u8::try_from(rng.below(256)).unwrap()).collect();
@@ -49,6 +79,7 @@ impl Peer {
             ended: false,
             saw_end: false,
             saw_reset: false,
+            turns: None,
         }
     }
 
@@ -83,7 +114,7 @@ impl Peer {
         let reads = !socket.tx.is_empty()
             || (socket.tx_end && !self.saw_end)
             || (socket.tx_reset && !self.saw_reset);
-        let can_send = self.sent < self.sends.len() && socket.rx.len() < socket.buffer;
+        let can_send = self.sent < self.allowed() && socket.rx.len() < socket.buffer;
         let can_end = !self.ended && self.sent == self.sends.len() && self.may_end();
         let resets = matches!(self.ending, Ending::Reset(at) if !self.ended && self.sent >= at);
         let over = self.saw_reset || (self.ended && self.resets());
@@ -114,12 +145,15 @@ impl Peer {
         }
         let len = socket.tx.len().min(peer.read_most);
         peer.received.extend(socket.tx.drain(..len));
+        if let Some(turns) = &mut peer.turns {
+            turns.allowed = (turns.judge)(&peer.received);
+        }
         peer.saw_end |= socket.tx_end && socket.tx.is_empty();
         if socket.closed || peer.ended {
             return;
         }
         let room = socket.buffer.saturating_sub(socket.rx.len());
-        let most = (peer.sends.len() - peer.sent).min(room).min(peer.chunk);
+        let most = (peer.allowed().max(peer.sent) - peer.sent).min(room).min(peer.chunk);
         if most > 0 {
             let len = rng.len(most);
             socket.rx.extend(&peer.sends[peer.sent..peer.sent + len]);
