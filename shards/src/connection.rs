@@ -147,14 +147,10 @@ impl Connection {
         self.response.attach();
     }
 
-    /// There will be no upstream any more: the downstream sees the end.
-    pub(crate) fn finish_response<I: Io>(
-        &mut self,
-        core: &mut Core<I>,
-        upstream: Token,
-    ) -> Result<(), End> {
-        self.response.finish();
-        self.pass_end(core, upstream)
+    /// There will be no upstream any more: these are the last bytes for the downstream. False
+    /// where no buffer is left for them.
+    pub(crate) fn finish_response<I: Io>(&mut self, core: &mut Core<I>, bytes: &[u8]) -> bool {
+        self.response.finish_with(core, bytes)
     }
 
     /// A finished flow shuts its receiver's side; two finished flows end the connection.

@@ -128,9 +128,18 @@ impl Flow {
         self.reading = Reading::Stopped;
     }
 
-    /// There will be no source any more.
-    pub(crate) fn finish(&mut self) {
-        (self.reading, self.finished) = (Reading::Over, true);
+    /// There will be no source any more: these are the last bytes. False where no buffer is left
+    /// for them.
+    pub(crate) fn finish_with<I: Io>(&mut self, core: &mut Core<I>, bytes: &[u8]) -> bool {
+        debug_assert!(self.reading == Reading::Detached && self.queue.is_empty());
+        self.reading = Reading::Over;
+        let Some(buffer) = core.pool.lend() else { return false };
+        let room = core.pool.room(buffer);
+        let len = bytes.len().min(room.len());
+        room[..len].copy_from_slice(&bytes[..len]);
+        core.pool.set_filled(buffer, u32::try_from(len).unwrap_or(0));
+        self.queue.push(&mut core.pool, buffer, 0);
+        true
     }
 
     /// Takes in an event of the source or the receiver and does what it allows.
@@ -316,7 +325,8 @@ impl Flow {
                 }
                 break;
             }
-            if half.as_deref().is_some_and(Http::is_switching) {
+            let waits = from.side == Side::Downstream;
+            if waits && half.as_deref().is_some_and(Http::is_switching) {
                 break;
             }
             if rounds == 0 {

@@ -28,7 +28,7 @@ use std::{
 };
 
 /// Lines that netra puts into a request, or replaces.
-const OWN: [&[u8]; 2] = [b"x-request-id", b"uber-trace-id"];
+const OWN: [&[u8]; 3] = [b"x-request-id", b"uber-trace-id", b"x-source"];
 
 /// One request and its response.
 struct Exchange {
@@ -110,7 +110,7 @@ fn exchange(rng: &mut Rng, connection: usize, index: usize) -> Exchange {
 
 /// Where a message ends that begins here; none while it is not whole. A `HEAD` or bodiless
 /// response is the caller's to know: this is for requests.
-fn request_end(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn request_end(bytes: &[u8]) -> Option<usize> {
     let head = head_end(bytes)?;
     let text = String::from_utf8_lossy(&bytes[..head]).to_lowercase();
     if text.contains("\r\ntransfer-encoding: chunked\r\n") {
@@ -140,9 +140,9 @@ fn head_end(bytes: &[u8]) -> Option<usize> {
 }
 
 /// A request without netra's lines, and how many of them it had.
-fn without_own(request: &[u8]) -> (Vec<u8>, [usize; 2]) {
+pub(crate) fn without_own(request: &[u8]) -> (Vec<u8>, [usize; 3]) {
     let head = head_end(request).unwrap();
-    let (mut kept, mut counts) = (Vec::new(), [0; 2]);
+    let (mut kept, mut counts) = (Vec::new(), [0; 3]);
     for line in request[..head - 2].split_inclusive(|b| *b == b'\n') {
         let name = line.split(|b| *b == b':').next().unwrap().to_ascii_lowercase();
         match OWN.iter().position(|own| **own == name) {
@@ -203,7 +203,7 @@ struct World {
     conversations: Vec<Vec<Exchange>>,
 }
 
-fn http_config() -> HttpConfig {
+pub(crate) fn http_config() -> HttpConfig {
     let plan = SamplerPlan { rule: SampleRule::Const(true), parent_based: true, is_remote: false };
     HttpConfig {
         ports: (1..1000).collect(),
@@ -285,7 +285,7 @@ fn check_requests(seed: u64, sent: &[Exchange], mut received: &[u8], whole: bool
         let shown = String::from_utf8_lossy(
             &received[head_end(received).unwrap().saturating_sub(200)..head_end(received).unwrap()],
         );
-        assert_eq!(counts, [1, 1], "{seed}: own lines of request {index}: {shown}");
+        assert_eq!(counts, [1, 1, 0], "{seed}: own lines of request {index}: {shown}");
         received = &received[end..];
     }
     assert!(received.is_empty(), "{seed}: more than was sent");

@@ -23,6 +23,8 @@ mod pipes;
 mod polling;
 mod probe;
 mod resolve;
+#[cfg(test)]
+mod route_simulation;
 mod set;
 mod shard;
 #[cfg(test)]

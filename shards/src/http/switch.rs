@@ -13,12 +13,12 @@ use crate::{
     dial,
     error::End,
     http::Http,
-    io::{Close, Event, Io, Side, Token, When, errno, would_block},
+    io::{Close, Event, Io, Side, Token, When, errno},
     resolve::{Asker, Resolved, ToResolve},
     shard::Shard,
     timers::Timer,
 };
-use netra_codecs::{h1::RequestKind, route::Target};
+use netra_codecs::{h1::RequestKind, route::Target, trace::Outcome};
 use netra_perf::Key;
 use std::{
     io,
@@ -39,6 +39,8 @@ enum Stand {
     Resolving,
     /// The new upstream has not answered yet.
     Dialling,
+    /// The new upstream did not answer, with this errno, and its socket is being closed.
+    GivingUp(i32),
     /// There is none, and the downstream has been told: what still comes is thrown away.
     GaveUp,
 }
@@ -84,7 +86,28 @@ impl Http {
 
     /// The backend will tell that the upstream's socket is closed.
     pub(crate) fn awaits_close(&self) -> bool {
-        self.switch.stand == Stand::Closing
+        matches!(self.switch.stand, Stand::Closing | Stand::GivingUp(_))
+    }
+
+    /// The answer to the request that waits: nothing of a response has been sent, and nothing of
+    /// the request has left.
+    fn refusal(&mut self, why: &str) -> String {
+        let target = match self.switch.target.as_deref() {
+            Some(target) => target.to_string(),
+            None => String::from("the original destination"),
+        };
+        let reason = format!("netra: {target}: {why}\n");
+        let head = format!(
+            "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n",
+            reason.len()
+        );
+        let front = self.exchanges.front_mut();
+        let has_body = front.is_some_and(|front| {
+            front.status = Some(502);
+            front.kind != RequestKind::Head
+        });
+        head + if has_body { &reason } else { "" }
     }
 
     /// Everything that was asked before has been answered.
@@ -123,9 +146,13 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// The old upstream's socket is closed.
+    /// The upstream's socket is closed: the old one, or the new one that did not answer.
     pub(crate) fn on_upstream_closed(&mut self, downstream: Token) {
-        self.resolve(downstream);
+        match self.http(downstream.slot).map(|http| http.switch.stand) {
+            Some(Stand::Closing) => self.resolve(downstream),
+            Some(Stand::GivingUp(error)) => self.give_up(downstream, &why(error)),
+            _ => debug_assert!(false, "a socket was closed that should not be"),
+        }
     }
 
     fn resolve(&mut self, downstream: Token) {
@@ -229,13 +256,15 @@ impl<I: Io> Shard<I> {
 
     fn unreachable(&mut self, downstream: Token, error: &io::Error) {
         dial::failed(&self.core, error);
-        if self.http(downstream.slot).is_some_and(|http| http.switch.stand == Stand::Dialling) {
-            // It has no operations: the answer to the only one is what brought us here.
-            if self.core.io.close(downstream.other(), Close::Reset) == When::Later {
-                return self.end(downstream, End::DialFailed(errno(error)));
-            }
+        let Some(http) = self.http(downstream.slot) else { return };
+        if http.switch.stand == Stand::Dialling
+            && self.core.io.close(downstream.other(), Close::Reset) == When::Later
+        {
+            // Its slot is free only when the backend has told so.
+            self.stand(downstream.slot, Stand::GivingUp(errno(error)));
+            return;
         }
-        self.give_up(downstream, &format!("{}", io::Error::from_raw_os_error(errno(error))));
+        self.give_up(downstream, &why(errno(error)));
     }
 
     /// The switch has taken longer than a dial may.
@@ -243,58 +272,38 @@ impl<I: Io> Shard<I> {
         let Some(http) = self.http(downstream.slot) else { return };
         match http.switch.stand {
             Stand::Resolving => self.give_up(downstream, "its name was not resolved in time"),
-            Stand::Dialling | Stand::Closing => {
-                dial::failed(&self.core, &io::Error::from_raw_os_error(libc::ETIMEDOUT));
-                self.refuse(downstream, "it does not answer");
-                self.end(downstream, End::DialTimeout);
+            Stand::Dialling => {
+                self.unreachable(downstream, &io::Error::from_raw_os_error(libc::ETIMEDOUT));
             }
-            Stand::Settled | Stand::Draining(_) | Stand::GaveUp => {}
+            Stand::Closing => self.end(downstream, End::DialTimeout),
+            Stand::Settled | Stand::Draining(_) | Stand::GivingUp(_) | Stand::GaveUp => {}
         }
     }
 
     /// Says 502 and waits for the client's end.
     fn give_up(&mut self, downstream: Token, why: &str) {
         self.timers.clear(&mut self.slab, downstream.slot);
-        self.refuse(downstream, why);
+        self.core.recorder.bump(Key::ROUTE_UNREACHABLE);
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];
-        if let Some(http) = connection.http.as_deref_mut() {
-            http.switch.stand = Stand::GaveUp;
-            http.end(core, netra_codecs::trace::Outcome::Unreachable);
+        let Some(http) = connection.http.as_deref_mut() else { return };
+        let answer = http.refusal(why);
+        http.switch.stand = Stand::GaveUp;
+        http.end(core, Outcome::Unreachable);
+        if !connection.finish_response(core, answer.as_bytes()) {
+            // Without a buffer the client sees its connection end without an answer.
+            return self.end(downstream, End::Netra);
         }
-        if let Err(end) = connection.finish_response(core, downstream.other()) {
-            return self.end(downstream, end);
+        for from in [downstream.other(), downstream] {
+            let connection = &mut self.slab[downstream.slot as usize];
+            if let Err(end) = connection.go_on(&mut self.core, from) {
+                return self.end(downstream, end);
+            }
         }
-        match self.slab[downstream.slot as usize].go_on(&mut self.core, downstream) {
-            Ok(()) => self.renew_deadline(downstream.slot),
-            Err(end) => self.end(downstream, end),
-        }
+        self.renew_deadline(downstream.slot);
     }
+}
 
-    /// Answers the request that waits: nothing of a response has been sent, and nothing of the
-    /// request has left.
-    fn refuse(&mut self, downstream: Token, why: &str) {
-        self.core.recorder.bump(Key::ROUTE_UNREACHABLE);
-        let Some(http) = self.http(downstream.slot) else { return };
-        let target = match http.switch.target.as_deref() {
-            Some(target) => target.to_string(),
-            None => String::from("the original destination"),
-        };
-        let Some(front) = http.exchanges.front_mut() else { return };
-        let has_body = front.kind != RequestKind::Head;
-        front.status = Some(502);
-        let reason = format!("netra: {target}: {why}\n");
-        let head = format!(
-            "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n",
-            reason.len()
-        );
-        let answer = head + if has_body { &reason } else { "" };
-        // A socket that has no room for this line after all was answered before is broken, and
-        // says so at the next event.
-        match self.core.io.send(downstream, answer.as_bytes()) {
-            Ok(_) => {}
-            Err(e) => debug_assert!(would_block(&e) || errno(&e) != libc::EINVAL),
-        }
-    }
+fn why(error: i32) -> String {
+    io::Error::from_raw_os_error(error).to_string()
 }

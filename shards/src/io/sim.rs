@@ -76,6 +76,9 @@ struct Watched {
     closing: bool,
 }
 
+/// Makes the server that a dial reaches, and says how it answers.
+pub(crate) type Elsewhere = fn(&mut Rng) -> (Peer, Answer);
+
 /// A simulated pipe: bytes, and slots that run out before the bytes do.
 #[derive(Debug, Default)]
 pub(crate) struct SimPipe(RefCell<(VecDeque<u8>, usize)>);
@@ -96,6 +99,12 @@ pub(crate) struct SimIo {
     pub(crate) sockets: Vec<Socket>,
     /// Upstream of each downstream, by descriptor.
     upstreams: BTreeMap<usize, usize>,
+    /// Connections come from this host and go to another.
+    outbound: bool,
+    /// Servers that anybody may dial, by port.
+    elsewhere: BTreeMap<u16, Elsewhere>,
+    /// Sockets of dials to them, with the port.
+    pub(crate) dialled: Vec<(u16, usize)>,
     watched: Vec<Watched>,
     /// Sockets to look at in this turn, in random order.
     turn: VecDeque<usize>,
@@ -121,6 +130,9 @@ impl SimIo {
             backlog: VecDeque::new(),
             sockets: Vec::new(),
             upstreams: BTreeMap::new(),
+            outbound: false,
+            elsewhere: BTreeMap::new(),
+            dialled: Vec::new(),
             watched: Vec::new(),
             turn: VecDeque::new(),
             room: 0,
@@ -130,6 +142,16 @@ impl SimIo {
             woken: false,
             idle: false,
         }
+    }
+
+    /// The same with connections that leave this host, where requests may be sent elsewhere.
+    pub(crate) fn outbound(
+        rng: Rng,
+        faults: Faults,
+        arrivals: Vec<Arrival>,
+        elsewhere: BTreeMap<u16, Elsewhere>,
+    ) -> Self {
+        Self { outbound: true, elsewhere, ..Self::new(rng, faults, arrivals) }
     }
 
     /// Delivers what another thread's eventfd would.
@@ -409,7 +431,8 @@ impl Io for SimIo {
     }
 
     fn local_addr(&self, _fd: Fd) -> io::Result<SocketAddr> {
-        Ok(SocketAddr::from(([10, 0, 0, 2], 14956)))
+        let ip = if self.outbound { [127, 0, 0, 1] } else { [10, 0, 0, 2] };
+        Ok(SocketAddr::from((ip, 14956)))
     }
 
     fn original_dst(&self, fd: Fd, _local: SocketAddr) -> io::Result<SocketAddr> {
@@ -425,7 +448,12 @@ impl Io for SimIo {
     }
 
     fn dial(&mut self, to: SocketAddr, _local_hop: bool) -> io::Result<Dialled> {
-        let (peer, answer) = self.servers.remove(&to.port()).unwrap();
+        let elsewhere = self.elsewhere.get_mut(&to.port());
+        let is_elsewhere = elsewhere.is_some();
+        let (peer, answer) = match elsewhere {
+            Some(make) => make(&mut self.rng.borrow_mut()),
+            None => self.servers.remove(&to.port()).unwrap(),
+        };
         let buffer = self.rng.borrow_mut().len(30_000) + 200;
         let mut socket = Socket::new(peer, buffer);
         socket.dial = match answer {
@@ -437,7 +465,11 @@ impl Io for SimIo {
         };
         let connected = socket.dial.is_none();
         socket.peer.begin_at(self.now);
-        self.upstreams.insert(usize::from(to.port()) - 1, self.sockets.len());
+        if is_elsewhere {
+            self.dialled.push((to.port(), self.sockets.len()));
+        } else {
+            self.upstreams.insert(usize::from(to.port()) - 1, self.sockets.len());
+        }
         self.sockets.push(socket);
         Ok(Dialled { fd: Fd::try_from(self.sockets.len() - 1).unwrap(), connected })
     }

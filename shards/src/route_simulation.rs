@@ -1,0 +1,262 @@
+//! Requests that are routed to other upstreams, on the simulated kernel: each reaches where it was
+//! sent, in order, and what cannot be reached is answered with 502.
+
+use crate::{
+    accept::Descriptors,
+    buffers::BufferPool,
+    config::{HttpConfig, Limits, RoutingConfig},
+    correlate::{Keep, correlate, seed},
+    http::HttpCore,
+    http_simulation::{http_config, request_end, without_own},
+    io::{
+        sim::{Elsewhere, Faults, Rng, SimIo},
+        sim_peer::{Answer, Arrival, Ending, Peer, Turns},
+    },
+    resolve::{Resolver, ToResolve},
+    shard::{Command, Parts, Shard},
+    simulation::{TURNS_MAX, with_seed},
+    spans,
+};
+use netra_codecs::route::RouteNames;
+use netra_perf::{Key, Recorder};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+const REQUESTS_MAX: usize = 6;
+/// Ports of the original destination and of servers elsewhere.
+const ORIGINAL: u16 = 1;
+const QUICK: u16 = 40_001;
+const SLOW: u16 = 40_002;
+const NAMED: u16 = 40_003;
+const REFUSES: u16 = 40_004;
+const SILENT: u16 = 40_005;
+
+/// Where a request is sent, and the routing value that says so.
+const PLACES: [(&str, u16); 8] = [
+    ("", ORIGINAL),
+    ("shop=10.0.0.8:40001", QUICK),
+    ("shop=10.0.0.8:40002", SLOW),
+    ("other=10.0.0.8:40002,shop=known.test:40003", NAMED),
+    ("shop=10.0.0.8:40004", REFUSES),
+    ("shop=10.0.0.8:40005", SILENT),
+    ("shop=unknown.test:40001", 2),
+    ("shop=127.0.0.1:14956", 3),
+];
+/// Places that answer.
+const GOOD: u64 = 4;
+
+fn response(port: u16) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{port:05}")
+}
+
+/// A server that says where it is, once for each request.
+fn server(rng: &mut Rng, port: u16) -> Peer {
+    let response = response(port);
+    let (mut whole, mut seen, len) = (0, 0, response.len());
+    let turns = Turns::new(move |received| {
+        while let Some(end) = request_end(&received[seen..]) {
+            (whole, seen) = (whole + 1, seen + end);
+        }
+        whole * len
+    });
+    Peer::scripted(rng, response.repeat(REQUESTS_MAX).into_bytes(), Ending::AfterTheOther, turns)
+}
+
+fn elsewhere() -> BTreeMap<u16, Elsewhere> {
+    BTreeMap::from([
+        (ORIGINAL, (|rng| (server(rng, ORIGINAL), Answer::AtOnce)) as Elsewhere),
+        (QUICK, |rng| (server(rng, QUICK), Answer::AtOnce)),
+        (SLOW, |rng| {
+            let after = rng.below(4_000_000);
+            (server(rng, SLOW), Answer::After(after))
+        }),
+        (NAMED, |rng| (server(rng, NAMED), Answer::After(1_000))),
+        (REFUSES, |rng| {
+            let answer =
+                if rng.chance(50) { Answer::RefusedAtOnce } else { Answer::RefusedAfter(9_000) };
+            (server(rng, REFUSES), answer)
+        }),
+        (SILENT, |rng| (server(rng, SILENT), Answer::Silence)),
+    ])
+}
+
+/// Takes every name, and leaves the answer to the test.
+#[derive(Debug)]
+struct Names(mpsc::Sender<ToResolve>);
+
+impl Resolver for Names {
+    fn ask(&self, name: ToResolve) -> bool {
+        self.0.send(name).is_ok()
+    }
+}
+
+/// A client's requests, each with its index in [`PLACES`].
+fn requests(rng: &mut Rng) -> Vec<(Vec<u8>, usize)> {
+    let bad = rng.chance(30);
+    (0..rng.len(REQUESTS_MAX))
+        .map(|index| {
+            let most = if bad { PLACES.len() as u64 } else { GOOD };
+            let place = usize::try_from(rng.below(most)).unwrap();
+            let body = vec![b'b'; if rng.chance(50) { 0 } else { rng.len(20_000) }];
+            let route = match PLACES[place].0 {
+                "" => String::new(),
+                route => format!("X-Route: {route}\r\n"),
+            };
+            let head = format!(
+                "POST /{index} HTTP/1.1\r\nHost: shop\r\n{route}Content-Length: {}\r\n\r\n",
+                body.len()
+            );
+            ([head.into_bytes(), body].concat(), place)
+        })
+        .collect()
+}
+
+/// What the client gets back, and how many of its requests are answered by a server.
+fn expected(requests: &[(Vec<u8>, usize)]) -> (Vec<u8>, usize) {
+    let mut bytes = Vec::new();
+    for (index, (_, place)) in requests.iter().enumerate() {
+        if *place >= usize::try_from(GOOD).unwrap() {
+            bytes.extend(b"HTTP/1.1 502 Bad Gateway\r\n");
+            return (bytes, index);
+        }
+        bytes.extend(response(PLACES[*place].1).bytes());
+    }
+    (bytes, requests.len())
+}
+
+fn client(rng: &mut Rng, requests: &[(Vec<u8>, usize)]) -> Peer {
+    let one_by_one = rng.chance(50);
+    let mut ends = vec![0];
+    for (request, _) in requests {
+        ends.push(ends[ends.len() - 1] + request.len());
+    }
+    let len = response(ORIGINAL).len();
+    let turns = Turns::new(move |received| {
+        let open = if one_by_one { received.len() / len + 1 } else { usize::MAX };
+        ends[open.min(ends.len() - 1)]
+    });
+    let sends = requests.iter().flat_map(|(request, _)| request.clone()).collect();
+    Peer::scripted(rng, sends, Ending::AfterSending, turns)
+}
+
+struct World {
+    shard: Shard<SimIo>,
+    commands: mpsc::Sender<Command>,
+    names: mpsc::Receiver<ToResolve>,
+    requests: Vec<(Vec<u8>, usize)>,
+}
+
+fn world(seed_: u64) -> World {
+    let mut rng = Rng::new(seed_);
+    let faults = Faults { accept_fails: 0, ..Faults::draw(&mut rng) };
+    let requests = requests(&mut rng);
+    let arrival = Arrival {
+        at: 0,
+        client: client(&mut rng, &requests),
+        server: server(&mut rng, ORIGINAL),
+        answer: Answer::AtOnce,
+    };
+    let (asked, names) = mpsc::channel();
+    let ttl = Duration::from_secs(5);
+    let config = HttpConfig {
+        routing: Some(RoutingConfig {
+            names: RouteNames { header: (*b"X-Route").into(), cookie: None },
+            ttl,
+            resolver: Arc::new(Names(asked)),
+        }),
+        ..http_config()
+    };
+    let keep = Keep { entries_max: 64, context_ttl: ttl, route_ttl: ttl };
+    let correlation = correlate(seed(), keep, &[-1]).remove(0);
+    let (sink, _) = spans::ring(64);
+    let (commands, receiver) = mpsc::channel();
+    let parts = Parts {
+        index: 0,
+        http: Some(Box::new(HttpCore::new(&config, 1, correlation, Some(sink)))),
+        pool: BufferPool::new(if rng.chance(50) { 6 } else { 512 }, 4096).unwrap(),
+        limits: Limits { connect_timeout: Duration::from_millis(50), ..Limits::default() },
+        port: 14956,
+        spin_max: Duration::ZERO,
+        recorder: Arc::new(Recorder::default()),
+        descriptors: Arc::new(Descriptors::new(100)),
+        commands: receiver,
+    };
+    let io = SimIo::outbound(rng, faults, vec![arrival], elsewhere());
+    World { shard: Shard::new(io, parts), commands, names, requests }
+}
+
+/// Answers what shards ask, as the control thread does.
+fn resolve(world: &mut World) -> bool {
+    let Ok(name) = world.names.try_recv() else { return false };
+    let known = name.target.host() == "known.test";
+    let address = known.then(|| SocketAddr::from(([10, 0, 0, 8], name.target.port)));
+    world.commands.send(Command::Resolved(name.asker, address)).unwrap();
+    world.shard.core.io.wake();
+    true
+}
+
+fn check(seed: u64, world: &World) {
+    let io = &world.shard.core.io;
+    let (expected, answered) = expected(&world.requests);
+    let client = &io.sockets[0].peer;
+    let seen = String::from_utf8_lossy(&client.received);
+    assert!(client.received.starts_with(&expected), "{seed}: {seen}");
+    if answered == world.requests.len() {
+        assert_eq!(client.received.len(), expected.len(), "{seed}: {seen}");
+    }
+    assert!(client.saw_end || client.saw_reset, "{seed}: the client never saw the end");
+    // Each server has what was sent to it, in order.
+    let mut got: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();
+    for &(port, fd) in &io.dialled {
+        let mut received = &io.sockets[fd].peer.received[..];
+        while let Some(end) = request_end(received) {
+            let (kept, counts) = without_own(&received[..end]);
+            assert_eq!(counts, [1, 1, 1], "{seed}");
+            got.entry(port).or_default().push(kept);
+            received = &received[end..];
+        }
+        assert!(received.is_empty(), "{seed}: a piece of a request reached {port}");
+    }
+    let mut wanted: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();
+    for (request, place) in &world.requests[..answered] {
+        wanted.entry(PLACES[*place].1).or_default().push(request.clone());
+    }
+    assert!(got == wanted, "{seed}: requests went elsewhere");
+}
+
+fn simulate(seed: u64) -> Arc<Recorder> {
+    let mut world = world(seed);
+    let mut turns = 0;
+    loop {
+        let wait = world.shard.park();
+        world.shard.turn(wait).unwrap();
+        turns += 1;
+        assert!(turns < TURNS_MAX, "{seed}: never comes to rest");
+        if !resolve(&mut world) && world.shard.core.io.idle {
+            break;
+        }
+    }
+    let shard = &world.shard;
+    assert_eq!(shard.active, 0, "{seed}: the connection waits for ever");
+    assert_eq!(shard.timers.next(&shard.slab), None, "{seed}: a deadline left behind");
+    assert_eq!(shard.core.pool.lent(), 0, "{seed}: buffers lost");
+    assert_eq!(shard.core.http.as_deref().unwrap().editor.open_spans(), 0, "{seed}: spans lost");
+    assert!(shard.core.io.sockets.iter().all(|s| s.closed), "{seed}: descriptors lost");
+    check(seed, &world);
+    Arc::clone(&shard.core.recorder)
+}
+
+#[test]
+fn every_request_reaches_where_it_was_sent() {
+    let recorders = with_seed(simulate);
+    if recorders.len() < 256 {
+        return;
+    }
+    for key in [Key::ROUTED, Key::ROUTE_UNREACHABLE, Key::LOOP_REJECTED, Key::request(1, 2, 5)] {
+        assert!(recorders.iter().any(|r| r.get(key) > 0), "no seed reaches {key:?}");
+    }
+}
