@@ -147,10 +147,11 @@ impl Connection {
         self.response.attach();
     }
 
-    /// There will be no upstream any more: these are the last bytes for the downstream. False
-    /// where no buffer is left for them.
-    pub(crate) fn finish_response<I: Io>(&mut self, core: &mut Core<I>, bytes: &[u8]) -> bool {
-        self.response.finish_with(core, bytes)
+    /// There will be no upstream any more: these are the last bytes for the downstream, and what
+    /// it has sent is thrown away.
+    pub(crate) fn answer<I: Io>(&mut self, core: &mut Core<I>, downstream: Token, bytes: &[u8]) {
+        self.request.discard(core);
+        self.response.finish_with(core, downstream, bytes);
     }
 
     /// A finished flow shuts its receiver's side; two finished flows end the connection.

@@ -128,18 +128,28 @@ impl Flow {
         self.reading = Reading::Stopped;
     }
 
-    /// There will be no source any more: these are the last bytes. False where no buffer is left
-    /// for them.
-    pub(crate) fn finish_with<I: Io>(&mut self, core: &mut Core<I>, bytes: &[u8]) -> bool {
+    /// There will be no source any more: these are the last bytes.
+    pub(crate) fn finish_with<I: Io>(&mut self, core: &mut Core<I>, to: Token, bytes: &[u8]) {
         debug_assert!(self.reading == Reading::Detached && self.queue.is_empty());
         self.reading = Reading::Over;
-        let Some(buffer) = core.pool.lend() else { return false };
+        // A socket that is broken says so again at the next event.
+        let sent = core.io.send(to, bytes).unwrap_or(0);
+        let rest = &bytes[sent..];
+        if rest.is_empty() {
+            return;
+        }
+        // Without a buffer the client sees its connection end within the answer.
+        let Some(buffer) = core.pool.lend() else { return };
         let room = core.pool.room(buffer);
-        let len = bytes.len().min(room.len());
-        room[..len].copy_from_slice(&bytes[..len]);
+        let len = rest.len().min(room.len());
+        room[..len].copy_from_slice(&rest[..len]);
         core.pool.set_filled(buffer, u32::try_from(len).unwrap_or(0));
         self.queue.push(&mut core.pool, buffer, 0);
-        true
+    }
+
+    /// Throws away what waits to be sent.
+    pub(crate) fn discard<I: Io>(&mut self, core: &mut Core<I>) {
+        self.queue.clear(&mut core.pool);
     }
 
     /// Takes in an event of the source or the receiver and does what it allows.
@@ -311,7 +321,7 @@ impl Flow {
         mut half: Half<'_>,
     ) -> Result<(), End> {
         match half.as_deref_mut().filter(|_| from.side == Side::Downstream) {
-            Some(http) if http.gave_up() => self.queue.clear(&mut core.pool),
+            Some(http) if http.gave_up() => self.discard(core),
             Some(http) => self.pump(core, from, http)?,
             None if !self.blocked && !self.queue.is_empty() => self.flush(core, from.other())?,
             None => {}

@@ -290,10 +290,7 @@ impl<I: Io> Shard<I> {
         let answer = http.refusal(why);
         http.switch.stand = Stand::GaveUp;
         http.end(core, Outcome::Unreachable);
-        if !connection.finish_response(core, answer.as_bytes()) {
-            // Without a buffer the client sees its connection end without an answer.
-            return self.end(downstream, End::Netra);
-        }
+        connection.answer(core, downstream, answer.as_bytes());
         for from in [downstream.other(), downstream] {
             let connection = &mut self.slab[downstream.slot as usize];
             if let Err(end) = connection.go_on(&mut self.core, from) {

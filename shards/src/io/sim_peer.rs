@@ -38,8 +38,10 @@ pub(crate) struct Peer {
 /// Says, from all that a peer has received, how many of its bytes it may have sent.
 pub(crate) struct Turns {
     allowed: usize,
-    judge: Box<dyn FnMut(&[u8]) -> usize>,
+    judge: Judge,
 }
+
+type Judge = Box<dyn FnMut(&[u8]) -> usize>;
 
 impl Turns {
     pub(crate) fn new(mut judge: impl FnMut(&[u8]) -> usize + 'static) -> Self {
