@@ -2,6 +2,7 @@
 //! memory shared with the kernel) with the proof of why it is sound.
 #![allow(unsafe_code)]
 
+pub(crate) mod code;
 pub(crate) mod epoll;
 #[cfg(feature = "glommio")]
 pub(crate) mod hosted;
