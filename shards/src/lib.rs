@@ -36,5 +36,5 @@ pub use io::Side;
 pub use resolve::{Resolved, Resolver, ToResolve};
 pub use set::{ShardSet, raise_descriptor_limit};
 pub use shard::{CutConnection, DrainReport};
-pub use sys::code::release_start_code;
 pub use spans::{SpanSink, SpanSource, ring as span_ring};
+pub use sys::code::release_start_code;
