@@ -133,6 +133,7 @@ fn live(config: &Config, plan: Plan, started: SystemTime) -> Result<Exit, Failur
             tokio::spawn(endpoint::serve(listener, Arc::clone(&pages)));
         }
         log_start(config, &plan, &set);
+        netra_shards::release_start_code();
         let throttle = Throttle::new(plan.throttle_files);
         let life = Life { set, exporter, drain_time: config.drain };
         Ok(supervise(life, &pages, events, throttle).await)
