@@ -321,6 +321,7 @@ async fn supervise(
             }
             Ok(None) | Err(_) => {
                 next_look += WATCH_EVERY;
+                set.tend();
                 if let Some(allowed) = throttle.look() {
                     info!(allowed, "polling, by whether the CPU quota was used up");
                     set.allow_polling(allowed);

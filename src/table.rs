@@ -262,7 +262,7 @@ const HTTP: &[Setting] = &[
         "NETRA_ROUTING_CONTEXT_CLEANUP_INTERVAL",
         "1000",
         Millis(1, DAY_MS, |_, _| {}),
-        "Taken and not needed: forgotten routes are swept as new ones come",
+        "Taken and not needed: forgotten routes are swept as new ones come, and every second",
     ),
     later("NETRA_STATSD_ENABLED", "false", Switch(|_, _| {}), "Counters over UDP"),
     later("NETRA_STATSD_ADDRESS", "", Text(|_, _| {}), "Where to, host:port"),
