@@ -167,15 +167,18 @@ struct IdleArgs {
 
 #[derive(Clone, Debug, Args)]
 struct UpstreamArgs {
-    /// Address for HTTP
-    #[arg(long, value_name = "ADDR")]
-    http: Option<SocketAddr>,
+    /// Addresses for HTTP
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    http: Vec<SocketAddr>,
     /// Address for echo
     #[arg(long, value_name = "ADDR")]
     echo: Option<SocketAddr>,
     /// Address for bulk transfers
     #[arg(long, value_name = "ADDR")]
     bulk: Option<SocketAddr>,
+    /// Address for datagrams that nobody reads, such as spans
+    #[arg(long, value_name = "ADDR")]
+    sink: Option<SocketAddr>,
     /// Threads
     #[arg(short, long, default_value_t = 1)]
     threads: usize,
@@ -358,6 +361,7 @@ impl UpstreamArgs {
             http: self.http,
             echo: self.echo,
             bulk: self.bulk,
+            sink: self.sink,
             threads: self.threads,
             cpus: self.cpus,
             behaviour: Behaviour {

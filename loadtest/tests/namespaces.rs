@@ -37,7 +37,8 @@ fn a_comparison_measures_what_the_subject_adds_and_leaves_nothing() {
     let (json, html) = (dir.file("c.json"), dir.file("c.html"));
     let words = format!(
         "compare --subject {subject} --rounds 2 --seconds 1 --rate 200 --connections 8 \
-         --idle-connections 100 --bulk-bytes 20000000 --json {json} --html {html}"
+         --idle-connections 100 --bulk-bytes 20000000 --json {json} --html {html} \
+         --scenarios idle,http,max,raw,tcp,churn,bulk,out-http,out-max,out-tcp,out-bulk"
     );
     let mut compare =
         Background::start(program(&words).stdout(Stdio::null()).stderr(Stdio::piped()));
@@ -46,21 +47,37 @@ fn a_comparison_measures_what_the_subject_adds_and_leaves_nothing() {
     assert_eq!(compare.wait().code(), Some(0), "{lines:#?}");
     let report = read(&json);
     let samples = report["samples"].as_array().expect("samples");
-    assert_eq!(samples.len(), 2 * 2 * 6, "two rounds, direct and the subject, six scenarios");
+    let mut kinds: Vec<String> = samples
+        .iter()
+        .map(|s| format!("{} {} {}", s["subject"], s["scenario"], s["round"]))
+        .collect();
+    kinds.dedup();
+    assert_eq!(kinds.len(), 2 * 2 * 11, "two rounds, direct and the subject, eleven scenarios");
     for sample in samples {
         let is_direct = sample["subject"] == "direct";
         assert!(sample["failure"].is_null() && number(sample, "/failed") == 0.0, "{sample}");
         assert_eq!(number(sample, "/redirected") == 0.0, is_direct, "{sample}");
         assert_eq!(number(sample, "/cpu") == 0.0, is_direct, "{sample}");
         assert_eq!(number(sample, "/rss_bytes") == 0.0, is_direct, "{sample}");
+        if sample["scenario"] == "out_http" && !is_direct {
+            assert!(number(sample, "/redirected") >= 8.0, "a packet per connection: {sample}");
+        }
         if sample["scenario"] == "idle" && !is_direct {
             assert!(number(sample, "/fd_count") > 100.0, "a descriptor per connection: {sample}");
         }
     }
-    let order: Vec<&str> = samples.iter().filter_map(|s| s["subject"].as_str()).collect();
-    assert_eq!((order[0], order[12]), ("direct", subject), "the order rotates");
+    let first_of = |round: u64| samples.iter().find(|s| s["round"] == round).map(|s| &s["subject"]);
+    assert_eq!(first_of(1).and_then(|name| name.as_str()), Some("direct"));
+    assert_eq!(first_of(2).and_then(|name| name.as_str()), Some(subject), "the order rotates");
+    let calls = report["calls"].as_array().expect("counts of system calls");
+    assert_eq!(calls.len(), 8, "one for each scenario of requests: {calls:?}");
+    for calls in calls {
+        // At least one to learn of a request and one to answer it, whoever the subject is.
+        let count = number(calls, "/per_request");
+        assert!((1.0..200.0).contains(&count), "{calls}");
+    }
     let page = std::fs::read_to_string(&html).expect("a page");
-    assert_eq!(page.matches("<svg").count(), 4, "a chart for each scenario with latencies");
+    assert_eq!(page.matches("<svg").count(), 8, "a chart for each scenario with latencies");
     assert!(page.contains(subject) && !page.contains("<script"));
     let work = std::env::temp_dir().join(format!("netra-loadtest-{pid}"));
     assert!(!work.exists());
@@ -130,7 +147,7 @@ fn a_subject_that_dies_is_named_and_the_others_are_measured() {
     );
     let ended = run(&words);
     assert_eq!(ended.code, Some(6), "{}", ended.stderr);
-    assert!(ended.stderr.contains("dead Http round 1: it did not start: it ended at once"));
+    assert!(ended.stderr.contains("dead http round 1: it did not start: it ended at once"));
     let report = read(&json);
     let samples = report["samples"].as_array().expect("samples");
     assert_eq!(samples.len(), 3);
