@@ -18,10 +18,10 @@ use crate::topology::{Place, Running, Topology, WorkDir};
 const LOOK: Duration = Duration::from_millis(100);
 /// A generator that takes this much longer than its load has hung.
 const GRACE: Duration = Duration::from_secs(60);
-/// Before the measured part of a sample.
-const WARM_UP: Duration = Duration::from_secs(1);
-/// Length of the load during which system calls are counted.
-const COUNTED: Duration = Duration::from_secs(1);
+/// Longest time before the measured part of a sample.
+const WARM_UP_MAX: Duration = Duration::from_secs(1);
+/// Longest load during which system calls are counted.
+const COUNTED_MAX: Duration = Duration::from_secs(1);
 
 /// Everything that stays the same from sample to sample.
 pub(super) struct Bench<'a> {
@@ -144,7 +144,8 @@ impl<'a> Bench<'a> {
         let _ = std::fs::remove_file(&report);
         let counter = Counter::attach(running.pid(), &self.work.path)?;
         let by = counter.name();
-        let mut generator = self.generate(scenario, COUNTED, Duration::ZERO, &report)?;
+        let length = COUNTED_MAX.min(self.args.seconds);
+        let mut generator = self.generate(scenario, length, Duration::ZERO, &report)?;
         let started = Instant::now();
         while generator.ended().is_none() {
             if sys::is_interrupted() {
@@ -169,10 +170,12 @@ impl<'a> Bench<'a> {
         let _ = std::fs::remove_file(&report);
         let pid = subject.as_ref().map(|running| running.pid());
         let redirected = subject.as_ref().map_or(0, |_| self.topology.redirected());
+        let length = self.args.seconds;
+        let warm_up = WARM_UP_MAX.min(length / 2);
         let upstreams = self.upstreams.each_ref().map(Running::pid);
         let before = Meter::read(pid, upstreams);
         let started = Instant::now();
-        let mut generator = self.generate(scenario, self.args.seconds, WARM_UP, &report)?;
+        let mut generator = self.generate(scenario, length, warm_up, &report)?;
         let mut peak = Usage::default();
         let limit = self.args.seconds * 2 + GRACE;
         let mut generator_cpu = 0.0;
