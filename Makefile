@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 # Programs that the end-to-end tests start: real peers, and the tools that build their network.
-TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk strace chromium \
+TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk apache2-utils strace chromium \
 	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3
 DEMO_PACKAGES := iproute2 util-linux
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::bulk::{self, BulkPlan};
+use crate::check::{self, CheckArgs};
 use crate::clock;
 use crate::compare::{self, CompareArgs};
 use crate::error::{EXIT_CODES, Result};
@@ -46,6 +47,8 @@ enum Command {
     Mix(MixArgs),
     /// What sidecars add, against no sidecar, in network namespaces of its own
     Compare(CompareArgs),
+    /// Whether the figures can be believed here: against other tools, a stall, and for speed
+    Check(CheckArgs),
     /// Show a report file, or compare two
     Report(ReportArgs),
 }
@@ -263,6 +266,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
         }
         Command::Mix(args) => mix::run(&args.file, args.json.as_deref()),
         Command::Compare(args) => compare::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Report(args) => report::difference::show_files(&args.files, &args.out),
     }
 }

@@ -210,7 +210,8 @@ impl Subject {
     }
 }
 
-fn search(name: &Path) -> Option<PathBuf> {
+/// A program in PATH, or where programs of root are.
+pub(crate) fn search(name: &Path) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path).chain(more).map(|dir| dir.join(name)).find(|path| path.is_file())

@@ -122,7 +122,8 @@ impl Answers {
             bytes
         };
         Self {
-            good: message(""),
+            // HTTP/1.0 clients that asked for it wait for this word, or else for the end.
+            good: message("Connection: keep-alive\r\n"),
             last: message("Connection: close\r\n"),
             error: head("503 Service Unavailable", "Content-Length: 0\r\n\r\n").into_bytes(),
         }
