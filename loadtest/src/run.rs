@@ -44,7 +44,7 @@ pub(crate) fn execute(plan: &LoadPlan, is_shown: bool) -> Result<RunReport> {
         for share in shares(plan) {
             let (start, started) = mpsc::channel();
             starts.push(start);
-            let (clock, intervals, ready) = (clock.clone(), intervals.clone(), ready.clone());
+            let (intervals, ready) = (intervals.clone(), ready.clone());
             handles
                 .push(scope.spawn(move || work(plan, share, clock, &ready, &started, intervals)));
         }

@@ -194,7 +194,9 @@ fn parse_ab(said: &str, csv: &str) -> Option<Figures> {
     };
     let rate = said.lines().find_map(|line| line.strip_prefix("Requests per second:"))?;
     let rate = rate.split_whitespace().next()?.parse().ok()?;
-    Some(Figures { p50: at("50")?, p99: at("99")?, max: None, rate })
+    // Of fewer than about fifty requests ab writes the p99 from behind the end of its table: zero.
+    let p99 = at("99").filter(|p99| *p99 > 0.0).or_else(|| at("100"))?;
+    Some(Figures { p50: at("50")?, p99, max: at("100"), rate })
 }
 
 #[cfg(test)]
@@ -211,10 +213,12 @@ mod tests {
             488 requests in 10.00s, 0.52MB read\nRequests/sec:     48.78\nTransfer/sec: 1KB\n";
         let want = Figures { p50: 20_370.0, p99: 1_020_000.0, max: Some(27_040.0), rate: 48.78 };
         assert_eq!(parse_wrk(wrk), Some(want));
-        let csv = "Percentage served,Time in ms\n0,20.1\n50,20.250\n99,21.5\n";
+        let csv = "Percentage served,Time in ms\n0,20.1\n50,20.250\n99,21.5\n100,23\n";
         let said = "Requests per second:    49.12 [#/sec] (mean)\n";
-        let want = Figures { p50: 20_250.0, p99: 21_500.0, max: None, rate: 49.12 };
+        let want = Figures { p50: 20_250.0, p99: 21_500.0, max: Some(23_000.0), rate: 49.12 };
         assert_eq!(parse_ab(said, csv), Some(want));
+        let beyond = parse_ab(said, &csv.replace("21.5", "0.000")).expect("figures");
+        assert_eq!(beyond.p99, 23_000.0);
         assert_eq!(parse_wrk("unable to connect"), None);
         assert_eq!(micros("12.5min"), None);
     }

@@ -268,7 +268,7 @@ fn rate(report: &CompareReport, subject: &str, scenario: Scenario) -> [String; 2
 
 /// The median, and the ends of the spread behind it.
 fn short(spread: &Spread, is_signed: bool) -> String {
-    let show = |value: f64| match (value.abs() < 10.0, is_signed) {
+    let show = |value: f64| match (value.abs() < 10.0 && value.fract() != 0.0, is_signed) {
         (true, true) => format!("{value:+.2}"),
         (true, false) => format!("{value:.2}"),
         (false, true) => format!("{value:+.0}"),
