@@ -63,18 +63,36 @@ sim: ## The shard on a simulated kernel: SEED=n repeats one, SEEDS=n runs more t
 netns: nextest ## End-to-end tests whose name contains FILTER
 	NETRA_REQUIRE_NETNS=1 $(CARGO) nextest run -p netra -E 'test($(FILTER))' --no-capture
 
-BENCH ?= ../shared/bench
-PEERS ?= direct,nginx-stream,haproxy-tcp,envoy-tcp,netra-io_uring,netra-epoll,netra-nopoll
-ROUNDS ?= 3
+BENCH_PACKAGES := iproute2 nftables conntrack nginx libnginx-mod-stream haproxy strace
 ENVOY_BIN ?= $(firstword $(wildcard /opt/envoyv/lib/python3*/site-packages/envoy/_bin/envoy))
+# A subject whose program is missing, or cannot do it yet, is left out and named in the table.
+NETRA_SUBJECTS := netra-io_uring netra-epoll netra-polling netra-http-io_uring netra-http-epoll
+SUBJECTS ?= $(NETRA_SUBJECTS) nginx-stream haproxy-tcp envoy-tcp \
+	$(if $(QUICK),,haproxy-splice nginx-http haproxy-http envoy-http)
+ROUNDS ?= $(if $(QUICK),2,5)
+SECONDS_EACH ?= $(if $(QUICK),0.7,3)
+LAYOUTS ?= one-cpu two-cpu
 
-.PHONY: bench-peers
-bench-peers: build ## netra beside its peers in one interleaved run (needs $(BENCH), root, nginx, haproxy, wrk)
-	rm -rf target/bench && cp -r --no-preserve=mode $(BENCH) target/bench && chmod -R u+x target/bench
-	cp loadtest/peers/*.sh target/bench/proxies/
-	for layout in 0 1; do PROXY_CPU=$$layout LOAD_CPU=0 NETRA_BIN=$(CURDIR)/target/release/netra ENVOY_BIN=$(ENVOY_BIN) \
-		target/bench/run.sh --quick --rounds $(ROUNDS) --proxies $(PEERS) \
-		--scenarios idle,raw_max,pp,bulk,churn_max,conns --out target/bench/layout-$$layout.json; done
+.PHONY: bench
+bench: bench-run ## netra beside its peers, into README.md; QUICK=1 takes under 10 minutes (root)
+	target/release/netra-loadtest publish $(LAYOUTS:%=docs/bench/%.json) \
+		--readme README.md --svg docs/bench/figures.svg
+
+.PHONY: bench-run
+bench-run:
+	$(call install,$(BENCH_PACKAGES))
+	$(CARGO) build --release -p netra -p netra-loadtest
+	for layout in $(LAYOUTS); do \
+		NETRA_BIN=$${NETRA_BIN-$(CURDIR)/target/release/netra} ENVOY_BIN=$(or $(ENVOY_BIN),envoy) \
+		target/release/netra-loadtest compare $(SUBJECTS:%=-s %) --skip-missing --layout $$layout \
+		--rounds $(ROUNDS) --seconds $(SECONDS_EACH) --json docs/bench/$$layout.json \
+		--html target/bench-$$layout.html; done
+
+.PHONY: check-harness
+check-harness: ## Whether netra-loadtest can be believed here: against wrk, ab and a raw client
+	$(call install,wrk apache2-utils)
+	$(CARGO) build --release -p netra-loadtest
+	target/release/netra-loadtest check
 
 .PHONY: clean
 clean: ## Removes what was built

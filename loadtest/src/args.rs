@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bulk::{self, BulkPlan};
 use crate::check::{self, CheckArgs};
 use crate::clock;
+use crate::compare::publish::{self, PublishArgs};
 use crate::compare::{self, CompareArgs};
 use crate::error::{EXIT_CODES, Result};
 use crate::idle::{self, IdlePlan};
@@ -49,6 +50,8 @@ enum Command {
     Compare(CompareArgs),
     /// Whether the figures can be believed here: against other tools, a stall, and for speed
     Check(CheckArgs),
+    /// Write comparisons into a README, between its markers
+    Publish(PublishArgs),
     /// Show a report file, or compare two
     Report(ReportArgs),
 }
@@ -266,6 +269,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
         }
         Command::Mix(args) => mix::run(&args.file, args.json.as_deref()),
         Command::Compare(args) => compare::run(&args),
+        Command::Publish(args) => publish::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Report(args) => report::difference::show_files(&args.files, &args.out),
     }

@@ -2,10 +2,12 @@
 
 mod figures;
 mod measure;
+pub(crate) mod publish;
 mod syscalls;
 mod tables;
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -18,7 +20,7 @@ use crate::report::{html, write_json, write_text};
 use crate::stats::Distribution;
 use crate::subject::Subject;
 use crate::sys;
-use crate::topology::{Place, Topology, WorkDir, run as run_tool};
+use crate::topology::{Place, Topology, WorkDir};
 use measure::Bench;
 pub(crate) use tables::{page, text};
 
@@ -289,11 +291,14 @@ fn load(args: &CompareArgs) -> Result<(Vec<Subject>, Skipped)> {
     Ok((subjects, skipped))
 }
 
+/// The first line with words that it prints about itself, on either stream.
 fn version(subject: &Subject) -> String {
-    let flags: Vec<&str> = subject.version.iter().map(String::as_str).collect();
-    let said = subject.find().and_then(|path| run_tool(&path.to_string_lossy(), &flags, None));
-    let first = said.ok().and_then(|text| text.lines().next().map(str::to_owned));
-    first.filter(|line| !line.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+    let asked = subject.find().map(|path| Command::new(path).args(&subject.version).output());
+    let Ok(Ok(said)) = asked else { return "unknown".to_owned() };
+    let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown");
+    // Some name the path they were started by, which says nothing of the version.
+    line.rsplit_once("  version: ").map_or(line, |(_, version)| version).to_owned()
 }
 
 fn rounds(

@@ -1,5 +1,6 @@
 //! What a run was and what it measured, as plain data that is written, read again and compared.
 
+pub(crate) mod bars;
 pub(crate) mod difference;
 pub(crate) mod hgrm;
 pub(crate) mod html;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Calls, CompareReport, DIRECT, Sample, Scenario};
+use super::{Calls, CompareReport, DIRECT, Layout, Sample, Scenario, publish};
 use crate::clock::float;
 use crate::report::html::{Page, Part, Section, percentile_chart, percentile_curve};
 use crate::report::table::align;
@@ -25,14 +25,13 @@ const LATENCIES: [(&str, Quantile); 5] = [
 ];
 
 /// What requests or bytes cost.
-const COSTS: [(&str, Figure); 7] = [
+const COSTS: [(&str, Figure); 6] = [
     ("CPU s", Sample::cpu_per_unit),
     ("user %", |s| (s.user + s.system > 0.0).then(|| s.user / (s.user + s.system) * 100.0)),
     ("switches", switches),
     ("io workers", |s| (s.subject != DIRECT).then(|| float(s.io_workers))),
     ("RSS MB", |s| megabytes(s.rss_bytes)),
     ("PSS MB", |s| megabytes(s.pss_bytes)),
-    ("redirected", |s| (s.redirected > 0).then(|| float(s.redirected))),
 ];
 
 /// What connections cost that do nothing.
@@ -77,7 +76,11 @@ pub(super) fn brief(sample: &Sample) -> String {
 }
 
 /// The samples of a subject that count: without the disturbed ones, unless there are no others.
-fn kept<'a>(report: &'a CompareReport, subject: &str, scenario: Scenario) -> Vec<&'a Sample> {
+pub(super) fn kept<'a>(
+    report: &'a CompareReport,
+    subject: &str,
+    scenario: Scenario,
+) -> Vec<&'a Sample> {
     let is_wanted =
         |s: &&Sample| s.subject == subject && s.scenario == scenario && s.failure.is_none();
     let all: Vec<&Sample> = report.samples.iter().filter(is_wanted).collect();
@@ -86,7 +89,7 @@ fn kept<'a>(report: &'a CompareReport, subject: &str, scenario: Scenario) -> Vec
 }
 
 /// What a subject adds to direct in the same round, over the rounds.
-fn added(
+pub(super) fn added(
     report: &CompareReport,
     subject: &str,
     scenario: Scenario,
@@ -103,7 +106,7 @@ fn added(
     Spread::of(&differences)
 }
 
-fn subjects(report: &CompareReport) -> Vec<&str> {
+pub(super) fn subjects(report: &CompareReport) -> Vec<&str> {
     let mut names: Vec<&str> = vec![DIRECT];
     for sample in &report.samples {
         if !names.contains(&sample.subject.as_str()) {
@@ -157,7 +160,7 @@ fn tables(report: &CompareReport, scenario: Scenario) -> Vec<Vec<Vec<String>>> {
 
 fn costs(report: &CompareReport, scenario: Scenario) -> Vec<Vec<String>> {
     let is_idle = scenario.inward() == Scenario::Idle;
-    let figures = if is_idle { &MEMORY } else { &COSTS };
+    let figures: &[(&str, Figure)] = if is_idle { &MEMORY } else { &COSTS };
     let (rate, unit) = match scenario.inward() {
         Scenario::Bulk => ("GB/s", "CPU s/GB"),
         _ => ("per second", "CPU s/100k"),
@@ -303,11 +306,16 @@ pub(crate) fn page(report: &CompareReport) -> Page {
         heading: "What was compared".to_owned(),
         parts: vec![
             Part::Text(format!(
-                "{:?} layout, {} rounds, medians [lowest..highest]. Latencies of a subject are \
-                 what it adds to direct in the same round.",
-                report.layout, report.rounds
+                "{}, {} rounds, medians [lowest..highest]. Latencies of a subject are what it adds \
+                 to direct in the same round.",
+                match report.layout {
+                    Layout::OneCpu => "Subject, server and load on one CPU",
+                    Layout::TwoCpu => "The subject on a CPU of its own",
+                },
+                report.rounds
             )),
             Part::Text(versions.collect::<Vec<_>>().join(" · ")),
+            Part::Drawing(publish::drawing(report)),
         ],
     }];
     for scenario in scenarios(report) {
