@@ -75,18 +75,19 @@ LAYOUTS ?= one-cpu two-cpu
 
 .PHONY: bench
 bench: bench-run ## netra beside its peers, into README.md; QUICK=1 takes under 10 minutes (root)
-	target/release/netra-loadtest publish $(LAYOUTS:%=docs/bench/%.json) \
+	target/release/netra-loadtest publish $(LAYOUTS:%=target/bench/%.json) \
 		--readme README.md --svg docs/bench/figures.svg
 
 .PHONY: bench-run
 bench-run:
 	$(call install,$(BENCH_PACKAGES))
 	$(CARGO) build --release -p netra -p netra-loadtest
+	mkdir -p target/bench
 	for layout in $(LAYOUTS); do \
 		NETRA_BIN=$${NETRA_BIN-$(CURDIR)/target/release/netra} ENVOY_BIN=$(or $(ENVOY_BIN),envoy) \
 		target/release/netra-loadtest compare $(SUBJECTS:%=-s %) --skip-missing --layout $$layout \
-		--rounds $(ROUNDS) --seconds $(SECONDS_EACH) --json docs/bench/$$layout.json \
-		--html target/bench-$$layout.html; done
+		--rounds $(ROUNDS) --seconds $(SECONDS_EACH) --json target/bench/$$layout.json \
+		--html target/bench/$$layout.html; done
 
 .PHONY: check-harness
 check-harness: ## Whether netra-loadtest can be believed here: against wrk, ab and a raw client

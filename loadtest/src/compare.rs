@@ -297,8 +297,11 @@ fn version(subject: &Subject) -> String {
     let Ok(Ok(said)) = asked else { return "unknown".to_owned() };
     let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown");
-    // Some name the path they were started by, which says nothing of the version.
-    line.rsplit_once("  version: ").map_or(line, |(_, version)| version).to_owned()
+    // Envoy names the path it was started by, and no name.
+    match line.rsplit_once("  version: ") {
+        Some((_, version)) => format!("{} {version}", subject.name),
+        None => line.to_owned(),
+    }
 }
 
 fn rounds(

@@ -124,7 +124,7 @@ impl RunReport {
             rate,
             counts: measured.counts.clone(),
             latency,
-            service: Distribution::of(&measured.service),
+            service: Distribution::with_buckets(&measured.service),
             connect: Distribution::of(&measured.connect),
             generator: Generator { lateness, cpu_seconds: in_seconds(cpu), verdict },
             moments,

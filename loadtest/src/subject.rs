@@ -153,7 +153,7 @@ impl Subject {
         let path = self.find()?;
         let Some(Unless { args, line, says }) = &self.unless else { return Ok(()) };
         let refuse = |why: String| Err(Error::new(Kind::Tool, format!("{}: {why}", self.name)));
-        let asked = format!("{} {}", path.display(), args.join(" "));
+        let asked = format!("{} {}", self.binary, args.join(" "));
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let said = match run_tool(&path.to_string_lossy(), &args, None) {
             Ok(said) => said,

@@ -57,7 +57,11 @@ fn the_page_of_a_run_is_shown_without_complaints() {
     ] {
         assert!(dom.contains(&text), "{text} in {dom}");
     }
-    assert_eq!(dom.matches("<polyline").count(), 5, "a curve of percentiles, three of time, a rate");
+    assert_eq!(
+        dom.matches("<polyline").count(),
+        6,
+        "two curves of percentiles, three of time, a rate"
+    );
     assert!(!complaints.contains("CONSOLE"), "{complaints}");
     // A complaint would be seen.
     let faulty = dir.write("faulty.html", "<!doctype html><script>nothing()</script>");

@@ -77,7 +77,11 @@ fn a_comparison_measures_what_the_subject_adds_and_leaves_nothing() {
         assert!((1.0..200.0).contains(&count), "{calls}");
     }
     let page = std::fs::read_to_string(&html).expect("a page");
-    assert_eq!(page.matches("<svg").count(), 9, "bars, and a chart for each scenario with latencies");
+    assert_eq!(
+        page.matches("<svg").count(),
+        9,
+        "bars, and a chart for each scenario with latencies"
+    );
     assert!(page.contains(subject) && !page.contains("<script"));
     let work = std::env::temp_dir().join(format!("netra-loadtest-{pid}"));
     assert!(!work.exists());

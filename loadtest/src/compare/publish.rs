@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::tables::{added, kept, subjects};
+use super::tables::{added, kept, subjects, versions};
 use super::{CompareReport, DIRECT, Layout, Sample, Scenario};
 use crate::error::{Error, Result};
 use crate::report::bars::{Panel, figure, picture};
@@ -103,8 +103,13 @@ fn latencies(report: &CompareReport, subject: &str, scenario: Scenario) -> Optio
         let p50 = median(&samples, |s| Some(s.latency.p50))?;
         return Some(vec![p50, median(&samples, |s| Some(s.latency.p99))?]);
     }
-    let p50 = added(report, subject, scenario, |s| s.latency.p50)?.median;
-    Some(vec![p50, added(report, subject, scenario, |s| s.latency.p99)?.median])
+    let of = |of: fn(&Sample) -> f64| -> Option<f64> {
+        let spread = added(report, subject, scenario, of)?;
+        // Rounds that do not agree on whether anything was added say that it is noise.
+        let is_noise = spread.low < 0.0 && spread.high > 0.0 || spread.median < 0.0;
+        Some(if is_noise { f64::NAN } else { spread.median })
+    };
+    Some(vec![of(|s| s.latency.p50)?, of(|s| s.latency.p99)?])
 }
 
 fn cpu(report: &CompareReport, subject: &str, scenario: Scenario) -> Option<Vec<f64>> {
@@ -156,9 +161,7 @@ fn markdown(report: &CompareReport) -> String {
         let _ = writeln!(out, "| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
     }
     out.push('\n');
-    let versions: Vec<String> =
-        report.versions.iter().map(|(name, version)| format!("{name}: {version}")).collect();
-    let _ = writeln!(out, "{}.", versions.join("; "));
+    let _ = writeln!(out, "{}.", versions(report).join("; "));
     for (_, why) in &report.skipped {
         let _ = writeln!(out, "Left out: {}.", why.replace('|', "/"));
     }
@@ -175,7 +178,8 @@ fn cell(report: &CompareReport, subjects: &[&str], name: &str, column: &Column) 
     let is_added = column.is_signed && name != DIRECT;
     let shown: Vec<String> = values
         .iter()
-        .map(|&value| match is_added && value > 0.0 {
+        .map(|&value| match is_added {
+            _ if value.is_nan() => "noise".to_owned(),
             true => format!("+{}", figure(value)),
             false => figure(value),
         })
@@ -193,7 +197,7 @@ pub(super) fn drawing(report: &CompareReport) -> String {
     let panel = |title: &str, scenario, of: fn(&Sample) -> Option<f64>| {
         let subjects = names.iter().enumerate().filter(|(_, name)| **name != DIRECT);
         let bars = subjects.filter_map(|(index, name)| {
-            Some(((*name).to_owned(), median(&kept(report, name, scenario), of)?, index - 1))
+            Some(((*name).to_owned(), median(&kept(report, name, scenario), of)?, index))
         });
         Panel { title: title.to_owned(), bars: bars.collect() }
     };
@@ -223,6 +227,7 @@ mod tests {
     use crate::machine::Machine;
     use crate::stats::Distribution;
 
+    /// Two subjects in one round.
     fn report() -> CompareReport {
         let sample = |subject: &str, scenario, cpu, p50| Sample {
             subject: subject.to_owned(),
@@ -261,6 +266,10 @@ mod tests {
         assert!(text.contains("| a | +20.0 / +40.0 | **1.50** | - |"), "{text}");
         assert!(text.contains("| b | **+15.0 / +30.0** | 2.50 | **4.00** |"), "{text}");
         assert!(text.contains("Left out: c: no program c."));
+        // One that seems to make it faster adds noise.
+        let mut faster = report();
+        faster.samples[1].latency.p99 = 15.0;
+        assert!(markdown(&faster).contains("| a | +20.0 / noise |"));
         assert!(text.contains("Linux 6.1") && text.contains("5 of 5 samples undisturbed"));
     }
 

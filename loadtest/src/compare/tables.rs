@@ -171,12 +171,12 @@ fn costs(report: &CompareReport, scenario: Scenario) -> Vec<Vec<String>> {
     }
     let names = figures.iter().map(|&(name, _)| match name {
         "CPU s" if !is_idle => unit,
-        "switches" => "switches/request",
+        "switches" => "switches/req",
         name => name,
     });
     head.extend(names.map(str::to_owned));
     if scenario.has_requests() {
-        head.push("calls/request".to_owned());
+        head.push("calls/req".to_owned());
     }
     head.extend(["failed", "clean"].map(str::to_owned));
     let mut rows = vec![head];
@@ -277,10 +277,8 @@ fn short(spread: &Spread, is_signed: bool) -> String {
         (false, true) => format!("{value:+.0}"),
         (false, false) => format!("{value:.0}"),
     };
-    match spread.count {
-        1 => show(spread.median),
-        _ => format!("{} [{}..{}]", show(spread.median), show(spread.low), show(spread.high)),
-    }
+    let (median, low, high) = (show(spread.median), show(spread.low), show(spread.high));
+    if low == high { median } else { format!("{median} [{low}..{high}]") }
 }
 
 /// All tables for a terminal.
@@ -298,10 +296,20 @@ pub(crate) fn text(report: &CompareReport) -> String {
     out
 }
 
+/// What the programs say of themselves, each once.
+pub(super) fn versions(report: &CompareReport) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for (_, version) in &report.versions {
+        if !all.contains(version) {
+            all.push(version.clone());
+        }
+    }
+    all
+}
+
 /// The comparison as a page.
 pub(crate) fn page(report: &CompareReport) -> Page {
     let machine = &report.machine;
-    let versions = report.versions.iter().map(|(name, version)| format!("{name}: {version}"));
     let mut sections = vec![Section {
         heading: "What was compared".to_owned(),
         parts: vec![
@@ -314,7 +322,7 @@ pub(crate) fn page(report: &CompareReport) -> Page {
                 },
                 report.rounds
             )),
-            Part::Text(versions.collect::<Vec<_>>().join(" · ")),
+            Part::Text(versions(report).join(" · ")),
             Part::Drawing(publish::drawing(report)),
         ],
     }];

@@ -50,8 +50,8 @@ section p{margin:.4rem 0;max-width:62rem}svg{display:block;width:100%;height:aut
 font:11px system-ui,sans-serif;margin:.6rem 0}svg text{fill:var(--fg)}\
 .grid{stroke:var(--line);stroke-width:.6}.curve{fill:none;stroke-width:1.8;stroke-linejoin:round}\
 .scroll{overflow-x:auto;margin:.7rem 0}\
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
-th,td{padding:.32rem .7rem;text-align:right;border-bottom:1px solid var(--line);\
+table{border-collapse:collapse;width:100%;font-size:13px;font-variant-numeric:tabular-nums}\
+th,td{padding:.3rem .5rem;text-align:right;border-bottom:1px solid var(--line);\
 white-space:nowrap}th{background:var(--head);color:var(--dim);font-weight:600;font-size:.86em}\
 th:first-child,td:first-child{text-align:left}td:first-child{font-weight:600}\
 tr:last-child td{border-bottom:0}td small{color:var(--dim);font-size:.8em}\
