@@ -123,7 +123,7 @@ fn delay(args: &CheckArgs, report: &mut CheckReport) -> Result<()> {
     let server = Server::start(args, &["--think", &think, "--body-size", "10"])?;
     // One request at a time, so that nothing but the server is in the way.
     let load = Load::new(args, server.addr, 1);
-    let rate = 0.5 / args.delay.as_secs_f64().max(0.001);
+    let rate = 0.8 / args.delay.as_secs_f64().max(0.001);
     let tools = [Tool::Raw, Tool::Closed, Tool::Open(rate), Tool::Wrk, Tool::Ab];
     let rows = measure("delay", args, &load, &tools, report)?;
     let ms = args.delay.as_secs_f64() * 1e3;
