@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 # Programs that the end-to-end tests start: real peers, and the tools that build their network.
-TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk \
+TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk apache2-utils strace chromium \
 	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3
 DEMO_PACKAGES := iproute2 util-linux
 
@@ -74,18 +74,37 @@ cost: ## Instructions that a request costs the shard, kernel left out (needs val
 netns: nextest ## End-to-end tests whose name contains FILTER
 	NETRA_REQUIRE_NETNS=1 $(CARGO) nextest run -p netra -E 'test($(FILTER))' --no-capture
 
-BENCH ?= ../shared/bench
-PEERS ?= direct,nginx-stream,haproxy-tcp,envoy-tcp,netra-io_uring,netra-epoll,netra-nopoll
-ROUNDS ?= 3
+BENCH_PACKAGES := iproute2 nftables conntrack nginx libnginx-mod-stream haproxy strace
 ENVOY_BIN ?= $(firstword $(wildcard /opt/envoyv/lib/python3*/site-packages/envoy/_bin/envoy))
+# A subject whose program is missing, or cannot do it yet, is left out and named in the table.
+NETRA_SUBJECTS := netra-io_uring netra-epoll netra-polling netra-http-io_uring netra-http-epoll
+SUBJECTS ?= $(NETRA_SUBJECTS) nginx-stream haproxy-tcp envoy-tcp \
+	$(if $(QUICK),,haproxy-splice nginx-http haproxy-http envoy-http)
+ROUNDS ?= $(if $(QUICK),2,5)
+SECONDS_EACH ?= $(if $(QUICK),0.7,3)
+LAYOUTS ?= one-cpu two-cpu
 
-.PHONY: bench-peers
-bench-peers: build ## netra beside its peers in one interleaved run (needs $(BENCH), root, nginx, haproxy, wrk)
-	rm -rf target/bench && cp -r --no-preserve=mode $(BENCH) target/bench && chmod -R u+x target/bench
-	cp loadtest/peers/*.sh target/bench/proxies/
-	for layout in 0 1; do PROXY_CPU=$$layout LOAD_CPU=0 NETRA_BIN=$(CURDIR)/target/release/netra ENVOY_BIN=$(ENVOY_BIN) \
-		target/bench/run.sh --quick --rounds $(ROUNDS) --proxies $(PEERS) \
-		--scenarios idle,raw_max,pp,bulk,churn_max,conns --out target/bench/layout-$$layout.json; done
+.PHONY: bench
+bench: bench-run ## netra beside its peers, into README.md; QUICK=1 takes under 10 minutes (root)
+	target/release/netra-loadtest publish $(LAYOUTS:%=target/bench/%.json) \
+		--readme README.md --svg docs/bench/figures.svg
+
+.PHONY: bench-run
+bench-run:
+	$(call install,$(BENCH_PACKAGES))
+	$(CARGO) build --release -p netra -p netra-loadtest
+	mkdir -p target/bench
+	for layout in $(LAYOUTS); do \
+		NETRA_BIN=$${NETRA_BIN-$(CURDIR)/target/release/netra} ENVOY_BIN=$(or $(ENVOY_BIN),envoy) \
+		target/release/netra-loadtest compare $(SUBJECTS:%=-s %) --skip-missing --layout $$layout \
+		--rounds $(ROUNDS) --seconds $(SECONDS_EACH) --json target/bench/$$layout.json \
+		--html target/bench/$$layout.html; done
+
+.PHONY: check-harness
+check-harness: ## Whether netra-loadtest can be believed here: against wrk, ab and a raw client
+	$(call install,wrk apache2-utils)
+	$(CARGO) build --release -p netra-loadtest
+	target/release/netra-loadtest check
 
 .PHONY: clean
 clean: ## Removes what was built
