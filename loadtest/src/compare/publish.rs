@@ -106,7 +106,7 @@ fn latencies(report: &CompareReport, subject: &str, scenario: Scenario) -> Optio
     let of = |of: fn(&Sample) -> f64| -> Option<f64> {
         let spread = added(report, subject, scenario, of)?;
         // Rounds that do not agree on whether anything was added say that it is noise.
-        let is_noise = spread.low < 0.0 && spread.high > 0.0 || spread.median < 0.0;
+        let is_noise = spread.low < 0.0 && spread.high > 0.0;
         Some(if is_noise { f64::NAN } else { spread.median })
     };
     Some(vec![of(|s| s.latency.p50)?, of(|s| s.latency.p99)?])
@@ -180,8 +180,8 @@ fn cell(report: &CompareReport, subjects: &[&str], name: &str, column: &Column) 
         .iter()
         .map(|&value| match is_added {
             _ if value.is_nan() => "noise".to_owned(),
-            true => format!("+{}", figure(value)),
-            false => figure(value),
+            true if value >= 0.0 => format!("+{}", figure(value)),
+            _ => figure(value),
         })
         .collect();
     let text = shown.join(" / ");
@@ -266,10 +266,10 @@ mod tests {
         assert!(text.contains("| a | +20.0 / +40.0 | **1.50** | - |"), "{text}");
         assert!(text.contains("| b | **+15.0 / +30.0** | 2.50 | **4.00** |"), "{text}");
         assert!(text.contains("Left out: c: no program c."));
-        // One that seems to make it faster adds noise.
+        // One that makes it faster in every round is shown as it is.
         let mut faster = report();
         faster.samples[1].latency.p99 = 15.0;
-        assert!(markdown(&faster).contains("| a | +20.0 / noise |"));
+        assert!(markdown(&faster).contains("| a | +20.0 / -5.00 |"), "{}", markdown(&faster));
         assert!(text.contains("Linux 6.1") && text.contains("5 of 5 samples undisturbed"));
     }
 
