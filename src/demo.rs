@@ -1,5 +1,5 @@
 //! `netra demo`: a pod in a fresh network namespace, real rules, the real sidecar, real requests
-//! both ways, and what it cost; then three services, one request through all of them, and its trace.
+//! both ways, and what it cost; then three services, one request through all of them, its trace.
 //!
 //! Nothing needs cleaning up. Namespaces live by descriptors of this process, the sidecar has asked
 //! the kernel to die with it, and no file is written: however the demo ends, nothing is left.

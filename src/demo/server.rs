@@ -1,4 +1,5 @@
-//! Serving connections; and the application of the first part, a small HTTP server that tells what it sees of its connection.
+//! Serving connections; and the first pod's application, a small HTTP server that tells what it
+//! sees of its connection.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};

@@ -176,8 +176,12 @@ fn spawn(mut command: Command) -> Result<Child> {
     child.map_err(|error| format!("setpriv (Debian package util-linux): {error}"))
 }
 
-/// `setpriv` changes the user and ties the life of the sidecar to ours. The program is its standard
-/// input, because the sidecar's user may not be allowed into the directory that it lies in.
+/// Goes on only as a child of the demo, whose process is `$0`: one that died before `setpriv` had
+/// asked to die with it would leave a sidecar behind. The program is standard input, because the
+/// sidecar's user may not be allowed into the directory that it lies in.
+const START: &str = r#"[ "$PPID" = "$0" ] && exec /proc/self/fd/0 "$@""#;
+
+/// `setpriv` changes the user and ties the life of the sidecar to ours.
 fn command(lane: &Lane, service: &str) -> Result<Command> {
     let program = File::open("/proc/self/exe").map_err(|error| format!("this program: {error}"))?;
     let mut command = Command::new("setpriv");
@@ -186,7 +190,8 @@ fn command(lane: &Lane, service: &str) -> Result<Command> {
         let user = USER.to_string();
         command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
     }
-    command.args(["--", "/proc/self/fd/0", "--service-name", service]).stdin(program);
+    let demo = std::process::id().to_string();
+    command.args(["--", "sh", "-c", START, &demo, "--service-name", service]).stdin(program);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         if NOT_INHERITED.iter().any(|start| text.starts_with(start)) {

@@ -41,24 +41,9 @@ impl Story {
     }
 
     fn put_text(&self, out: &mut String, paint: Paint) -> std::fmt::Result {
-        writeln!(
-            out,
-            "\nOne request, three services, each in a namespace behind a netra of its own"
-        )?;
-        writeln!(
-            out,
-            "\n  client ── front ── shop ┬─ stock          each copies X-Request-Id to what"
-        )?;
-        writeln!(
-            out,
-            "                          └─ stock-canary   it asks, and knows of no tracing"
-        )?;
+        out.push_str(INTRODUCTION);
         if self.lane != Lane::Both {
-            writeln!(
-                out,
-                "\n  Inbound half only, as above: what services ask is not netra's here, so their spans\n\
-                 \x20 have the request id in common, but no trace, and nothing can be routed."
-            )?;
+            out.push_str(INBOUND_ONLY);
         }
         for journey in &self.journeys {
             put_journey(out, journey, paint)?;
@@ -77,48 +62,55 @@ impl Story {
 
     /// What it comes to, and how to go on.
     pub(super) fn ending(&self, holds: bool) -> String {
-        let mut out = "\nWhat you saw\n".to_owned();
-        for line in self.seen(holds) {
-            out += &format!("  {line}\n");
-        }
-        out + "\nTo go on, in your pod's network namespace: once as root, then as uid 1337 beside your service\n\
-             \x20 netra-init apply\n\
-             \x20 NETRA_HTTP_PORTS=80 JAEGER_SAMPLER_TYPE=const JAEGER_SAMPLER_PARAM=1 \\\n\
-             \x20   JAEGER_AGENT_HOST=localhost netra --service-name shop\n"
-    }
-
-    fn seen(&self, holds: bool) -> Vec<String> {
-        if !holds {
-            return vec!["Not everything came together: see the lines with ✗.".into()];
-        }
         let spent = self.journeys.iter().map(|journey| {
             format!("{} µs of {}", overhead_us(&journey.rows), journey.took.as_micros())
         });
-        let spent = spent.collect::<Vec<_>>().join(", ");
-        match self.lane {
-            Lane::Both => vec![
-                "Services that only copy X-Request-Id, and each request is one trace of five spans.".into(),
-                "X-Route sent the same request to stock-canary; its Host and all that shop wrote stayed.".into(),
-                format!("netra itself, five times on the way: {spent}."),
-            ],
-            Lane::InboundOnly(_) => vec![
-                "Traffic intercepted and measured inbound, and a span for each service that was asked.".into(),
-                "One trace across services, and routing, need the outbound half: run it as root.".into(),
-                format!("netra itself, three times on the way: {spent}."),
-            ],
-        }
+        let spent = spent.collect::<Vec<_>>().join(", then ");
+        let seen = match self.lane {
+            _ if !holds => NOT_ALL.to_owned(),
+            Lane::Both => format!("{ALL}\n  netra itself, by its own clocks: {spent}."),
+            Lane::InboundOnly(_) => {
+                format!("{INBOUND_ALL}\n  netra itself, by its own clocks: {spent}.")
+            }
+        };
+        format!("\nWhat you saw\n  {seen}\n\n{GO_ON}")
     }
 }
 
+const INTRODUCTION: &str = "
+One request, three services, each in a namespace of its own behind a netra of its own
+
+  client ── front ── shop ┬─ stock          each copies X-Request-Id to what it asks,
+                          └─ stock-canary   and knows nothing of traces or routes
+";
+const INBOUND_ONLY: &str = "
+  Inbound half only, as above: what services ask is not netra's here, so their spans have the
+  request id in common, but no trace, and nothing can be routed.
+";
+const NOT_ALL: &str = "Not everything came together: see the lines with ✗.";
+const ALL: &str =
+    "A pod whose traffic was intercepted both ways, byte for byte, and what that costs.
+  Services that only copy X-Request-Id, and each request one trace of five spans.
+  X-Route sent the same request to stock-canary; Host and every line that shop wrote stayed.";
+const INBOUND_ALL: &str =
+    "A pod whose traffic was intercepted inbound, byte for byte, and what that costs.
+  A span for each service asked. One trace across them, and routing, need the outbound half: root.";
+const GO_ON: &str = "\
+To go on: once as root in your pod's network namespace; then as uid 1337, beside your service
+  netra-init apply
+  JAEGER_SAMPLER_TYPE=const JAEGER_SAMPLER_PARAM=1 NETRA_HTTP_PORTS=80 netra --service-name shop
+";
+
 fn put_journey(out: &mut String, journey: &Journey, paint: Paint) -> std::fmt::Result {
     let Journey { route, request_id, answer, took, rows, .. } = journey;
-    let with = route.as_ref().map_or_else(String::new, |route| format!(" with {ROUTE}: {route}"));
+    let with = route.as_ref().map_or_else(String::new, |route| format!("   {ROUTE}: {route}"));
     let (path, status, micros) = (FRONT.path, answer.status, took.as_micros());
-    writeln!(out, "\nGET {path}{with}: {status} in {micros} µs, {}", answer.body)?;
+    writeln!(out, "\nGET {path}{with}")?;
+    writeln!(out, "  {status} in {micros} µs   {}", answer.body)?;
     let trace = rows.first().map_or(0, |row| row.span.trace_id);
     let is_one = rows.iter().all(|row| row.span.trace_id == trace);
-    let trace = if is_one { format!(", trace {trace:016x}") } else { String::new() };
-    writeln!(out, "  {REQUEST_ID} {request_id} by netra{trace}\n")?;
+    let trace = if is_one { format!("   trace {trace:016x}") } else { String::new() };
+    writeln!(out, "  {REQUEST_ID} {request_id}, by netra{trace}\n")?;
     out.push_str(&waterfall::draw(rows, paint));
     Ok(())
 }
@@ -215,7 +207,7 @@ fn untouched(journey: &Journey, last: &Service) -> Check {
         (None, Some(hop)) => {
             let host = http1::field(&hop.received, "Host").unwrap_or_default();
             let what = format!(
-                "{} received all that {} sent, Host: {host} too, and {} from netra",
+                "{} got all that {} sent, Host: {host} too, + {}",
                 hop.to,
                 hop.from,
                 added_names(hop).join(", ")
@@ -236,7 +228,7 @@ fn all_spans(lane: &Lane, counts: Counts) -> Check {
     let wanted = requests * journey::spans_of_one(lane);
     Check {
         what: format!(
-            "{requests} requests, the first ones to warm up: {sent} spans sent, {received} received"
+            "{requests} requests, the first to warm up: netra sent {sent} spans, {received} arrived"
         ),
         holds: received == wanted && sent.to_string() == wanted.to_string(),
     }

@@ -7,7 +7,7 @@ use std::io::{IsTerminal, stdout};
 /// Columns in front of the bars, and of the bars.
 const LABEL: usize = 28;
 const OPERATION: usize = 16;
-const BAR: usize = 27;
+const BAR: usize = 26;
 
 /// Colours of services, in the order of their appearance.
 const COLOURS: [&str; 4] = ["36", "33", "35", "32"];
@@ -105,11 +105,11 @@ mod tests {
     #[test]
     fn bars_stand_where_the_time_is() {
         let drawn = draw(&rows(), Paint(false));
-        let wanted = "                              operation       \
-             status  start   took netra  0                    100 µs
-  front server                front.demo/path    200      0    100    12  ███████████████████████████
-   front client               front.demo/path    200     10     80    12    ▐█████████████████████▌
-    stock-canary server       stock-canary.d…    200     45     10    12              ██▌
+        let wanted = "                              \
+             operation       status  start   took netra  0                   100 µs
+  front server                front.demo/path    200      0    100    12  ██████████████████████████
+   front client               front.demo/path    200     10     80    12    ▐████████████████████
+    stock-canary server       stock-canary.d…    200     45     10    12             ▐██
 ";
         assert_eq!(drawn, wanted);
     }
