@@ -241,7 +241,7 @@ fn colours_are_for_terminals() {
         let mut command = Command::new("script");
         command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
         command.env("NO_COLOR", if minds { "1" } else { "" }).stdin(Stdio::null());
-        let text = checked(command.output().expect("script (util-linux)"), "script");
+        let text = checked(command.output().expect("script (Debian package bsdutils)"), "script");
         assert_eq!(text.contains("\x1b[36m"), !minds, "{text}");
     }
 }

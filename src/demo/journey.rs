@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 pub(super) const ROUTE: &str = "X-Route";
 
-/// Requests that are not shown: the first ones meet unknown neighbours and cold code.
-const WARM: usize = 20;
+/// Requests of each kind that are not shown: the first ones meet unknown neighbours and cold code.
+const WARM: usize = 10;
 /// How long spans may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -65,15 +65,20 @@ pub(super) struct Counts {
 pub(super) fn all(mesh: &mut Mesh) -> Result<(Vec<Journey>, Counts)> {
     let connected = mesh.hub.enter(|| service::connect(FRONT.ip))?;
     let stream = connected.map_err(|error| format!("{}: {error}", FRONT.name))?;
-    for _ in 0..WARM {
-        travel(mesh, &stream, None)?;
-    }
-    let mut journeys = vec![travel(mesh, &stream, None)?];
+    let mut routes = vec![None];
     if mesh.lane == Lane::Both {
-        journeys.push(travel(mesh, &stream, Some(format!("stock.demo={}", CANARY.ip)))?);
+        routes.push(Some(format!("stock.demo={}", CANARY.ip)));
     }
+    for _ in 0..WARM {
+        for route in &routes {
+            travel(mesh, &stream, route.clone())?;
+        }
+    }
+    let requests = (WARM + 1) * routes.len();
+    let journeys: Result<Vec<_>> =
+        routes.into_iter().map(|route| travel(mesh, &stream, route)).collect();
+    let mut journeys = journeys?;
     let deadline = Instant::now() + PATIENCE;
-    let requests = WARM + journeys.len();
     let wanted = requests * spans_of_one(&mesh.lane);
     let all = mesh.collector.gather(deadline, |spans| spans.len() >= wanted)?;
     for journey in &mut journeys {
