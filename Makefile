@@ -28,7 +28,7 @@ build: ## netra and netra-init, optimised, in target/release
 	$(CARGO) build --release -p netra -p netra-init
 
 .PHONY: demo
-demo: ## A pod in its own network namespace: real traffic intercepted, relayed, measured
+demo: ## Real traffic intercepted and measured; a request through three services, traced and steered
 	$(call install,$(DEMO_PACKAGES))
 	@$(MAKE) --no-print-directory build
 	target/release/netra demo $(DEMO_ARGS)
