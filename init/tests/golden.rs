@@ -37,6 +37,8 @@ const CASES: &[(&str, &[&str])] = &[
             "--exclude-interfaces=eth1,cni*",
             "--intercept-dns-tcp",
             "--intercept-self",
+            "--drop-invalid",
+            "--reroute-interfaces=virbr0,docker*",
         ],
     ),
 ];
