@@ -5,9 +5,11 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 # Programs that the end-to-end tests start: real peers, and the tools that build their network.
-TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk \
+TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk libcap2-bin \
 	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3
 DEMO_PACKAGES := iproute2 util-linux
+# binutils has readelf, libcap2-bin setcap.
+IMAGE_PACKAGES := binutils libcap2-bin debootstrap
 
 # Installs the packages that are missing; says which, and needs root only then.
 define install
@@ -26,6 +28,15 @@ help: ## What there is
 .PHONY: build
 build: ## netra and netra-init, optimised, in target/release
 	$(CARGO) build --release -p netra -p netra-init
+
+.PHONY: images
+images: ## Container images with the Docker engine: netra, netra-init, netra-init-iptables
+	@docker info >/dev/null 2>&1 || { echo "*** SKIPPED: no Docker engine answers here ***"; exit 0; }; \
+		$(MAKE) --no-print-directory image-tools && docker/images.sh
+
+.PHONY: image-tools
+image-tools:
+	$(call install,$(IMAGE_PACKAGES))
 
 .PHONY: demo
 demo: ## A pod in its own network namespace: real traffic intercepted, relayed, measured

@@ -118,6 +118,29 @@ fn an_ordinary_user_with_file_capabilities() {
     });
 }
 
+/// Kubernetes gives its containers their capabilities whoever they run as, and with
+/// `allowPrivilegeEscalation: false` files can add none to them, but may keep them.
+#[test]
+fn an_ordinary_user_as_kubernetes_starts_it() {
+    isolated("an_ordinary_user_as_kubernetes_starts_it", || {
+        let program = "/run/netra-init";
+        std::fs::copy(env!("CARGO_BIN_EXE_netra-init"), program).unwrap();
+        line("setcap cap_net_admin,cap_net_raw+p /run/netra-init");
+        let run = |granted: &str, command: &str| -> Ran {
+            let caps = format!("--caps={granted}");
+            let user = ["--keep=1", "--gid=65534", "--uid=65534", &caps, "--shell=/run/netra-init"];
+            let mut setpriv = Command::new("setpriv");
+            setpriv.args(["--no-new-privs", "capsh"]).args(user).args(["--", command]);
+            setpriv.output().unwrap().into()
+        };
+        let ran = run("cap_net_admin,cap_net_raw+ep", "apply");
+        assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stdout.contains("applied (nft-native)"), "{}", ran.stdout);
+        assert_eq!(run("cap_net_admin+ep", "cleanup").code, 0);
+        assert_eq!(run("cap_net_raw+ep", "apply").code, 3);
+    });
+}
+
 #[test]
 fn the_doctor_finds_what_is_in_the_way() {
     isolated("the_doctor_finds_what_is_in_the_way", || {
