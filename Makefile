@@ -52,8 +52,13 @@ test: nextest ## Everything: unit, simulation, real binaries in namespaces again
 	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
 		$(CARGO) nextest run -p netra --features glommio --no-tests fail -E 'test(glommio)'
 	$(CARGO) build --workspace --quiet
+	@$(MAKE) --no-print-directory test-images
 	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
 		$(CARGO) nextest run --workspace --no-tests fail $(TEST_ARGS)
+
+.PHONY: test-images
+test-images: image-tools
+	@PROFILE=dev TAG=$${NETRA_TEST_TAG-test} docker/images.sh netra netra-init netra-test
 
 .PHONY: nextest
 nextest:

@@ -23,8 +23,6 @@ if ! docker info >/dev/null 2>&1; then
   exit
 fi
 
-# Without this the classic builder says in every build that it is old.
-docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0
 target=$(rustc -vV | sed -n 's/^host: //p')
 out=${CARGO_TARGET_DIR:-target}
 folder=$([ "$PROFILE" = dev ] && echo debug || echo "$PROFILE")
@@ -69,7 +67,8 @@ debian() {
 build() {
   docker build --quiet --file "docker/$1.Dockerfile" --tag "$PREFIX$1:$TAG" \
     --build-arg VERSION="$version" --build-arg BASE="$BASE" \
-    --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" "$context" >/dev/null
+    --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" "$context" \
+    >"$context/log" 2>&1 || { cat "$context/log" >&2; exit 1; }
   docker image inspect --format "$PREFIX$1:$TAG {{.Size}} bytes, user {{.Config.User}}" "$PREFIX$1:$TAG"
 }
 
