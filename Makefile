@@ -10,6 +10,8 @@ TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx 
 DEMO_PACKAGES := iproute2 util-linux
 # binutils has readelf, libcap2-bin setcap.
 IMAGE_PACKAGES := binutils libcap2-bin debootstrap
+# Where `make manifests` has Helm and the schemas.
+VENV := $(or $(CARGO_TARGET_DIR),target)/manifests
 
 # Installs the packages that are missing; says which, and needs root only then.
 define install
@@ -34,6 +36,13 @@ images: ## Container images with the Docker engine: netra, netra-init, netra-ini
 	@docker info >/dev/null 2>&1 || { echo "*** SKIPPED: no Docker engine answers here ***"; exit 0; }; \
 		$(MAKE) --no-print-directory image-tools && docker/images.sh
 
+.PHONY: manifests
+manifests: ## Checks docker/kubernetes: schemas of Kubernetes, Helm, kustomize
+	$(call install,python3-venv)
+	@test -x $(VENV)/bin/python || python3 -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r docker/kubernetes/requirements.txt
+	@$(VENV)/bin/python docker/kubernetes/check.py 2> >(grep -v 'found symbolic link' >&2)
+
 .PHONY: image-tools
 image-tools:
 	$(call install,$(IMAGE_PACKAGES))
@@ -52,7 +61,7 @@ test: nextest ## Everything: unit, simulation, real binaries in namespaces again
 	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
 		$(CARGO) nextest run -p netra --features glommio --no-tests fail -E 'test(glommio)'
 	$(CARGO) build --workspace --quiet
-	@$(MAKE) --no-print-directory test-images
+	@$(MAKE) --no-print-directory test-images manifests
 	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
 		$(CARGO) nextest run --workspace --no-tests fail $(TEST_ARGS)
 

@@ -1,7 +1,9 @@
 //! The command line: one flag for each row of the table, and what is to be done. Values stay text
 //! here; what they mean is for `config.rs`, where flags and variables are judged by the same rules.
 
-use crate::{demo::DemoArgs, exit, setting::Setting, show::Shape, table::table};
+use crate::{
+    demo::DemoArgs, exit, inject::InjectArgs, setting::Setting, show::Shape, table::table,
+};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use std::ffi::OsString;
 
@@ -16,6 +18,8 @@ pub(crate) enum Task {
     PrintConfig(Shape),
     /// Show interception at work, in namespaces of its own.
     Demo(DemoArgs),
+    /// Add the sidecar to manifests.
+    Inject(InjectArgs),
 }
 
 /// A command line, read.
@@ -36,8 +40,9 @@ fn command() -> Command {
     Command::new("netra")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Transparent sidecar proxy: relays what the rules redirect to it")
-        .override_usage("netra --service-name NAME [FLAGS]\n       netra demo [FLAGS]")
+        .override_usage("netra --service-name NAME [FLAGS]\n       netra COMMAND [FLAGS]")
         .subcommand(DemoArgs::augment_args(Command::new(DEMO).about(DEMO_ABOUT)))
+        .subcommand(InjectArgs::augment_args(Command::new(INJECT)))
         .disable_help_subcommand(true)
         .args_conflicts_with_subcommands(true)
         .after_help(exit::HELP)
@@ -65,6 +70,7 @@ fn command() -> Command {
 }
 
 const DEMO: &str = "demo";
+const INJECT: &str = "inject";
 const DEMO_ABOUT: &str = "Show interception on this machine, in namespaces of its own";
 const CHECK: &str = "check-config";
 const PRINT: &str = "print-config";
@@ -86,6 +92,9 @@ fn flag(setting: &'static Setting) -> Arg {
 fn task(matches: &ArgMatches) -> Result<Task, clap::Error> {
     if let Some(demo) = matches.subcommand_matches(DEMO) {
         return DemoArgs::from_arg_matches(demo).map(Task::Demo);
+    }
+    if let Some(inject) = matches.subcommand_matches(INJECT) {
+        return InjectArgs::from_arg_matches(inject).map(Task::Inject);
     }
     Ok(match matches.get_one::<String>(PRINT).map(String::as_str) {
         Some("json") => Task::PrintConfig(Shape::Json),

@@ -8,6 +8,7 @@ mod cpus;
 mod demo;
 mod endpoint;
 mod exit;
+mod inject;
 mod json;
 mod log;
 mod setting;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     let sources = Sources { flags: invocation.flags, environment: environment() };
     match (invocation.task, prepare(&sources)) {
         (Task::Demo(args), _) => demo::run(args),
+        (Task::Inject(args), _) => inject::run(&args).into(),
         (_, Err(refused)) => refuse(&refused).into(),
         (Task::Serve, Ok((loaded, plan))) => control::run(&loaded, plan).into(),
         (Task::CheckConfig, Ok((loaded, _))) => check(&loaded).into(),

@@ -4,7 +4,6 @@
 mod support;
 
 use std::fs;
-use std::thread;
 use std::time::Duration;
 use support::docker::{BULK, ECHO, HTTP, Network, Pod, Sidecar, docker, is_there};
 
@@ -118,7 +117,6 @@ fn docker_stop_drains_and_no_request_fails() {
     ];
     let under_way = || pod.scrape().active() == 32;
     assert!(support::wait_until(support::PATIENCE, under_way), "the loads begin");
-    thread::sleep(Duration::from_millis(500));
     let begun = std::time::Instant::now();
     docker(&["stop", "--time", "20", &pod.netra()]);
     let took = begun.elapsed();

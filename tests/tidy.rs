@@ -24,6 +24,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("core_affinity", &["shards/src/set.rs", "src/cpus.rs"]),
     ("httparse", &["codecs/src/h1/"]),
     ("mimalloc", &["src/main.rs"]),
+    ("saphyr_parser", &["src/inject/yaml.rs"]),
     ("prometheus_client", &["perf/src/"]),
     ("hyper", &["src/endpoint.rs"]),
     ("hyper_util", &["src/endpoint.rs"]),
