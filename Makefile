@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 # Programs that the end-to-end tests start: real peers, and the tools that build their network.
-TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk libcap2-bin \
+TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk libcap2-bin systemd \
 	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3
 DEMO_PACKAGES := iproute2 util-linux
 # binutils has readelf, libcap2-bin setcap.
@@ -35,6 +35,15 @@ build: ## netra and netra-init, optimised, in target/release
 images: ## Container images with the Docker engine: netra, netra-init, netra-init-iptables
 	@docker info >/dev/null 2>&1 || { echo "*** SKIPPED: no Docker engine answers here ***"; exit 0; }; \
 		$(MAKE) --no-print-directory image-tools && docker/images.sh
+
+.PHONY: deb
+deb: ## Debian package, in target/debian
+	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked --quiet cargo-deb
+	CARGO_TARGET_DIR=target $(CARGO) build --quiet --profile ship -p netra -p netra-init
+	CARGO_TARGET_DIR=target $(CARGO) run --quiet -p netra-init --example pages -- target/pages
+	@for page in man:netra.8 completions\ bash:netra.bash completions\ zsh:_netra completions\ fish:netra.fish; do \
+		target/ship/netra $${page%%:*} >target/pages/$${page#*:}; done
+	CARGO_TARGET_DIR=target $(CARGO) deb --no-build --no-strip --profile ship
 
 .PHONY: manifests
 manifests: ## Checks docker/kubernetes: schemas of Kubernetes, Helm, kustomize

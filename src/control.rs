@@ -7,6 +7,7 @@ use crate::{
     endpoint::{self, Pages},
     exit::Exit,
     log::{self, FATAL, LINES_DROPPED, Log},
+    notify,
     throttle::Throttle,
 };
 use netra_perf::{About, Exposition};
@@ -120,6 +121,7 @@ fn live(config: &Config, plan: Plan, started: SystemTime) -> Result<Exit, Failur
             tokio::spawn(endpoint::serve(listener, Arc::clone(&pages)));
         }
         log_start(config, &plan, &set);
+        notify::ready();
         let throttle = Throttle::new(plan.throttle_files);
         Ok(supervise(set, config.drain, &pages, signals, throttle).await)
     })
@@ -224,6 +226,7 @@ async fn supervise(
     mut throttle: Throttle,
 ) -> Exit {
     loop {
+        notify::alive();
         match timeout(WATCH_EVERY, signals.recv()).await {
             Ok(Some(Signal::Hangup)) => {
                 info!("SIGHUP ignored: settings are read once, at the start");
@@ -231,6 +234,7 @@ async fn supervise(
             Ok(Some(signal)) => {
                 info!(signal = signal.name(), drain_ms = millis(drain_time), "draining");
                 pages.set_draining();
+                notify::stopping();
                 return drain(set, drain_time, &mut signals).await;
             }
             Ok(None) | Err(_) if set.any_ended() => {
@@ -252,6 +256,7 @@ async fn drain(set: ShardSet, drain_time: Duration, signals: &mut mpsc::Receiver
     let begun = Instant::now();
     set.drain(drain_time);
     while !set.ended() {
+        notify::alive();
         if begun.elapsed() > drain_time + CUT_PATIENCE {
             error!(target: FATAL, "the shards did not end in time");
             return Exit::INTERNAL;

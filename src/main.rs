@@ -6,11 +6,14 @@ mod config;
 mod control;
 mod cpus;
 mod demo;
+mod doctor;
 mod endpoint;
 mod exit;
 mod inject;
 mod json;
 mod log;
+mod notify;
+mod pages;
 mod setting;
 mod show;
 mod table;
@@ -41,6 +44,9 @@ fn main() -> ExitCode {
     match (invocation.task, prepare(&sources)) {
         (Task::Demo(args), _) => demo::run(args),
         (Task::Inject(args), _) => inject::run(&args).into(),
+        (Task::Doctor(shape), prepared) => doctor::run(&prepared, shape).into(),
+        (Task::Completions(shell), _) => pages::completions(shell).into(),
+        (Task::Man, _) => pages::man().into(),
         (_, Err(refused)) => refuse(&refused).into(),
         (Task::Serve, Ok((loaded, plan))) => control::run(&loaded, plan).into(),
         (Task::CheckConfig, Ok((loaded, _))) => check(&loaded).into(),

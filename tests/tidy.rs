@@ -24,6 +24,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("core_affinity", &["shards/src/set.rs", "src/cpus.rs"]),
     ("httparse", &["codecs/src/h1/"]),
     ("mimalloc", &["src/main.rs"]),
+    ("clap_complete", &["src/args.rs", "src/pages.rs"]),
+    ("clap_mangen", &["src/pages.rs"]),
     ("saphyr_parser", &["src/inject/yaml.rs"]),
     ("prometheus_client", &["perf/src/"]),
     ("hyper", &["src/endpoint.rs"]),

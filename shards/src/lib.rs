@@ -28,5 +28,5 @@ mod timers;
 pub use config::{Driver, DriverChoice, Limits, ShardConfig, StartError, io_uring_hint};
 pub use error::Direction;
 pub use io::Side;
-pub use set::{ShardSet, raise_descriptor_limit};
+pub use set::{ShardSet, choose_driver, raise_descriptor_limit};
 pub use shard::{CutConnection, DrainReport};
