@@ -27,6 +27,8 @@ pub(crate) enum Task {
     Completions(Shell),
     /// Write the man page.
     Man,
+    /// Write the table of settings.
+    Settings,
 }
 
 /// A command line, read.
@@ -78,7 +80,7 @@ pub(crate) fn command() -> Command {
         )
 }
 
-fn small_commands() -> [Command; 3] {
+fn small_commands() -> [Command; 4] {
     let format = Arg::new("format")
         .long("format")
         .value_name("text|json")
@@ -90,12 +92,14 @@ fn small_commands() -> [Command; 3] {
         Command::new(DOCTOR).about("Look at what this machine gives the sidecar").arg(format),
         Command::new(COMPLETIONS).about("Write the completions of a shell").arg(shell),
         Command::new(MAN).about("Write the man page netra(8)"),
+        Command::new(SETTINGS).about("Write the table of all settings in Markdown"),
     ]
 }
 
 const DOCTOR: &str = "doctor";
 const COMPLETIONS: &str = "completions";
 const MAN: &str = "man";
+const SETTINGS: &str = "settings";
 const DEMO: &str = "demo";
 const INJECT: &str = "inject";
 const DEMO_ABOUT: &str = "Show interception on this machine, in namespaces of its own";
@@ -133,6 +137,7 @@ fn task(matches: &ArgMatches) -> Result<Task, clap::Error> {
             return Ok(Task::Completions(shell));
         }
         Some((MAN, _)) => return Ok(Task::Man),
+        Some((SETTINGS, _)) => return Ok(Task::Settings),
         _ => {}
     }
     Ok(match matches.get_one::<String>(PRINT).map(String::as_str) {

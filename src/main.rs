@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         (Task::Doctor(shape), prepared) => doctor::run(&prepared, shape).into(),
         (Task::Completions(shell), _) => pages::completions(shell).into(),
         (Task::Man, _) => pages::man().into(),
+        (Task::Settings, _) => pages::settings().into(),
         (_, Err(refused)) => refuse(&refused).into(),
         (Task::Serve, Ok((loaded, plan))) => control::run(&loaded, plan).into(),
         (Task::CheckConfig, Ok((loaded, _))) => check(&loaded).into(),

@@ -113,6 +113,19 @@ fn completions_and_manual_know_every_flag() {
     assert_eq!(unknown.unwrap().status.code(), Some(64));
 }
 
+/// `NETRA_GOLDEN=write cargo test --test hosts settings` writes the file anew.
+#[test]
+fn the_table_of_settings_is_that_of_this_build() {
+    let output = Command::new(env!("CARGO_BIN_EXE_netra")).arg("settings").output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.lines().filter(|line| line.starts_with("| NETRA_")).count() > 40);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/SETTINGS.md");
+    if std::env::var_os("NETRA_GOLDEN").is_some() {
+        fs::write(&path, &table).unwrap();
+    }
+    assert!(fs::read_to_string(&path).unwrap() == table, "docs/SETTINGS.md differs; now:\n{table}");
+}
+
 #[test]
 fn the_doctor_looks_at_everything_and_says_what_is_wrong() {
     let doctor = |args: &[&str], env: &[(&str, &str)]| {
