@@ -6,8 +6,13 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Programs that the end-to-end tests start: real peers, and the tools that build their network.
 TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk apache2-utils strace chromium \
+	libcap2-bin systemd \
 	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3
 DEMO_PACKAGES := iproute2 util-linux
+# binutils has readelf, libcap2-bin setcap.
+IMAGE_PACKAGES := binutils libcap2-bin debootstrap
+# Where `make manifests` has Helm and the schemas.
+VENV := $(or $(CARGO_TARGET_DIR),target)/manifests
 
 # Installs the packages that are missing; says which, and needs root only then.
 define install
@@ -27,6 +32,31 @@ help: ## What there is
 build: ## netra and netra-init, optimised, in target/release
 	$(CARGO) build --release -p netra -p netra-init
 
+.PHONY: images
+images: ## Container images with the Docker engine: netra, netra-init, netra-init-iptables
+	@docker info >/dev/null 2>&1 || { echo "*** SKIPPED: no Docker engine answers here ***"; exit 0; }; \
+		$(MAKE) --no-print-directory image-tools && docker/images.sh
+
+.PHONY: deb
+deb: ## Debian package, in target/debian
+	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked --quiet cargo-deb
+	CARGO_TARGET_DIR=target $(CARGO) build --quiet --profile ship -p netra -p netra-init
+	CARGO_TARGET_DIR=target $(CARGO) run --quiet -p netra-init --example pages -- target/pages
+	@for page in man:netra.8 completions\ bash:netra.bash completions\ zsh:_netra completions\ fish:netra.fish; do \
+		target/ship/netra $${page%%:*} >target/pages/$${page#*:}; done
+	CARGO_TARGET_DIR=target $(CARGO) deb --no-build --no-strip --profile ship
+
+.PHONY: manifests
+manifests: ## Checks docker/kubernetes: schemas of Kubernetes, Helm, kustomize
+	$(call install,python3-venv)
+	@test -x $(VENV)/bin/python || python3 -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r docker/kubernetes/requirements.txt
+	@$(VENV)/bin/python docker/kubernetes/check.py 2> >(grep -v 'found symbolic link' >&2)
+
+.PHONY: image-tools
+image-tools:
+	$(call install,$(IMAGE_PACKAGES))
+
 .PHONY: demo
 demo: ## Real traffic intercepted and measured; a request through three services, traced and steered
 	$(call install,$(DEMO_PACKAGES))
@@ -41,8 +71,13 @@ test: nextest ## Everything: unit, simulation, real binaries in namespaces again
 	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
 		$(CARGO) nextest run -p netra --features glommio --no-tests fail -E 'test(glommio)'
 	$(CARGO) build --workspace --quiet
+	@$(MAKE) --no-print-directory test-images manifests
 	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
 		$(CARGO) nextest run --workspace --no-tests fail $(TEST_ARGS)
+
+.PHONY: test-images
+test-images: image-tools
+	@PROFILE=dev TAG=$${NETRA_TEST_TAG-test} docker/images.sh netra netra-init netra-test
 
 .PHONY: nextest
 nextest:
