@@ -25,8 +25,20 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("httparse", &["codecs/src/h1/"]),
     ("mimalloc", &["src/main.rs"]),
     ("prometheus_client", &["perf/src/"]),
-    ("hyper", &["src/endpoint.rs"]),
-    ("hyper_util", &["src/endpoint.rs"]),
+    ("hyper", &["src/endpoint.rs", "src/http_client.rs", "src/export/", "src/sampling.rs"]),
+    ("hyper_util", &["src/endpoint.rs", "src/http_client.rs"]),
+    ("http_body_util", &["src/http_client.rs"]),
+    ("opentelemetry", &["src/export/otlp.rs"]),
+    ("opentelemetry_sdk", &["src/export/otlp.rs"]),
+    ("opentelemetry_otlp", &["src/export/otlp.rs"]),
+    ("opentelemetry_http", &["src/export/otlp.rs"]),
+    ("opentelemetry_jaeger", &["src/export/jaeger_sdk.rs"]),
+    ("otel023", &["src/export/jaeger_sdk.rs"]),
+    ("sdk023", &["src/export/jaeger_sdk.rs"]),
+    ("hickory_resolver", &["src/resolver.rs"]),
+    ("base64", &["src/export/collector.rs"]),
+    ("percent_encoding", &["src/export/tags.rs", "src/http_client.rs", "src/traces.rs"]),
+    ("rtrb", &["shards/src/spans.rs"]),
 ];
 
 const FILE_LINES_MAX: usize = 600;
