@@ -113,8 +113,12 @@ fn every_external_crate_has_its_owner() {
                     let before = content[..at].chars().next_back();
                     before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != ':')
                 });
+                let rest = content.trim_start().strip_prefix(&import);
+                let imported = rest.is_some_and(|rest| {
+                    !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+                });
                 assert!(
-                    !word && !content.trim_start().starts_with(&import),
+                    !word && !imported,
                     "{name}:{line} uses {external}, which belongs to {owners:?}"
                 );
             }
