@@ -6,7 +6,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Programs that the end-to-end tests start: real peers, and the tools that build their network.
 TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk apache2-utils strace chromium \
-	libcap2-bin systemd \
+	libcap2-bin systemd python3-venv \
 	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3
 DEMO_PACKAGES := iproute2 util-linux
 # binutils has readelf, libcap2-bin setcap.
@@ -64,9 +64,10 @@ demo: ## Real traffic intercepted and measured; a request through three services
 	target/release/netra demo $(DEMO_ARGS)
 
 .PHONY: test
-test: nextest ## Everything: unit, simulation, real binaries in namespaces against real servers
+test: nextest span-venv ## Everything: unit, simulation, real binaries in namespaces against real servers
 	$(call install,$(TEST_PACKAGES))
 	$(CARGO) test --workspace --doc --quiet
+	$(CARGO) nextest run -p netra --bin netra --features jaeger-sdk --no-tests fail -E 'test(an_agent)'
 	$(CARGO) build --workspace --quiet --features glommio
 	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
 		$(CARGO) nextest run -p netra --features glommio --no-tests fail -E 'test(glommio)'
@@ -83,10 +84,20 @@ test-images: image-tools
 nextest:
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked --quiet cargo-nextest
 
+# Decoders of spans that are not ours, in versions of their own, for the tests.
+SPAN_VENV := target/span-venv
+.PHONY: span-venv
+span-venv: $(SPAN_VENV)/ready
+$(SPAN_VENV)/ready: tests/support/span_requirements.txt
+	$(call install,python3-venv)
+	python3 -m venv --clear $(SPAN_VENV)
+	$(SPAN_VENV)/bin/pip --quiet --disable-pip-version-check install --no-deps -r $<
+	touch $@
+
 .PHONY: check
 check: ## Format, lints, docs: warnings are errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --features glommio --quiet -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features glommio,jaeger-sdk --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 
 .PHONY: sim
