@@ -9,7 +9,9 @@ use crate::{
     traces::{self, TraceSettings, Traces},
 };
 use netra_codecs::route::RouteNames;
-use netra_shards::{DriverChoice, HttpConfig, Limits, Resolver, RoutingConfig, ShardConfig};
+use netra_shards::{
+    AccessLogConfig, DriverChoice, HttpConfig, Limits, Resolver, RoutingConfig, ShardConfig,
+};
 use std::{fmt, sync::Arc, time::Duration};
 
 /// What this process is told to do, typed and checked.
@@ -32,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) routing: RoutingSettings,
     /// What the settings say; [`Config::tracing`] is what they come to.
     pub(crate) traces: TraceSettings,
+    /// None when nothing is logged.
+    pub(crate) access_log: Option<AccessLogConfig>,
     /// None when no request is traced.
     pub(crate) tracing: Option<Traces>,
 }
@@ -77,6 +81,7 @@ impl Config {
             spin_max: self.spin_max,
             limits: self.limits.clone(),
             http: HttpConfig { tracing, routing, ..self.http.clone() },
+            access_log: self.access_log,
         }
     }
 }
@@ -532,7 +537,7 @@ mod tests {
         assert_eq!((config.metrics_port, config.shards), (2, Some(3)));
         assert_eq!((config.driver, &config.cpus), (DriverChoice::Epoll, &CpuChoice::None));
         assert_eq!(config.drain, Duration::from_millis(8));
-        let shard = config.shard_config(3, vec![1]);
+        let shard = config.shard_config(3, vec![1], None);
         assert_eq!((shard.port, shard.shards, shard.glommio), (14956, 3, false));
         assert_eq!(shard.spin_max, Duration::from_micros(7));
         assert_eq!(shard.limits.idle_timeout, Some(Duration::from_secs(9)));
