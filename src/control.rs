@@ -173,6 +173,7 @@ fn exposition(set: &ShardSet, started: SystemTime) -> Exposition {
         drivers: &["io_uring", "epoll"],
         started,
         counters: &COUNTERS,
+        exemplars: &export::EXEMPLARS,
     };
     Exposition::new(set.recorders().to_vec(), about)
 }

@@ -162,6 +162,7 @@ mod tests {
             drivers: &["epoll"],
             started: std::time::SystemTime::now(),
             counters: &[],
+            exemplars: &crate::export::EXEMPLARS,
         };
         Arc::new(Pages::new(Exposition::new(vec![Arc::new(Recorder::default())], about)))
     }
