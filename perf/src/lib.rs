@@ -8,6 +8,7 @@ pub mod exposition;
 pub mod histogram;
 pub mod labels;
 pub mod process;
+pub mod profile;
 pub mod recorder;
 mod sys;
 
