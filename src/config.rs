@@ -12,7 +12,7 @@ use netra_codecs::route::RouteNames;
 use netra_shards::{
     AccessLogConfig, DriverChoice, HttpConfig, Limits, Resolver, RoutingConfig, ShardConfig,
 };
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 /// What this process is told to do, typed and checked.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,7 @@ pub(crate) struct Config {
     pub(crate) log_format: Format,
     pub(crate) port: u16,
     pub(crate) metrics_port: u16,
+    pub(crate) admin: AdminSettings,
     pub(crate) driver: DriverChoice,
     /// `None` is for [`crate::cpus`] to decide.
     pub(crate) shards: Option<usize>,
@@ -38,6 +39,15 @@ pub(crate) struct Config {
     pub(crate) access_log: Option<AccessLogConfig>,
     /// None when no request is traced.
     pub(crate) tracing: Option<Traces>,
+}
+
+/// Where profiling and admin are, and what may be ordered there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AdminSettings {
+    pub(crate) port: u16,
+    /// None only before the settings are read.
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) may_quit: bool,
 }
 
 /// How requests are routed.

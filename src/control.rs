@@ -2,11 +2,13 @@
 //! hears signals, drains, and ends the process. It touches no data socket and is never pinned.
 
 use crate::{
+    admin::{Admin, Request},
     config::{Config, Loaded},
     cpus::Plan,
-    endpoint::{self, Pages},
+    endpoint,
     exit::Exit,
     export::{self, Exporter},
+    health::Pages,
     log::{self, FATAL, LINES_DROPPED, Log},
     resolver, sampling,
     throttle::Throttle,
@@ -15,7 +17,9 @@ use netra_codecs::trace::SamplerPlan;
 use netra_perf::{About, Counter, Exposition};
 use netra_shards::{DrainReport, Resolved, Resolver, ShardSet, StartError, ToResolve};
 use std::{
-    fmt, io, panic,
+    fmt, io,
+    net::{IpAddr, Ipv4Addr},
+    panic,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant, SystemTime},
 };
@@ -41,7 +45,7 @@ pub(crate) fn run(loaded: &Loaded, plan: Plan) -> Exit {
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    let exit = live(&loaded.config, plan, started).unwrap_or_else(|failure| {
+    let exit = live(loaded, plan, started).unwrap_or_else(|failure| {
         error!(target: FATAL, "{failure}");
         failure.exit
     });
@@ -104,7 +108,8 @@ fn listen_failure(port: u16, setting: &str, source: &io::Error) -> Failure {
 }
 
 /// Everything that can fail comes before the shards, so that nothing is half started.
-fn live(config: &Config, plan: Plan, started: SystemTime) -> Result<Exit, Failure> {
+fn live(loaded: &Loaded, plan: Plan, started: SystemTime) -> Result<Exit, Failure> {
+    let config = &loaded.config;
     if let Err(error) = netra_shards::raise_descriptor_limit() {
         warn!(error = %error, "the descriptor limit stays as it is");
     }
@@ -127,7 +132,8 @@ fn live(config: &Config, plan: Plan, started: SystemTime) -> Result<Exit, Failur
         if let Some(exporter) = &exporter {
             exporter.take(set.take_spans());
         }
-        follow_sampler(config, tell);
+        follow_sampler(config, tell.clone());
+        serve_admin(admin(loaded, &plan, &set, started, tell));
         let pages = Arc::new(Pages::new(exposition(&set, started)));
         for listener in metrics {
             tokio::spawn(endpoint::serve(listener, Arc::clone(&pages)));
@@ -163,6 +169,40 @@ fn follow_sampler(config: &Config, tell: mpsc::Sender<Event>) {
             let tell = tell.clone();
             async move { drop(tell.send(Event::Sample(plan)).await) }
         }));
+    }
+}
+
+fn admin(
+    loaded: &Loaded,
+    plan: &Plan,
+    set: &ShardSet,
+    started: SystemTime,
+    tell: mpsc::Sender<Event>,
+) -> Admin {
+    Admin {
+        config: loaded.config.clone(),
+        settings: loaded.effective.clone(),
+        decided: plan.decided().into(),
+        driver: set.driver().label(),
+        started,
+        recorders: set.recorders().to_vec(),
+        tell,
+        is_profiling: Arc::default(),
+    }
+}
+
+/// Traffic needs no admin: where its port is taken, netra says so and goes on.
+fn serve_admin(admin: Admin) {
+    let settings = &admin.config.admin;
+    let address = settings.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    match endpoint::bind_at(address, settings.port) {
+        Ok(listener) => drop(tokio::spawn(endpoint::serve(listener, Arc::new(admin)))),
+        Err(error) => warn!(
+            address = %address,
+            port = settings.port,
+            error = %error,
+            "no profiling and admin (NETRA_ADMIN_ADDRESS, NETRA_PPROF_PORT)"
+        ),
     }
 }
 
@@ -228,16 +268,29 @@ fn reporter_in_words(config: &Config) -> String {
 
 /// What the control thread waits for.
 #[derive(Debug)]
-enum Event {
+pub(crate) enum Event {
     Signal(Signal),
+    /// Somebody asks for something, or orders it.
+    Asked(Request),
     /// Another rule of the sampling manager.
     Sample(Arc<SamplerPlan>),
     /// The address of a name that a shard asked for.
     Resolved(Box<ToResolve>, Resolved),
 }
 
+impl Event {
+    /// Why the shards are to drain, if that is what this means.
+    fn begins_drain(&self) -> Option<&'static str> {
+        match self {
+            Self::Signal(signal) if *signal != Signal::Hangup => Some(signal.name()),
+            Self::Asked(Request::Drain) => Some("POST /drain"),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Signal {
+pub(crate) enum Signal {
     Hangup,
     Interrupt,
     Terminate,
@@ -305,14 +358,21 @@ async fn supervise(
     let (set, drain_time) = (&life.set, life.drain_time);
     let mut next_look = tokio::time::Instant::now() + WATCH_EVERY;
     loop {
-        match timeout_at(next_look, events.recv()).await {
+        let event = timeout_at(next_look, events.recv()).await;
+        if let Ok(Some(event)) = &event
+            && let Some(why) = event.begins_drain()
+        {
+            info!(why, drain_ms = millis(drain_time), "draining");
+            pages.set_draining();
+            return drain(life, &mut events).await;
+        }
+        match event {
             Ok(Some(Event::Signal(Signal::Hangup))) => {
                 info!("SIGHUP ignored: settings are read once, at the start");
             }
-            Ok(Some(Event::Signal(signal))) => {
-                info!(signal = signal.name(), drain_ms = millis(drain_time), "draining");
-                pages.set_draining();
-                return drain(life, &mut events).await;
+            Ok(Some(Event::Asked(Request::Quit))) => {
+                warn!("ended at once, by POST /quitquitquit");
+                return Exit::DONE;
             }
             Ok(Some(event)) => tell(set, event),
             Ok(None) | Err(_) if set.any_ended() => {
@@ -334,6 +394,7 @@ async fn supervise(
 fn tell(set: &ShardSet, event: Event) {
     match event {
         Event::Signal(_) => {}
+        Event::Asked(request) => request.ask(set),
         Event::Sample(plan) => set.sample(&plan),
         Event::Resolved(name, address) => set.answer(&name, address),
     }
@@ -354,6 +415,10 @@ async fn drain(life: Life, events: &mut mpsc::Receiver<Event>) -> Exit {
             Ok(Some(Event::Signal(signal))) if signal != Signal::Hangup => {
                 warn!(signal = signal.name(), "ended at once, in the middle of draining");
                 return signal.exit();
+            }
+            Ok(Some(Event::Asked(Request::Quit))) => {
+                warn!("ended at once, in the middle of draining, by POST /quitquitquit");
+                return Exit::DONE;
             }
             Ok(Some(event)) => tell(&set, event),
             Ok(None) | Err(_) => {}

@@ -1,6 +1,7 @@
 //! netra, the sidecar: flags and environment in, a set of shards and a control thread out.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod args;
 mod config;
 mod control;
@@ -9,6 +10,7 @@ mod demo;
 mod endpoint;
 mod exit;
 mod export;
+mod health;
 mod http_client;
 mod json;
 mod log;
@@ -89,11 +91,7 @@ fn check(loaded: &Loaded) -> Exit {
 
 fn print(loaded: &Loaded, plan: &Plan, shape: show::Shape) -> Exit {
     warn(loaded);
-    let decided = [
-        ("NETRA_SHARDS", format!("{}, because {}", plan.shards, plan.shards_why)),
-        ("NETRA_CPUS", plan.cpus_in_words()),
-    ];
-    to_stdout(&show::show(&loaded.effective, &decided, shape))
+    to_stdout(&show::show(&loaded.effective, &plan.decided(), shape))
 }
 
 fn warn(loaded: &Loaded) {

@@ -62,7 +62,25 @@ const BASICS: &[Setting] = &[
         "NETRA_PROMETHEUS_PORT",
         "14958",
         Port(|c, port| c.metrics_port = port),
-        "Port of /metrics, /live and /ready, on all addresses",
+        "Port of /metrics, /live, /ready and /startup, on all addresses",
+    ),
+    Setting::new(
+        "NETRA_PPROF_PORT",
+        "14957",
+        Port(|c, port| c.admin.port = port),
+        "Port of profiling and admin",
+    ),
+    Setting::new(
+        "NETRA_ADMIN_ADDRESS",
+        "127.0.0.1",
+        Address(|c, address| c.admin.address = Some(address)),
+        "Address of profiling and admin",
+    ),
+    Setting::new(
+        "NETRA_ADMIN_QUIT",
+        "false",
+        Switch(|c, on| c.admin.may_quit = on),
+        "Whether POST /quitquitquit may end netra",
     ),
     Setting::new(
         "NETRA_IO",
@@ -201,8 +219,6 @@ const LIMITS: &[Setting] = &[
 
 /// HTTP/1 and routing; what serves people rather than traffic is known, and not acted on yet.
 const HTTP: &[Setting] = &[
-    later("NETRA_PPROF_PORT", "14957", Port(|_, _| {}), "Port of profiling and admin"),
-    later("NETRA_ADMIN_ADDRESS", "127.0.0.1", Address(|_, _| {}), "Address of profiling and admin"),
     later("NETRA_ACCESS_LOG", "off", Custom(ACCESS_LOG, access_log), "Which requests are logged"),
     Setting::new(
         "NETRA_HTTP_PORTS",
@@ -344,6 +360,8 @@ mod tests {
         ("NETRA_LOG_FORMAT", &["json"], &["xml"]),
         ("NETRA_PORT", &["1", "65535"], &["0", "65536", "tcp://10.0.0.1:14956"]),
         ("NETRA_PROMETHEUS_PORT", &["9090"], &["metrics"]),
+        ("NETRA_PPROF_PORT", &["6060"], &["off"]),
+        ("NETRA_ADMIN_QUIT", &["true", "0"], &["yes"]),
         ("NETRA_IO", &["io_uring", "EPOLL"], &["bogus", "uring"]),
         ("NETRA_SHARDS", &["auto", "1", "256"], &["0", "257", "-1", "two"]),
         ("NETRA_CPUS", &["auto", "none", "0", "0,2-5"], &["", "0,", "all", "3-0", "70000"]),

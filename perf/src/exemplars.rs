@@ -100,7 +100,8 @@ impl Place {
         let before = self.sequence.load(Acquire);
         let [high, low, ns, unix_ns] = [0, 1, 2, 3].map(|i: usize| self.words[i].load(Relaxed));
         fence(Acquire);
-        let is_whole = before.is_multiple_of(2) && before > 0 && before == self.sequence.load(Relaxed);
+        let is_whole =
+            before.is_multiple_of(2) && before > 0 && before == self.sequence.load(Relaxed);
         let trace_id = u128::from(high) << 64 | u128::from(low);
         is_whole.then_some(Exemplar { trace_id, ns, unix_ns })
     }

@@ -2,11 +2,11 @@
 //! so that no turn grows long, and a time line of its turns.
 
 use crate::{
-    connection::Phase,
+    connection::{Phase, nanos},
     error::Direction,
     io::{Io, Side, Token, Wait},
     shard::Shard,
-    sys::Nanos,
+    sys::{Nanos, monotonic_ns},
 };
 use std::{
     fmt::Debug,
@@ -192,8 +192,12 @@ pub struct TimeLine {
 }
 
 impl TimeLine {
-    /// Room for `turns_max` turns, up to a moment of the monotonic clock.
-    pub fn new(turns_max: usize, until_ns: u64) -> Self {
+    /// Room for `turns_max` turns, from now on for so long.
+    pub fn new(turns_max: usize, time: Duration) -> Self {
+        Self::until(turns_max, monotonic_ns().saturating_add(nanos(time)))
+    }
+
+    fn until(turns_max: usize, until_ns: Nanos) -> Self {
         let cells = (0..turns_max).map(|_| Default::default()).collect();
         Self { until_ns, noted: AtomicUsize::new(0), cells }
     }
@@ -247,12 +251,12 @@ mod tests {
             events: 3,
             is_parked: at % 2 == 1,
         };
-        let line = TimeLine::new(3, 100);
+        let line = TimeLine::until(3, 100);
         assert!(line.note(turn(1)) && line.note(turn(2)));
         assert_eq!(line.turns(), [turn(1), turn(2)]);
         assert!(!line.note(turn(3)) && line.is_full());
         assert!(!line.note(turn(4)));
         assert_eq!(line.turns().len(), 3);
-        assert!(!TimeLine::new(3, 100).note(turn(99)));
+        assert!(!TimeLine::until(3, 100).note(turn(99)));
     }
 }
