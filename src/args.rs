@@ -1,7 +1,7 @@
 //! The command line: one flag for each row of the table, and what is to be done. Values stay text
 //! here; what they mean is for `config.rs`, where flags and variables are judged by the same rules.
 
-use crate::{demo::DemoArgs, exit, setting::Setting, show::Shape, table::table};
+use crate::{demo::DemoArgs, exit, setting::Setting, show::Shape, table::table, top::TopArgs};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use std::ffi::OsString;
 
@@ -16,6 +16,8 @@ pub(crate) enum Task {
     PrintConfig(Shape),
     /// Show interception at work, in namespaces of its own.
     Demo(DemoArgs),
+    /// Watch a running netra in a terminal.
+    Top(TopArgs),
 }
 
 /// A command line, read.
@@ -36,15 +38,14 @@ fn command() -> Command {
     Command::new("netra")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Transparent sidecar proxy: relays what the rules redirect to it")
-        .override_usage("netra --service-name NAME [FLAGS]\n       netra demo [FLAGS]")
+        .override_usage("netra --service-name NAME [FLAGS]\n       netra demo [FLAGS]\n       netra top [FLAGS]")
         .subcommand(DemoArgs::augment_args(Command::new(DEMO).about(DEMO_ABOUT)))
+        .subcommand(TopArgs::augment_args(Command::new(TOP).about(TOP_ABOUT)))
         .disable_help_subcommand(true)
         .args_conflicts_with_subcommands(true)
         .after_help(exit::HELP)
         .next_help_heading("Settings (flag over environment over default)")
-        .args(table().filter(|setting| !setting.later).map(flag))
-        .next_help_heading("Settings that are checked, but that this build does not act on yet")
-        .args(table().filter(|setting| setting.later).map(flag))
+        .args(table().map(flag))
         .next_help_heading("Instead of running")
         .arg(
             Arg::new(CHECK)
@@ -66,6 +67,8 @@ fn command() -> Command {
 
 const DEMO: &str = "demo";
 const DEMO_ABOUT: &str = "Show interception on this machine, in namespaces of its own";
+const TOP: &str = "top";
+const TOP_ABOUT: &str = "Watch a running netra: rates, percentiles, shards, connections";
 const CHECK: &str = "check-config";
 const PRINT: &str = "print-config";
 
@@ -86,6 +89,9 @@ fn flag(setting: &'static Setting) -> Arg {
 fn task(matches: &ArgMatches) -> Result<Task, clap::Error> {
     if let Some(demo) = matches.subcommand_matches(DEMO) {
         return DemoArgs::from_arg_matches(demo).map(Task::Demo);
+    }
+    if let Some(top) = matches.subcommand_matches(TOP) {
+        return TopArgs::from_arg_matches(top).map(Task::Top);
     }
     Ok(match matches.get_one::<String>(PRINT).map(String::as_str) {
         Some("json") => Task::PrintConfig(Shape::Json),

@@ -2,6 +2,7 @@
 //! hears signals, drains, and ends the process. It touches no data socket and is never pinned.
 
 use crate::{
+    access_log::{self, AccessLog},
     admin::{Admin, Request},
     config::{Config, Loaded},
     cpus::Plan,
@@ -11,6 +12,7 @@ use crate::{
     health::Pages,
     log::{self, FATAL, LINES_DROPPED, Log},
     resolver, sampling,
+    statsd::Statsd,
     throttle::Throttle,
 };
 use netra_codecs::trace::SamplerPlan;
@@ -132,6 +134,9 @@ fn live(loaded: &Loaded, plan: Plan, started: SystemTime) -> Result<Exit, Failur
         if let Some(exporter) = &exporter {
             exporter.take(set.take_spans());
         }
+        let access_log = AccessLog::start(set.take_access_log(), config.log_format)
+            .map_err(|error| Failure::os("cannot start the access log", &error))?;
+        let statsd = Statsd::start(&config.statsd, set.recorders().to_vec());
         follow_sampler(config, tell.clone());
         serve_admin(admin(loaded, &plan, &set, started, tell));
         let pages = Arc::new(Pages::new(exposition(&set, started)));
@@ -140,7 +145,7 @@ fn live(loaded: &Loaded, plan: Plan, started: SystemTime) -> Result<Exit, Failur
         }
         log_start(config, &plan, &set);
         let throttle = Throttle::new(plan.throttle_files);
-        let life = Life { set, exporter, drain_time: config.drain };
+        let life = Life { set, exporter, access_log, statsd, drain_time: config.drain };
         Ok(supervise(life, &pages, events, throttle).await)
     })
 }
@@ -218,7 +223,7 @@ fn exposition(set: &ShardSet, started: SystemTime) -> Exposition {
     Exposition::new(set.recorders().to_vec(), about)
 }
 
-static COUNTERS: [Counter; 4] = [
+static COUNTERS: [Counter; 6] = [
     Counter {
         name: "netra_log_lines_dropped",
         help: "Log lines dropped because nobody read them fast enough",
@@ -228,11 +233,18 @@ static COUNTERS: [Counter; 4] = [
     spans_by_result("sent", &export::SENT),
     spans_by_result("failed", &export::FAILED),
     spans_by_result("dropped", &export::DROPPED),
+    access_log_by_result("written", &access_log::WRITTEN),
+    access_log_by_result("failed", &access_log::FAILED),
 ];
 
 const fn spans_by_result(result: &'static str, cell: &'static AtomicU64) -> Counter {
     let help = "Spans that reached the exporter, by what became of them";
     Counter { name: "netra_spans", help, label: Some(("result", result)), cell }
+}
+
+const fn access_log_by_result(result: &'static str, cell: &'static AtomicU64) -> Counter {
+    let help = "Lines of the access log, by what became of them";
+    Counter { name: "netra_access_log", help, label: Some(("result", result)), cell }
 }
 
 /// The one line that says what runs here, and why like this.
@@ -337,6 +349,8 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 const DRAIN_WATCH_EVERY: Duration = Duration::from_millis(10);
 /// How long after the drain's deadline shards may take to cut what is left.
 const CUT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the last lines of the access log may take to be read.
+const ACCESS_LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the last spans may take.
 const SPANS_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -344,18 +358,20 @@ const SPANS_PATIENCE: Duration = Duration::from_secs(3);
 struct Life {
     set: ShardSet,
     exporter: Option<Exporter>,
+    access_log: Option<AccessLog>,
+    statsd: Option<Statsd>,
     drain_time: Duration,
 }
 
 /// Waits for a signal to end, sees to it that the shards are there until then, and tells them what
 /// there is to tell.
 async fn supervise(
-    life: Life,
+    mut life: Life,
     pages: &Pages,
     mut events: mpsc::Receiver<Event>,
     mut throttle: Throttle,
 ) -> Exit {
-    let (set, drain_time) = (&life.set, life.drain_time);
+    let drain_time = life.drain_time;
     let mut next_look = tokio::time::Instant::now() + WATCH_EVERY;
     loop {
         let event = timeout_at(next_look, events.recv()).await;
@@ -374,16 +390,17 @@ async fn supervise(
                 warn!("ended at once, by POST /quitquitquit");
                 return Exit::DONE;
             }
-            Ok(Some(event)) => tell(set, event),
-            Ok(None) | Err(_) if set.any_ended() => {
+            Ok(Some(event)) => tell(&life.set, event),
+            Ok(None) | Err(_) if life.set.any_ended() => {
                 error!(target: FATAL, "a shard ended by itself");
                 return Exit::INTERNAL;
             }
             Ok(None) | Err(_) => {
                 next_look += WATCH_EVERY;
+                life.statsd.iter_mut().for_each(Statsd::send);
                 if let Some(allowed) = throttle.look() {
                     info!(allowed, "polling, by whether the CPU quota was used up");
-                    set.allow_polling(allowed);
+                    life.set.allow_polling(allowed);
                 }
             }
         }
@@ -403,7 +420,7 @@ fn tell(set: &ShardSet, event: Event) {
 /// Lets connections finish, then the last spans; a second signal means that nobody wants to wait
 /// for that.
 async fn drain(life: Life, events: &mut mpsc::Receiver<Event>) -> Exit {
-    let Life { set, exporter, drain_time } = life;
+    let Life { set, exporter, access_log, mut statsd, drain_time } = life;
     let begun = Instant::now();
     set.drain(drain_time);
     while !set.ended() {
@@ -425,6 +442,10 @@ async fn drain(life: Life, events: &mut mpsc::Receiver<Event>) -> Exit {
         }
     }
     log_drained(&set.join(), begun.elapsed());
+    statsd.iter_mut().for_each(Statsd::send);
+    if access_log.is_some_and(|log| !log.finish(ACCESS_LOG_PATIENCE)) {
+        warn!("ended with lines of the access log that nobody took");
+    }
     if let Some(exporter) = exporter
         && !exporter.finish(SPANS_PATIENCE).await
     {

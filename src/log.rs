@@ -275,7 +275,8 @@ impl Visit for Fields {
     }
 }
 
-fn is_bare(text: &str) -> bool {
+/// A value that needs no quotation marks.
+pub(crate) fn is_bare(text: &str) -> bool {
     let plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\');
     !text.is_empty() && text.chars().all(plain)
 }
@@ -294,6 +295,11 @@ impl fmt::Display for OneLine<'_> {
         }
         Ok(())
     }
+}
+
+/// RFC 3339 in UTC, to the millisecond, of nanoseconds of Unix time.
+pub(crate) fn rfc3339(unix_ns: u64) -> String {
+    timestamp(UNIX_EPOCH + Duration::from_nanos(unix_ns))
 }
 
 /// RFC 3339 in UTC, to the millisecond.

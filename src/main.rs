@@ -1,6 +1,7 @@
 //! netra, the sidecar: flags and environment in, a set of shards and a control thread out.
 #![forbid(unsafe_code)]
 
+mod access_log;
 mod admin;
 mod args;
 mod config;
@@ -18,8 +19,10 @@ mod resolver;
 mod sampling;
 mod setting;
 mod show;
+mod statsd;
 mod table;
 mod throttle;
+mod top;
 mod traces;
 
 use args::Task;
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let sources = Sources { flags: invocation.flags, environment: environment() };
     match (invocation.task, prepare(&sources)) {
         (Task::Demo(args), _) => demo::run(args),
+        (Task::Top(args), _) => top::run(&args).into(),
         (_, Err(refused)) => refuse(&refused).into(),
         (Task::Serve, Ok((loaded, plan))) => control::run(&loaded, plan).into(),
         (Task::CheckConfig, Ok((loaded, _))) => check(&loaded).into(),

@@ -3,6 +3,7 @@
 //! themselves.
 
 use crate::{
+    access_log,
     config::Host,
     cpus::CpuChoice,
     log::{Format, Level},
@@ -14,7 +15,7 @@ use crate::{
         Setting, decimal, whole,
     },
 };
-use netra_shards::DriverChoice;
+use netra_shards::{AccessLogConfig, DriverChoice};
 use spans::SPANS;
 use std::time::Duration;
 
@@ -217,9 +218,14 @@ const LIMITS: &[Setting] = &[
     ),
 ];
 
-/// HTTP/1 and routing; what serves people rather than traffic is known, and not acted on yet.
+/// HTTP/1, routing, and what counts and logs requests.
 const HTTP: &[Setting] = &[
-    later("NETRA_ACCESS_LOG", "off", Custom(ACCESS_LOG, access_log), "Which requests are logged"),
+    Setting::new(
+        "NETRA_ACCESS_LOG",
+        "off",
+        Custom(ACCESS_LOG, access_log),
+        "Which requests and connections are logged on stdout (NETRA_LOG_FORMAT=json for JSON)",
+    ),
     Setting::new(
         "NETRA_HTTP_PORTS",
         "",
@@ -280,24 +286,45 @@ const HTTP: &[Setting] = &[
         Millis(1, DAY_MS, |_, _| {}),
         "Taken and not needed: forgotten routes are swept as new ones come",
     ),
-    later("NETRA_STATSD_ENABLED", "false", Switch(|_, _| {}), "Counters over UDP"),
-    later("NETRA_STATSD_ADDRESS", "", Text(|_, _| {}), "Where to, host:port"),
-    later("NETRA_STATSD_PREFIX", "", Text(|_, _| {}), "What their names begin with"),
+    Setting::new(
+        "NETRA_STATSD_ENABLED",
+        "false",
+        Switch(|c, on| c.statsd.is_enabled = on),
+        "Counts inbound responses by status, over UDP",
+    ),
+    Setting::new(
+        "NETRA_STATSD_ADDRESS",
+        "",
+        Custom("host:port", |c, text| {
+            c.statsd.address = text.into();
+            text.is_empty() || is_host_port(text)
+        }),
+        "Where to",
+    ),
+    Setting::new(
+        "NETRA_STATSD_PREFIX",
+        "",
+        Text(|c, text| c.statsd.prefix = text.trim_matches('.').into()),
+        "What the counters' names begin with",
+    ),
 ];
-
-const fn later(
-    name: &'static str,
-    default: &'static str,
-    parse: crate::setting::Parse,
-    doc: &'static str,
-) -> Setting {
-    Setting::new(name, default, parse, doc).later()
-}
 
 const ACCESS_LOG: &str = "off, all, or a share from 0 to 1";
 
-fn access_log(_: &mut crate::config::Config, text: &str) -> bool {
-    matches!(text, "off" | "all") || decimal(text, 0.0, 1.0).is_some()
+fn access_log(config: &mut crate::config::Config, text: &str) -> bool {
+    let share = match text {
+        "off" => Some(0.0),
+        "all" => Some(1.0),
+        share => decimal(share, 0.0, 1.0),
+    };
+    let log = |share| AccessLogConfig { share, records_max: access_log::RECORDS_MAX };
+    config.access_log = share.filter(|share| *share > 0.0).map(log);
+    share.is_some()
+}
+
+fn is_host_port(text: &str) -> bool {
+    let parts = text.rsplit_once(':');
+    parts.is_some_and(|(host, port)| !host.is_empty() && whole(port, 1, 65_535).is_some())
 }
 
 #[cfg(test)]
@@ -349,7 +376,7 @@ mod tests {
                 assert!(!setting.parse.apply(&mut config, text), "{name}={text}");
             }
         }
-        for setting in table().filter(|setting| !setting.later) {
+        for setting in table() {
             assert!(VALUES.iter().any(|row| row.0 == setting.name), "{} untested", setting.name);
         }
     }
@@ -382,6 +409,9 @@ mod tests {
         ("NETRA_SPLICE_FROM_BYTES", &["0", "1"], &["1G"]),
         ("NETRA_HTTP_PORTS", &["", "8080,8090"], &["8080;8090", "0", "99999"]),
         ("NETRA_ACCESS_LOG", &["off", "all", "0.01"], &["some", "1.5"]),
+        ("NETRA_STATSD_ENABLED", &["true"], &["maybe"]),
+        ("NETRA_STATSD_ADDRESS", &["", "statsd:8125", "[::1]:8125"], &["statsd", ":8125", "a:x"]),
+        ("NETRA_STATSD_PREFIX", &["", "shop.mesh"], &["a\nb"]),
         ("HTTP_HEADER_TAG_MAP", &["", "x-a:a,x-b:b"], &["x-a", "x-a:", "x-a:a,,"]),
         ("JAEGER_SAMPLER_TYPE", &["const", "Remote"], &["lowerbound", ""]),
         ("JAEGER_SAMPLER_PARAM", &["0", "1", "100"], &["-1", "many", "NaN"]),

@@ -16,6 +16,7 @@ mod tags;
 mod thrift;
 mod worker;
 
+pub(crate) use pace::Pace;
 pub(crate) use process::Process;
 
 use crate::http_client::Url;

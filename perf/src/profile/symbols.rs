@@ -81,7 +81,7 @@ fn look_up(objects: &mut [Object], probe: u64) -> Vec<Call> {
 }
 
 fn unnamed(name: &str) -> Call {
-    Call { function: without_hash(name).to_owned(), ..Call::default() }
+    Call { function: readable(name), ..Call::default() }
 }
 
 /// All functions at an address, inlined ones first.
@@ -93,12 +93,36 @@ fn frames(loader: &Loader, in_file: u64) -> Vec<Call> {
         let Ok(name) = function.demangle() else { continue };
         let location = frame.location.as_ref();
         calls.push(Call {
-            function: without_hash(&name).to_owned(),
+            function: readable(&name),
             file: location.and_then(|it| it.file).unwrap_or_default().to_owned(),
             line: location.and_then(|it| it.line).unwrap_or_default(),
         });
     }
     calls
+}
+
+/// A name for people. pprof leaves out what stands in angle brackets, so `<T as Trait>::method`
+/// becomes `T::method`.
+fn readable(name: &str) -> String {
+    let name = without_hash(name);
+    let Some(inner) = name.strip_prefix('<') else { return name.to_owned() };
+    let mut depth = 1;
+    let end = inner.bytes().enumerate().find_map(|(at, byte)| {
+        match byte {
+            b'<' => depth += 1,
+            // Not the arrow of a function's type.
+            b'>' if at == 0 || inner.as_bytes()[at - 1] != b'-' => depth -= 1,
+            _ => {}
+        }
+        (depth == 0).then_some(at)
+    });
+    let Some(end) = end else { return name.to_owned() };
+    let own = inner[..end].split(" as ").next().unwrap_or_default();
+    format!(
+        "{}{}",
+        own.trim_start_matches(['&', '*']).trim_start_matches("mut "),
+        &inner[end + 1..]
+    )
 }
 
 /// Rust's names end with a hash that tells crates apart and people nothing.
@@ -196,6 +220,15 @@ mod tests {
 
     #[test]
     fn hashes_go_and_names_stay() {
+        for (name, shown) in [
+            ("<a::B as c::D>::e", "a::B::e"),
+            ("<a::B<C> as d::E<F>>::g::h0123456789abcdef", "a::B<C>::g"),
+            ("<&mut T>::x", "T::x"),
+            ("a::b<T>::c", "a::b<T>::c"),
+            ("<broken", "<broken"),
+        ] {
+            assert_eq!(readable(name), shown);
+        }
         assert_eq!(without_hash("a::b::h0123456789abcdef"), "a::b");
         assert_eq!(without_hash("a::hello"), "a::hello");
     }
