@@ -3,6 +3,7 @@
 
 use crate::{
     demo::DemoArgs, exit, inject::InjectArgs, setting::Setting, show::Shape, table::table,
+    top::TopArgs,
 };
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use clap_complete::Shell;
@@ -29,6 +30,8 @@ pub(crate) enum Task {
     Man,
     /// Write the table of settings.
     Settings,
+    /// Watch a running netra in a terminal.
+    Top(TopArgs),
 }
 
 /// A command line, read.
@@ -53,14 +56,13 @@ pub(crate) fn command() -> Command {
         .override_usage("netra --service-name NAME [FLAGS]\n       netra COMMAND [FLAGS]")
         .subcommand(DemoArgs::augment_args(Command::new(DEMO).about(DEMO_ABOUT)))
         .subcommand(InjectArgs::augment_args(Command::new(INJECT)))
+        .subcommand(TopArgs::augment_args(Command::new(TOP).about(TOP_ABOUT)))
         .subcommands(small_commands())
         .disable_help_subcommand(true)
         .args_conflicts_with_subcommands(true)
         .after_help(exit::HELP)
         .next_help_heading("Settings (flag over environment over default)")
-        .args(table().filter(|setting| !setting.later).map(flag))
-        .next_help_heading("Settings that are checked, but that this build does not act on yet")
-        .args(table().filter(|setting| setting.later).map(flag))
+        .args(table().map(flag))
         .next_help_heading("Instead of running")
         .arg(
             Arg::new(CHECK)
@@ -103,6 +105,8 @@ const SETTINGS: &str = "settings";
 const DEMO: &str = "demo";
 const INJECT: &str = "inject";
 const DEMO_ABOUT: &str = "Show interception on this machine, in namespaces of its own";
+const TOP: &str = "top";
+const TOP_ABOUT: &str = "Watch a running netra: rates, percentiles, shards, connections";
 const CHECK: &str = "check-config";
 const PRINT: &str = "print-config";
 
@@ -123,6 +127,9 @@ fn flag(setting: &'static Setting) -> Arg {
 fn task(matches: &ArgMatches) -> Result<Task, clap::Error> {
     if let Some(demo) = matches.subcommand_matches(DEMO) {
         return DemoArgs::from_arg_matches(demo).map(Task::Demo);
+    }
+    if let Some(top) = matches.subcommand_matches(TOP) {
+        return TopArgs::from_arg_matches(top).map(Task::Top);
     }
     if let Some(inject) = matches.subcommand_matches(INJECT) {
         return InjectArgs::from_arg_matches(inject).map(Task::Inject);

@@ -5,12 +5,15 @@ use crate::{
     cpus::CpuChoice,
     log::{Format, Level},
     setting::{Setting, decimal, whole},
+    statsd::StatsdSettings,
     table::table,
     traces::{self, TraceSettings, Traces},
 };
 use netra_codecs::route::RouteNames;
-use netra_shards::{DriverChoice, HttpConfig, Limits, Resolver, RoutingConfig, ShardConfig};
-use std::{fmt, sync::Arc, time::Duration};
+use netra_shards::{
+    AccessLogConfig, DriverChoice, HttpConfig, Limits, Resolver, RoutingConfig, ShardConfig,
+};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 /// What this process is told to do, typed and checked.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) log_format: Format,
     pub(crate) port: u16,
     pub(crate) metrics_port: u16,
+    pub(crate) admin: AdminSettings,
+    pub(crate) statsd: StatsdSettings,
     pub(crate) driver: DriverChoice,
     /// `None` is for [`crate::cpus`] to decide.
     pub(crate) shards: Option<usize>,
@@ -32,8 +37,19 @@ pub(crate) struct Config {
     pub(crate) routing: RoutingSettings,
     /// What the settings say; [`Config::tracing`] is what they come to.
     pub(crate) traces: TraceSettings,
+    /// None when nothing is logged.
+    pub(crate) access_log: Option<AccessLogConfig>,
     /// None when no request is traced.
     pub(crate) tracing: Option<Traces>,
+}
+
+/// Where profiling and admin are, and what may be ordered there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AdminSettings {
+    pub(crate) port: u16,
+    /// None only before the settings are read.
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) may_quit: bool,
 }
 
 /// How requests are routed.
@@ -77,6 +93,7 @@ impl Config {
             spin_max: self.spin_max,
             limits: self.limits.clone(),
             http: HttpConfig { tracing, routing, ..self.http.clone() },
+            access_log: self.access_log,
         }
     }
 }
@@ -191,7 +208,7 @@ pub(crate) fn load(sources: &Sources) -> Result<Loaded, Vec<Refused>> {
     if !refused.is_empty() {
         return Err(refused);
     }
-    let warnings = warnings(&effective, &sources.environment);
+    let warnings = warnings(&sources.environment);
     Ok(Loaded { config, effective, warnings })
 }
 
@@ -255,6 +272,7 @@ const CHECKS: &[fn(&Values<'_>) -> Option<Refused>] = &[
     |values| ports_differ(values, "NETRA_PPROF_PORT", "NETRA_PORT"),
     |values| ports_differ(values, "NETRA_PPROF_PORT", "NETRA_PROMETHEUS_PORT"),
     direction_fits_shard,
+    statsd_has_address,
     sampler_share,
     collector_login,
 ];
@@ -277,6 +295,13 @@ fn direction_fits_shard(values: &Values<'_>) -> Option<Refused> {
         .then(|| value.refused(format!("no more than NETRA_BUFFERS_MAX, {total}")))
 }
 
+fn statsd_has_address(values: &Values<'_>) -> Option<Refused> {
+    let enabled = values.get("NETRA_STATSD_ENABLED");
+    let is_on = crate::setting::switch(&enabled.text) == Some(true);
+    (is_on && values.get("NETRA_STATSD_ADDRESS").text.is_empty())
+        .then(|| enabled.refused("false, or to be set together with NETRA_STATSD_ADDRESS"))
+}
+
 /// The remote sampler begins as a probabilistic one, so its parameter is a share as well.
 fn sampler_share(values: &Values<'_>) -> Option<Refused> {
     let kind = values.get("JAEGER_SAMPLER_TYPE").text.to_ascii_lowercase();
@@ -293,12 +318,7 @@ fn collector_login(values: &Values<'_>) -> Option<Refused> {
         .then(|| user.refused("to be set together with JAEGER_PASSWORD, or neither"))
 }
 
-fn warnings(effective: &[Effective], environment: &[(String, String)]) -> Vec<String> {
-    let unused: Vec<String> = effective
-        .iter()
-        .filter(|value| value.setting.later && value.origin != Origin::Default)
-        .map(Effective::source)
-        .collect();
+fn warnings(environment: &[(String, String)]) -> Vec<String> {
     let mut unknown: Vec<&str> = environment
         .iter()
         .map(|(name, _)| name.as_str())
@@ -306,9 +326,6 @@ fn warnings(effective: &[Effective], environment: &[(String, String)]) -> Vec<St
         .collect();
     unknown.sort_unstable();
     let mut warnings = Vec::new();
-    if !unused.is_empty() {
-        warnings.push(format!("set but not acted on by this build: {}", unused.join(", ")));
-    }
     if !unknown.is_empty() {
         warnings.push(format!("unknown variables, spelled wrong? {}", unknown.join(", ")));
     }
@@ -486,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn warns_of_what_has_no_effect_and_of_nothing_else() {
+    fn warns_of_unknown_names_and_of_nothing_else() {
         assert!(load_from(&[], &[NAMED, ("PATH", "/bin")]).unwrap().warnings.is_empty());
         let warnings = load_from(
             &[("NETRA_STATSD_ENABLED", "true")],
@@ -507,10 +524,7 @@ mod tests {
         .warnings;
         assert_eq!(
             warnings,
-            [
-                "set but not acted on by this build: NETRA_ACCESS_LOG, --statsd-enabled",
-                "unknown variables, spelled wrong? JAEGER_SAMPLE_RATE, NETRA_HTTP_PORT",
-            ]
+            ["unknown variables, spelled wrong? JAEGER_SAMPLE_RATE, NETRA_HTTP_PORT",]
         );
     }
 

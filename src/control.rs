@@ -2,20 +2,26 @@
 //! hears signals, drains, and ends the process. It touches no data socket and is never pinned.
 
 use crate::{
+    access_log::{self, AccessLog},
+    admin::{Admin, Request},
     config::{Config, Loaded},
     cpus::Plan,
-    endpoint::{self, Pages},
+    endpoint,
     exit::Exit,
     export::{self, Exporter},
+    health::Pages,
     log::{self, FATAL, LINES_DROPPED, Log},
     notify, resolver, sampling,
+    statsd::Statsd,
     throttle::Throttle,
 };
 use netra_codecs::trace::SamplerPlan;
 use netra_perf::{About, Counter, Exposition};
 use netra_shards::{DrainReport, Resolved, Resolver, ShardSet, StartError, ToResolve};
 use std::{
-    fmt, io, panic,
+    fmt, io,
+    net::{IpAddr, Ipv4Addr},
+    panic,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant, SystemTime},
 };
@@ -41,7 +47,7 @@ pub(crate) fn run(loaded: &Loaded, plan: Plan) -> Exit {
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    let exit = live(&loaded.config, plan, started).unwrap_or_else(|failure| {
+    let exit = live(loaded, plan, started).unwrap_or_else(|failure| {
         error!(target: FATAL, "{failure}");
         failure.exit
     });
@@ -104,7 +110,8 @@ fn listen_failure(port: u16, setting: &str, source: &io::Error) -> Failure {
 }
 
 /// Everything that can fail comes before the shards, so that nothing is half started.
-fn live(config: &Config, plan: Plan, started: SystemTime) -> Result<Exit, Failure> {
+fn live(loaded: &Loaded, plan: Plan, started: SystemTime) -> Result<Exit, Failure> {
+    let config = &loaded.config;
     if let Err(error) = netra_shards::raise_descriptor_limit() {
         warn!(error = %error, "the descriptor limit stays as it is");
     }
@@ -128,7 +135,11 @@ fn live(config: &Config, plan: Plan, started: SystemTime) -> Result<Exit, Failur
         if let Some(exporter) = &exporter {
             exporter.take(set.take_spans());
         }
-        follow_sampler(config, tell);
+        let access_log = AccessLog::start(set.take_access_log(), config.log_format)
+            .map_err(|error| Failure::os("cannot start the access log", &error))?;
+        let statsd = Statsd::start(&config.statsd, set.recorders().to_vec());
+        follow_sampler(config, tell.clone());
+        serve_admin(admin(loaded, &plan, &set, started, tell));
         let pages = Arc::new(Pages::new(exposition(&set, started)));
         for listener in metrics {
             tokio::spawn(endpoint::serve(listener, Arc::clone(&pages)));
@@ -137,7 +148,7 @@ fn live(config: &Config, plan: Plan, started: SystemTime) -> Result<Exit, Failur
         notify::ready();
         netra_shards::release_start_code();
         let throttle = Throttle::new(plan.throttle_files);
-        let life = Life { set, exporter, drain_time: config.drain };
+        let life = Life { set, exporter, access_log, statsd, drain_time: config.drain };
         Ok(supervise(life, &pages, events, throttle).await)
     })
 }
@@ -169,6 +180,40 @@ fn follow_sampler(config: &Config, tell: mpsc::Sender<Event>) {
     }
 }
 
+fn admin(
+    loaded: &Loaded,
+    plan: &Plan,
+    set: &ShardSet,
+    started: SystemTime,
+    tell: mpsc::Sender<Event>,
+) -> Admin {
+    Admin {
+        config: loaded.config.clone(),
+        settings: loaded.effective.clone(),
+        decided: plan.decided().into(),
+        driver: set.driver().label(),
+        started,
+        recorders: set.recorders().to_vec(),
+        tell,
+        is_profiling: Arc::default(),
+    }
+}
+
+/// Traffic needs no admin: where its port is taken, netra says so and goes on.
+fn serve_admin(admin: Admin) {
+    let settings = &admin.config.admin;
+    let address = settings.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    match endpoint::bind_at(address, settings.port) {
+        Ok(listener) => drop(tokio::spawn(endpoint::serve(listener, Arc::new(admin)))),
+        Err(error) => warn!(
+            address = %address,
+            port = settings.port,
+            error = %error,
+            "no profiling and admin (NETRA_ADMIN_ADDRESS, NETRA_PPROF_PORT)"
+        ),
+    }
+}
+
 fn exposition(set: &ShardSet, started: SystemTime) -> Exposition {
     let about = About {
         version: env!("CARGO_PKG_VERSION"),
@@ -176,11 +221,12 @@ fn exposition(set: &ShardSet, started: SystemTime) -> Exposition {
         drivers: &["io_uring", "epoll"],
         started,
         counters: &COUNTERS,
+        exemplars: &export::EXEMPLARS,
     };
     Exposition::new(set.recorders().to_vec(), about)
 }
 
-static COUNTERS: [Counter; 4] = [
+static COUNTERS: [Counter; 6] = [
     Counter {
         name: "netra_log_lines_dropped",
         help: "Log lines dropped because nobody read them fast enough",
@@ -190,11 +236,18 @@ static COUNTERS: [Counter; 4] = [
     spans_by_result("sent", &export::SENT),
     spans_by_result("failed", &export::FAILED),
     spans_by_result("dropped", &export::DROPPED),
+    access_log_by_result("written", &access_log::WRITTEN),
+    access_log_by_result("failed", &access_log::FAILED),
 ];
 
 const fn spans_by_result(result: &'static str, cell: &'static AtomicU64) -> Counter {
     let help = "Spans that reached the exporter, by what became of them";
     Counter { name: "netra_spans", help, label: Some(("result", result)), cell }
+}
+
+const fn access_log_by_result(result: &'static str, cell: &'static AtomicU64) -> Counter {
+    let help = "Lines of the access log, by what became of them";
+    Counter { name: "netra_access_log", help, label: Some(("result", result)), cell }
 }
 
 /// The one line that says what runs here, and why like this.
@@ -230,16 +283,29 @@ fn reporter_in_words(config: &Config) -> String {
 
 /// What the control thread waits for.
 #[derive(Debug)]
-enum Event {
+pub(crate) enum Event {
     Signal(Signal),
+    /// Somebody asks for something, or orders it.
+    Asked(Request),
     /// Another rule of the sampling manager.
     Sample(Arc<SamplerPlan>),
     /// The address of a name that a shard asked for.
     Resolved(Box<ToResolve>, Resolved),
 }
 
+impl Event {
+    /// Why the shards are to drain, if that is what this means.
+    fn begins_drain(&self) -> Option<&'static str> {
+        match self {
+            Self::Signal(signal) if *signal != Signal::Hangup => Some(signal.name()),
+            Self::Asked(Request::Drain) => Some("POST /drain"),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Signal {
+pub(crate) enum Signal {
     Hangup,
     Interrupt,
     Terminate,
@@ -286,6 +352,8 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 const DRAIN_WATCH_EVERY: Duration = Duration::from_millis(10);
 /// How long after the drain's deadline shards may take to cut what is left.
 const CUT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the last lines of the access log may take to be read.
+const ACCESS_LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the last spans may take.
 const SPANS_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -293,42 +361,52 @@ const SPANS_PATIENCE: Duration = Duration::from_secs(3);
 struct Life {
     set: ShardSet,
     exporter: Option<Exporter>,
+    access_log: Option<AccessLog>,
+    statsd: Option<Statsd>,
     drain_time: Duration,
 }
 
 /// Waits for a signal to end, sees to it that the shards are there until then, and tells them what
 /// there is to tell.
 async fn supervise(
-    life: Life,
+    mut life: Life,
     pages: &Pages,
     mut events: mpsc::Receiver<Event>,
     mut throttle: Throttle,
 ) -> Exit {
-    let (set, drain_time) = (&life.set, life.drain_time);
+    let drain_time = life.drain_time;
     let mut next_look = tokio::time::Instant::now() + WATCH_EVERY;
     loop {
         notify::alive();
-        match timeout_at(next_look, events.recv()).await {
+        let event = timeout_at(next_look, events.recv()).await;
+        if let Ok(Some(event)) = &event
+            && let Some(why) = event.begins_drain()
+        {
+            info!(why, drain_ms = millis(drain_time), "draining");
+            pages.set_draining();
+            notify::stopping();
+            return drain(life, &mut events).await;
+        }
+        match event {
             Ok(Some(Event::Signal(Signal::Hangup))) => {
                 info!("SIGHUP ignored: settings are read once, at the start");
             }
-            Ok(Some(Event::Signal(signal))) => {
-                info!(signal = signal.name(), drain_ms = millis(drain_time), "draining");
-                pages.set_draining();
-                notify::stopping();
-                return drain(life, &mut events).await;
+            Ok(Some(Event::Asked(Request::Quit))) => {
+                warn!("ended at once, by POST /quitquitquit");
+                return Exit::DONE;
             }
-            Ok(Some(event)) => tell(set, event),
-            Ok(None) | Err(_) if set.any_ended() => {
+            Ok(Some(event)) => tell(&life.set, event),
+            Ok(None) | Err(_) if life.set.any_ended() => {
                 error!(target: FATAL, "a shard ended by itself");
                 return Exit::INTERNAL;
             }
             Ok(None) | Err(_) => {
                 next_look += WATCH_EVERY;
-                set.tend();
+                life.set.tend();
+                life.statsd.iter_mut().for_each(Statsd::send);
                 if let Some(allowed) = throttle.look() {
                     info!(allowed, "polling, by whether the CPU quota was used up");
-                    set.allow_polling(allowed);
+                    life.set.allow_polling(allowed);
                 }
             }
         }
@@ -339,6 +417,7 @@ async fn supervise(
 fn tell(set: &ShardSet, event: Event) {
     match event {
         Event::Signal(_) => {}
+        Event::Asked(request) => request.ask(set),
         Event::Sample(plan) => set.sample(&plan),
         Event::Resolved(name, address) => set.answer(&name, address),
     }
@@ -347,7 +426,7 @@ fn tell(set: &ShardSet, event: Event) {
 /// Lets connections finish, then the last spans; a second signal means that nobody wants to wait
 /// for that.
 async fn drain(life: Life, events: &mut mpsc::Receiver<Event>) -> Exit {
-    let Life { set, exporter, drain_time } = life;
+    let Life { set, exporter, access_log, mut statsd, drain_time } = life;
     let begun = Instant::now();
     set.drain(drain_time);
     while !set.ended() {
@@ -361,11 +440,19 @@ async fn drain(life: Life, events: &mut mpsc::Receiver<Event>) -> Exit {
                 warn!(signal = signal.name(), "ended at once, in the middle of draining");
                 return signal.exit();
             }
+            Ok(Some(Event::Asked(Request::Quit))) => {
+                warn!("ended at once, in the middle of draining, by POST /quitquitquit");
+                return Exit::DONE;
+            }
             Ok(Some(event)) => tell(&set, event),
             Ok(None) | Err(_) => {}
         }
     }
     log_drained(&set.join(), begun.elapsed());
+    statsd.iter_mut().for_each(Statsd::send);
+    if access_log.is_some_and(|log| !log.finish(ACCESS_LOG_PATIENCE)) {
+        warn!("ended with lines of the access log that nobody took");
+    }
     if let Some(exporter) = exporter
         && !exporter.finish(SPANS_PATIENCE).await
     {

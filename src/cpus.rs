@@ -93,6 +93,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// What `auto` came to, by setting.
+    pub(crate) fn decided(&self) -> [(&'static str, String); 2] {
+        [
+            ("NETRA_SHARDS", format!("{}, because {}", self.shards, self.shards_why)),
+            ("NETRA_CPUS", self.cpus_in_words()),
+        ]
+    }
+
     /// The CPUs as they are logged.
     pub(crate) fn cpus_in_words(&self) -> String {
         if self.cpus.is_empty() {

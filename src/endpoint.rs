@@ -1,25 +1,22 @@
-//! What netra shows of itself on `NETRA_PROMETHEUS_PORT`: `/metrics`, `/live` and `/ready`. It runs
-//! on the control thread, off the data cores, and is bounded in connections, in time and in memory,
-//! because its port faces the network.
+//! A small HTTP server for what netra shows of itself: `/metrics` and probes on one port, profiles
+//! and admin on another. It runs on the control thread, off the data cores, and is bounded in
+//! connections, in time and in memory, because ports face others.
 
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
-    Method, Request, Response, StatusCode,
-    body::Incoming,
-    header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue},
+    Request, Response,
+    body::{Bytes, Incoming},
+    header::{ACCEPT, HOST, HeaderName, HeaderValue, ORIGIN},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use netra_perf::{Exposition, Format};
 use std::{
     collections::VecDeque,
     convert::Infallible,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -28,17 +25,78 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub(crate) use hyper::{Method, StatusCode};
+
 /// Connections at one time. Beyond it the oldest one is cut, so that clients that only sit there
 /// can never keep a probe out.
 const CONNECTIONS_MAX: usize = 64;
 /// How long a request head may take; also how long a connection may idle between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may live at all, for clients that do not read what they asked for.
-const LIFE_MAX: Duration = Duration::from_secs(120);
 /// hyper's floor; a request head larger than this is refused with 431.
 const HEAD_BYTES_MAX: usize = 8192;
+/// What the body of a request may weigh.
+const BODY_BYTES_MAX: usize = 16 * 1024;
 /// How long to wait when a connection cannot be accepted, for want of descriptors most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A request, as far as any page cares.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) accept: Option<String>,
+    /// It comes from a page that another host served.
+    pub(crate) is_foreign: bool,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Ask {
+    /// A parameter of the query.
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        let pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()
+    }
+}
+
+/// What is answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) kind: &'static str,
+    pub(crate) body: Vec<u8>,
+    pub(crate) headers: Vec<(&'static str, String)>,
+}
+
+impl Answer {
+    pub(crate) fn ok(kind: &'static str, body: impl Into<Vec<u8>>) -> Self {
+        Self { status: StatusCode::OK, kind, body: body.into(), headers: Vec::new() }
+    }
+
+    /// A line of text for people.
+    pub(crate) fn plain(status: StatusCode, text: &str) -> Self {
+        Self { status, ..Self::ok("text/plain; charset=utf-8", text) }
+    }
+
+    /// Another method is needed.
+    pub(crate) fn only(methods: &'static str) -> Self {
+        let text = format!("only {methods}\n");
+        Self::plain(StatusCode::METHOD_NOT_ALLOWED, &text).with("allow", methods)
+    }
+
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// Pages that a server shows.
+pub(crate) trait Site: Send + Sync + 'static {
+    /// How long a connection may live at all, for clients that do not read what they asked for.
+    const LIFE_MAX: Duration;
+
+    fn answer(&self, ask: Ask) -> impl Future<Output = Answer> + Send;
+}
 
 /// Listens on all addresses: one dual-stack socket where the host allows it, else one for each
 /// family it has.
@@ -59,60 +117,15 @@ pub(crate) fn bind(port: u16) -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-/// What the endpoint tells; shared by its connections and the control thread.
-#[derive(Debug)]
-pub(crate) struct Pages {
-    exposition: Exposition,
-    ready: AtomicBool,
-}
-
-impl Pages {
-    /// Ready from the start: they are made when every shard listens.
-    pub(crate) fn new(exposition: Exposition) -> Self {
-        Self { exposition, ready: AtomicBool::new(true) }
-    }
-
-    /// From now on `/ready` says no, and whoever balances load looks elsewhere.
-    pub(crate) fn set_draining(&self) {
-        self.ready.store(false, Relaxed);
-    }
-
-    fn page(&self, method: &Method, path: &str, accept: Option<&str>) -> Response<String> {
-        if !["/metrics", "/live", "/ready"].contains(&path) {
-            return plain(StatusCode::NOT_FOUND, "not found; there are /metrics, /live, /ready\n");
-        }
-        if method != Method::GET && method != Method::HEAD {
-            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
-        }
-        match path {
-            "/metrics" => {
-                let format = Format::accepted(accept);
-                let mut response = Response::new(self.exposition.render(format));
-                let kind = HeaderValue::from_static(format.content_type());
-                response.headers_mut().insert(CONTENT_TYPE, kind);
-                response
-            }
-            "/ready" if !self.ready.load(Relaxed) => {
-                plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-            }
-            "/ready" => plain(StatusCode::OK, "ready\n"),
-            _ => plain(StatusCode::OK, "live\n"),
-        }
-    }
-}
-
-fn plain(status: StatusCode, text: &str) -> Response<String> {
-    let mut response = Response::new(text.to_owned());
-    *response.status_mut() = status;
-    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    response
+/// Listens on one address.
+pub(crate) fn bind_at(address: IpAddr, port: u16) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(SocketAddr::from((address, port)))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// Serves one listener for as long as the runtime lives.
-pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>) -> io::Result<()> {
+pub(crate) async fn serve<S: Site>(listener: TcpListener, site: Arc<S>) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
@@ -126,17 +139,22 @@ pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>) -> io::Resul
         {
             oldest.abort();
         }
-        let connection = tokio::spawn(timeout(LIFE_MAX, answer(stream, Arc::clone(&pages))));
+        let connection = tokio::spawn(timeout(S::LIFE_MAX, answer(stream, Arc::clone(&site))));
         open.push_back(connection.abort_handle());
     }
 }
 
 /// Answers the requests of one connection, in order.
-async fn answer(stream: TcpStream, pages: Arc<Pages>) {
+async fn answer<S: Site>(stream: TcpStream, site: Arc<S>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
-        let response = pages.page(request.method(), request.uri().path(), accept);
-        async { Ok::<_, Infallible>(response) }
+        let site = Arc::clone(&site);
+        async move {
+            let answer = match read(request).await {
+                Ok(ask) => site.answer(ask).await,
+                Err(refused) => refused,
+            };
+            Ok::<_, Infallible>(response(answer))
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -145,71 +163,113 @@ async fn answer(stream: TcpStream, pages: Arc<Pages>) {
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
-        tracing::debug!(error = %error, "metrics connection ended");
+        tracing::debug!(error = %error, "connection to the endpoint ended");
     }
+}
+
+async fn read(request: Request<Incoming>) -> Result<Ask, Answer> {
+    let (head, body) = request.into_parts();
+    let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let own = text(HOST).map(|host| format!("http://{host}"));
+    let ask = Ask {
+        is_foreign: text(ORIGIN).is_some_and(|origin| own.as_deref() != Some(origin)),
+        accept: text(ACCEPT).map(str::to_owned),
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        method: head.method,
+        body: Vec::new(),
+    };
+    if ask.method != Method::POST {
+        return Ok(ask);
+    }
+    match timeout(HEAD_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+        Ok(Ok(body)) => Ok(Ask { body: body.to_bytes().to_vec(), ..ask }),
+        _ => Err(Answer::plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long or slow\n")),
+    }
+}
+
+fn response(answer: Answer) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+    *response.status_mut() = answer.status;
+    let headers = [("content-type", answer.kind.to_owned())].into_iter().chain(answer.headers);
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netra_perf::{About, Recorder};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    fn pages() -> Arc<Pages> {
-        let about = About {
-            version: "0",
-            driver: "epoll",
-            drivers: &["epoll"],
-            started: std::time::SystemTime::now(),
-            counters: &[],
-        };
-        Arc::new(Pages::new(Exposition::new(vec![Arc::new(Recorder::default())], about)))
+    struct Ready;
+
+    impl Site for Ready {
+        const LIFE_MAX: Duration = Duration::from_secs(120);
+
+        async fn answer(&self, ask: Ask) -> Answer {
+            let parts = [ask.path.as_str(), ask.parameter("b").unwrap_or("-")];
+            let foreign = if ask.is_foreign { "foreign" } else { "own" };
+            let body = String::from_utf8_lossy(&ask.body).into_owned();
+            let text = format!("{} {} {foreign} {body}", parts[0], parts[1]);
+            Answer::plain(StatusCode::OK, &text).with("x-test", "1")
+        }
     }
 
-    #[test]
-    fn pages_by_path_and_method() {
-        let pages = pages();
-        let status = |method, path| pages.page(&method, path, None).status().as_u16();
-        assert_eq!(status(Method::GET, "/live"), 200);
-        assert_eq!(status(Method::HEAD, "/ready"), 200);
-        assert_eq!(status(Method::GET, "/metrics"), 200);
-        assert_eq!(status(Method::GET, "/"), 404);
-        assert_eq!(status(Method::POST, "/nothing"), 404);
-        assert_eq!(status(Method::POST, "/metrics"), 405);
-        pages.set_draining();
-        assert_eq!(status(Method::GET, "/ready"), 503);
-        assert_eq!(status(Method::GET, "/live"), 200);
-        let open = pages.page(&Method::GET, "/metrics", Some("application/openmetrics-text"));
-        assert!(open.body().ends_with("# EOF\n"));
-        assert!(open.headers()[CONTENT_TYPE].to_str().unwrap().contains("openmetrics"));
-        let refused = pages.page(&Method::PUT, "/live", None);
-        assert_eq!(refused.headers()[ALLOW], "GET, HEAD");
-    }
-
-    async fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+    async fn exchange(address: SocketAddr, request: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(address).await?;
-        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok(answer)
     }
 
-    #[test]
-    fn silent_clients_cannot_keep_a_probe_out() {
+    fn serving(work: impl AsyncFnOnce(SocketAddr)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.set_nonblocking(true).unwrap();
+            let listener = bind_at(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
             let address = listener.local_addr().unwrap();
-            tokio::spawn(serve(listener, pages()));
+            tokio::spawn(serve(listener, Arc::new(Ready)));
+            work(address).await;
+        });
+    }
+
+    #[test]
+    fn a_request_is_told_whole() {
+        serving(async |address| {
+            let ends = "Host: a\r\nConnection: close\r\n";
+            let get = format!("GET /x?a=1&b=2 HTTP/1.1\r\n{ends}\r\n");
+            let answer = exchange(address, &get).await.unwrap();
+            assert!(answer.contains("x-test: 1\r\n"), "{answer}");
+            assert!(answer.ends_with("\r\n\r\n/x 2 own "), "{answer}");
+            for (origin, word) in [("http://a", "own"), ("http://evil", "foreign")] {
+                let post = format!(
+                    "POST / HTTP/1.1\r\nOrigin: {origin}\r\nContent-Length: 3\r\n{ends}\r\nabc"
+                );
+                let answer = exchange(address, &post).await.unwrap();
+                assert!(answer.ends_with(&format!("/ - {word} abc")), "{answer}");
+            }
+            let long = BODY_BYTES_MAX + 1;
+            let post = format!("POST / HTTP/1.1\r\nContent-Length: {long}\r\n{ends}\r\nabc");
+            let answer = exchange(address, &post).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        });
+    }
+
+    #[test]
+    fn silent_clients_cannot_keep_a_probe_out() {
+        serving(async |address| {
             let mut silent = Vec::new();
             for _ in 0..CONNECTIONS_MAX * 2 {
                 let mut stream = TcpStream::connect(address).await.unwrap();
                 stream.write_all(b"GET /").await.unwrap();
                 silent.push(stream);
             }
-            let answer = get(address, "/ready").await.unwrap();
+            let get = "GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            let answer = exchange(address, get).await.unwrap();
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
             // The first ones have been cut for the later ones.
             assert!(matches!(silent[0].read(&mut [0; 1]).await, Ok(0) | Err(_)));

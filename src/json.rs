@@ -33,6 +33,11 @@ impl<'o> Object<'o> {
         self.out.push('}');
     }
 
+    /// Closes the object, and with it the line.
+    pub(crate) fn end_line(self) {
+        self.out.push_str("}\n");
+    }
+
     fn key(&mut self, key: &str) {
         if !std::mem::take(&mut self.empty) {
             self.out.push(',');

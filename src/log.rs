@@ -12,7 +12,7 @@ use std::{
     fmt::{self, Write as _},
     io,
     sync::{
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
@@ -47,7 +47,7 @@ impl Level {
         [Self::Debug, Self::Info, Self::Warning, Self::Error, Self::Fatal];
     pub(crate) const WORDS: [&'static str; 5] = ["debug", "info", "warning", "error", "fatal"];
 
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         Self::WORDS[self as usize]
     }
 
@@ -95,7 +95,8 @@ pub(crate) fn start(level: Level, format: Format) -> io::Result<Log> {
         .stack_size(STACK_BYTES)
         .spawn(move || write_lines(&from_writers, &mut io::stderr(), format))?;
     let log = Log { lines: lines.clone() };
-    tracing::subscriber::set_global_default(Subscriber { level, format, lines })
+    LEVEL.store(level as u8, Relaxed);
+    tracing::subscriber::set_global_default(Subscriber { format, lines })
         .map_err(io::Error::other)?;
     Ok(log)
 }
@@ -148,19 +149,33 @@ fn write_lines(messages: &Receiver<Message>, out: &mut impl io::Write, format: F
     }
 }
 
+/// The least severe level that is logged; it may change while netra runs.
+static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
+
+/// Logs from this level on.
+pub(crate) fn set_level(level: Level) {
+    LEVEL.store(level as u8, Relaxed);
+    // Call sites remember whether anybody wanted them.
+    tracing::callsite::rebuild_interest_cache();
+}
+
+/// The least severe level that is logged now.
+pub(crate) fn level() -> Level {
+    Level::ALL[usize::from(LEVEL.load(Relaxed)).min(Level::ALL.len() - 1)]
+}
+
 struct Subscriber {
-    level: Level,
     format: Format,
     lines: SyncSender<Message>,
 }
 
 impl tracing::Subscriber for Subscriber {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && Level::of(metadata) >= self.level
+        metadata.is_event() && Level::of(metadata) >= level()
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.level.filter())
+        Some(level().filter())
     }
 
     fn event(&self, event: &Event<'_>) {
@@ -260,7 +275,8 @@ impl Visit for Fields {
     }
 }
 
-fn is_bare(text: &str) -> bool {
+/// A value that needs no quotation marks.
+pub(crate) fn is_bare(text: &str) -> bool {
     let plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\');
     !text.is_empty() && text.chars().all(plain)
 }
@@ -279,6 +295,11 @@ impl fmt::Display for OneLine<'_> {
         }
         Ok(())
     }
+}
+
+/// RFC 3339 in UTC, to the millisecond, of nanoseconds of Unix time.
+pub(crate) fn rfc3339(unix_ns: u64) -> String {
+    timestamp(UNIX_EPOCH + Duration::from_nanos(unix_ns))
 }
 
 /// RFC 3339 in UTC, to the millisecond.
@@ -364,7 +385,7 @@ mod tests {
     #[test]
     fn a_stuck_writer_drops_and_counts_and_says_so_later() {
         let (lines, from_writers) = sync_channel(2);
-        let subscriber = Subscriber { level: Level::Info, format: Format::Text, lines };
+        let subscriber = Subscriber { format: Format::Text, lines };
         let before = LINES_DROPPED.load(Relaxed);
         tracing::subscriber::with_default(subscriber, || {
             for number in 0..5 {

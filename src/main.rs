@@ -1,6 +1,8 @@
 //! netra, the sidecar: flags and environment in, a set of shards and a control thread out.
 #![forbid(unsafe_code)]
 
+mod access_log;
+mod admin;
 mod args;
 mod config;
 mod control;
@@ -10,6 +12,7 @@ mod doctor;
 mod endpoint;
 mod exit;
 mod export;
+mod health;
 mod http_client;
 mod inject;
 mod json;
@@ -20,8 +23,10 @@ mod resolver;
 mod sampling;
 mod setting;
 mod show;
+mod statsd;
 mod table;
 mod throttle;
+mod top;
 mod traces;
 
 use args::Task;
@@ -53,6 +58,7 @@ fn main() -> ExitCode {
         (Task::Completions(shell), _) => pages::completions(shell).into(),
         (Task::Man, _) => pages::man().into(),
         (Task::Settings, _) => pages::settings().into(),
+        (Task::Top(args), _) => top::run(&args).into(),
         (_, Err(refused)) => refuse(&refused).into(),
         (Task::Serve, Ok((loaded, plan))) => control::run(&loaded, plan).into(),
         (Task::CheckConfig, Ok((loaded, _))) => check(&loaded).into(),
@@ -98,11 +104,7 @@ fn check(loaded: &Loaded) -> Exit {
 
 fn print(loaded: &Loaded, plan: &Plan, shape: show::Shape) -> Exit {
     warn(loaded);
-    let decided = [
-        ("NETRA_SHARDS", format!("{}, because {}", plan.shards, plan.shards_why)),
-        ("NETRA_CPUS", plan.cpus_in_words()),
-    ];
-    to_stdout(&show::show(&loaded.effective, &decided, shape))
+    to_stdout(&show::show(&loaded.effective, &plan.decided(), shape))
 }
 
 fn warn(loaded: &Loaded) {

@@ -1,7 +1,7 @@
 //! Completions, the man page and the table of settings, made of the command line itself, so that
 //! they cannot lag behind.
 
-use crate::{args, exit::Exit, setting::Setting, table::table};
+use crate::{args, exit::Exit, table::table};
 use clap_complete::Shell;
 use std::{
     fmt::Write as _,
@@ -33,23 +33,16 @@ pub(crate) fn settings() -> Exit {
     let mut out = String::from(
         "# Settings of netra\n\n\
          Made by `netra settings`, of the table that the program itself reads; a test compares. Each is a variable \
-         and a flag\nof the same name (`NETRA_SPIN_US` is `--spin-us`); flag over variable over default.\n",
+         and a flag\nof the same name (`NETRA_SPIN_US` is `--spin-us`); flag over variable over default.\n\n\
+         | variable | default | allowed | meaning |\n|---|---|---|---|\n",
     );
-    section(&mut out, "", |setting| !setting.later);
-    let later = "\n## Checked, but not acted on by this build\n";
-    section(&mut out, later, |setting| setting.later);
+    rows(&mut out);
     let _ = stdout().write_all(out.as_bytes());
     Exit::DONE
 }
 
-fn section(out: &mut String, heading: &str, is_wanted: impl Fn(&Setting) -> bool) {
-    let mut rows = table().filter(|setting| is_wanted(setting)).peekable();
-    if rows.peek().is_none() {
-        return;
-    }
-    let _ =
-        write!(out, "{heading}\n| variable | default | allowed | meaning |\n|---|---|---|---|\n");
-    for setting in rows {
+fn rows(out: &mut String) {
+    for setting in table() {
         let names: Vec<&str> =
             std::iter::once(&setting.name).chain(setting.also).copied().collect();
         let default = match setting.default {

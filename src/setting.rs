@@ -20,8 +20,6 @@ pub(crate) struct Setting {
     pub(crate) doc: &'static str,
     /// Must be set: an empty default is no answer.
     pub(crate) required: bool,
-    /// Validated and shown, but this build does nothing with it yet.
-    pub(crate) later: bool,
     /// Never shown.
     pub(crate) secret: bool,
 }
@@ -34,17 +32,12 @@ impl Setting {
         parse: Parse,
         doc: &'static str,
     ) -> Self {
-        Self { name, also: &[], default, parse, doc, required: false, later: false, secret: false }
+        Self { name, also: &[], default, parse, doc, required: false, secret: false }
     }
 
     /// Must be set.
     pub(crate) const fn required(self) -> Self {
         Self { required: true, ..self }
-    }
-
-    /// Only validated: a netramesh environment must start, and say what it does not get yet.
-    pub(crate) const fn later(self) -> Self {
-        Self { later: true, ..self }
     }
 
     /// Shown as stars.
@@ -203,7 +196,7 @@ const GO_UNITS: [(&str, f64); 7] = [
 ];
 
 /// The words of Go's ParseBool, so that a netramesh environment means the same here.
-fn switch(text: &str) -> Option<bool> {
+pub(crate) fn switch(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

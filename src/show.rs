@@ -32,8 +32,7 @@ fn show_text(values: &[Effective], decided: &[(&str, String)]) -> String {
         if let Some(decision) = decision(value, decided) {
             let _ = write!(out, ": {decision}");
         }
-        let idle = if value.setting.later { ", not acted on by this build" } else { "" };
-        let _ = writeln!(out, "{idle}");
+        out.push('\n');
     }
     out
 }
@@ -53,7 +52,6 @@ fn show_json(values: &[Effective], decided: &[(&str, String)]) -> String {
         if let Some(decision) = decision(value, decided) {
             object.text("decided", decision);
         }
-        object.raw("acted_on", if value.setting.later { "false" } else { "true" });
         object.end();
     }
     out.push_str("\n]\n");
@@ -113,7 +111,7 @@ mod tests {
         assert!(line("NETRA_SERVICE_NAME").ends_with("# environment JAEGER_SERVICE_NAME"));
         assert!(line("NETRA_PORT=1000").ends_with("# flag"));
         assert!(line("NETRA_SHARDS=auto").ends_with("# default: 2, for a reason"));
-        assert!(line("NETRA_STATSD_PREFIX= ").ends_with("# default, not acted on by this build"));
+        assert!(line("NETRA_HTTP_PORTS= ").ends_with("# default"));
         assert!(!shown.contains("hunter2"));
     }
 
@@ -127,9 +125,7 @@ mod tests {
         assert_eq!(row("NETRA_SERVICE_NAME")["value"], "my \"shop\"");
         assert_eq!(row("NETRA_SERVICE_NAME")["variable"], "JAEGER_SERVICE_NAME");
         assert_eq!(row("NETRA_PORT")["origin"], "flag");
-        assert_eq!(row("NETRA_PORT")["acted_on"], true);
         assert_eq!(row("NETRA_SHARDS")["decided"], "2");
         assert_eq!(row("JAEGER_PASSWORD")["value"], "***");
-        assert_eq!(row("NETRA_STATSD_PREFIX")["acted_on"], false);
     }
 }

@@ -3,6 +3,7 @@
 //! themselves.
 
 use crate::{
+    access_log,
     config::Host,
     cpus::CpuChoice,
     log::{Format, Level},
@@ -14,7 +15,7 @@ use crate::{
         Setting, decimal, whole,
     },
 };
-use netra_shards::DriverChoice;
+use netra_shards::{AccessLogConfig, DriverChoice};
 use spans::SPANS;
 use std::time::Duration;
 
@@ -62,7 +63,25 @@ const BASICS: &[Setting] = &[
         "NETRA_PROMETHEUS_PORT",
         "14958",
         Port(|c, port| c.metrics_port = port),
-        "Port of /metrics, /live and /ready, on all addresses",
+        "Port of /metrics, /live, /ready and /startup, on all addresses",
+    ),
+    Setting::new(
+        "NETRA_PPROF_PORT",
+        "14957",
+        Port(|c, port| c.admin.port = port),
+        "Port of profiling and admin",
+    ),
+    Setting::new(
+        "NETRA_ADMIN_ADDRESS",
+        "127.0.0.1",
+        Address(|c, address| c.admin.address = Some(address)),
+        "Address of profiling and admin",
+    ),
+    Setting::new(
+        "NETRA_ADMIN_QUIT",
+        "false",
+        Switch(|c, on| c.admin.may_quit = on),
+        "Whether POST /quitquitquit may end netra",
     ),
     Setting::new(
         "NETRA_IO",
@@ -199,11 +218,14 @@ const LIMITS: &[Setting] = &[
     ),
 ];
 
-/// HTTP/1 and routing; what serves people rather than traffic is known, and not acted on yet.
+/// HTTP/1, routing, and what counts and logs requests.
 const HTTP: &[Setting] = &[
-    later("NETRA_PPROF_PORT", "14957", Port(|_, _| {}), "Port of profiling and admin"),
-    later("NETRA_ADMIN_ADDRESS", "127.0.0.1", Address(|_, _| {}), "Address of profiling and admin"),
-    later("NETRA_ACCESS_LOG", "off", Custom(ACCESS_LOG, access_log), "Which requests are logged"),
+    Setting::new(
+        "NETRA_ACCESS_LOG",
+        "off",
+        Custom(ACCESS_LOG, access_log),
+        "Which requests and connections are logged on stdout (NETRA_LOG_FORMAT=json for JSON)",
+    ),
     Setting::new(
         "NETRA_HTTP_PORTS",
         "",
@@ -264,24 +286,45 @@ const HTTP: &[Setting] = &[
         Millis(1, DAY_MS, |_, _| {}),
         "Taken and not needed: forgotten routes are swept as new ones come, and every second",
     ),
-    later("NETRA_STATSD_ENABLED", "false", Switch(|_, _| {}), "Counters over UDP"),
-    later("NETRA_STATSD_ADDRESS", "", Text(|_, _| {}), "Where to, host:port"),
-    later("NETRA_STATSD_PREFIX", "", Text(|_, _| {}), "What their names begin with"),
+    Setting::new(
+        "NETRA_STATSD_ENABLED",
+        "false",
+        Switch(|c, on| c.statsd.is_enabled = on),
+        "Counts inbound responses by status, over UDP",
+    ),
+    Setting::new(
+        "NETRA_STATSD_ADDRESS",
+        "",
+        Custom("host:port", |c, text| {
+            c.statsd.address = text.into();
+            text.is_empty() || is_host_port(text)
+        }),
+        "Where to",
+    ),
+    Setting::new(
+        "NETRA_STATSD_PREFIX",
+        "",
+        Text(|c, text| c.statsd.prefix = text.trim_matches('.').into()),
+        "What the counters' names begin with",
+    ),
 ];
-
-const fn later(
-    name: &'static str,
-    default: &'static str,
-    parse: crate::setting::Parse,
-    doc: &'static str,
-) -> Setting {
-    Setting::new(name, default, parse, doc).later()
-}
 
 const ACCESS_LOG: &str = "off, all, or a share from 0 to 1";
 
-fn access_log(_: &mut crate::config::Config, text: &str) -> bool {
-    matches!(text, "off" | "all") || decimal(text, 0.0, 1.0).is_some()
+fn access_log(config: &mut crate::config::Config, text: &str) -> bool {
+    let share = match text {
+        "off" => Some(0.0),
+        "all" => Some(1.0),
+        share => decimal(share, 0.0, 1.0),
+    };
+    let log = |share| AccessLogConfig { share, records_max: access_log::RECORDS_MAX };
+    config.access_log = share.filter(|share| *share > 0.0).map(log);
+    share.is_some()
+}
+
+fn is_host_port(text: &str) -> bool {
+    let parts = text.rsplit_once(':');
+    parts.is_some_and(|(host, port)| !host.is_empty() && whole(port, 1, 65_535).is_some())
 }
 
 #[cfg(test)]
@@ -337,7 +380,7 @@ mod tests {
                 assert!(!setting.parse.apply(&mut config, text), "{name}={text}");
             }
         }
-        for setting in table().filter(|setting| !setting.later) {
+        for setting in table() {
             assert!(VALUES.iter().any(|row| row.0 == setting.name), "{} untested", setting.name);
         }
     }
@@ -348,6 +391,8 @@ mod tests {
         ("NETRA_LOG_FORMAT", &["json"], &["xml"]),
         ("NETRA_PORT", &["1", "65535"], &["0", "65536", "tcp://10.0.0.1:14956"]),
         ("NETRA_PROMETHEUS_PORT", &["9090"], &["metrics"]),
+        ("NETRA_PPROF_PORT", &["6060"], &["off"]),
+        ("NETRA_ADMIN_QUIT", &["true", "0"], &["yes"]),
         ("NETRA_IO", &["io_uring", "EPOLL"], &["bogus", "uring"]),
         ("NETRA_SHARDS", &["auto", "1", "256"], &["0", "257", "-1", "two"]),
         ("NETRA_CPUS", &["auto", "none", "0", "0,2-5"], &["", "0,", "all", "3-0", "70000"]),
@@ -382,6 +427,9 @@ mod tests {
         ("NETRA_HTTP_TRACING_IGNORED_PATHS", &["", "/health,/ready"], &["a\nb"]),
         ("NETRA_TRACING_CONTEXT_EXPIRATION_MILLISECONDS", &["1", "86400000"], &["0", "86400001"]),
         ("NETRA_TRACING_CONTEXT_CLEANUP_INTERVAL", &["1000"], &["0"]),
+        ("NETRA_STATSD_ENABLED", &["true"], &["maybe"]),
+        ("NETRA_STATSD_ADDRESS", &["", "statsd:8125", "[::1]:8125"], &["statsd", ":8125", "a:x"]),
+        ("NETRA_STATSD_PREFIX", &["", "shop.mesh"], &["a\nb"]),
         ("HTTP_HEADER_TAG_MAP", &["", "x-a:a,x-b:b"], &["x-a", "x-a:", "x-a:a,,"]),
         ("HTTP_COOKIE_TAG_MAP", &["", "a:b"], &[":b"]),
         ("JAEGER_DISABLED", &["true", "f"], &["maybe"]),

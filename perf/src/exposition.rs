@@ -4,9 +4,11 @@
 
 use crate::{
     HistogramSnapshot,
+    exemplars::{Exemplars, SHOWN},
     labels::DIRECTIONS,
     process::Process,
     recorder::{FAMILIES, Family, Gauge, Key, Kind, Recorder, Stage},
+    sys,
 };
 use prometheus_client::{
     collector::Collector,
@@ -63,8 +65,11 @@ pub struct About {
     pub drivers: &'static [&'static str],
     /// When the process started.
     pub started: SystemTime,
-    /// Counters that other parts keep; those of one family stand side by side.
+    /// Counters that other parts keep; those of one family stand side by side, and those whose
+    /// family is one of the shards' are shown with it.
     pub counters: &'static [Counter],
+    /// Traces that requests belonged to.
+    pub exemplars: &'static Exemplars,
 }
 
 /// A counter that is not a shard's.
@@ -84,15 +89,16 @@ pub struct Counter {
 #[derive(Debug)]
 pub struct Exposition {
     registry: Registry,
+    exemplars: &'static Exemplars,
 }
 
 impl Exposition {
     /// Over the recorders of all shards, in the order of the shards.
     pub fn new(recorders: Vec<Arc<Recorder>>, about: About) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Shards { recorders }));
+        registry.register_collector(Box::new(Shards { recorders, counters: about.counters }));
         registry.register_collector(Box::new(Own { about }));
-        Self { registry }
+        Self { registry, exemplars: about.exemplars }
     }
 
     /// All metrics as they are now.
@@ -101,11 +107,25 @@ impl Exposition {
         // Writing to a string does not fail, and the collectors fail only when writing does.
         let _ = text::encode(&mut out, &self.registry);
         match format {
-            Format::OpenMetrics => out,
+            Format::OpenMetrics => self.with_exemplars(&out),
             Format::Text => classic(&out),
         }
     }
+
+    /// prometheus-client writes exemplars only of its own histograms.
+    fn with_exemplars(&self, open_metrics: &str) -> String {
+        let mut out = String::with_capacity(open_metrics.len() + EXEMPLAR_BYTES * SHOWN.len());
+        let mut nth = [0; SHOWN.len()];
+        for line in open_metrics.lines() {
+            self.exemplars.append(line, &mut nth, &mut out);
+            out.push('\n');
+        }
+        out
+    }
 }
+
+/// What the exemplars of a histogram usually take.
+const EXEMPLAR_BYTES: usize = 1024;
 
 /// A little more than what two shards fill.
 const OUT_BYTES: usize = 48 * 1024;
@@ -130,7 +150,7 @@ const HISTOGRAMS: &[(&str, &str, &[Series])] = &[
     ("netra_dial_seconds", "From accept to the upstream's answer", &[(None, Stage::Dial)]),
     (
         "netra_proxy_overhead_seconds",
-        "From the arrival of bytes to their submission: what the proxy itself adds",
+        "What netra itself took: of a request, both ways; of bytes that passed an opaque connection",
         &[
             (Some(("direction", DIRECTIONS[0])), Stage::OverheadInbound),
             (Some(("direction", DIRECTIONS[1])), Stage::OverheadOutbound),
@@ -148,7 +168,7 @@ const HISTOGRAMS: &[(&str, &str, &[Series])] = &[
 
 /// Upper bounds of the buckets in nanoseconds, each the edge of a cell and therefore exact: by
 /// octaves from 1 us to 69 s, halved between 8 us and 16 ms, where a sidecar's tail lies.
-fn bounds_ns() -> impl Iterator<Item = u64> {
+pub(crate) fn bounds_ns() -> impl Iterator<Item = u64> {
     const FLOOR_NS: u64 = 1024;
     const OCTAVES: u32 = 26;
     const HALVED: std::ops::Range<u32> = 3..14;
@@ -162,6 +182,7 @@ fn bounds_ns() -> impl Iterator<Item = u64> {
 #[derive(Debug)]
 struct Shards {
     recorders: Vec<Arc<Recorder>>,
+    counters: &'static [Counter],
 }
 
 impl Collector for Shards {
@@ -218,6 +239,11 @@ impl Shards {
                 emit(&labels, recorder.get(series.key))?;
                 labels.pop();
             }
+        }
+        // What other parts count of the same thing.
+        for counter in self.counters.iter().filter(|counter| counter.name == family.name) {
+            let labels = Vec::from_iter(counter.label.map(|(name, value)| (name, value.into())));
+            emit(&labels, counter.cell.load(Relaxed))?;
         }
         Ok(())
     }
@@ -286,7 +312,10 @@ impl Collector for Own {
         let now = Process::read();
         self.encode_process(&mut gauge, &now)?;
         for family in about.counters.chunk_by(|one, next| one.name == next.name) {
-            encode_counters(&mut encoder, family)?;
+            let is_theirs = |own: &Counter| FAMILIES.iter().any(|theirs| theirs.name == own.name);
+            if !family.first().is_some_and(is_theirs) {
+                encode_counters(&mut encoder, family)?;
+            }
         }
         if let Some(cpu) = now.cpu_seconds {
             let (name, help) = ("process_cpu_seconds", "CPU time in user and kernel mode");
@@ -300,6 +329,7 @@ impl Collector for Own {
 impl Own {
     #[allow(clippy::cast_precision_loss)]
     fn encode_process(&self, gauge: &mut Gauges<'_, '_>, now: &Process) -> Result<(), Error> {
+        let heap = sys::allocator();
         let started = self.about.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let figures = [
             ("process_resident_memory_bytes", "Resident memory", now.resident_bytes),
@@ -307,6 +337,8 @@ impl Own {
             ("process_threads", "Threads", now.threads),
             ("process_open_fds", "Open descriptors", now.open_fds),
             ("process_max_fds", "Descriptors that may be open", now.max_fds),
+            ("netra_allocator_committed_bytes", "Memory the allocator holds", heap.committed),
+            ("netra_allocator_committed_bytes_max", "The most it ever held", heap.committed_max),
         ];
         for (name, help, figure) in figures {
             if let Some(figure) = figure {

@@ -8,6 +8,7 @@ static COUNTERS: [Counter; 3] = [
     Counter { name: "netra_spans", help: "Spans", label: Some(("result", "lost")), cell: &LOST },
 ];
 static LOST: AtomicU64 = AtomicU64::new(5);
+static EXEMPLARS: Exemplars = Exemplars::new();
 
 fn exposition(shards: usize) -> (Vec<Arc<Recorder>>, Exposition) {
     let recorders: Vec<Arc<Recorder>> = (0..shards).map(|_| Arc::default()).collect();
@@ -17,6 +18,7 @@ fn exposition(shards: usize) -> (Vec<Arc<Recorder>>, Exposition) {
         drivers: &["io_uring", "epoll"],
         started: UNIX_EPOCH + std::time::Duration::from_secs(1000),
         counters: &COUNTERS,
+        exemplars: &EXEMPLARS,
     };
     let exposition = Exposition::new(recorders.clone(), about);
     (recorders, exposition)
@@ -52,6 +54,7 @@ fn counters_are_summed_over_shards_or_shown_for_each() {
     recorders[1].add(Key::TURNS, 7);
     recorders[1].add(Key::BUSY_NS, 1_500_000_000);
     recorders[0].set(Gauge::ConnectionsActive, 3);
+    recorders[1].add(Key::span(0), 9);
     for format in [Format::Text, Format::OpenMetrics] {
         let samples = parse(&exposition.render(format));
         for (series, value) in [
@@ -66,6 +69,8 @@ fn counters_are_summed_over_shards_or_shown_for_each() {
             ("netra_io_driver{driver=\"io_uring\"}", 0.0),
             ("netra_build_info{version=\"1.2.3\"}", 1.0),
             ("netra_log_lines_dropped_total", 4.0),
+            ("netra_spans_total{result=\"recorded\"}", 9.0),
+            ("netra_spans_total{result=\"lost\"}", 5.0),
             ("process_start_time_seconds", 1000.0),
         ] {
             assert_eq!(samples.get(series), Some(&value), "{series}");

@@ -71,6 +71,13 @@ impl HistogramSnapshot {
         self.counts.iter().sum()
     }
 
+    /// The cells that counted anything: the first duration above each (u64::MAX for the last one),
+    /// and its count.
+    pub fn cells(&self) -> impl Iterator<Item = (u64, u64)> {
+        let counts = self.counts.iter().enumerate().filter(|(_, n)| **n > 0);
+        counts.map(|(cell, n)| (upper_edge_ns(cell), *n))
+    }
+
     /// The sum of all durations, in seconds.
     pub fn sum_seconds(&self) -> f64 {
         #[allow(clippy::cast_precision_loss)]
@@ -162,6 +169,8 @@ mod tests {
         }
         let seen = histogram.snapshot();
         assert_eq!(seen.count(), 1000);
+        assert_eq!(seen.cells().map(|(_, n)| n).sum::<u64>(), 1000);
+        assert!(seen.cells().all(|(edge, n)| edge > 1000 && n > 0));
         for (q, exact) in [(0.5, 500_000u64), (0.99, 990_000), (0.999, 999_000)] {
             let got = seen.quantile_ns(q);
             assert!(got >= exact && got - exact <= exact / 8, "p{q}: {got} for {exact}");

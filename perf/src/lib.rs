@@ -1,14 +1,19 @@
 //! What a shard records, and how it is read: plain cells with one writer, merged when somebody
 //! looks. Nothing here is shared between two data cores, and nothing here allocates, locks or
 //! reads a clock on the shard.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod exemplars;
 pub mod exposition;
 pub mod histogram;
 pub mod labels;
 pub mod process;
+pub mod profile;
 pub mod recorder;
+mod sys;
 
+pub use exemplars::{Exemplar, Exemplars};
 pub use exposition::{About, Counter, Exposition, Format};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use recorder::{FAMILIES, Family, Gauge, Key, Kind, Recorder, Series, Stage};
+pub use sys::{Allocator, allocator, collect};

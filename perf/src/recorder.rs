@@ -100,7 +100,10 @@ impl Key {
     /// Requests answered with 502 because where they were routed cannot be reached.
     pub const ROUTE_UNREACHABLE: Self = Self(SINGLES + 22);
 
-    const COUNT: usize = SINGLES + 23;
+    /// Lines of the access log for which its ring had no room.
+    pub const ACCESS_LOG_DROPPED: Self = Self(SINGLES + 23);
+
+    const COUNT: usize = SINGLES + 24;
 }
 
 /// A value that goes up and down, set by the shard.
@@ -126,8 +129,9 @@ const GAUGES: usize = 6;
 pub enum Stage {
     /// From accept to the upstream's answer to the dial.
     Dial,
-    /// What netra itself took: from the wake-up that brought bytes until they were sent on
-    /// (bytes that waited for a slow receiver or were spliced are not counted), inbound.
+    /// What netra itself took, from the wake-up that brought bytes until they were sent on: of a
+    /// request, its head and its response's head; of an opaque connection, each time that bytes
+    /// came (but for those that waited for a slow receiver or were spliced). Inbound.
     OverheadInbound,
     /// The same, outbound.
     OverheadOutbound,
@@ -145,7 +149,11 @@ pub struct Recorder {
     cells: [AtomicU64; Key::COUNT],
     gauges: [AtomicU64; GAUGES],
     stages: [Histogram; STAGES],
+    statuses: [AtomicU64; STATUSES],
 }
+
+/// Statuses are three digits; what is below 100 is no status, and its cells stay empty.
+const STATUSES: usize = 1000;
 
 impl Default for Recorder {
     fn default() -> Self {
@@ -153,6 +161,7 @@ impl Default for Recorder {
             cells: [const { AtomicU64::new(0) }; Key::COUNT],
             gauges: [const { AtomicU64::new(0) }; GAUGES],
             stages: Default::default(),
+            statuses: [const { AtomicU64::new(0) }; STATUSES],
         }
     }
 }
@@ -187,6 +196,20 @@ impl Recorder {
     #[inline]
     pub fn record_ns(&self, stage: Stage, ns: u64) {
         self.stages[stage as usize].record_ns(ns);
+    }
+
+    /// Counts the status of a response to an inbound request. Only the shard that owns this
+    /// recorder may call it.
+    #[inline]
+    pub fn count_status(&self, status: u16) {
+        if let Some(cell) = self.statuses.get(usize::from(status)) {
+            cell.store(cell.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+    }
+
+    /// The statuses of responses to inbound requests that were ever seen, with their counts.
+    pub fn statuses(&self) -> impl Iterator<Item = (u16, u64)> {
+        (0..).zip(&self.statuses).map(|(status, cell)| (status, cell.load(Relaxed))).skip(100)
     }
 
     /// A counter's value now.
@@ -337,13 +360,22 @@ pub const FAMILIES: &[Family] = &[
         axes: &[&OPAQUE_REASONS],
     },
     Family {
-        name: "netra_shard_spans",
-        help: "Finished spans, by what became of them on their shard",
+        name: "netra_spans",
+        help: "Finished spans, by what became of them on their shard and at the exporter",
         kind: Kind::Counter,
         labels: &["result"],
         per_shard: false,
         first: SPANS,
         axes: &[&SPAN_RESULTS],
+    },
+    Family {
+        name: "netra_access_log",
+        help: "Lines of the access log, by what became of them",
+        kind: Kind::Counter,
+        labels: &["result"],
+        per_shard: false,
+        first: Key::ACCESS_LOG_DROPPED.0,
+        axes: &[&["dropped_ring"]],
     },
     single("netra_no_request_id", "Outbound requests without a request id", Key::NO_REQUEST_ID),
     single("netra_patch_full", "Requests whose head could not be edited", Key::PATCH_FULL),

@@ -1,6 +1,6 @@
 //! What a set of shards is told before it starts: plain values, all checked by the caller.
 
-use crate::resolve::Resolver;
+use crate::{access::AccessLogConfig, resolve::Resolver};
 use netra_codecs::{
     PortSet,
     route::RouteNames,
@@ -187,6 +187,8 @@ pub struct ShardConfig {
     pub limits: Limits,
     /// What is done on HTTP ports.
     pub http: HttpConfig,
+    /// What the access log is told; none logs nothing.
+    pub access_log: Option<AccessLogConfig>,
 }
 
 /// Why a set of shards did not start; each names its likely cause.

@@ -1,6 +1,7 @@
 //! A connection: its way from accept to record.
 
 use crate::{
+    access::{ConnectionRecord, unix_ns_before},
     config::Limits,
     dial,
     error::{Direction, End},
@@ -11,8 +12,11 @@ use crate::{
     sys::{Fd, Nanos, monotonic_ns},
     timers::{Link, Linked, Timer},
 };
-use netra_perf::{Gauge, Key, Stage};
-use std::net::{IpAddr, SocketAddr};
+use netra_perf::{Gauge, Key, Stage, labels::REASONS};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,6 +88,22 @@ impl Connection {
             Some(idle) => Some((Timer::Idle, idle)),
             None => None,
         }
+    }
+
+    /// Bytes of the request and of the response way.
+    pub(crate) fn bytes(&self) -> [u64; 2] {
+        [self.request.bytes(), self.response.bytes()]
+    }
+
+    /// What netra itself took of this connection's time.
+    pub(crate) fn overhead_ns(&self) -> Nanos {
+        let opaque = self.request.overhead_ns() + self.response.overhead_ns();
+        opaque + self.http.as_deref().map_or(0, Http::overhead_ns)
+    }
+
+    /// Downstream and upstream: whether bytes wait for it and it takes none.
+    pub(crate) fn stalled(&self) -> [bool; 2] {
+        [self.response.is_stalled(), self.request.is_stalled()]
     }
 
     /// Gives an event to the flow that it concerns and passes an end of stream on.
@@ -184,6 +204,26 @@ impl Linked for Connection {
     fn link_ref(&self) -> &Link {
         &self.link
     }
+}
+
+/// Offers an opaque connection that ends to the access log.
+fn log_connection<I: Io>(core: &mut Core<I>, connection: &Connection, token: Token, end: End) {
+    let Some(log) = &mut core.access else { return };
+    if !log.takes_next() {
+        return;
+    }
+    let age = core.now.saturating_sub(connection.accepted_at);
+    let record = ConnectionRecord {
+        direction: connection.direction,
+        peer: core.io.peer_addr(Token { side: Side::Downstream, ..token }).ok(),
+        original_dst: connection.original_dst,
+        end: REASONS[end.index()],
+        start_unix_ns: unix_ns_before(age),
+        duration: Duration::from_nanos(age),
+        bytes: connection.bytes(),
+        overhead_ns: connection.overhead_ns(),
+    };
+    log.offer(&record, &core.recorder);
 }
 
 /// Whether an accepted connection is to be relayed, where to, and which way it goes.
@@ -331,6 +371,9 @@ impl<I: Io> Shard<I> {
         let connection = &mut self.slab[token.slot as usize];
         if matches!(connection.phase, Phase::Free | Phase::Closing(_)) {
             return;
+        }
+        if connection.http.is_none() {
+            log_connection(&mut self.core, connection, token, end);
         }
         connection.request.release(&mut self.core);
         connection.response.release(&mut self.core);

@@ -8,6 +8,7 @@ use crate::{
     correlate::{Keep, correlate, seed},
     http::HttpCore,
     io::{Close, Dialled, Event, Io, Polled, Side, Token, Wait, When},
+    look::TcpInfo,
     shard::{Parts, Shard},
     spans::{self, SpanSource},
     sys::{Fd, Nanos, counting, monotonic_ns},
@@ -93,6 +94,9 @@ impl Io for Treadmill {
     fn peer_addr(&self, _: Token) -> io::Result<SocketAddr> {
         Ok(SocketAddr::from(([10, 0, 0, 1], 40_000)))
     }
+    fn tcp_info(&self, _: Token) -> io::Result<TcpInfo> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
     fn dial(&mut self, _: SocketAddr, _: bool) -> io::Result<Dialled> {
         Ok(Dialled { fd: 4, connected: true })
     }
@@ -177,7 +181,7 @@ fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
     };
     let (sink, source) = spans::ring(256);
     let correlation = correlate(seed(), keep, &[-1]).remove(0);
-    let http = HttpCore::new(&config, 1, correlation, Some(sink));
+    let http = HttpCore::new(&config, 1, correlation, (Some(sink), None));
     let parts = Parts {
         index: 0,
         http: (work != Work::Tcp).then(|| Box::new(http)),
@@ -188,6 +192,7 @@ fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
         recorder: Arc::new(Recorder::default()),
         descriptors: Arc::new(Descriptors::new(10)),
         commands: mpsc::channel().1,
+        access: None,
     };
     (Shard::new(Treadmill::default(), parts), Some(source))
 }

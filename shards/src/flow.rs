@@ -93,12 +93,30 @@ pub(crate) struct Flow {
     woken_for_nothing: bool,
     burst_bytes: u32,
     last_moved: Nanos,
+    bytes: u64,
+    /// What netra itself took of the time of an opaque connection.
+    overhead_ns: Nanos,
 }
 
 impl Flow {
     /// When bytes last came in or, after waiting, went out.
     pub(crate) fn last_moved(&self) -> Nanos {
         self.last_moved
+    }
+
+    /// Bytes that have moved.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What netra itself took to move them, but for HTTP.
+    pub(crate) fn overhead_ns(&self) -> Nanos {
+        self.overhead_ns
+    }
+
+    /// The receiver takes nothing, though there is something.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.blocked
     }
 
     /// Bytes wait for the receiver.
@@ -120,7 +138,12 @@ impl Flow {
     pub(crate) fn detach<I: Io>(&mut self, core: &mut Core<I>) {
         debug_assert!(!self.holds_bytes(), "bytes of the old source would be lost");
         self.return_pipe(core);
-        *self = Self { reading: Reading::Detached, last_moved: self.last_moved, ..Self::default() };
+        *self = Self {
+            reading: Reading::Detached,
+            last_moved: self.last_moved,
+            bytes: self.bytes,
+            ..Self::default()
+        };
     }
 
     /// There is a new source.
@@ -270,7 +293,12 @@ impl Flow {
         }
         if sent == len {
             core.pool.give_back(buffer);
-            core.recorder.record_ns(counted.overhead, core.io.now().saturating_sub(core.now));
+            // Of HTTP, requests are counted, with what their heads took.
+            if half.is_none() {
+                let took = core.io.now().saturating_sub(core.now);
+                core.recorder.record_ns(counted.overhead, took);
+                self.overhead_ns += took;
+            }
             if self.burst_bytes < core.limits.splice_from_bytes || self.mover != Mover::Copy {
                 return Ok(());
             }
@@ -554,6 +582,7 @@ impl Flow {
         }
         self.burst_bytes = self.burst_bytes.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
         self.last_moved = core.now;
+        self.bytes += len as u64;
         core.recorder.add(counted.bytes, len as u64);
     }
 
@@ -595,6 +624,6 @@ mod tests {
 
     #[test]
     fn an_idle_flow_costs_little() {
-        assert!(size_of::<Flow>() <= 48, "{}", size_of::<Flow>());
+        assert!(size_of::<Flow>() <= 64, "{}", size_of::<Flow>());
     }
 }

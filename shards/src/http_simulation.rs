@@ -255,7 +255,8 @@ fn world(seed_: u64) -> World {
     let (commands, receiver) = mpsc::channel();
     let parts = Parts {
         index: 0,
-        http: Some(Box::new(HttpCore::new(&config, 1, correlation, Some(sink)))),
+        http: Some(Box::new(HttpCore::new(&config, 1, correlation, (Some(sink), None)))),
+        access: None,
         pool: BufferPool::new(buffers, 4096).unwrap(),
         limits,
         port: 14956,

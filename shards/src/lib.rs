@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod accept;
+mod access;
 mod buffers;
 mod config;
 mod connection;
@@ -21,6 +22,7 @@ mod http;
 #[cfg(test)]
 mod http_simulation;
 mod io;
+mod look;
 mod pipes;
 mod polling;
 mod probe;
@@ -35,14 +37,16 @@ mod spans;
 mod sys;
 mod timers;
 
+pub use access::{AccessLogConfig, AccessSource, ConnectionRecord};
 pub use config::{
     Driver, DriverChoice, HttpConfig, Limits, RoutingConfig, ShardConfig, StartError,
     TracingConfig, io_uring_hint,
 };
 pub use error::Direction;
 pub use io::Side;
+pub use look::{ConnectionDetails, ConnectionId, ConnectionView, TcpInfo, TimeLine, Turn, Viewer};
 pub use resolve::{Resolved, Resolver, ToResolve};
 pub use set::{ShardSet, choose_driver, raise_descriptor_limit};
 pub use shard::{CutConnection, DrainReport};
-pub use spans::{SpanSink, SpanSource, ring as span_ring};
+pub use spans::{Sink, Source, SpanSink, SpanSource, ring as span_ring};
 pub use sys::code::release_start_code;

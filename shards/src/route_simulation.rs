@@ -176,7 +176,8 @@ fn world(seed_: u64) -> World {
     let (commands, receiver) = mpsc::channel();
     let parts = Parts {
         index: 0,
-        http: Some(Box::new(HttpCore::new(&config, 1, correlation, Some(sink)))),
+        http: Some(Box::new(HttpCore::new(&config, 1, correlation, (Some(sink), None)))),
+        access: None,
         pool: BufferPool::new(if rng.chance(50) { 6 } else { 512 }, 4096).unwrap(),
         limits: Limits { connect_timeout: Duration::from_millis(50), ..Limits::default() },
         port: 14956,

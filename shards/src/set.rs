@@ -2,12 +2,14 @@
 
 use crate::{
     accept::{Descriptors, connections_for},
+    access::{AccessSource, access_log},
     buffers::BufferPool,
     config::{Driver, DriverChoice, ShardConfig, StartError, io_uring_hint},
     correlate::{self, Correlation, Keep, correlate},
     host,
     http::HttpCore,
     io::{epoll::EpollIo, kernel::tuning, ring::RingIo},
+    look::{ConnectionId, Look, TimeLine, Viewer},
     resolve::{Resolved, ToResolve},
     shard::{Command, DrainReport, Parts, Shard},
     spans::{self, SpanSource},
@@ -37,6 +39,7 @@ pub struct ShardSet {
     descriptors: Arc<Descriptors>,
     shards: Vec<Running>,
     spans: Vec<SpanSource>,
+    access: Vec<AccessSource>,
 }
 
 #[derive(Debug)]
@@ -86,6 +89,7 @@ impl ShardSet {
             descriptors,
             shards: vec![],
             spans: vec![],
+            access: vec![],
         };
         let mut seats = seats(config, listeners)?.into_iter();
         for index in 0..config.shards {
@@ -108,13 +112,21 @@ impl ShardSet {
         let tracing = config.http.tracing.as_ref().filter(|_| correlation.is_some());
         let (sink, source) = tracing.map(|tracing| spans::ring(tracing.spans_max)).unzip();
         self.spans.extend(source);
-        let http = correlation
-            .map(|memory| Box::new(HttpCore::new(&config.http, config.shards, memory, sink)));
+        let (mut requests, mut access) = (None, None);
+        if let Some(log) = &config.access_log {
+            let (of_requests, of_connections, source) = access_log(log);
+            (requests, access) = (Some(of_requests), Some(of_connections));
+            self.access.push(source);
+        }
+        let http = correlation.map(|memory| {
+            Box::new(HttpCore::new(&config.http, config.shards, memory, (sink, requests)))
+        });
         let pool = BufferPool::new(config.limits.buffers_max, config.limits.buffer_bytes)
             .map_err(os("memory for relay buffers"))?;
         let parts = Parts {
             index,
             http,
+            access,
             pool,
             limits: config.limits.clone(),
             port: config.port,
@@ -191,6 +203,34 @@ impl ShardSet {
     /// second time.
     pub fn take_spans(&mut self) -> Vec<SpanSource> {
         std::mem::take(&mut self.spans)
+    }
+
+    /// The access log's records of each shard, in order; none the second time.
+    pub fn take_access_log(&mut self) -> Vec<AccessSource> {
+        std::mem::take(&mut self.access)
+    }
+
+    /// Asks a shard for its connections, from a slot on; 0 is the beginning.
+    pub fn connections(&self, shard: usize, from: u32, viewer: Arc<dyn Viewer>) {
+        self.look(shard, Look::Connections(from, viewer));
+    }
+
+    /// Asks a shard what the kernel knows about some of its connections.
+    pub fn details(&self, shard: usize, of: Vec<ConnectionId>, viewer: Arc<dyn Viewer>) {
+        self.look(shard, Look::Details(of, viewer));
+    }
+
+    fn look(&self, shard: usize, look: Look) {
+        if let Some(shard) = self.shards.get(shard) {
+            shard.tell(&Command::Look(look));
+        }
+    }
+
+    /// A shard notes its turns from now on.
+    pub fn note_turns(&self, shard: usize, line: Arc<TimeLine>) {
+        if let Some(shard) = self.shards.get(shard) {
+            shard.tell(&Command::TimeLine(line));
+        }
     }
 
     /// Tells a shard the address that it asked its [`Resolver`](crate::Resolver) for.

@@ -6,12 +6,14 @@
 
 use crate::{
     accept::Descriptors,
+    access::{AccessSink, ConnectionRecord},
     buffers::BufferPool,
     config::Limits,
     connection::{Connection, LocalAddresses, Phase, nanos},
     error::{Direction, End},
     http::HttpCore,
     io::{Event, Io, Polled, Side, Token, Wait},
+    look::{Look, TimeLine, Turn},
     pipes::PipePool,
     polling::Polling,
     resolve::{Asker, Resolved},
@@ -70,6 +72,10 @@ pub(crate) enum Command {
     Resolved(Asker, Resolved),
     /// Forget what has expired.
     Tend,
+    /// Say what there is.
+    Look(Look),
+    /// Note every turn for a while.
+    TimeLine(Arc<TimeLine>),
 }
 
 /// What the flows of all connections share.
@@ -92,6 +98,8 @@ pub(crate) struct Core<I: Io> {
     pub(crate) finished: u64,
     /// What HTTP connections share; none where no port is read as HTTP.
     pub(crate) http: Option<Box<HttpCore>>,
+    /// Where connections are logged.
+    pub(crate) access: Option<AccessSink<ConnectionRecord>>,
     http_ports: PortSet,
     addresses: LocalAddresses,
 }
@@ -136,12 +144,15 @@ pub(crate) struct Shard<I: Io> {
     finished_before: u64,
     /// When to give back the memory of a burst, if there may be any.
     shrink_at: Option<Nanos>,
+    /// Where turns are noted, while somebody wants to know.
+    pub(crate) time_line: Option<Arc<TimeLine>>,
 }
 
 /// What a shard is made of, besides its backend.
 pub(crate) struct Parts {
     pub(crate) index: usize,
     pub(crate) http: Option<Box<HttpCore>>,
+    pub(crate) access: Option<AccessSink<ConnectionRecord>>,
     pub(crate) pool: BufferPool,
     pub(crate) limits: Limits,
     pub(crate) port: u16,
@@ -170,6 +181,7 @@ impl<I: Io> Shard<I> {
             finished: 0,
             http_ports: parts.http.as_deref().map(HttpCore::ports).unwrap_or_default(),
             http: parts.http,
+            access: parts.access,
             addresses: LocalAddresses::default(),
         };
         let mut shard = Self {
@@ -187,6 +199,7 @@ impl<I: Io> Shard<I> {
             report: DrainReport::default(),
             finished_before: 0,
             shrink_at: None,
+            time_line: None,
         };
         shard.offer_room();
         shard
@@ -194,11 +207,12 @@ impl<I: Io> Shard<I> {
 
     /// One turn. `wait` is how long it may wait for events.
     pub(crate) fn turn(&mut self, wait: Wait) -> io::Result<()> {
+        let noted = self.time_line.is_some().then(|| Turn::begun(self.core.io.now(), wait));
         self.core.io.turn(&mut self.core.pool, wait)?;
         self.core.now = self.core.io.now();
         let woke_at = self.core.now;
         self.core.recorder.bump(Key::TURNS);
-        let mut events = 0;
+        let mut events = 0u32;
         while let Some(event) = self.core.io.next(&mut self.core.pool) {
             self.on_event(event);
             events += 1;
@@ -212,6 +226,9 @@ impl<I: Io> Shard<I> {
         let quiet_since = self.core.io.now();
         self.core.recorder.add(Key::BUSY_NS, quiet_since.saturating_sub(woke_at));
         self.polling.after_turn(events > 0, woke_at, quiet_since);
+        if let Some(turn) = noted {
+            self.note_turn(Turn { woke_at_ns: woke_at, quiet_at_ns: quiet_since, events, ..turn });
+        }
         // Only then, because a wait with a deadline costs the kernel a timer.
         let stretched = self.core.pool.is_stretched() || self.core.pipes.is_stretched();
         if stretched && self.shrink_at.is_none() {
@@ -398,6 +415,8 @@ impl<I: Io> Shard<I> {
                     }
                 }
                 Command::Resolved(asker, address) => self.on_resolved(asker, address),
+                Command::Look(look) => self.on_look(look),
+                Command::TimeLine(line) => self.time_line = Some(line),
                 Command::Tend => {
                     if let Some(http) = self.core.http.as_deref_mut() {
                         http.editor.correlation.tend(self.core.now);

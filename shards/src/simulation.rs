@@ -87,6 +87,7 @@ fn world(seed: u64) -> World {
     let parts = Parts {
         index: 0,
         http: None,
+        access: None,
         pool: BufferPool::new(buffers, 4096).unwrap(),
         limits,
         port: 14956,

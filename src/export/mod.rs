@@ -16,9 +16,11 @@ mod tags;
 mod thrift;
 mod worker;
 
+pub(crate) use pace::Pace;
 pub(crate) use process::Process;
 
 use crate::http_client::Url;
+use netra_perf::Exemplars;
 use netra_shards::SpanSource;
 use std::{fmt, io, sync::atomic::AtomicU64, thread, time::Duration};
 use tokio::{
@@ -32,6 +34,9 @@ pub(crate) static SENT: AtomicU64 = AtomicU64::new(0);
 pub(crate) static FAILED: AtomicU64 = AtomicU64::new(0);
 /// Spans for which there was no room while others waited to be sent.
 pub(crate) static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Traces that show in the histograms of `/metrics`, noted by the export thread alone.
+pub(crate) static EXEMPLARS: Exemplars = Exemplars::new();
 
 /// What is exported, how and where to.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ const MANY: usize = 512;
 const FEW: usize = 128;
 
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     pause: Duration,
     quiet_for: Duration,
 }
@@ -32,7 +32,7 @@ impl Default for Pace {
 
 impl Pace {
     /// How long to sleep after a look that found so many spans in the fullest ring.
-    pub(super) fn after(&mut self, found_most: usize) -> Duration {
+    pub(crate) fn after(&mut self, found_most: usize) -> Duration {
         self.quiet_for = if found_most == 0 { self.quiet_for + self.pause } else { Duration::ZERO };
         self.pause = match found_most {
             0 if self.quiet_for >= IDLE_AFTER => (self.pause * 2).min(IDLE),

@@ -1,7 +1,10 @@
 //! The export thread's life: look, gather, offer, sleep.
 
-use super::{ExportPlan, Order, batch::Batch, pace::Pace, send::Queue, stdout, tags::Tags};
-use netra_codecs::trace::SpanRecord;
+use super::{
+    EXEMPLARS, ExportPlan, Order, batch::Batch, pace::Pace, send::Queue, stdout, tags::Tags,
+};
+use netra_codecs::trace::{Outcome, SpanKind, SpanRecord};
+use netra_perf::{Exemplar, Stage};
 use netra_shards::SpanSource;
 use std::time::{Duration, Instant};
 use tokio::{sync::mpsc, time::timeout};
@@ -67,6 +70,7 @@ impl Gatherer {
         let Self { batch, queue, log, .. } = self;
         let found = sources.iter_mut().map(|source| {
             source.drain(TAKEN_MAX, |span| {
+                note(span);
                 if let Some(log) = log {
                     log.write(span);
                 }
@@ -103,6 +107,21 @@ impl Gatherer {
     async fn finish(mut self) {
         self.flush();
         self.queue.finish().await;
+    }
+}
+
+/// Lets the histograms of requests point to this trace.
+fn note(span: &SpanRecord) {
+    let (whole, overhead) = match span.kind {
+        SpanKind::Server => (Stage::RequestInbound, Stage::OverheadInbound),
+        SpanKind::Client => (Stage::RequestOutbound, Stage::OverheadOutbound),
+    };
+    if span.outcome != Outcome::Whole {
+        return;
+    }
+    for (stage, ns) in [(whole, span.duration_ns), (overhead, span.overhead_ns)] {
+        let (trace_id, unix_ns) = (span.context.trace_id, span.start_unix_ns);
+        EXEMPLARS.note(stage, Exemplar { trace_id, ns, unix_ns });
     }
 }
 

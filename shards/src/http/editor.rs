@@ -3,6 +3,7 @@
 
 use super::{Done, Open, spans::OpenSpans};
 use crate::{
+    access::AccessSink,
     config::{HttpConfig, TracingConfig},
     correlate::Correlation,
     error::Direction,
@@ -52,6 +53,9 @@ pub(crate) struct Editor {
     config: HttpConfig,
     pub(crate) correlation: Correlation,
     tracer: Option<Tracer>,
+    /// Records in the making, of requests that are traced or logged.
+    spans: OpenSpans,
+    log: Option<AccessSink<SpanRecord>>,
     random: fastrand::Rng,
     wall: WallClock,
 }
@@ -60,9 +64,14 @@ pub(crate) struct Editor {
 #[derive(Debug)]
 struct Tracer {
     sampler: Sampler,
-    spans: OpenSpans,
     sink: SpanSink,
 }
+
+/// Where records go: to the exporter and to the access log.
+pub(crate) type Sinks = (Option<SpanSink>, Option<AccessSink<SpanRecord>>);
+
+/// Records in the making of a shard without tracing.
+const LOGGED_OPEN_MAX: usize = 2048;
 
 /// Unix time from the monotonic clock and an offset that is taken once a second.
 #[derive(Debug, Default)]
@@ -104,15 +113,16 @@ impl Editor {
         config: &HttpConfig,
         shards: usize,
         correlation: Correlation,
-        sink: Option<SpanSink>,
+        (sink, log): Sinks,
     ) -> Self {
+        let open_max = config.tracing.as_ref().map_or(LOGGED_OPEN_MAX, |it| it.spans_max);
         let tracer = config.tracing.as_ref().zip(sink).map(|(tracing, sink)| Tracer {
             sampler: Sampler::new(Arc::clone(&tracing.sampler), shards),
-            spans: OpenSpans::new(tracing.spans_max),
             sink,
         });
+        let spans = OpenSpans::new(open_max);
         let (random, wall) = (random(), WallClock::default());
-        Self { config: config.clone(), correlation, tracer, random, wall }
+        Self { config: config.clone(), correlation, tracer, spans, log, random, wall }
     }
 
     /// Decides about new traces by this plan from now on.
@@ -133,7 +143,7 @@ impl Editor {
     /// Spans in the making.
     #[cfg(test)]
     pub(crate) fn open_spans(&self) -> usize {
-        self.tracer.as_ref().map_or(0, |tracer| tracer.spans.len())
+        self.spans.len()
     }
 
     /// Decides about a request: fills the patch and begins its span.
@@ -161,7 +171,11 @@ impl Editor {
         }
         let key = self.correlation.key(id);
         let joins = given.map(|_| &key);
-        let span = self.trace(head, &mut edits, asked, (id, &key, joins), recorder);
+        let mut span = self.trace(head, &mut edits, asked, (id, &key, joins), recorder);
+        let is_logged = self.log.as_mut().is_some_and(AccessSink::takes_next);
+        if is_logged && span.is_none() {
+            span = self.log_only(head, asked, id, recorder);
+        }
         if asked.direction == Direction::Outbound {
             edits.set(&self.config.source_name, &self.config.source_value);
         }
@@ -170,7 +184,27 @@ impl Editor {
             recorder.bump(Key::PATCH_FULL);
         }
         let method = method_index(head.method());
-        Begun { open: Open { span, overhead_ns: 0, method }, target }
+        Begun { open: Open { span, is_logged, overhead_ns: 0, method }, target }
+    }
+
+    /// Begins the record of a request that is not traced.
+    fn log_only(
+        &mut self,
+        head: &RequestHead<'_>,
+        asked: Asked,
+        id: &[u8],
+        recorder: &Recorder,
+    ) -> Option<super::OpenSpan> {
+        let untraced = TraceContext::root(0, 0, TraceFlags::NONE);
+        let start = self.wall.unix_ns(asked.now);
+        let mut record = SpanRecord::begin(untraced, kind_of(asked.direction), start);
+        record.remote = asked.remote;
+        describe(&mut record, head, id, None, None);
+        let open = self.spans.open(record);
+        if open.is_none() {
+            recorder.bump(Key::ACCESS_LOG_DROPPED);
+        }
+        open
     }
 
     /// Extracts or makes the trace context, writes it into the head, remembers it, and begins the
@@ -183,7 +217,7 @@ impl Editor {
         (id, key, joins): (&[u8], &RequestKey, Option<&RequestKey>),
         recorder: &Recorder,
     ) -> Option<super::OpenSpan> {
-        let Self { config, correlation, tracer, random, wall } = self;
+        let Self { config, correlation, tracer, spans, random, wall, .. } = self;
         let (tracing, tracer) = (config.tracing.as_ref()?, tracer.as_mut()?);
         let extracted = extract(head.fields().iter());
         let is_inbound = asked.direction == Direction::Inbound;
@@ -210,11 +244,11 @@ impl Editor {
         if !context.is_sampled() {
             return None;
         }
-        let kind = if is_inbound { SpanKind::Server } else { SpanKind::Client };
-        let mut span = SpanRecord::begin(context, kind, wall.unix_ns(asked.now));
+        let start = wall.unix_ns(asked.now);
+        let mut span = SpanRecord::begin(context, kind_of(asked.direction), start);
         (span.remote, span.sampler) = (asked.remote, sampler);
-        describe(&mut span, head, id, &extracted, tracing);
-        let open = tracer.spans.open(span);
+        describe(&mut span, head, id, extracted.debug_id, Some(tracing));
+        let open = spans.open(span);
         if open.is_none() {
             recorder.bump(Key::span(DROPPED_OPEN));
         }
@@ -257,8 +291,8 @@ impl Editor {
 
     /// Names the upstream that was reached in the span of an exchange.
     pub(super) fn reached(&mut self, open: &Open, remote: SocketAddr) {
-        if let (Some(tracer), Some(span)) = (&mut self.tracer, open.span) {
-            tracer.spans.get_mut(span).remote = Some(remote);
+        if let Some(span) = open.span {
+            self.spans.get_mut(span).remote = Some(remote);
         }
     }
 
@@ -275,26 +309,35 @@ impl Editor {
         let class = usize::from(status / 100).min(labels::STATUS_CLASSES.len() - 1);
         recorder.bump(Key::request(direction.index(), done.data.method.into(), class));
         let duration_ns = now.saturating_sub(done.opened_ns);
-        if outcome == Outcome::Whole {
-            let stage = match direction {
-                Direction::Inbound => Stage::RequestInbound,
-                Direction::Outbound => Stage::RequestOutbound,
-            };
-            recorder.record_ns(stage, duration_ns);
+        if direction == Direction::Inbound {
+            recorder.count_status(status);
         }
-        let (Some(tracer), Some(open)) = (&mut self.tracer, done.data.span) else { return };
-        let span = tracer.spans.get_mut(open);
+        if outcome == Outcome::Whole {
+            let (whole, overhead) = match direction {
+                Direction::Inbound => (Stage::RequestInbound, Stage::OverheadInbound),
+                Direction::Outbound => (Stage::RequestOutbound, Stage::OverheadOutbound),
+            };
+            recorder.record_ns(whole, duration_ns);
+            recorder.record_ns(overhead, done.data.overhead_ns);
+        }
+        let Some(open) = done.data.span else { return };
+        let span = self.spans.get_mut(open);
         span.duration_ns = duration_ns;
         span.overhead_ns = done.data.overhead_ns;
         (span.status, span.outcome) = (status, outcome);
         span.request_bytes = bytes_of(Some(done.request_framing), done.request_body_bytes);
         span.response_bytes = bytes_of(done.response_framing, done.response_body_bytes);
-        if span.is_cut {
-            recorder.bump(Key::SPAN_CUT);
+        if let Some(log) = self.log.as_mut().filter(|_| done.data.is_logged) {
+            log.offer(span, recorder);
         }
-        let result = if tracer.sink.offer(span) { RECORDED } else { DROPPED_RING };
-        recorder.bump(Key::span(result));
-        tracer.spans.close(open);
+        if let Some(tracer) = self.tracer.as_mut().filter(|_| span.context.is_sampled()) {
+            if span.is_cut {
+                recorder.bump(Key::SPAN_CUT);
+            }
+            let result = if tracer.sink.offer(span) { RECORDED } else { DROPPED_RING };
+            recorder.bump(Key::span(result));
+        }
+        self.spans.close(open);
     }
 }
 
@@ -342,24 +385,32 @@ impl Tracer {
     }
 }
 
+fn kind_of(direction: Direction) -> SpanKind {
+    match direction {
+        Direction::Inbound => SpanKind::Server,
+        Direction::Outbound => SpanKind::Client,
+    }
+}
+
 /// Puts the texts of a request into its span, the most important first.
 fn describe(
     span: &mut SpanRecord,
     head: &RequestHead<'_>,
     id: &[u8],
-    extracted: &Extracted<'_>,
-    tracing: &TracingConfig,
+    debug_id: Option<&[u8]>,
+    mapped: Option<&TracingConfig>,
 ) {
     span.put(SpanText::Method, head.method());
     span.put(SpanText::Target, head.target());
     span.put(SpanText::Host, head.host().unwrap_or(b""));
     span.put(SpanText::RequestId, id);
-    if let Some(debug_id) = extracted.debug_id {
+    if let Some(debug_id) = debug_id {
         span.put(SpanText::DebugId, debug_id);
     }
-    let headers = tracing.header_tags.iter().map(|name| head.field(name));
-    let cookies = tracing
-        .cookie_tags
+    let mapped = mapped.map_or((&[][..], &[][..]), |it| (&*it.header_tags, &*it.cookie_tags));
+    let headers = mapped.0.iter().map(|name| head.field(name));
+    let cookies = mapped
+        .1
         .iter()
         .map(|name| head.fields().named(b"cookie").find_map(|cookies| cookie_value(cookies, name)));
     for (index, value) in headers.chain(cookies).enumerate() {

@@ -9,7 +9,7 @@ mod editor;
 mod spans;
 pub(crate) mod switch;
 
-pub(crate) use editor::Editor;
+pub(crate) use editor::{Editor, Sinks};
 
 use crate::{
     buffers::BufferId,
@@ -18,7 +18,6 @@ use crate::{
     error::{Direction, End},
     io::{Io, Token, would_block},
     shard::Core,
-    spans::SpanSink,
     sys::Nanos,
 };
 use editor::Asked;
@@ -30,7 +29,7 @@ use netra_codecs::{
     },
     trace::Outcome,
 };
-use netra_perf::{Gauge, Key, Recorder, Stage};
+use netra_perf::{Gauge, Key, Recorder};
 use spans::OpenSpan;
 use std::{
     io::{self, IoSlice},
@@ -55,12 +54,12 @@ impl HttpCore {
         config: &HttpConfig,
         shards: usize,
         correlation: Correlation,
-        sink: Option<SpanSink>,
+        sinks: Sinks,
     ) -> Self {
         Self {
             reader: HeadReader::new(config.limits),
             patch: Box::new(HeadPatch::new()),
-            editor: Editor::new(config, shards, correlation, sink),
+            editor: Editor::new(config, shards, correlation, sinks),
             held_bytes: 0,
             held_bytes_max: config.held_bytes_max,
         }
@@ -88,6 +87,8 @@ impl HttpCore {
 #[derive(Debug, Default)]
 pub(crate) struct Open {
     span: Option<OpenSpan>,
+    /// Its record goes to the access log.
+    is_logged: bool,
     /// What netra itself took so far.
     overhead_ns: Nanos,
     /// Index of the method among the label values.
@@ -111,6 +112,8 @@ pub(crate) struct Http {
     held_bytes: usize,
     /// Why the connection is opaque has been counted.
     is_counted: bool,
+    /// What netra itself took of the heads so far.
+    overhead_ns: Nanos,
     /// Another upstream is wanted, or being reached.
     switch: Switch,
 }
@@ -153,6 +156,7 @@ impl Http {
             cleared: 0,
             held_bytes: 0,
             is_counted: false,
+            overhead_ns: 0,
             switch: Switch::default(),
         }
     }
@@ -213,7 +217,7 @@ impl Http {
                 self.request.passed(body.len() as u64, &mut self.exchanges, now);
                 self.cleared = (body.len() - body_sent) as u64;
                 let took = io.now().saturating_sub(now);
-                recorder.record_ns(overhead_of(self.direction), took);
+                self.overhead_ns += took;
                 if let Some(exchange) = self.exchanges.get_mut(exchange) {
                     exchange.data = Open { overhead_ns: took, ..begun.open };
                 }
@@ -250,8 +254,10 @@ impl Http {
                 ResponseStep::Head { consumed, exchange, .. } => {
                     rest = &rest[consumed..];
                     has_begun = true;
+                    let took = sent_at.saturating_sub(*now);
+                    self.overhead_ns += took;
                     if let Some(exchange) = self.exchanges.get_mut(exchange) {
-                        exchange.data.overhead_ns += sent_at.saturating_sub(*now);
+                        exchange.data.overhead_ns += took;
                     }
                 }
                 ResponseStep::Finish(done) => {
@@ -261,6 +267,11 @@ impl Http {
         }
         self.settle(shared, recorder);
         has_begun && is_long(self.response.passable(), limits.splice_from_bytes)
+    }
+
+    /// What netra itself took of its heads.
+    pub(crate) fn overhead_ns(&self) -> Nanos {
+        self.overhead_ns
     }
 
     /// Bytes of the request direction that may pass from here without being shown.
@@ -393,13 +404,6 @@ impl Http {
 /// A body that is long enough for splicing from its beginning.
 fn is_long(passable: u64, splice_from_bytes: u32) -> bool {
     splice_from_bytes > 0 && passable != u64::MAX && passable >= splice_from_bytes.into()
-}
-
-fn overhead_of(direction: Direction) -> Stage {
-    match direction {
-        Direction::Inbound => Stage::OverheadInbound,
-        Direction::Outbound => Stage::OverheadOutbound,
-    }
 }
 
 /// Sends what the socket takes of `bytes`.

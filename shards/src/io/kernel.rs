@@ -109,6 +109,10 @@ macro_rules! plain_calls {
             $crate::sys::socket::peer_addr(self.fd(token))
         }
 
+        fn tcp_info(&self, token: $crate::io::Token) -> std::io::Result<$crate::look::TcpInfo> {
+            $crate::sys::tcp_info::tcp_info(self.fd(token))
+        }
+
         fn dial(
             &mut self,
             to: std::net::SocketAddr,

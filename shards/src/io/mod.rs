@@ -19,6 +19,7 @@ mod sim_socket;
 
 use crate::{
     buffers::{BufferId, BufferPool},
+    look::TcpInfo,
     sys::{Fd, Nanos},
 };
 use std::{
@@ -179,6 +180,8 @@ pub(crate) trait Io {
     fn is_local(&self, ip: IpAddr) -> bool;
     /// The other address of a connection.
     fn peer_addr(&self, token: Token) -> io::Result<SocketAddr>;
+    /// What TCP knows about a socket.
+    fn tcp_info(&self, token: Token) -> io::Result<TcpInfo>;
     /// Begins to connect. `local_hop` says that the peer is on this host.
     fn dial(&mut self, to: SocketAddr, local_hop: bool) -> io::Result<Dialled>;
     /// Tells that the peer of an accepted connection is on this host.

@@ -15,6 +15,7 @@ pub(crate) use super::{
 };
 use crate::{
     buffers::BufferPool,
+    look::TcpInfo,
     sys::{Fd, Nanos},
 };
 use std::{
@@ -404,6 +405,10 @@ impl Io for SimIo {
     }
 
     fn peer_addr(&self, _token: Token) -> io::Result<SocketAddr> {
+        Err(failure(libc::ENOTCONN))
+    }
+
+    fn tcp_info(&self, _token: Token) -> io::Result<TcpInfo> {
         Err(failure(libc::ENOTCONN))
     }
 

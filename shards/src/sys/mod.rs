@@ -12,6 +12,7 @@ pub(crate) mod memory;
 pub(crate) mod pipe;
 pub(crate) mod ring;
 pub(crate) mod socket;
+pub(crate) mod tcp_info;
 
 use std::io;
 

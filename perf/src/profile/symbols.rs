@@ -1,0 +1,235 @@
+//! Names of addresses: of this program by its own debug information or symbol table, of the kernel
+//! by /proc/kallsyms where it lets us.
+
+use super::{Call, Place};
+use addr2line::Loader;
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::Read,
+};
+
+/// What is mapped into this process, and the names in it, read when they are first asked for and
+/// forgotten with this value.
+pub struct Symbols {
+    objects: Vec<Object>,
+    known: HashMap<u64, Vec<Call>>,
+    kernel: Option<Vec<(u64, String)>>,
+}
+
+/// A mapped program or library.
+struct Object {
+    path: String,
+    start: u64,
+    end: u64,
+    /// What the loader added to the addresses in the file.
+    bias: u64,
+    loader: Option<Option<Loader>>,
+}
+
+impl std::fmt::Debug for Symbols {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Symbols").field("objects", &self.objects.len()).finish_non_exhaustive()
+    }
+}
+
+impl Symbols {
+    /// Of this process.
+    pub fn read() -> Self {
+        let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        let program = fs::read_link("/proc/self/exe").unwrap_or_default();
+        let program = program.to_string_lossy();
+        Self { objects: objects(&maps, &program), known: HashMap::new(), kernel: None }
+    }
+
+    /// The functions at an address of this process. `is_call` says that it is where a call returns
+    /// to: the call itself stands before it.
+    pub fn user(&mut self, address: u64, is_call: bool) -> Place {
+        let probe = address - u64::from(is_call && address > 0);
+        let objects = &mut self.objects;
+        let calls = self.known.entry(probe).or_insert_with(|| look_up(objects, probe));
+        Place { address, calls: calls.clone() }
+    }
+
+    /// The function at an address of the kernel.
+    pub fn kernel(&mut self, address: u64) -> Place {
+        let table = self.kernel.get_or_insert_with(|| {
+            kernel_table(&fs::read_to_string("/proc/kallsyms").unwrap_or_default())
+        });
+        let at = table.partition_point(|(start, _)| *start <= address);
+        let name = at.checked_sub(1).and_then(|at| table.get(at)).map(|(_, name)| name.as_str());
+        let function = format!("[k] {}", name.unwrap_or("kernel"));
+        Place { address, calls: vec![Call { function, ..Call::default() }] }
+    }
+}
+
+fn look_up(objects: &mut [Object], probe: u64) -> Vec<Call> {
+    let object = objects.iter_mut().find(|object| (object.start..object.end).contains(&probe));
+    let Some(object) = object else { return vec![unnamed(&format!("{probe:#x}"))] };
+    let in_file = probe.wrapping_sub(object.bias);
+    let loader = object.loader.get_or_insert_with(|| Loader::new(&object.path).ok()).as_ref();
+    let mut calls = loader.map(|loader| frames(loader, in_file)).unwrap_or_default();
+    if calls.is_empty() {
+        let symbol = loader.and_then(|loader| loader.find_symbol(in_file));
+        let name = object.path.rsplit('/').next().unwrap_or_default();
+        calls.push(match symbol {
+            Some(symbol) => unnamed(&addr2line::demangle_auto(symbol.into(), None)),
+            None => unnamed(&format!("{name}+{in_file:#x}")),
+        });
+    }
+    calls
+}
+
+fn unnamed(name: &str) -> Call {
+    Call { function: readable(name), ..Call::default() }
+}
+
+/// All functions at an address, inlined ones first.
+fn frames(loader: &Loader, in_file: u64) -> Vec<Call> {
+    let mut calls = Vec::new();
+    let Ok(mut frames) = loader.find_frames(in_file) else { return calls };
+    while let Ok(Some(frame)) = frames.next() {
+        let Some(function) = frame.function else { continue };
+        let Ok(name) = function.demangle() else { continue };
+        let location = frame.location.as_ref();
+        calls.push(Call {
+            function: readable(&name),
+            file: location.and_then(|it| it.file).unwrap_or_default().to_owned(),
+            line: location.and_then(|it| it.line).unwrap_or_default(),
+        });
+    }
+    calls
+}
+
+/// A name for people. pprof leaves out what stands in angle brackets, so `<T as Trait>::method`
+/// becomes `T::method`.
+fn readable(name: &str) -> String {
+    let name = without_hash(name);
+    let Some(inner) = name.strip_prefix('<') else { return name.to_owned() };
+    let mut depth = 1;
+    let end = inner.bytes().enumerate().find_map(|(at, byte)| {
+        match byte {
+            b'<' => depth += 1,
+            // Not the arrow of a function's type.
+            b'>' if at == 0 || inner.as_bytes()[at - 1] != b'-' => depth -= 1,
+            _ => {}
+        }
+        (depth == 0).then_some(at)
+    });
+    let Some(end) = end else { return name.to_owned() };
+    let own = inner[..end].split(" as ").next().unwrap_or_default();
+    format!(
+        "{}{}",
+        own.trim_start_matches(['&', '*']).trim_start_matches("mut "),
+        &inner[end + 1..]
+    )
+}
+
+/// Rust's names end with a hash that tells crates apart and people nothing.
+fn without_hash(name: &str) -> &str {
+    match name.rsplit_once("::h") {
+        Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            name
+        }
+        _ => name,
+    }
+}
+
+/// The executable mappings of files. The first mapping of a file tells where it was loaded.
+fn objects(maps: &str, program: &str) -> Vec<Object> {
+    let mut bases: HashMap<&str, u64> = HashMap::new();
+    let mut found = Vec::new();
+    for line in maps.lines() {
+        let mut fields = line.split_whitespace();
+        let (Some(range), Some(mode), Some(offset)) = (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let Some(path) = fields.nth(2).filter(|path| path.starts_with('/')) else { continue };
+        let hex = |text| u64::from_str_radix(text, 16).ok();
+        let Some((Some(start), Some(end))) = range.split_once('-').map(|(a, b)| (hex(a), hex(b)))
+        else {
+            continue;
+        };
+        let base = *bases.entry(path).or_insert(start - hex(offset).unwrap_or(0).min(start));
+        if mode.contains('x') {
+            // The program may have been replaced since it was started, or hidden by a namespace.
+            let readable = if path == program { "/proc/self/exe" } else { path };
+            let bias = if is_fixed(readable) { 0 } else { base };
+            found.push(Object { path: readable.to_owned(), start, end, bias, loader: None });
+        }
+    }
+    found
+}
+
+/// An ELF file that runs where it was linked to (ET_EXEC).
+fn is_fixed(path: &str) -> bool {
+    let mut head = [0; 18];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && u16::from_le_bytes([head[16], head[17]]) == 2
+}
+
+/// Functions by their address. Without privileges the kernel says that all are at zero.
+fn kernel_table(text: &str) -> Vec<(u64, String)> {
+    let mut table: Vec<(u64, String)> = text
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace();
+            let address = u64::from_str_radix(fields.next()?, 16).ok()?;
+            let kind = fields.next()?;
+            let is_code = matches!(kind, "t" | "T" | "w" | "W");
+            (is_code && address > 0).then_some((address, fields.next()?.to_owned()))
+        })
+        .collect();
+    table.sort_unstable();
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[inline(never)]
+    fn somebody() -> u64 {
+        std::hint::black_box(41) + 1
+    }
+
+    #[test]
+    fn own_functions_have_their_names() {
+        let mut symbols = Symbols::read();
+        let address = somebody as fn() -> u64 as usize as u64;
+        let place = symbols.user(address, false);
+        let call = place.calls.last().unwrap();
+        assert!(call.function.ends_with("symbols::tests::somebody"), "{call:?}");
+        assert!(call.file.ends_with("symbols.rs") && call.line > 0, "{call:?}");
+        assert_eq!(somebody(), 42);
+        assert_eq!(symbols.user(8, false).calls[0].function, "0x8");
+    }
+
+    #[test]
+    fn the_kernels_names_are_found_by_what_stands_before() {
+        let text = "0000000000000000 A fixed\nffffffff81000000 T start\n\
+                    ffffffff81000100 t tcp_sendmsg\nffffffff81000180 D data\n";
+        let table = kernel_table(text);
+        assert_eq!(table.len(), 2);
+        let mut symbols = Symbols { objects: vec![], known: HashMap::new(), kernel: Some(table) };
+        assert_eq!(symbols.kernel(0xffff_ffff_8100_01ff).calls[0].function, "[k] tcp_sendmsg");
+        symbols.kernel = Some(Vec::new());
+        assert_eq!(symbols.kernel(0xffff_ffff_8100_01ff).calls[0].function, "[k] kernel");
+    }
+
+    #[test]
+    fn hashes_go_and_names_stay() {
+        for (name, shown) in [
+            ("<a::B as c::D>::e", "a::B::e"),
+            ("<a::B<C> as d::E<F>>::g::h0123456789abcdef", "a::B<C>::g"),
+            ("<&mut T>::x", "T::x"),
+            ("a::b<T>::c", "a::b<T>::c"),
+            ("<broken", "<broken"),
+        ] {
+            assert_eq!(readable(name), shown);
+        }
+        assert_eq!(without_hash("a::b::h0123456789abcdef"), "a::b");
+        assert_eq!(without_hash("a::hello"), "a::hello");
+    }
+}

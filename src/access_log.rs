@@ -1,0 +1,286 @@
+//! The access log on stdout: a line for each request and each opaque connection that has ended, as
+//! logfmt or JSON. A thread of its own takes records from the shards' rings; when stdout is slow
+//! it waits, the rings fill up, and what has no room is dropped and counted there.
+
+use crate::{
+    export::Pace,
+    json,
+    log::{Format, is_bare, rfc3339},
+};
+use netra_codecs::trace::{Outcome, SpanKind, SpanRecord, SpanText};
+use netra_shards::{AccessSource, ConnectionRecord, Direction};
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Lines that stdout took.
+pub(crate) static WRITTEN: AtomicU64 = AtomicU64::new(0);
+/// Lines that it refused.
+pub(crate) static FAILED: AtomicU64 = AtomicU64::new(0);
+
+/// Records that wait for the writer, of each kind and shard.
+pub(crate) const RECORDS_MAX: usize = 2048;
+/// Records of one ring that are written in one go.
+const TAKEN_MAX: usize = 512;
+const STACK_BYTES: usize = 128 * 1024;
+
+/// The running log.
+#[derive(Debug)]
+pub(crate) struct AccessLog {
+    thread: thread::JoinHandle<()>,
+}
+
+impl AccessLog {
+    /// Starts the writer, where there is anything to write. It ends when the shards have ended and
+    /// all is written.
+    pub(crate) fn start(sources: Vec<AccessSource>, format: Format) -> io::Result<Option<Self>> {
+        if sources.is_empty() {
+            return Ok(None);
+        }
+        let thread = thread::Builder::new()
+            .name("access-log".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || write_all(sources, format, &mut io::stdout()))?;
+        Ok(Some(Self { thread }))
+    }
+
+    /// Waits for the last lines; says whether they were written within `patience`.
+    pub(crate) fn finish(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        self.thread.is_finished()
+    }
+}
+
+fn write_all(mut sources: Vec<AccessSource>, format: Format, out: &mut impl Write) {
+    let mut pace = Pace::default();
+    let mut lines = Lines { format, text: String::new() };
+    while !sources.is_empty() {
+        let mut found_most = 0;
+        for source in &mut sources {
+            let requests = source.requests.drain(TAKEN_MAX, |record| lines.request(record));
+            let connections =
+                source.connections.drain(TAKEN_MAX, |record| lines.connection(record));
+            lines.write(out, requests + connections);
+            found_most = found_most.max(requests).max(connections);
+        }
+        // A ring is over when its shard has ended and it is empty.
+        sources.retain(|source| !(source.requests.is_over() && source.connections.is_over()));
+        let pause = pace.after(found_most);
+        if !sources.is_empty() {
+            thread::park_timeout(pause);
+        }
+    }
+}
+
+/// Lines in the making.
+struct Lines {
+    format: Format,
+    text: String,
+}
+
+impl Lines {
+    fn write(&mut self, out: &mut impl Write, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let written = out.write_all(self.text.as_bytes()).and_then(|()| out.flush());
+        let counter = if written.is_ok() { &WRITTEN } else { &FAILED };
+        counter.fetch_add(count as u64, Relaxed);
+        self.text.clear();
+    }
+
+    fn request(&mut self, record: &SpanRecord) {
+        let mut line = Line::begin(self.format, &mut self.text);
+        line.text("time", &rfc3339(record.start_unix_ns));
+        line.text("kind", "request");
+        line.text(
+            "direction",
+            match record.kind {
+                SpanKind::Server => "inbound",
+                SpanKind::Client => "outbound",
+            },
+        );
+        for (key, what) in
+            [("method", SpanText::Method), ("target", SpanText::Target), ("host", SpanText::Host)]
+        {
+            line.bytes(key, record.text(what));
+        }
+        line.number("status", (record.status > 0).then_some(record.status.into()));
+        line.text("outcome", outcome(record.outcome));
+        line.number("duration_us", Some(record.duration_ns / 1000));
+        line.number("overhead_us", Some(record.overhead_ns / 1000));
+        line.number("request_bytes", record.request_bytes);
+        line.number("response_bytes", record.response_bytes);
+        if let Some(remote) = record.remote {
+            line.text("remote", &remote.to_string());
+        }
+        line.bytes("request_id", record.text(SpanText::RequestId));
+        line.bytes("user_agent", record.text(SpanText::UserAgent));
+        if record.context.is_sampled() {
+            line.text("trace_id", &format!("{:032x}", record.context.trace_id));
+            line.text("span_id", &format!("{:016x}", record.context.span_id));
+        }
+        line.end();
+    }
+
+    fn connection(&mut self, record: &ConnectionRecord) {
+        let mut line = Line::begin(self.format, &mut self.text);
+        line.text("time", &rfc3339(record.start_unix_ns));
+        line.text("kind", "connection");
+        line.text(
+            "direction",
+            match record.direction {
+                Direction::Inbound => "inbound",
+                Direction::Outbound => "outbound",
+            },
+        );
+        if let Some(peer) = record.peer {
+            line.text("remote", &peer.to_string());
+        }
+        line.text("original_dst", &record.original_dst.to_string());
+        line.text("end", record.end);
+        line.number("duration_us", u64::try_from(record.duration.as_micros()).ok());
+        line.number("overhead_us", Some(record.overhead_ns / 1000));
+        line.number("request_bytes", Some(record.bytes[0]));
+        line.number("response_bytes", Some(record.bytes[1]));
+        line.end();
+    }
+}
+
+fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Whole => "whole",
+        Outcome::DownstreamGone => "downstream_gone",
+        Outcome::UpstreamGone => "upstream_gone",
+        Outcome::Timeout => "timeout",
+        Outcome::Opaque => "opaque",
+        Outcome::Unreachable => "unreachable",
+        Outcome::Stopped => "stopped",
+    }
+}
+
+/// A line in either format.
+enum Line<'o> {
+    Logfmt(&'o mut String),
+    Json(json::Object<'o>),
+}
+
+impl<'o> Line<'o> {
+    fn begin(format: Format, out: &'o mut String) -> Self {
+        match format {
+            Format::Text => Self::Logfmt(out),
+            Format::Json => Self::Json(json::Object::begin(out)),
+        }
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        match self {
+            // Writing to a string does not fail.
+            Self::Logfmt(out) if is_bare(value) => drop(write!(out, "{key}={value} ")),
+            Self::Logfmt(out) => drop(write!(out, "{key}={value:?} ")),
+            Self::Json(object) => object.text(key, value),
+        }
+    }
+
+    fn bytes(&mut self, key: &str, value: Option<&[u8]>) {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            self.text(key, &String::from_utf8_lossy(value));
+        }
+    }
+
+    fn number(&mut self, key: &str, value: Option<u64>) {
+        let Some(value) = value else { return };
+        match self {
+            Self::Logfmt(out) => drop(write!(out, "{key}={value} ")),
+            Self::Json(object) => object.raw(key, &value.to_string()),
+        }
+    }
+
+    fn end(self) {
+        match self {
+            Self::Logfmt(out) => {
+                out.pop();
+                out.push('\n');
+            }
+            Self::Json(object) => object.end_line(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netra_codecs::trace::{TraceContext, TraceFlags};
+
+    fn record() -> SpanRecord {
+        let context = TraceContext::root(0xab, 0xcd, TraceFlags::SAMPLED);
+        let mut record = SpanRecord::begin(context, SpanKind::Server, 1_000_000_000);
+        record.put(SpanText::Method, b"GET");
+        record.put(SpanText::Target, b"/a b?\"q\"\n");
+        record.put(SpanText::Host, b"shop");
+        (record.status, record.duration_ns, record.overhead_ns) = (200, 7_500_000, 21_999);
+        record.response_bytes = None;
+        record
+    }
+
+    #[test]
+    fn a_logfmt_line_is_one_line_and_says_what_was_asked() {
+        let mut lines = Lines { format: Format::Text, text: String::new() };
+        lines.request(&record());
+        assert_eq!(
+            lines.text,
+            "time=1970-01-01T00:00:01.000Z kind=request direction=inbound method=GET \
+             target=\"/a b?\\\"q\\\"\\n\" host=shop status=200 outcome=whole duration_us=7500 \
+             overhead_us=21 request_bytes=0 trace_id=000000000000000000000000000000ab \
+             span_id=00000000000000cd\n"
+        );
+    }
+
+    #[test]
+    fn a_json_line_has_the_same() {
+        let mut lines = Lines { format: Format::Json, text: String::new() };
+        lines.request(&record());
+        lines.connection(&ConnectionRecord {
+            direction: Direction::Outbound,
+            peer: None,
+            original_dst: "10.0.0.1:5432".parse().unwrap(),
+            end: "upstream_reset",
+            start_unix_ns: 0,
+            duration: Duration::from_millis(3),
+            bytes: [1, 2],
+            overhead_ns: 4_000,
+        });
+        let values: Vec<serde_json::Value> =
+            lines.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(values[0]["target"], "/a b?\"q\"\n");
+        assert_eq!(values[0]["overhead_us"], 21);
+        assert_eq!(values[1]["end"], "upstream_reset");
+        assert_eq!(values[1]["response_bytes"], 2);
+    }
+
+    #[test]
+    fn lines_that_nobody_takes_are_counted() {
+        struct Broken;
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut lines = Lines { format: Format::Text, text: String::new() };
+        lines.request(&record());
+        let before = FAILED.load(Relaxed);
+        lines.write(&mut Broken, 1);
+        assert_eq!(FAILED.load(Relaxed) - before, 1);
+        assert!(lines.text.is_empty());
+    }
+}

@@ -1,0 +1,176 @@
+//! `/connections`: the top of what all shards have, asked for a slice at a time.
+
+use super::{Admin, Request, json, number};
+use crate::endpoint::{Answer, Ask, StatusCode};
+use netra_shards::{ConnectionDetails, ConnectionId, ConnectionView, Direction, TcpInfo, Viewer};
+use serde_json::{Value, json};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time::timeout};
+
+/// How long the shards may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+const SHOWN: u32 = 20;
+const SHOWN_MAX: u32 = 200;
+
+/// What puts a connection on top.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Age,
+    Idle,
+    Bytes,
+    Overhead,
+    Stalled,
+}
+
+const ORDERS: [(&str, Order); 5] = [
+    ("age", Order::Age),
+    ("idle", Order::Idle),
+    ("bytes", Order::Bytes),
+    ("overhead", Order::Overhead),
+    ("stalled", Order::Stalled),
+];
+
+impl Order {
+    /// The greater, the higher.
+    fn key(self, view: &ConnectionView) -> u128 {
+        match self {
+            Self::Age => view.age.as_nanos(),
+            Self::Idle => view.idle.as_nanos(),
+            Self::Bytes => view.bytes.iter().map(|n| u128::from(*n)).sum(),
+            Self::Overhead => view.overhead.as_nanos(),
+            Self::Stalled => u128::from(view.stalled != [false; 2]) << 100 | view.idle.as_nanos(),
+        }
+    }
+}
+
+/// What shards answer.
+#[derive(Debug)]
+enum Seen {
+    Connections(Vec<ConnectionView>, Option<u32>),
+    Details(usize, Vec<ConnectionDetails>),
+}
+
+#[derive(Debug)]
+struct Answers(mpsc::UnboundedSender<Seen>);
+
+impl Viewer for Answers {
+    fn connections(&self, _shard: usize, seen: Vec<ConnectionView>, next: Option<u32>) {
+        // Whoever asked may have lost patience.
+        let _ = self.0.send(Seen::Connections(seen, next));
+    }
+
+    fn details(&self, shard: usize, seen: Vec<ConnectionDetails>) {
+        let _ = self.0.send(Seen::Details(shard, seen));
+    }
+}
+
+/// The top so far, and how many there are.
+struct Top {
+    order: Order,
+    shown_max: usize,
+    total: usize,
+    shown: Vec<(usize, ConnectionView)>,
+}
+
+impl Top {
+    fn take(&mut self, shard: usize, seen: Vec<ConnectionView>) {
+        self.total += seen.len();
+        self.shown.extend(seen.into_iter().map(|view| (shard, view)));
+        self.shown.sort_by_key(|(_, view)| Reverse(self.order.key(view)));
+        self.shown.truncate(self.shown_max);
+    }
+}
+
+impl Admin {
+    pub(super) async fn connections(&self, ask: &Ask) -> Answer {
+        let by = ask.parameter("by").unwrap_or("age");
+        let Some((_, order)) = ORDERS.iter().find(|(word, _)| *word == by) else {
+            let words: Vec<_> = ORDERS.iter().map(|(word, _)| *word).collect();
+            let text = format!("by: one of {}\n", words.join(", "));
+            return Answer::plain(StatusCode::BAD_REQUEST, &text);
+        };
+        let shown_max = match number(ask, "top", SHOWN, SHOWN_MAX) {
+            Ok(count) => count as usize,
+            Err(refused) => return refused,
+        };
+        match timeout(PATIENCE, self.look(*order, shown_max)).await {
+            Ok(Some(seen)) => json(&seen),
+            Ok(None) | Err(_) => {
+                Answer::plain(StatusCode::GATEWAY_TIMEOUT, "the shards did not answer\n")
+            }
+        }
+    }
+
+    async fn look(&self, order: Order, shown_max: usize) -> Option<Value> {
+        let (answers, mut seen) = mpsc::unbounded_channel();
+        let viewer: Arc<dyn Viewer> = Arc::new(Answers(answers));
+        let mut top = Top { order, shown_max, total: 0, shown: Vec::new() };
+        for shard in 0..self.recorders.len() {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let viewer = Arc::clone(&viewer);
+                self.tell(Request::Connections { shard, from, viewer }).await.then_some(())?;
+                let Seen::Connections(some, after) = seen.recv().await? else { return None };
+                top.take(shard, some);
+                next = after;
+            }
+        }
+        let mut details = HashMap::new();
+        for shard in 0..self.recorders.len() {
+            let of: Vec<ConnectionId> = top
+                .shown
+                .iter()
+                .filter(|(its, _)| *its == shard)
+                .map(|(_, view)| view.id)
+                .collect();
+            if of.is_empty() {
+                continue;
+            }
+            let viewer = Arc::clone(&viewer);
+            self.tell(Request::Details { shard, of, viewer }).await.then_some(())?;
+            let Seen::Details(shard, some) = seen.recv().await? else { return None };
+            details.extend(some.into_iter().map(|it| ((shard, it.id), it)));
+        }
+        let row = |(shard, view): &(usize, ConnectionView)| {
+            row(*shard, view, details.get(&(*shard, view.id)))
+        };
+        Some(json!({
+            "total": top.total,
+            "by": ORDERS.iter().find(|(_, it)| *it == order).map(|(word, _)| *word),
+            "connections": top.shown.iter().map(row).collect::<Vec<_>>(),
+        }))
+    }
+}
+
+fn row(shard: usize, view: &ConnectionView, details: Option<&ConnectionDetails>) -> Value {
+    let micros = |time: Duration| time.as_secs_f64() * 1e6;
+    let hop = |side: usize| -> Option<TcpInfo> { details?.tcp[side] };
+    let rtt = |side| hop(side).map(|tcp| micros(tcp.rtt));
+    let retransmits = |side| hop(side).map(|tcp| tcp.retransmits);
+    json!({
+        "shard": shard,
+        "direction": match view.direction {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        },
+        "protocol": if view.is_http { "http1" } else { "opaque" },
+        "state": if view.is_dialling { "dialling" } else { "relaying" },
+        "peer": details.and_then(|it| it.peer).map(|peer| peer.to_string()),
+        "original_dst": view.original_dst.to_string(),
+        "age_s": view.age.as_secs_f64(),
+        "idle_s": view.idle.as_secs_f64(),
+        "bytes_request": view.bytes[0],
+        "bytes_response": view.bytes[1],
+        "overhead_us": micros(view.overhead),
+        "stalled": match view.stalled {
+            [false, false] => None,
+            [true, false] => Some("downstream"),
+            [false, true] => Some("upstream"),
+            [true, true] => Some("both"),
+        },
+        "downstream_rtt_us": rtt(0),
+        "upstream_rtt_us": rtt(1),
+        "downstream_retransmits": retransmits(0),
+        "upstream_retransmits": retransmits(1),
+    })
+}

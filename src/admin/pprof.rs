@@ -1,0 +1,217 @@
+//! `/debug/pprof/`, as Go's net/http/pprof has it. Sampling and symbols take a thread of their own
+//! for as long as they last.
+
+use super::{Admin, HTML, PAGES, number};
+use crate::endpoint::{Answer, Ask, Method, StatusCode};
+use netra_perf::{
+    Gauge,
+    profile::{HZ_MAX, Place, Profile, Row, Symbols, sample_cpu},
+};
+use std::{
+    env,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release},
+    },
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::oneshot;
+
+pub(super) const SECONDS_MAX: u32 = 300;
+/// As Go, and as people who look at pictures expect.
+const SECONDS_PROFILE: u32 = 30;
+const SECONDS_PICTURE: u32 = 10;
+/// Off the beat of anything that happens a hundred times a second.
+const HZ: u32 = 99;
+/// Debug information is read by a parser that recurses.
+const STACK_BYTES: usize = 1 << 20;
+
+/// How a CPU profile is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Pprof,
+    Folded,
+    Picture,
+}
+
+impl Admin {
+    /// The pages below `/debug/pprof/`.
+    pub(super) async fn profile(&self, path: &str, ask: &Ask) -> Answer {
+        match path.strip_prefix("/debug/pprof/") {
+            Some("profile") => self.cpu(ask, Form::Pprof).await,
+            Some("folded") => self.cpu(ask, Form::Folded).await,
+            Some("flamegraph") => self.cpu(ask, Form::Picture).await,
+            Some("heap" | "allocs") => encoded(&self.heap()),
+            Some("trace") => self.time_line(ask).await,
+            Some("cmdline") => cmdline(),
+            Some("symbol") if ask.method == Method::POST => self.symbols(ask).await,
+            Some("symbol") => Answer::plain(StatusCode::OK, "num_symbols: 1\n"),
+            _ => index(),
+        }
+    }
+
+    async fn cpu(&self, ask: &Ask, form: Form) -> Answer {
+        let seconds = if form == Form::Pprof { SECONDS_PROFILE } else { SECONDS_PICTURE };
+        let seconds = number(ask, "seconds", seconds, SECONDS_MAX);
+        let (seconds, hz) = match (seconds, number(ask, "hz", HZ, HZ_MAX)) {
+            (Ok(seconds), Ok(hz)) => (seconds, hz),
+            (Err(refused), _) | (_, Err(refused)) => return refused,
+        };
+        let service = self.config.service_name.clone();
+        let work = move |stop: &AtomicBool| match sample_cpu(
+            hz,
+            Duration::from_secs(seconds.into()),
+            stop,
+        ) {
+            Ok(profile) => shown(&profile, form, &format!("{service}: {seconds} s at {hz} Hz")),
+            Err(refused) => {
+                Answer::plain(StatusCode::NOT_IMPLEMENTED, &format!("no profile: {refused}\n"))
+            }
+        };
+        self.aside(work).await.with("x-netra-profiler", "perf_event_open")
+    }
+
+    /// POST: addresses joined by `+`, as net/http/pprof takes them.
+    async fn symbols(&self, ask: &Ask) -> Answer {
+        let text = String::from_utf8_lossy(&ask.body).into_owned();
+        self.aside(move |_| {
+            let mut symbols = Symbols::read();
+            let mut out = String::from("num_symbols: 1\n");
+            for word in text.trim().split('+') {
+                let hex = word.trim().trim_start_matches("0x");
+                let Ok(address) = u64::from_str_radix(hex, 16) else { continue };
+                let place = symbols.user(address, false);
+                let name = place.calls.last().map_or("", |call| call.function.as_str());
+                out += &format!("{address:#x} {name}\n");
+            }
+            Answer::plain(StatusCode::OK, &out)
+        })
+        .await
+    }
+
+    /// Runs what takes time in a thread of its own, one at a time. It is told to stop when nobody
+    /// waits for it any more.
+    async fn aside(&self, work: impl FnOnce(&AtomicBool) -> Answer + Send + 'static) -> Answer {
+        if self.is_profiling.swap(true, AcqRel) {
+            let text = "another profile is being taken\n";
+            return Answer::plain(StatusCode::SERVICE_UNAVAILABLE, text).with("retry-after", "5");
+        }
+        let (done, answer) = oneshot::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (theirs, is_profiling) = (Arc::clone(&stop), Arc::clone(&self.is_profiling));
+        let free = Freed(is_profiling);
+        let thread = thread::Builder::new().name("profile".into()).stack_size(STACK_BYTES);
+        let started = thread.spawn(move || {
+            let answer = work(&theirs);
+            drop(free);
+            // Nobody may wait for it any more.
+            let _ = done.send(answer);
+            netra_perf::collect();
+        });
+        let _stops = Stops(stop);
+        match (started, answer.await) {
+            (Ok(_), Ok(answer)) => answer,
+            _ => Answer::plain(StatusCode::INTERNAL_SERVER_ERROR, "no thread for it\n"),
+        }
+    }
+
+    /// Memory by what holds it, as far as netra knows.
+    fn heap(&self) -> Profile {
+        let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let mut rows = Vec::new();
+        let mut held = 0;
+        let mut row = |names: &[&str], count: u64, bytes: u64| {
+            rows.push(Row {
+                stack: names.iter().map(|name| Place::named(*name)).collect(),
+                values: vec![whole(count), whole(bytes)],
+                labels: Vec::new(),
+            });
+        };
+        for (shard, recorder) in self.recorders.iter().enumerate() {
+            let name = format!("shard-{shard}");
+            let used = recorder.gauge(Gauge::BuffersUsed);
+            let bytes = used * u64::from(self.config.limits.buffer_bytes);
+            row(&["relay buffers", &name], used, bytes);
+            let heads = recorder.gauge(Gauge::HeldBytes);
+            held += heads;
+            row(&["heads that have not come whole", &name, "allocator"], 0, heads);
+            let contexts = recorder.gauge(Gauge::ContextEntries);
+            row(&["contexts remembered", &name, "allocator"], contexts, 0);
+        }
+        let committed = netra_perf::allocator().committed.unwrap_or(0);
+        row(&["everything else", "allocator"], 0, committed.saturating_sub(held));
+        Profile {
+            values: vec![("inuse_objects", "count"), ("inuse_space", "bytes")],
+            period: Some(("space", "bytes", 1)),
+            time_unix_ns: unix_now_ns(),
+            rows,
+            comments: vec![
+                "netra: pools and the allocator's committed bytes; allocations are not sampled"
+                    .into(),
+            ],
+            ..Profile::default()
+        }
+    }
+}
+
+/// Clears the mark of a running profile.
+struct Freed(Arc<AtomicBool>);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        self.0.store(false, Release);
+    }
+}
+
+/// Tells a profile that nobody waits for it.
+struct Stops(Arc<AtomicBool>);
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        self.0.store(true, Release);
+    }
+}
+
+fn unix_now_ns() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(0)
+}
+
+fn shown(profile: &Profile, form: Form, title: &str) -> Answer {
+    match form {
+        Form::Pprof => encoded(profile),
+        Form::Folded => Answer::plain(StatusCode::OK, &profile.to_folded()),
+        Form::Picture => Answer::ok("image/svg+xml", profile.to_flame_graph(title)),
+    }
+}
+
+fn encoded(profile: &Profile) -> Answer {
+    match profile.to_pprof() {
+        Ok(bytes) => Answer::ok("application/octet-stream", bytes)
+            .with("content-disposition", "attachment; filename=\"profile.pb.gz\""),
+        Err(error) => Answer::plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+    }
+}
+
+/// As the kernel has it: arguments with a zero between.
+fn cmdline() -> Answer {
+    let args: Vec<String> = env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    Answer::plain(StatusCode::OK, &args.join("\0"))
+}
+
+fn index() -> Answer {
+    let mut out = String::from(
+        "<!doctype html><meta charset=utf-8><title>netra: profiles</title>\
+         <style>body{font:15px/1.6 system-ui,sans-serif;max-width:46em;margin:2em auto;padding:0 1em}\
+         td{padding:.1em 1.2em .1em 0}</style><h1>/debug/pprof/</h1><table>",
+    );
+    for (path, is_order, what) in PAGES {
+        if let Some(name) = path.strip_prefix("/debug/pprof/").filter(|name| !name.is_empty()) {
+            let verb = if *is_order { " (POST)" } else { "" };
+            out += &format!("<tr><td><a href=\"{path}\">{name}</a>{verb}<td>{what}");
+        }
+    }
+    out += "</table><p><code>go tool pprof http://HOST:PORT/debug/pprof/profile?seconds=10</code>";
+    Answer::ok(HTML, out)
+}

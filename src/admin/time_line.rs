@@ -1,0 +1,72 @@
+//! `/debug/pprof/trace`: every turn of every shard for a while, in the trace event format that
+//! ui.perfetto.dev and chrome://tracing read.
+
+use super::{Admin, JSON, Request, number};
+use crate::endpoint::{Answer, Ask, StatusCode};
+use netra_shards::{TimeLine, Turn};
+use std::{fmt::Write, sync::Arc, time::Duration};
+use tokio::time::sleep;
+
+/// Turns that are kept of each shard: 2 MB while it is taken.
+const TURNS_MAX: usize = 65_536;
+const SECONDS_MAX: u32 = 30;
+
+impl Admin {
+    pub(super) async fn time_line(&self, ask: &Ask) -> Answer {
+        let seconds = match number(ask, "seconds", 1, SECONDS_MAX) {
+            Ok(seconds) => seconds,
+            Err(refused) => return refused,
+        };
+        let time = Duration::from_secs(seconds.into());
+        let mut lines = Vec::new();
+        for shard in 0..self.recorders.len() {
+            let line = Arc::new(TimeLine::new(TURNS_MAX, time));
+            lines.push(Arc::clone(&line));
+            if !self.tell(Request::NoteTurns { shard, line }).await {
+                return Answer::plain(StatusCode::SERVICE_UNAVAILABLE, "netra is ending\n");
+            }
+        }
+        sleep(time).await;
+        Answer::ok(JSON, events(&lines))
+            .with("content-disposition", "attachment; filename=\"netra-trace.json\"")
+    }
+}
+
+fn events(lines: &[Arc<TimeLine>]) -> String {
+    let mut out = String::from("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n");
+    let name = "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":1,\"args\":{\"name\":\"netra\"}}";
+    out.push_str(name);
+    for (shard, line) in lines.iter().enumerate() {
+        let full = if line.is_full() { ", cut short: too many turns" } else { "" };
+        let _ = write!(
+            out,
+            ",\n{{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,\"tid\":{shard},\
+             \"args\":{{\"name\":\"shard-{shard}{full}\"}}}}"
+        );
+        for turn in line.turns() {
+            push_turn(&mut out, shard, turn);
+        }
+    }
+    out.push_str("\n]}\n");
+    out
+}
+
+/// A wait and what came of it.
+fn push_turn(out: &mut String, shard: usize, turn: Turn) {
+    let wait = if turn.is_parked { "park" } else { "look" };
+    let mut span = |name: &str, from: u64, to: u64, args: &str| {
+        let (at, took) = (micros(from), micros(to.saturating_sub(from)));
+        let _ = write!(
+            out,
+            ",\n{{\"name\":\"{name}\",\"ph\":\"X\",\"pid\":1,\"tid\":{shard},\"ts\":{at},\
+             \"dur\":{took}{args}}}"
+        );
+    };
+    span(wait, turn.waits_from_ns, turn.woke_at_ns, "");
+    let args = format!(",\"args\":{{\"completions\":{}}}", turn.events);
+    span("turn", turn.woke_at_ns, turn.quiet_at_ns, &args);
+}
+
+fn micros(ns: u64) -> String {
+    format!("{}.{:03}", ns / 1000, ns % 1000)
+}

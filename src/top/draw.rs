@@ -1,0 +1,267 @@
+//! The screen.
+
+use super::{
+    ORDERS, Screen,
+    figures::{Figures, Percentiles, ShardFigures},
+};
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout},
+    style::{Color, Style, Stylize},
+    text::{Line, Span},
+    widgets::{Block, Borders, Cell, Paragraph, Row, Table},
+};
+use serde_json::Value;
+
+const INBOUND: Color = Color::Cyan;
+const OUTBOUND: Color = Color::Yellow;
+
+pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
+    let shards = screen.figures.as_ref().map_or(1, |figures| figures.shards.len());
+    let shards = u16::try_from(shards).unwrap_or(1).min(8) + 3;
+    let [head, cards, of_shards, of_connections, foot] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(5),
+        Constraint::Length(shards),
+        Constraint::Min(4),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    if let Some(figures) = &screen.figures {
+        frame.render_widget(header(figures), head);
+        frame.render_widget(Paragraph::new(summary(figures)).block(titled("last second")), cards);
+        frame.render_widget(shard_table(figures), of_shards);
+    }
+    frame.render_widget(connection_table(screen), of_connections);
+    frame.render_widget(footer(screen), foot);
+}
+
+fn titled(title: &str) -> Block<'_> {
+    Block::new().borders(Borders::TOP).border_style(Style::new().dim()).title(title)
+}
+
+fn header(figures: &Figures) -> Line<'static> {
+    Line::from(vec![
+        "netra ".bold().fg(INBOUND),
+        figures.service.clone().bold(),
+        format!(
+            "  {}  {}  up {}  memory {}  CPU {:.0} %",
+            figures.version,
+            figures.driver,
+            age(figures.uptime_s),
+            size(figures.resident_bytes),
+            figures.cpu * 100.0
+        )
+        .into(),
+    ])
+}
+
+fn summary(figures: &Figures) -> Vec<Line<'static>> {
+    let row = |at: usize, name: &'static str, colour| {
+        let (durations, overheads) = (&figures.durations[at], &figures.overheads[at]);
+        let errors = figures.errors_per_s[at];
+        let errors = format!("{:>8} 5xx/s", number(errors));
+        Line::from(vec![
+            Span::from(format!("{name:<9}")).fg(colour),
+            format!("{:>8} req/s", number(figures.requests_per_s[at])).bold(),
+            if figures.errors_per_s[at] > 0.0 { errors.fg(Color::Red) } else { errors.dim() },
+            format!("   took {}", spread(durations)).into(),
+            format!("   netra {}", spread(overheads)).fg(colour),
+        ])
+    };
+    let all = format!(
+        "{} connections, {} new/s, {}/s",
+        number(figures.connections),
+        number(figures.opened_per_s),
+        size(figures.bytes_per_s)
+    );
+    vec![row(0, "inbound", INBOUND), row(1, "outbound", OUTBOUND), all.into()]
+}
+
+fn spread(it: &Percentiles) -> String {
+    format!("p50 {:>8} p99 {:>8} p99.9 {:>8}", time(it.p50), time(it.p99), time(it.p999))
+}
+
+fn shard_table(figures: &Figures) -> Table<'static> {
+    let row = |(index, it): (usize, &ShardFigures)| {
+        Row::new([
+            format!("shard-{index}"),
+            format!("{:.0} %", it.busy * 100.0),
+            number(it.connections),
+            number(it.turns_per_s),
+            number(it.parks_per_s),
+            format!("{} / {}", number(it.buffers_used), number(it.buffers_max)),
+            number(it.contexts),
+            size(it.spliced_per_s),
+        ])
+    };
+    let names =
+        ["shard", "busy", "connections", "turns/s", "parks/s", "buffers", "contexts", "spliced/s"];
+    Table::new(figures.shards.iter().enumerate().map(row), [Constraint::Length(12); 8])
+        .header(Row::new(names).dim())
+        .block(titled("shards"))
+}
+
+fn connection_table(screen: &Screen) -> Table<'static> {
+    let connections = screen.connections["connections"].as_array();
+    let rows: Vec<_> = connections.into_iter().flatten().map(connection).collect();
+    let names = [
+        "peer",
+        "original destination",
+        "direction",
+        "protocol",
+        "age",
+        "idle",
+        "request",
+        "response",
+        "overhead",
+        "stalled",
+        "rtt down/up",
+        "resent",
+    ];
+    let widths = [22, 22, 9, 8, 8, 8, 9, 9, 9, 10, 17, 6].map(Constraint::Length);
+    let total = screen.connections["total"].as_u64().unwrap_or(0);
+    Table::new(rows, widths).header(Row::new(names).dim()).block(
+        Block::new()
+            .borders(Borders::TOP)
+            .border_style(Style::new().dim())
+            .title(format!("top connections by {}, of {total}", ORDERS[screen.order])),
+    )
+}
+
+fn connection(it: &Value) -> Row<'static> {
+    let text = |name: &str| it[name].as_str().unwrap_or("-").to_owned();
+    let real = |name: &str| it[name].as_f64();
+    let whole = |name: &str| real(name).unwrap_or(0.0);
+    let colour = if it["direction"] == "inbound" { INBOUND } else { OUTBOUND };
+    let resent = whole("downstream_retransmits") + whole("upstream_retransmits");
+    let stalled = Cell::from(text("stalled"));
+    Row::new([
+        Cell::from(text("peer")),
+        text("original_dst").into(),
+        Cell::from(text("direction")).style(Style::new().fg(colour)),
+        text(if it["state"] == "dialling" { "state" } else { "protocol" }).into(),
+        age(whole("age_s")).into(),
+        age(whole("idle_s")).into(),
+        size(whole("bytes_request")).into(),
+        size(whole("bytes_response")).into(),
+        time(real("overhead_us")).into(),
+        if it["stalled"].is_null() { stalled } else { stalled.style(Style::new().fg(Color::Red)) },
+        format!("{}/{}", time(real("downstream_rtt_us")), time(real("upstream_rtt_us"))).into(),
+        number(resent).into(),
+    ])
+}
+
+fn footer(screen: &Screen) -> Line<'static> {
+    if let Some(trouble) = &screen.trouble {
+        return format!("no answer from {}: {trouble}", screen.address).fg(Color::Red).into();
+    }
+    let orders = ORDERS.iter().enumerate().flat_map(|(at, order)| {
+        let name = format!(" {} {order} ", at + 1);
+        [if at == screen.order { name.reversed() } else { name.dim() }, " ".into()]
+    });
+    orders.chain([" q quit".dim()]).collect::<Vec<_>>().into()
+}
+
+fn number(n: f64) -> String {
+    match n {
+        n if n >= 1e6 => format!("{:.1} M", n / 1e6),
+        n if n >= 1e4 => format!("{:.1} k", n / 1e3),
+        n if n >= 10.0 || n.fract() == 0.0 => format!("{n:.0}"),
+        n => format!("{n:.1}"),
+    }
+}
+
+fn size(bytes: f64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut at = 0;
+    let mut n = bytes;
+    while n >= 1000.0 && at + 1 < UNITS.len() {
+        (n, at) = (n / 1000.0, at + 1);
+    }
+    if at == 0 || n >= 100.0 {
+        format!("{n:.0} {}", UNITS[at])
+    } else {
+        format!("{n:.1} {}", UNITS[at])
+    }
+}
+
+fn time(us: Option<f64>) -> String {
+    match us {
+        None => "-".into(),
+        Some(us) if us < 10.0 => format!("{us:.1} us"),
+        Some(us) if us < 1e3 => format!("{us:.0} us"),
+        Some(us) if us < 1e6 => format!("{:.2} ms", us / 1e3),
+        Some(us) => format!("{:.2} s", us / 1e6),
+    }
+}
+
+fn age(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s if s < 120.0 => format!("{s:.1} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.0} d", s / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::top::figures::{Totals, tests::answer};
+    use ratatui::{Terminal, backend::TestBackend};
+    use serde_json::json;
+
+    fn drawn(screen: &Screen) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(140, 24)).unwrap();
+        terminal.draw(|frame| draw(frame, screen)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let lines = buffer.content().chunks(140);
+        lines.map(|line| line.iter().map(|cell| cell.symbol()).collect::<String>() + "\n").collect()
+    }
+
+    #[test]
+    fn the_screen_shows_rates_shards_and_connections() {
+        let (was, now) = (answer(10.0, 1000), answer(12.0, 3000));
+        let (was, now) = (Totals::read(&was).unwrap(), Totals::read(&now).unwrap());
+        let connections = json!({"total": 12_345, "connections": [{
+            "peer": "10.0.0.9:40000", "original_dst": "10.0.0.2:8080", "direction": "inbound",
+            "protocol": "http1", "state": "relaying", "age_s": 75.0, "idle_s": 0.002,
+            "bytes_request": 1_234_000, "bytes_response": 9, "overhead_us": 21.0,
+            "stalled": "downstream", "downstream_rtt_us": 31.0, "upstream_rtt_us": null,
+            "downstream_retransmits": 4, "upstream_retransmits": 0,
+        }]});
+        let mut screen = Screen {
+            figures: Some(Figures::between(Some(&was), &now)),
+            connections,
+            order: 2,
+            ..Screen::default()
+        };
+        let text = drawn(&screen);
+        for part in [
+            "netra shop  1.2.3  io_uring  up 12.0 s  memory 4.1 MB  CPU 25 %",
+            "inbound      1100 req/s",
+            "100 5xx/s",
+            "p50   100 us p99   200 us",
+            "shard-0",
+            "50 %",
+            "1 / 512",
+            "top connections by bytes, of 12345",
+            "10.0.0.9:40000",
+            "1.2 MB",
+            "downstream",
+            "31 us/-",
+            " 3 bytes ",
+        ] {
+            assert!(text.contains(part), "{part:?} in\n{text}");
+        }
+        screen.trouble = Some("refused".into());
+        assert!(drawn(&screen).contains("no answer from : refused"));
+    }
+
+    #[test]
+    fn an_empty_screen_is_drawn_too() {
+        assert!(drawn(&Screen::default()).contains("top connections by age, of 0"));
+    }
+}
