@@ -6,9 +6,11 @@ use crate::{
     log::{Format, Level},
     setting::{Setting, decimal, whole},
     table::table,
+    traces::{self, TraceSettings, Traces},
 };
-use netra_shards::{DriverChoice, HttpConfig, Limits, ShardConfig};
-use std::{fmt, time::Duration};
+use netra_codecs::route::RouteNames;
+use netra_shards::{DriverChoice, HttpConfig, Limits, Resolver, RoutingConfig, ShardConfig};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// What this process is told to do, typed and checked.
 #[derive(Clone, Debug, Default)]
@@ -27,11 +29,45 @@ pub(crate) struct Config {
     pub(crate) drain: Duration,
     pub(crate) limits: Limits,
     pub(crate) http: HttpConfig,
+    pub(crate) routing: RoutingSettings,
+    /// What the settings say; [`Config::tracing`] is what they come to.
+    pub(crate) traces: TraceSettings,
+    /// None when no request is traced.
+    pub(crate) tracing: Option<Traces>,
+}
+
+/// How requests are routed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RoutingSettings {
+    pub(crate) is_enabled: bool,
+    pub(crate) header: Box<[u8]>,
+    pub(crate) has_cookie: bool,
+    pub(crate) cookie: Box<[u8]>,
+    pub(crate) ttl: Duration,
 }
 
 impl Config {
+    /// Whether requests are routed at all.
+    pub(crate) fn has_routing(&self) -> bool {
+        self.routing.is_enabled && !self.http.ports.is_empty()
+    }
+
     /// What the shards are told, on the CPUs that were chosen for them.
-    pub(crate) fn shard_config(&self, shards: usize, cpus: Vec<usize>) -> ShardConfig {
+    pub(crate) fn shard_config(
+        &self,
+        shards: usize,
+        cpus: Vec<usize>,
+        resolver: Option<Arc<dyn Resolver>>,
+    ) -> ShardConfig {
+        let routing = resolver.map(|resolver| RoutingConfig {
+            names: RouteNames {
+                header: self.routing.header.clone(),
+                cookie: self.routing.has_cookie.then(|| self.routing.cookie.clone()),
+            },
+            ttl: self.routing.ttl,
+            resolver,
+        });
+        let tracing = self.tracing.as_ref().map(|traces| traces.tracing.clone());
         ShardConfig {
             port: self.port,
             shards,
@@ -40,7 +76,7 @@ impl Config {
             glommio: self.host == Host::Glommio,
             spin_max: self.spin_max,
             limits: self.limits.clone(),
-            http: self.http.clone(),
+            http: HttpConfig { tracing, routing, ..self.http.clone() },
         }
     }
 }
@@ -101,6 +137,11 @@ pub(crate) struct Effective {
 }
 
 impl Effective {
+    /// Whether somebody set it.
+    pub(crate) fn is_set(&self) -> bool {
+        self.origin != Origin::Default
+    }
+
     /// What to blame, as the person wrote it.
     fn source(&self) -> String {
         match self.origin {
@@ -110,7 +151,7 @@ impl Effective {
         }
     }
 
-    fn refused(&self, allowed: impl Into<String>) -> Refused {
+    pub(crate) fn refused(&self, allowed: impl Into<String>) -> Refused {
         let shown = self.setting.shown(&self.text);
         Refused { what: format!("{}={}", self.source(), one_line(shown)), allowed: allowed.into() }
     }
@@ -137,6 +178,13 @@ pub(crate) fn load(sources: &Sources) -> Result<Loaded, Vec<Refused>> {
         effective.iter().filter_map(|value| apply(value, &mut config)).collect();
     if refused.is_empty() {
         refused = CHECKS.iter().filter_map(|check| check(&Values(&effective))).collect();
+    }
+    if refused.is_empty() && !config.traces.is_disabled && !config.http.ports.is_empty() {
+        let (values, environment) = (Values(&effective), &sources.environment);
+        match traces::decide(&config.traces, &config.service_name, &values, environment) {
+            Ok(tracing) => config.tracing = Some(tracing),
+            Err(refusal) => refused.push(refusal),
+        }
     }
     if !refused.is_empty() {
         return Err(refused);
@@ -185,11 +233,11 @@ fn is_service_link(text: &str) -> bool {
 }
 
 /// All values, for checks that look at more than one.
-struct Values<'v>(&'v [Effective]);
+pub(crate) struct Values<'v>(&'v [Effective]);
 
 impl<'v> Values<'v> {
     /// The setting called `name`; it is in the table, which a test makes sure of.
-    fn get(&self, name: &str) -> &'v Effective {
+    pub(crate) fn get(&self, name: &str) -> &'v Effective {
         let found = self.0.iter().find(|value| value.setting.name == name);
         found.unwrap_or_else(|| unreachable!("{name} is not in the table"))
     }

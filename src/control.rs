@@ -6,11 +6,14 @@ use crate::{
     cpus::Plan,
     endpoint::{self, Pages},
     exit::Exit,
+    export::{self, Exporter},
     log::{self, FATAL, LINES_DROPPED, Log},
+    resolver, sampling,
     throttle::Throttle,
 };
-use netra_perf::{About, Exposition};
-use netra_shards::{DrainReport, ShardSet, StartError};
+use netra_codecs::trace::SamplerPlan;
+use netra_perf::{About, Counter, Exposition};
+use netra_shards::{DrainReport, Resolved, Resolver, ShardSet, StartError, ToResolve};
 use std::{
     fmt, io, panic,
     sync::{Arc, atomic::AtomicU64},
@@ -20,7 +23,7 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 use tracing::{error, field, info, warn};
 
@@ -109,20 +112,58 @@ fn live(config: &Config, plan: Plan, started: SystemTime) -> Result<Exit, Failur
         .map_err(|error| listen_failure(config.metrics_port, "NETRA_PROMETHEUS_PORT", &error))?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
+        // For names of receivers, rarely.
+        .max_blocking_threads(1)
         .build()
         .map_err(|error| Failure::os("cannot start the control thread", &error))?;
     runtime.block_on(async {
-        let signals = hear_signals().map_err(|error| Failure::os("cannot hear signals", &error))?;
-        let shard_config = config.shard_config(plan.shards, plan.cpus.clone());
-        let set = ShardSet::start(&shard_config)?;
+        let (tell, events) = mpsc::channel(EVENTS_MAX);
+        hear_signals(&tell).map_err(|error| Failure::os("cannot hear signals", &error))?;
+        let exporter = start_exporter(config)
+            .map_err(|error| Failure::os("cannot start the export thread", &error))?;
+        let resolver = config.has_routing().then(|| start_resolver(&tell));
+        let mut set =
+            ShardSet::start(&config.shard_config(plan.shards, plan.cpus.clone(), resolver))?;
+        if let Some(exporter) = &exporter {
+            exporter.take(set.take_spans());
+        }
+        follow_sampler(config, tell);
         let pages = Arc::new(Pages::new(exposition(&set, started)));
         for listener in metrics {
             tokio::spawn(endpoint::serve(listener, Arc::clone(&pages)));
         }
         log_start(config, &plan, &set);
         let throttle = Throttle::new(plan.throttle_files);
-        Ok(supervise(set, config.drain, &pages, signals, throttle).await)
+        let life = Life { set, exporter, drain_time: config.drain };
+        Ok(supervise(life, &pages, events, throttle).await)
     })
+}
+
+/// No request is traced: no thread.
+fn start_exporter(config: &Config) -> io::Result<Option<Exporter>> {
+    config.tracing.as_ref().map(|traces| Exporter::start(traces.export.clone())).transpose()
+}
+
+/// What shards ask is answered through the same queue as everything that they are told.
+fn start_resolver(tell: &mpsc::Sender<Event>) -> Arc<dyn Resolver> {
+    let (names, asked) = resolver::names();
+    let tell = tell.clone();
+    tokio::spawn(resolver::answer(asked, move |name, address| {
+        let tell = tell.clone();
+        async move { drop(tell.send(Event::Resolved(Box::new(name), address)).await) }
+    }));
+    names
+}
+
+/// Asks the sampling manager, if there is one to ask.
+fn follow_sampler(config: &Config, tell: mpsc::Sender<Event>) {
+    let remote = config.tracing.as_ref().and_then(|traces| traces.remote.clone());
+    if let Some(remote) = remote {
+        tokio::spawn(sampling::follow(remote, move |plan| {
+            let tell = tell.clone();
+            async move { drop(tell.send(Event::Sample(plan)).await) }
+        }));
+    }
 }
 
 fn exposition(set: &ShardSet, started: SystemTime) -> Exposition {
@@ -136,11 +177,22 @@ fn exposition(set: &ShardSet, started: SystemTime) -> Exposition {
     Exposition::new(set.recorders().to_vec(), about)
 }
 
-static COUNTERS: [(&str, &str, &AtomicU64); 1] = [(
-    "netra_log_lines_dropped",
-    "Log lines dropped because nobody read them fast enough",
-    &LINES_DROPPED,
-)];
+static COUNTERS: [Counter; 4] = [
+    Counter {
+        name: "netra_log_lines_dropped",
+        help: "Log lines dropped because nobody read them fast enough",
+        label: None,
+        cell: &LINES_DROPPED,
+    },
+    spans_by_result("sent", &export::SENT),
+    spans_by_result("failed", &export::FAILED),
+    spans_by_result("dropped", &export::DROPPED),
+];
+
+const fn spans_by_result(result: &'static str, cell: &'static AtomicU64) -> Counter {
+    let help = "Spans that reached the exporter, by what became of them";
+    Counter { name: "netra_spans", help, label: Some(("result", result)), cell }
+}
 
 /// The one line that says what runs here, and why like this.
 fn log_start(config: &Config, plan: &Plan, set: &ShardSet) {
@@ -157,8 +209,30 @@ fn log_start(config: &Config, plan: &Plan, set: &ShardSet) {
         spin_us = micros(config.spin_max),
         connections_max = set.connections_max(),
         drain_ms = millis(config.drain),
+        http_ports = %config.http.ports,
+        sampler = config.tracing.as_ref().map(|traces| traces.sampler_words.as_str()),
+        reporter = %reporter_in_words(config),
         "netra started"
     );
+}
+
+/// Where spans go; when nowhere, why.
+fn reporter_in_words(config: &Config) -> String {
+    match &config.tracing {
+        Some(traces) => traces.export.reporter.to_string(),
+        None if config.http.ports.is_empty() => "none, because NETRA_HTTP_PORTS is empty".into(),
+        None => "none, because JAEGER_DISABLED or OTEL_SDK_DISABLED says so".into(),
+    }
+}
+
+/// What the control thread waits for.
+#[derive(Debug)]
+enum Event {
+    Signal(Signal),
+    /// Another rule of the sampling manager.
+    Sample(Arc<SamplerPlan>),
+    /// The address of a name that a shard asked for.
+    Resolved(Box<ToResolve>, Resolved),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,57 +261,65 @@ impl Signal {
     }
 }
 
-/// All signals in one queue, heard from before the shards start: an orchestrator may change its
-/// mind at any time.
-fn hear_signals() -> io::Result<mpsc::Receiver<Signal>> {
-    let (heard, signals) = mpsc::channel(SIGNALS_MAX);
+/// Signals are heard from before the shards start: an orchestrator may change its mind at any time.
+fn hear_signals(tell: &mpsc::Sender<Event>) -> io::Result<()> {
     for (kind, name) in [
         (SignalKind::hangup(), Signal::Hangup),
         (SignalKind::interrupt(), Signal::Interrupt),
         (SignalKind::terminate(), Signal::Terminate),
     ] {
-        let (mut stream, heard) = (signal(kind)?, heard.clone());
+        let (mut stream, tell) = (signal(kind)?, tell.clone());
         tokio::spawn(async move {
-            while stream.recv().await.is_some() {
-                // A full queue has a signal to end in it, or somebody plays with SIGHUP.
-                let _ = heard.try_send(name);
-            }
+            while stream.recv().await.is_some() && tell.send(Event::Signal(name)).await.is_ok() {}
         });
     }
-    Ok(signals)
+    Ok(())
 }
 
-const SIGNALS_MAX: usize = 16;
+const EVENTS_MAX: usize = 64;
 /// How often to see whether the shards are still there.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// The same while they are to end.
 const DRAIN_WATCH_EVERY: Duration = Duration::from_millis(10);
 /// How long after the drain's deadline shards may take to cut what is left.
 const CUT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the last spans may take.
+const SPANS_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Waits for a signal to end, and sees to it that the shards are there until then.
-async fn supervise(
+/// What lives from the start to the end.
+struct Life {
     set: ShardSet,
+    exporter: Option<Exporter>,
     drain_time: Duration,
+}
+
+/// Waits for a signal to end, sees to it that the shards are there until then, and tells them what
+/// there is to tell.
+async fn supervise(
+    life: Life,
     pages: &Pages,
-    mut signals: mpsc::Receiver<Signal>,
+    mut events: mpsc::Receiver<Event>,
     mut throttle: Throttle,
 ) -> Exit {
+    let (set, drain_time) = (&life.set, life.drain_time);
+    let mut next_look = tokio::time::Instant::now() + WATCH_EVERY;
     loop {
-        match timeout(WATCH_EVERY, signals.recv()).await {
-            Ok(Some(Signal::Hangup)) => {
+        match timeout_at(next_look, events.recv()).await {
+            Ok(Some(Event::Signal(Signal::Hangup))) => {
                 info!("SIGHUP ignored: settings are read once, at the start");
             }
-            Ok(Some(signal)) => {
+            Ok(Some(Event::Signal(signal))) => {
                 info!(signal = signal.name(), drain_ms = millis(drain_time), "draining");
                 pages.set_draining();
-                return drain(set, drain_time, &mut signals).await;
+                return drain(life, &mut events).await;
             }
+            Ok(Some(event)) => tell(set, event),
             Ok(None) | Err(_) if set.any_ended() => {
                 error!(target: FATAL, "a shard ended by itself");
                 return Exit::INTERNAL;
             }
             Ok(None) | Err(_) => {
+                next_look += WATCH_EVERY;
                 if let Some(allowed) = throttle.look() {
                     info!(allowed, "polling, by whether the CPU quota was used up");
                     set.allow_polling(allowed);
@@ -247,8 +329,19 @@ async fn supervise(
     }
 }
 
-/// Lets connections finish; a second signal means that nobody wants to wait for that.
-async fn drain(set: ShardSet, drain_time: Duration, signals: &mut mpsc::Receiver<Signal>) -> Exit {
+/// Tells the shards what they wait for.
+fn tell(set: &ShardSet, event: Event) {
+    match event {
+        Event::Signal(_) => {}
+        Event::Sample(plan) => set.sample(&plan),
+        Event::Resolved(name, address) => set.answer(&name, address),
+    }
+}
+
+/// Lets connections finish, then the last spans; a second signal means that nobody wants to wait
+/// for that.
+async fn drain(life: Life, events: &mut mpsc::Receiver<Event>) -> Exit {
+    let Life { set, exporter, drain_time } = life;
     let begun = Instant::now();
     set.drain(drain_time);
     while !set.ended() {
@@ -256,15 +349,21 @@ async fn drain(set: ShardSet, drain_time: Duration, signals: &mut mpsc::Receiver
             error!(target: FATAL, "the shards did not end in time");
             return Exit::INTERNAL;
         }
-        match timeout(DRAIN_WATCH_EVERY, signals.recv()).await {
-            Ok(Some(Signal::Hangup)) | Ok(None) | Err(_) => {}
-            Ok(Some(signal)) => {
+        match timeout(DRAIN_WATCH_EVERY, events.recv()).await {
+            Ok(Some(Event::Signal(signal))) if signal != Signal::Hangup => {
                 warn!(signal = signal.name(), "ended at once, in the middle of draining");
                 return signal.exit();
             }
+            Ok(Some(event)) => tell(&set, event),
+            Ok(None) | Err(_) => {}
         }
     }
     log_drained(&set.join(), begun.elapsed());
+    if let Some(exporter) = exporter
+        && !exporter.finish(SPANS_PATIENCE).await
+    {
+        warn!(after_ms = millis(SPANS_PATIENCE), "ended with spans that were not sent");
+    }
     Exit::DONE
 }
 

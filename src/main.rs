@@ -8,12 +8,17 @@ mod cpus;
 mod demo;
 mod endpoint;
 mod exit;
+mod export;
+mod http_client;
 mod json;
 mod log;
+mod resolver;
+mod sampling;
 mod setting;
 mod show;
 mod table;
 mod throttle;
+mod traces;
 
 use args::Task;
 use config::{Loaded, Sources};

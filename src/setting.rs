@@ -212,7 +212,7 @@ fn switch(text: &str) -> Option<bool> {
 }
 
 /// RFC 9110 section 5.6.2: what a field name may be made of.
-fn is_token(text: &str) -> bool {
+pub(crate) fn is_token(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(allowed)
 }

@@ -11,15 +11,18 @@ use crate::{
             Address, Choice, Custom, HeaderName, Micros, Millis, Name, Number, Port, Ports, Switch,
             Text,
         },
-        Setting, decimal, go_duration, whole,
+        Setting, decimal, whole,
     },
 };
 use netra_shards::DriverChoice;
+use spans::SPANS;
 use std::time::Duration;
+
+mod spans;
 
 /// Every setting, in the order in which it is shown.
 pub(crate) fn table() -> impl Iterator<Item = &'static Setting> {
-    [BASICS, LIMITS, HTTP, TRACING].into_iter().flatten()
+    [BASICS, LIMITS, HTTP, SPANS].into_iter().flatten()
 }
 
 const HOUR_MS: u32 = 3_600_000;
@@ -196,144 +199,74 @@ const LIMITS: &[Setting] = &[
     ),
 ];
 
-/// HTTP/1, routing, statsd and the admin port: known, validated, not acted on yet.
+/// HTTP/1 and routing; what serves people rather than traffic is known, and not acted on yet.
 const HTTP: &[Setting] = &[
     later("NETRA_PPROF_PORT", "14957", Port(|_, _| {}), "Port of profiling and admin"),
     later("NETRA_ADMIN_ADDRESS", "127.0.0.1", Address(|_, _| {}), "Address of profiling and admin"),
     later("NETRA_ACCESS_LOG", "off", Custom(ACCESS_LOG, access_log), "Which requests are logged"),
-    later("NETRA_HTTP_PORTS", "", Ports(|_, _| {}), "Original destination ports read as HTTP/1"),
-    later(
+    Setting::new(
+        "NETRA_HTTP_PORTS",
+        "",
+        Ports(|c, ports| c.http.ports = ports),
+        "Original destination ports read as HTTP/1",
+    ),
+    Setting::new(
         "NETRA_HTTP_REQUEST_ID_HEADER_NAME",
         "X-Request-Id",
-        HeaderName(|_, _| {}),
+        HeaderName(|c, name| c.http.request_id_name = name.as_bytes().into()),
         "Header that joins inbound and outbound requests",
     ),
-    later(
+    Setting::new(
         "NETRA_HTTP_X_SOURCE_HEADER_NAME",
         "X-Source",
-        HeaderName(|_, _| {}),
+        HeaderName(|c, name| c.http.source_name = name.as_bytes().into()),
         "Header set on each outbound request",
     ),
-    later("NETRA_HTTP_X_SOURCE_VALUE", "netra", Text(|_, _| {}), "Its value"),
-    later("NETRA_HTTP_ROUTING_ENABLED", "false", Switch(|_, _| {}), "Routing by header"),
-    later(
+    Setting::new(
+        "NETRA_HTTP_X_SOURCE_VALUE",
+        "netra",
+        Text(|c, value| c.http.source_value = value.as_bytes().into()),
+        "Its value",
+    ),
+    Setting::new(
+        "NETRA_HTTP_ROUTING_ENABLED",
+        "false",
+        Switch(|c, on| c.routing.is_enabled = on),
+        "Routing by header",
+    ),
+    Setting::new(
         "NETRA_HTTP_ROUTING_HEADER_NAME",
         "X-Route",
-        HeaderName(|_, _| {}),
+        HeaderName(|c, name| c.routing.header = name.as_bytes().into()),
         "Header with the routes, host1=host2,host3=host4",
     ),
-    later("NETRA_HTTP_ROUTING_COOKIE_ENABLED", "false", Switch(|_, _| {}), "Routing by cookie"),
-    later(
+    Setting::new(
+        "NETRA_HTTP_ROUTING_COOKIE_ENABLED",
+        "false",
+        Switch(|c, on| c.routing.has_cookie = on),
+        "Routing by cookie",
+    ),
+    Setting::new(
         "NETRA_HTTP_ROUTING_COOKIE_NAME",
         "X-Route",
-        HeaderName(|_, _| {}),
+        HeaderName(|c, name| c.routing.cookie = name.as_bytes().into()),
         "Cookie with the routes; goes before the header",
     ),
-    later(
+    Setting::new(
         "NETRA_ROUTING_CONTEXT_EXPIRATION_MILLISECONDS",
         "5000",
-        Millis(1, DAY_MS, |_, _| {}),
+        Millis(1, DAY_MS, |c, time| c.routing.ttl = time),
         "How long a request id remembers its routes",
     ),
-    later(
+    Setting::new(
         "NETRA_ROUTING_CONTEXT_CLEANUP_INTERVAL",
         "1000",
         Millis(1, DAY_MS, |_, _| {}),
-        "How often forgotten routes are swept",
+        "Taken and not needed: forgotten routes are swept as new ones come",
     ),
     later("NETRA_STATSD_ENABLED", "false", Switch(|_, _| {}), "Counters over UDP"),
     later("NETRA_STATSD_ADDRESS", "", Text(|_, _| {}), "Where to, host:port"),
     later("NETRA_STATSD_PREFIX", "", Text(|_, _| {}), "What their names begin with"),
-];
-
-/// Spans and their export: known, validated, not acted on yet.
-const TRACING: &[Setting] = &[
-    later("NETRA_SEMCONV", "legacy", Choice(&["legacy", "otel", "both"], |_, _| {}), "Span tags"),
-    later(
-        "NETRA_HTTP_TRACING_IGNORED_PATHS",
-        "",
-        Text(|_, _| {}),
-        "Exact paths without spans, with commas between",
-    ),
-    later(
-        "NETRA_TRACING_CONTEXT_EXPIRATION_MILLISECONDS",
-        "5000",
-        Millis(1, DAY_MS, |_, _| {}),
-        "How long a request id remembers its trace",
-    ),
-    later(
-        "NETRA_TRACING_CONTEXT_CLEANUP_INTERVAL",
-        "1000",
-        Millis(1, DAY_MS, |_, _| {}),
-        "How often forgotten traces are swept",
-    ),
-    later("HTTP_HEADER_TAG_MAP", "", Custom(TAG_MAP, tag_map), "Headers that become span tags"),
-    later("HTTP_COOKIE_TAG_MAP", "", Custom(TAG_MAP, tag_map), "Cookies that become span tags"),
-    later("JAEGER_DISABLED", "false", Switch(|_, _| {}), "No spans at all"),
-    later("JAEGER_RPC_METRICS", "false", Switch(|_, _| {}), "Metrics of spans"),
-    later("JAEGER_TAGS", "", Text(|_, _| {}), "Tags of the process, k=v,k2=v2"),
-    later("JAEGER_TRACEID_128BIT", "false", Switch(|_, _| {}), "Trace ids of 128 bits"),
-    later("JAEGER_PROPAGATION", "jaeger", Text(|_, _| {}), "Formats written: jaeger,b3,w3c"),
-    later("JAEGER_ENDPOINT", "", Text(|_, _| {}), "Collector's URL; goes before the agent"),
-    later("JAEGER_USER", "", Text(|_, _| {}), "User at the collector"),
-    later("JAEGER_PASSWORD", "", Text(|_, _| {}), "Password at the collector").secret(),
-    later("JAEGER_AGENT_HOST", "localhost", Name(|_, _| {}), "Agent's host"),
-    later("JAEGER_AGENT_PORT", "6831", Port(|_, _| {}), "Agent's UDP port"),
-    later("JAEGER_REPORTER_LOG_SPANS", "false", Switch(|_, _| {}), "Log each span"),
-    later(
-        "JAEGER_REPORTER_MAX_QUEUE_SIZE",
-        "100",
-        Number(1, 1 << 20, |_, _| {}),
-        "Spans that wait for export at most",
-    ),
-    later("JAEGER_REPORTER_FLUSH_INTERVAL", "1s", GO_DURATION, "How often spans are sent"),
-    later(
-        "JAEGER_REPORTER_ATTEMPT_RECONNECTING_DISABLED",
-        "false",
-        Switch(|_, _| {}),
-        "Resolve the agent's name once only",
-    ),
-    later(
-        "JAEGER_REPORTER_ATTEMPT_RECONNECT_INTERVAL",
-        "30s",
-        GO_DURATION,
-        "How often the agent's name is resolved",
-    ),
-    later(
-        "JAEGER_SAMPLER_TYPE",
-        "remote",
-        Choice(&["const", "probabilistic", "ratelimiting", "remote"], |_, _| {}),
-        "Which traces are sampled",
-    ),
-    later(
-        "JAEGER_SAMPLER_PARAM",
-        "0",
-        Custom("a number from 0 up", |_, text| decimal(text, 0.0, f64::MAX).is_some()),
-        "Sampler's parameter; a share from 0 to 1 for probabilistic and remote",
-    ),
-    later("JAEGER_SAMPLING_ENDPOINT", "", Text(|_, _| {}), "Where the remote sampler asks")
-        .also(&["JAEGER_SAMPLER_MANAGER_HOST_PORT"]),
-    later(
-        "JAEGER_SAMPLER_MAX_OPERATIONS",
-        "2000",
-        Number(1, 1 << 20, |_, _| {}),
-        "Operations with a sampler of their own",
-    ),
-    later("JAEGER_SAMPLER_REFRESH_INTERVAL", "1m", GO_DURATION, "How often it asks"),
-    later("OTEL_RESOURCE_ATTRIBUTES", "", Text(|_, _| {}), "Attributes of the process"),
-    later("OTEL_TRACES_SAMPLER", "", Text(|_, _| {}), "Sampler, in OpenTelemetry's words"),
-    later("OTEL_TRACES_SAMPLER_ARG", "", Text(|_, _| {}), "Its argument"),
-    later("OTEL_PROPAGATORS", "", Text(|_, _| {}), "Formats, in OpenTelemetry's words"),
-    later("OTEL_EXPORTER_OTLP_ENDPOINT", "", Text(|_, _| {}), "OTLP receiver"),
-    later("OTEL_EXPORTER_OTLP_HEADERS", "", Text(|_, _| {}), "Headers for it").secret(),
-    later("OTEL_EXPORTER_OTLP_PROTOCOL", "", Text(|_, _| {}), "grpc or http/protobuf"),
-    later("OTEL_EXPORTER_OTLP_TIMEOUT", "", Text(|_, _| {}), "How long a send may take"),
-    later("OTEL_EXPORTER_OTLP_COMPRESSION", "", Text(|_, _| {}), "none or gzip"),
-    later("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "", Text(|_, _| {}), "The same, for spans"),
-    later("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "", Text(|_, _| {}), "The same, for spans").secret(),
-    later("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "", Text(|_, _| {}), "The same, for spans"),
-    later("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "", Text(|_, _| {}), "The same, for spans"),
-    later("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "", Text(|_, _| {}), "The same, for spans"),
 ];
 
 const fn later(
@@ -345,26 +278,10 @@ const fn later(
     Setting::new(name, default, parse, doc).later()
 }
 
-const GO_DURATION: crate::setting::Parse =
-    Custom("a duration as Go writes it, for example 1s or 1m30s", |_, text| {
-        go_duration(text).is_some()
-    });
-
 const ACCESS_LOG: &str = "off, all, or a share from 0 to 1";
 
 fn access_log(_: &mut crate::config::Config, text: &str) -> bool {
     matches!(text, "off" | "all") || decimal(text, 0.0, 1.0).is_some()
-}
-
-const TAG_MAP: &str = "name:tag with commas between, or nothing";
-
-/// netramesh skipped a bad pair in silence, and the tag was missed weeks later.
-fn tag_map(_: &mut crate::config::Config, text: &str) -> bool {
-    let is_pair = |pair: &str| match pair.split_once(':') {
-        Some((name, tag)) => !name.trim().is_empty() && !tag.trim().is_empty(),
-        None => false,
-    };
-    text.trim().is_empty() || text.split(',').all(is_pair)
 }
 
 #[cfg(test)]

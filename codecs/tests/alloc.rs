@@ -12,8 +12,8 @@ use netra_codecs::h1::{
 };
 use netra_codecs::route::{RouteNames, RouteText, find_target};
 use netra_codecs::trace::{
-    Format, Formats, KeySeed, RequestId, RequestKey, TraceContext, TraceFlags, TtlMap, extract,
-    inject,
+    Format, Formats, KeySeed, Operations, RequestId, RequestKey, SampleRule, Sampler, SamplerPlan,
+    TraceContext, TraceFlags, TtlMap, extract, inject,
 };
 
 thread_local! {
@@ -263,4 +263,27 @@ fn an_endless_head_costs_no_more_than_the_limit() {
     assert!(most <= 3 * Limits::DEFAULT.head_bytes_max as usize, "{most}");
     half.release_memory();
     assert_eq!(BYTES.with(Cell::get), before);
+}
+
+#[test]
+fn an_operation_that_was_seen_costs_no_allocation() {
+    let rule = SampleRule::PerOperation(Operations {
+        default_share: 0.5,
+        least_per_second: 1.0,
+        shares: vec![(b"shop/a"[..].into(), 0.1)],
+        operations_max: 100,
+    });
+    let plan = SamplerPlan { rule, parent_based: true, is_remote: true };
+    let mut sampler = Sampler::new(plan.into(), 2);
+    let names: Vec<String> = (0..150).map(|number| format!("/{number}")).collect();
+    let mut round = |now_ns| {
+        for (number, name) in (0..).zip(&names) {
+            sampler.decide(number << 55, b"shop", name.as_bytes(), now_ns);
+        }
+        sampler.decide(1, b"shop", b"/a", now_ns);
+    };
+    round(0);
+    let before = ALLOCATIONS.with(Cell::get);
+    (1..100).for_each(|second| round(second * 1_000_000_000));
+    assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0);
 }

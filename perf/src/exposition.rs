@@ -63,8 +63,21 @@ pub struct About {
     pub drivers: &'static [&'static str],
     /// When the process started.
     pub started: SystemTime,
-    /// Counters that other parts keep: name without `_total`, help, cell.
-    pub counters: &'static [(&'static str, &'static str, &'static AtomicU64)],
+    /// Counters that other parts keep; those of one family stand side by side.
+    pub counters: &'static [Counter],
+}
+
+/// A counter that is not a shard's.
+#[derive(Clone, Copy, Debug)]
+pub struct Counter {
+    /// Its family, without `_total`.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// Name and value of its label, if its family has one.
+    pub label: Option<(&'static str, &'static str)>,
+    /// Where it is kept.
+    pub cell: &'static AtomicU64,
 }
 
 /// All metrics of the process, ready to be rendered.
@@ -272,8 +285,8 @@ impl Collector for Own {
         gauge.family("netra_build_info", "The version of netra", version.into_iter())?;
         let now = Process::read();
         self.encode_process(&mut gauge, &now)?;
-        for (name, help, cell) in about.counters {
-            counter(&mut encoder, name, help, cell.load(Relaxed))?;
+        for family in about.counters.chunk_by(|one, next| one.name == next.name) {
+            encode_counters(&mut encoder, family)?;
         }
         if let Some(cpu) = now.cpu_seconds {
             let (name, help) = ("process_cpu_seconds", "CPU time in user and kernel mode");
@@ -305,14 +318,19 @@ impl Own {
     }
 }
 
-fn counter(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    total: u64,
-) -> Result<(), Error> {
-    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    metric.encode_counter::<NoLabelSet, u64, u64>(&total, None)
+/// The counters of one family.
+fn encode_counters(encoder: &mut DescriptorEncoder<'_>, family: &[Counter]) -> Result<(), Error> {
+    let Some(first) = family.first() else { return Ok(()) };
+    let mut metric =
+        encoder.encode_descriptor(first.name, first.help, None, MetricType::Counter)?;
+    for counter in family {
+        let labels = Vec::from_iter(counter.label.map(|(name, value)| (name, value.into())));
+        labelled(&mut metric, &labels.as_slice(), |metric| {
+            let total = counter.cell.load(Relaxed);
+            metric.encode_counter::<NoLabelSet, u64, u64>(&total, None)
+        })?;
+    }
+    Ok(())
 }
 
 struct Gauges<'e, 'd>(&'e mut DescriptorEncoder<'d>);

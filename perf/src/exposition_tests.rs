@@ -2,7 +2,12 @@ use super::*;
 use std::collections::BTreeMap;
 
 static DROPPED: AtomicU64 = AtomicU64::new(4);
-static COUNTERS: [(&str, &str, &AtomicU64); 1] = [("netra_log_lines_dropped", "Lines", &DROPPED)];
+static COUNTERS: [Counter; 3] = [
+    Counter { name: "netra_log_lines_dropped", help: "Lines", label: None, cell: &DROPPED },
+    Counter { name: "netra_spans", help: "Spans", label: Some(("result", "sent")), cell: &DROPPED },
+    Counter { name: "netra_spans", help: "Spans", label: Some(("result", "lost")), cell: &LOST },
+];
+static LOST: AtomicU64 = AtomicU64::new(5);
 
 fn exposition(shards: usize) -> (Vec<Arc<Recorder>>, Exposition) {
     let recorders: Vec<Arc<Recorder>> = (0..shards).map(|_| Arc::default()).collect();

@@ -9,6 +9,6 @@ pub mod labels;
 pub mod process;
 pub mod recorder;
 
-pub use exposition::{About, Exposition, Format};
+pub use exposition::{About, Counter, Exposition, Format};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use recorder::{FAMILIES, Family, Gauge, Key, Kind, Recorder, Series, Stage};

@@ -42,4 +42,4 @@ pub use io::Side;
 pub use resolve::{Resolved, Resolver, ToResolve};
 pub use set::{ShardSet, raise_descriptor_limit};
 pub use shard::{CutConnection, DrainReport};
-pub use spans::SpanSource;
+pub use spans::{SpanSink, SpanSource, ring as span_ring};

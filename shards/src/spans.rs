@@ -7,21 +7,21 @@ use std::iter;
 
 /// The shard's end.
 #[derive(Debug)]
-pub(crate) struct SpanSink(Producer<SpanRecord>);
+pub struct SpanSink(Producer<SpanRecord>);
 
 /// The exporter's end of one shard's spans.
 #[derive(Debug)]
 pub struct SpanSource(Consumer<SpanRecord>);
 
 /// A ring for `spans_max` spans.
-pub(crate) fn ring(spans_max: usize) -> (SpanSink, SpanSource) {
+pub fn ring(spans_max: usize) -> (SpanSink, SpanSource) {
     let (producer, consumer) = RingBuffer::new(spans_max.max(1));
     (SpanSink(producer), SpanSource(consumer))
 }
 
 impl SpanSink {
     /// Hands a span over; false when there was no room.
-    pub(crate) fn offer(&mut self, span: &SpanRecord) -> bool {
+    pub fn offer(&mut self, span: &SpanRecord) -> bool {
         let Ok(chunk) = self.0.write_chunk_uninit(1) else { return false };
         chunk.fill_from_iter(iter::once_with(|| span.clone())) == 1
     }

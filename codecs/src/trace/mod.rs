@@ -12,7 +12,7 @@ pub mod ttl_map;
 pub use context::{TraceContext, TraceFlags};
 pub use propagation::{Extracted, Format, Formats, FormatsError, Sampling, extract, inject};
 pub use request_id::RequestId;
-pub use sampler::{Sampler, SamplerPlan, SamplerTag};
+pub use sampler::{Operations, SampleRule, Sampler, SamplerPlan, SamplerTag, Verdict};
 pub use span::{Outcome, SpanKind, SpanRecord, SpanText};
 pub use ttl_map::{KeySeed, RequestKey, TtlCounts, TtlMap};
 

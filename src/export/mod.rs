@@ -1,0 +1,171 @@
+//! Finished spans on their way out: a thread of its own takes them from the shards' rings, turns
+//! them into wire form and sends them. It is off the data cores, nobody wakes it, and whatever
+//! becomes of the receiver, the rings are emptied: what cannot be sent is dropped and counted.
+
+mod agent;
+mod batch;
+mod collector;
+#[cfg(any(test, feature = "jaeger-sdk"))]
+mod jaeger_sdk;
+mod otlp;
+mod pace;
+mod process;
+mod send;
+mod stdout;
+mod tags;
+mod thrift;
+mod worker;
+
+pub(crate) use process::Process;
+
+use crate::http_client::Url;
+use netra_shards::SpanSource;
+use std::{fmt, io, sync::atomic::AtomicU64, thread, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+/// Spans that a receiver took, as far as its protocol says so; UDP says nothing.
+pub(crate) static SENT: AtomicU64 = AtomicU64::new(0);
+/// Spans that could not be sent, or that the receiver refused.
+pub(crate) static FAILED: AtomicU64 = AtomicU64::new(0);
+/// Spans for which there was no room while others waited to be sent.
+pub(crate) static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// What is exported, how and where to.
+#[derive(Clone, Debug)]
+pub(crate) struct ExportPlan {
+    pub(crate) service_name: String,
+    pub(crate) reporter: Reporter,
+    pub(crate) semconv: Semconv,
+    /// The tags of mapped headers and cookies, by index.
+    pub(crate) mapped_tags: Vec<String>,
+    /// What the settings add to the process's tags.
+    pub(crate) process_tags: Vec<(String, String)>,
+    /// Spans that may wait to be sent.
+    pub(crate) queue_spans: usize,
+    pub(crate) flush_interval: Duration,
+    /// Each span is logged as well.
+    pub(crate) logs_spans: bool,
+}
+
+/// Where spans go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reporter {
+    /// A Jaeger agent: thrift compact over UDP.
+    Agent {
+        host: String,
+        port: u16,
+        /// How often its name is resolved, when more than once.
+        resolve_every: Option<Duration>,
+    },
+    /// A Jaeger collector: thrift binary over HTTP.
+    Collector { url: Url, login: Option<(String, String)> },
+    /// An OTLP receiver.
+    Otlp {
+        protocol: Protocol,
+        endpoint: String,
+        headers: Vec<(String, String)>,
+        timeout: Duration,
+        is_gzip: bool,
+    },
+    /// Lines of JSON to stdout.
+    Stdout,
+    /// Nowhere.
+    Nothing,
+}
+
+/// The forms of OTLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// `http/protobuf`
+    Http,
+    /// `grpc`
+    Grpc,
+}
+
+/// The names of span tags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Semconv {
+    /// netramesh's.
+    #[default]
+    Legacy,
+    /// OpenTelemetry's.
+    Otel,
+    /// First netramesh's, then OpenTelemetry's.
+    Both,
+}
+
+impl fmt::Display for Reporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent { host, port, .. } => write!(f, "Jaeger agent {host}:{port}, UDP"),
+            Self::Collector { url, .. } => write!(f, "Jaeger collector {url}"),
+            Self::Otlp { protocol: Protocol::Http, endpoint, .. } => {
+                write!(f, "OTLP over HTTP, {endpoint}")
+            }
+            Self::Otlp { protocol: Protocol::Grpc, endpoint, .. } => {
+                write!(f, "OTLP over gRPC, {endpoint}")
+            }
+            Self::Stdout => f.write_str("stdout"),
+            Self::Nothing => f.write_str("none, nothing is sent"),
+        }
+    }
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+enum Order {
+    /// From now on take spans from here.
+    Take(Vec<SpanSource>),
+    /// The shards have ended: send what is left, then say so.
+    Finish(oneshot::Sender<()>),
+}
+
+/// The running export thread.
+#[derive(Debug)]
+pub(crate) struct Exporter {
+    orders: mpsc::Sender<Order>,
+}
+
+/// It encodes and sends; OTLP's futures are the deepest, some 20 KiB.
+const STACK_BYTES: usize = 256 * 1024;
+/// Two orders are all there ever are.
+const ORDERS_MAX: usize = 2;
+
+impl Exporter {
+    /// Starts the thread. Call it before the shards are pinned: it would inherit the pin.
+    pub(crate) fn start(plan: ExportPlan) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            // Names are resolved there, one at a time, and rarely.
+            .max_blocking_threads(1)
+            .thread_keep_alive(Duration::from_millis(100))
+            .build()?;
+        let (orders, from_control) = mpsc::channel(ORDERS_MAX);
+        thread::Builder::new().name("export".into()).stack_size(STACK_BYTES).spawn(move || {
+            runtime.block_on(worker::run(plan, from_control));
+            // A name that is still being resolved is not waited for.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { orders })
+    }
+
+    /// Hands the shards' spans over.
+    pub(crate) fn take(&self, sources: Vec<SpanSource>) {
+        // There is room for every order, and the thread lives as long as this does.
+        let _ = self.orders.try_send(Order::Take(sources));
+    }
+
+    /// Sends what is left once the shards have ended; says whether that was done within `patience`.
+    pub(crate) async fn finish(self, patience: Duration) -> bool {
+        let (done, finished) = oneshot::channel();
+        let _ = self.orders.try_send(Order::Finish(done));
+        matches!(timeout(patience, finished).await, Ok(Ok(())))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! What is sent, and by which transport. Sending is a task of its own, so that a receiver that is
+//! slow or gone holds up only what waits for it, and only so much of that.
+
+use super::{
+    DROPPED, ExportPlan, FAILED, Reporter, SENT,
+    agent::Agent,
+    collector::Collector,
+    otlp::{self, Otlp},
+    stdout,
+};
+use crate::http_client::Failure;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tracing::{info, warn};
+
+/// Spans that are sent in one go.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) payload: Payload,
+    pub(super) count: usize,
+}
+
+#[derive(Debug)]
+pub(super) enum Payload {
+    /// On the wire as they are.
+    Bytes(Vec<u8>),
+    /// For the library to encode.
+    Otlp(otlp::Spans),
+    #[cfg(feature = "jaeger-sdk")]
+    Sdk(super::jaeger_sdk::Spans),
+}
+
+/// How a parcel is sent.
+#[derive(Debug)]
+enum Transport {
+    Agent(Agent),
+    Collector(Collector),
+    Otlp(Box<Otlp>),
+    Stdout,
+    #[cfg(feature = "jaeger-sdk")]
+    Sdk(super::jaeger_sdk::Sdk),
+}
+
+impl Transport {
+    /// None for spans that go nowhere.
+    fn new(plan: &ExportPlan) -> Result<Option<Self>, Failure> {
+        Ok(Some(match &plan.reporter {
+            #[cfg(feature = "jaeger-sdk")]
+            Reporter::Agent { host, port, .. } => {
+                Self::Sdk(super::jaeger_sdk::Sdk::new(host, *port, plan))
+            }
+            #[cfg(not(feature = "jaeger-sdk"))]
+            Reporter::Agent { host, port, resolve_every } => {
+                Self::Agent(Agent::new(host, *port, *resolve_every))
+            }
+            Reporter::Collector { url, login } => {
+                Self::Collector(Collector::new(url.clone(), login.as_ref())?)
+            }
+            Reporter::Otlp { .. } => Self::Otlp(Box::new(Otlp::new(plan)?)),
+            Reporter::Stdout => Self::Stdout,
+            Reporter::Nothing => return Ok(None),
+        }))
+    }
+
+    async fn send(&mut self, payload: Payload) -> Result<(), Failure> {
+        match (self, payload) {
+            (Self::Agent(agent), Payload::Bytes(packet)) => agent.send(&packet).await,
+            (Self::Collector(collector), Payload::Bytes(body)) => collector.send(body).await,
+            (Self::Otlp(otlp), Payload::Otlp(spans)) => otlp.send(spans).await,
+            (Self::Stdout, Payload::Bytes(lines)) => stdout::write(&lines),
+            #[cfg(feature = "jaeger-sdk")]
+            (Self::Sdk(sdk), Payload::Sdk(spans)) => sdk.send(spans).await,
+            (transport, payload) => {
+                unreachable!("{payload:?} is not for {transport:?}: one plan makes both")
+            }
+        }
+    }
+}
+
+/// The end of the line: what is offered is sent in order, or dropped at once when too much waits.
+#[derive(Debug)]
+pub(super) struct Queue {
+    parcels: mpsc::UnboundedSender<Parcel>,
+    waiting: Arc<AtomicUsize>,
+    spans_max: usize,
+    task: JoinHandle<()>,
+}
+
+impl Queue {
+    /// Starts the task that sends.
+    pub(super) fn start(plan: &ExportPlan) -> Self {
+        let (parcels, from_worker) = mpsc::unbounded_channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let task = tokio::spawn(send_all(plan.clone(), from_worker, Arc::clone(&waiting)));
+        Self { parcels, waiting, spans_max: plan.queue_spans, task }
+    }
+
+    /// Takes a parcel, if not too many spans wait already. The channel has no bound of its own,
+    /// because parcels differ in weight.
+    pub(super) fn offer(&self, parcel: Parcel) {
+        let (count, waiting) = (parcel.count, self.waiting.load(Relaxed));
+        if waiting > 0 && waiting + count > self.spans_max {
+            DROPPED.fetch_add(count as u64, Relaxed);
+            return;
+        }
+        self.waiting.fetch_add(count, Relaxed);
+        if self.parcels.send(parcel).is_err() {
+            DROPPED.fetch_add(count as u64, Relaxed);
+        }
+    }
+
+    /// Waits until all is sent.
+    pub(super) async fn finish(self) {
+        drop(self.parcels);
+        // A panic in the task has ended the process already.
+        let _ = self.task.await;
+    }
+}
+
+async fn send_all(
+    plan: ExportPlan,
+    mut parcels: mpsc::UnboundedReceiver<Parcel>,
+    waiting: Arc<AtomicUsize>,
+) {
+    let to = plan.reporter.to_string();
+    let mut transport = match Transport::new(&plan) {
+        Ok(transport) => transport,
+        Err(error) => {
+            warn!(to, error = %error, "spans cannot be sent, and never will be");
+            None
+        }
+    };
+    let mut health = Health { to, lost: 0 };
+    while let Some(Parcel { payload, count }) = parcels.recv().await {
+        let sent = match &mut transport {
+            Some(transport) => Some(transport.send(payload).await),
+            None => None,
+        };
+        waiting.fetch_sub(count, Relaxed);
+        match sent {
+            Some(Ok(())) => {
+                SENT.fetch_add(count as u64, Relaxed);
+                health.is_good();
+            }
+            Some(Err(error)) => {
+                FAILED.fetch_add(count as u64, Relaxed);
+                health.is_bad(count, &error);
+            }
+            None if plan.reporter == Reporter::Nothing => {}
+            None => drop(FAILED.fetch_add(count as u64, Relaxed)),
+        }
+    }
+}
+
+/// Says when sending begins to fail and when it works again, and nothing in between.
+#[derive(Debug)]
+struct Health {
+    to: String,
+    /// Spans lost since it began to fail; 0 while it works.
+    lost: usize,
+}
+
+impl Health {
+    fn is_good(&mut self) {
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            info!(to = self.to, lost, "spans are sent again");
+        }
+    }
+
+    fn is_bad(&mut self, count: usize, error: &Failure) {
+        if self.lost == 0 {
+            warn!(to = self.to, error = %error, "spans cannot be sent");
+        }
+        self.lost += count;
+    }
+}

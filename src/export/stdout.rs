@@ -1,0 +1,61 @@
+//! Spans as lines of JSON, for people and for the demo.
+
+use super::tags::{Tags, Value, kind, micros};
+use crate::{http_client::Failure, json::Object};
+use netra_codecs::trace::SpanRecord;
+use std::io::Write;
+
+/// Lines that wait to be written.
+#[derive(Debug)]
+pub(super) struct Lines {
+    service: String,
+    out: String,
+    count: usize,
+}
+
+impl Lines {
+    pub(super) fn new(service: &str) -> Self {
+        Self { service: service.into(), out: String::new(), count: 0 }
+    }
+
+    pub(super) fn push(&mut self, span: &SpanRecord, tags: &mut Tags) {
+        let context = &span.context;
+        let mut tags_json = String::new();
+        let mut object = Object::begin(&mut tags_json);
+        tags.each(span, |key, value| match value {
+            Value::Text(text) => object.text(key, text),
+            Value::Int(number) => object.raw(key, &number.to_string()),
+            Value::Float(number) => object.raw(key, &number.to_string()),
+            Value::Bool(is) => object.raw(key, if is { "true" } else { "false" }),
+        });
+        object.end();
+        let mut object = Object::begin(&mut self.out);
+        object.text("service", &self.service);
+        object.text("kind", kind(span));
+        object.text("name", &tags.operation(span));
+        object.text("trace_id", &format!("{:032x}", context.trace_id));
+        object.text("span_id", &format!("{:016x}", context.span_id));
+        object.text("parent_id", &format!("{:016x}", context.parent_id));
+        object.raw("start_us", &micros(span.start_unix_ns).to_string());
+        object.raw("duration_us", &micros(span.duration_ns).to_string());
+        object.raw("tags", &tags_json);
+        object.end();
+        self.out.push('\n');
+        self.count += 1;
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn take(&mut self) -> Option<(Vec<u8>, usize)> {
+        let count = std::mem::take(&mut self.count);
+        (count > 0).then(|| (std::mem::take(&mut self.out).into_bytes(), count))
+    }
+}
+
+pub(super) fn write(lines: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(lines)?;
+    Ok(out.flush()?)
+}

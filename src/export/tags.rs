@@ -1,0 +1,258 @@
+//! What a span says of its exchange: its operation and its tags, in netramesh's names, in those of
+//! OpenTelemetry's conventions for HTTP, or in both.
+
+use super::Semconv;
+use netra_codecs::trace::{Outcome, SamplerTag, SpanKind, SpanRecord, SpanText};
+use percent_encoding::percent_decode;
+use std::{
+    borrow::Cow,
+    fmt::{Display, Write},
+};
+
+/// The value of a tag.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Value<'v> {
+    Text(&'v str),
+    Int(i64),
+    Float(f64),
+    Bool(bool),
+}
+
+/// Turns records into tags; kept, because it keeps its scratch.
+#[derive(Debug)]
+pub(crate) struct Tags {
+    semconv: Semconv,
+    /// Tags of the mapped headers and cookies, by index.
+    mapped: Vec<&'static str>,
+    /// The wire form has no place of its own for kind and error, so that they are tags.
+    has_intrinsic: bool,
+    scratch: String,
+}
+
+impl Tags {
+    /// `mapped` lives as long as the process, so that every key does.
+    pub(crate) fn new(semconv: Semconv, mapped: Vec<String>, has_intrinsic: bool) -> Self {
+        let mapped = mapped.into_iter().map(|name| &*name.leak()).collect();
+        Self { semconv, mapped, has_intrinsic, scratch: String::new() }
+    }
+
+    /// The operation: a path, without its query; of what was asked elsewhere, after the host. In
+    /// OpenTelemetry's conventions it is the method, because a name must not have many values.
+    pub(crate) fn operation<'s>(&self, span: &'s SpanRecord) -> Cow<'s, str> {
+        if self.semconv == Semconv::Otel {
+            return text(span.text(SpanText::Method).unwrap_or(b"HTTP"));
+        }
+        let path = percent_decode(path_of(target(span)));
+        match span.kind {
+            SpanKind::Server => path.decode_utf8_lossy(),
+            SpanKind::Client => {
+                let host = text(span.text(SpanText::Host).unwrap_or_default());
+                Cow::Owned(host.into_owned() + &path.decode_utf8_lossy())
+            }
+        }
+    }
+
+    /// Every tag of a span, in order.
+    pub(crate) fn each(&mut self, span: &SpanRecord, mut put: impl FnMut(&'static str, Value<'_>)) {
+        if let Some(sampler) = span.sampler {
+            put("sampler.type", Value::Text(sampler.kind()));
+            put("sampler.param", sampler_param(sampler));
+        }
+        if self.has_intrinsic {
+            put("span.kind", Value::Text(kind(span)));
+        }
+        if self.semconv != Semconv::Otel {
+            legacy(span, &mut self.scratch, &mut put);
+        }
+        if self.semconv != Semconv::Legacy {
+            otel(span, &mut self.scratch, &mut put);
+        }
+        if self.has_intrinsic && span.is_error() {
+            put("error", Value::Bool(true));
+        }
+        if span.outcome == Outcome::Timeout {
+            put("timeout", Value::Bool(true));
+        }
+        for (what, value) in span.texts() {
+            match what {
+                SpanText::DebugId => put("jaeger-debug-id", Value::Text(&text(value))),
+                SpanText::Mapped(index) => {
+                    if let Some(key) = self.mapped.get(usize::from(index)) {
+                        put(key, Value::Text(&text(value)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        put("netra.overhead_us", Value::Int(micros(span.overhead_ns)));
+    }
+}
+
+pub(crate) fn kind(span: &SpanRecord) -> &'static str {
+    match span.kind {
+        SpanKind::Server => "server",
+        SpanKind::Client => "client",
+    }
+}
+
+/// Times that are whole microseconds on the wire; what is less than one is none.
+pub(crate) fn micros(ns: u64) -> i64 {
+    i64::try_from(ns / 1000).unwrap_or(i64::MAX)
+}
+
+fn sampler_param(sampler: SamplerTag) -> Value<'static> {
+    match sampler {
+        SamplerTag::Const(all) => Value::Bool(all),
+        SamplerTag::Probabilistic(number)
+        | SamplerTag::RateLimiting(number)
+        | SamplerTag::LowerBound(number) => Value::Float(number),
+    }
+}
+
+/// netramesh's tags, in its order.
+fn legacy(span: &SpanRecord, scratch: &mut String, put: &mut impl FnMut(&'static str, Value<'_>)) {
+    if let Some(remote) = &span.remote {
+        put("remote_addr", Value::Text(shown(scratch, remote)));
+    }
+    for (key, what) in [("http.host", SpanText::Host), ("http.path", SpanText::Target)] {
+        if let Some(value) = span.text(what) {
+            put(key, Value::Text(&text(value)));
+        }
+    }
+    put("http.request_size", Value::Int(size(span.request_bytes)));
+    for (key, what) in [
+        ("http.method", SpanText::Method),
+        ("http.user_agent", SpanText::UserAgent),
+        ("http.request_id", SpanText::RequestId),
+    ] {
+        if let Some(value) = span.text(what) {
+            put(key, Value::Text(&text(value)));
+        }
+    }
+    put("http.response_size", Value::Int(size(span.response_bytes)));
+    if span.status != 0 {
+        put("http.status_code", Value::Int(span.status.into()));
+    }
+}
+
+/// A size that nobody announced is -1, as Go has it.
+fn size(bytes: Option<u64>) -> i64 {
+    bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
+}
+
+/// The stable conventions for HTTP spans of OpenTelemetry 1.23 and later.
+fn otel(span: &SpanRecord, scratch: &mut String, put: &mut impl FnMut(&'static str, Value<'_>)) {
+    if let Some(method) = span.text(SpanText::Method) {
+        put("http.request.method", Value::Text(&text(method)));
+    }
+    let host = span.text(SpanText::Host).unwrap_or_default();
+    match span.kind {
+        SpanKind::Server => {
+            let target = target(span);
+            put("url.scheme", Value::Text("http"));
+            put("url.path", Value::Text(&text(path_of(target))));
+            if let Some(at) = target.iter().position(|&byte| byte == b'?') {
+                put("url.query", Value::Text(&text(&target[at + 1..])));
+            }
+            if let Some(remote) = &span.remote {
+                put("client.address", Value::Text(shown(scratch, &remote.ip())));
+            }
+        }
+        SpanKind::Client => {
+            let url = format!("http://{}{}", text(host), text(origin_form(target(span))));
+            put("url.full", Value::Text(&url));
+        }
+    }
+    let (name, port) = host_and_port(host);
+    if !name.is_empty() {
+        put("server.address", Value::Text(&text(name)));
+    }
+    if let Some(port) = port {
+        put("server.port", Value::Int(port.into()));
+    }
+    if let Some(remote) = &span.remote {
+        put("network.peer.address", Value::Text(shown(scratch, &remote.ip())));
+        put("network.peer.port", Value::Int(remote.port().into()));
+    }
+    if let Some(agent) = span.text(SpanText::UserAgent) {
+        put("user_agent.original", Value::Text(&text(agent)));
+    }
+    for (key, bytes) in [
+        ("http.request.body.size", span.request_bytes),
+        ("http.response.body.size", span.response_bytes),
+    ] {
+        if bytes.is_some() {
+            put(key, Value::Int(size(bytes)));
+        }
+    }
+    if span.status != 0 {
+        put("http.response.status_code", Value::Int(span.status.into()));
+    }
+    if let Some(class) = error_type(span, scratch) {
+        put("error.type", Value::Text(class));
+    }
+}
+
+fn error_type<'s>(span: &SpanRecord, scratch: &'s mut String) -> Option<&'s str> {
+    Some(match span.outcome {
+        Outcome::Whole if span.status >= 500 => shown(scratch, &span.status),
+        Outcome::Whole => return None,
+        Outcome::DownstreamGone => "downstream_gone",
+        Outcome::UpstreamGone => "upstream_gone",
+        Outcome::Timeout => "timeout",
+        Outcome::Opaque => "opaque",
+        Outcome::Unreachable => "unreachable",
+    })
+}
+
+fn shown<'s>(scratch: &'s mut String, value: &impl Display) -> &'s str {
+    scratch.clear();
+    // Writing to a string does not fail.
+    let _ = write!(scratch, "{value}");
+    scratch
+}
+
+fn target(span: &SpanRecord) -> &[u8] {
+    span.text(SpanText::Target).unwrap_or(b"/")
+}
+
+/// The target without scheme and authority (RFC 9112 section 3.2.2).
+fn origin_form(target: &[u8]) -> &[u8] {
+    let Some(rest) = target.strip_prefix(b"http://").or_else(|| target.strip_prefix(b"https://"))
+    else {
+        return target;
+    };
+    let path = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
+    path.map_or(b"/", |at| &rest[at..])
+}
+
+fn path_of(target: &[u8]) -> &[u8] {
+    let target = origin_form(target);
+    let end = target.iter().position(|&byte| byte == b'?').unwrap_or(target.len());
+    &target[..end]
+}
+
+fn host_and_port(host: &[u8]) -> (&[u8], Option<u16>) {
+    let colon = host.iter().rposition(|&byte| byte == b':');
+    let port = colon.and_then(|at| str::from_utf8(&host[at + 1..]).ok()?.parse().ok());
+    match (colon, port) {
+        (Some(at), Some(port)) => (&host[..at], Some(port)),
+        _ => (host, None),
+    }
+}
+
+/// Text as receivers take it, which is UTF-8: a character that was cut in two is left out, and what
+/// never was a character is replaced.
+pub(crate) fn text(bytes: &[u8]) -> Cow<'_, str> {
+    match str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(error) if error.error_len().is_none() => {
+            String::from_utf8_lossy(&bytes[..error.valid_up_to()])
+        }
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
+}
+
+#[cfg(test)]
+#[path = "tags_tests.rs"]
+mod tests;

@@ -1,0 +1,357 @@
+//! Jaeger's thrift: a batch of spans in the compact form, which agents take in one datagram, and
+//! in the binary form, which collectors take as a request body. Only what a span needs.
+
+use super::{
+    Process,
+    tags::{Tags, Value, micros},
+};
+use netra_codecs::trace::SpanRecord;
+use std::{fmt::Debug, mem};
+
+/// Types as a form numbers them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    True,
+    False,
+    I32,
+    I64,
+    Double,
+    Text,
+    List,
+    Struct,
+}
+
+/// How a protocol writes; structs end with a zero byte in both.
+pub(crate) trait Form: Debug {
+    fn field(out: &mut Vec<u8>, last: i16, kind: Kind, id: i16);
+    fn i32(out: &mut Vec<u8>, value: i32);
+    fn i64(out: &mut Vec<u8>, value: i64);
+    fn double(out: &mut Vec<u8>, value: f64);
+    /// Begins a text or a list of structs.
+    fn text_len(out: &mut Vec<u8>, len: usize);
+    fn list_len(out: &mut Vec<u8>, len: usize);
+}
+
+/// TCompactProtocol.
+#[derive(Debug)]
+pub(crate) struct Compact;
+
+impl Compact {
+    fn varint(out: &mut Vec<u8>, mut value: u64) {
+        while value >= 0x80 {
+            // The low seven bits and the mark that more follow.
+            #[allow(clippy::cast_possible_truncation)]
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        #[allow(clippy::cast_possible_truncation)]
+        out.push(value as u8);
+    }
+
+    fn zigzag(out: &mut Vec<u8>, value: i64) {
+        Self::varint(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
+    }
+}
+
+impl Form for Compact {
+    fn field(out: &mut Vec<u8>, last: i16, kind: Kind, id: i16) {
+        let kind = match kind {
+            Kind::True => 1,
+            Kind::False => 2,
+            Kind::I32 => 5,
+            Kind::I64 => 6,
+            Kind::Double => 7,
+            Kind::Text => 8,
+            Kind::List => 9,
+            Kind::Struct => 12,
+        };
+        // Jaeger's fields are less than 16 apart, and rise.
+        let delta = u8::try_from(id - last).unwrap_or_default();
+        debug_assert!((1..16).contains(&delta));
+        out.push(delta << 4 | kind);
+    }
+
+    fn i32(out: &mut Vec<u8>, value: i32) {
+        Self::zigzag(out, value.into());
+    }
+
+    fn i64(out: &mut Vec<u8>, value: i64) {
+        Self::zigzag(out, value);
+    }
+
+    fn double(out: &mut Vec<u8>, value: f64) {
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn text_len(out: &mut Vec<u8>, len: usize) {
+        Self::varint(out, len as u64);
+    }
+
+    fn list_len(out: &mut Vec<u8>, len: usize) {
+        match u8::try_from(len) {
+            Ok(len @ ..15) => out.push(len << 4 | 12),
+            _ => {
+                out.push(0xf0 | 12);
+                Self::varint(out, len as u64);
+            }
+        }
+    }
+}
+
+/// TBinaryProtocol.
+#[derive(Debug)]
+pub(crate) struct Binary;
+
+impl Form for Binary {
+    fn field(out: &mut Vec<u8>, _: i16, kind: Kind, id: i16) {
+        out.push(match kind {
+            Kind::True | Kind::False => 2,
+            Kind::Double => 4,
+            Kind::I32 => 8,
+            Kind::I64 => 10,
+            Kind::Text => 11,
+            Kind::Struct => 12,
+            Kind::List => 15,
+        });
+        out.extend_from_slice(&id.to_be_bytes());
+        match kind {
+            Kind::True => out.push(1),
+            Kind::False => out.push(0),
+            _ => {}
+        }
+    }
+
+    fn i32(out: &mut Vec<u8>, value: i32) {
+        out.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn i64(out: &mut Vec<u8>, value: i64) {
+        out.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn double(out: &mut Vec<u8>, value: f64) {
+        out.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn text_len(out: &mut Vec<u8>, len: usize) {
+        Self::i32(out, i32::try_from(len).unwrap_or(i32::MAX));
+    }
+
+    fn list_len(out: &mut Vec<u8>, len: usize) {
+        out.push(12);
+        Self::text_len(out, len);
+    }
+}
+
+/// The parts of a batch: what stands before the spans, and the spans.
+#[derive(Debug)]
+pub(crate) struct Batch<F> {
+    head: Vec<u8>,
+    /// Structs that stay open around the spans.
+    ends: usize,
+    spans: Vec<u8>,
+    count: usize,
+    form: std::marker::PhantomData<F>,
+}
+
+/// The longest head of a list.
+const LIST_HEAD_BYTES: usize = 6;
+
+impl Batch<Compact> {
+    /// An `emitBatch` message, as agents take it: oneway (4), version 1.
+    pub(crate) fn message(process: &Process) -> Self {
+        let mut head = vec![0x82, 4 << 5 | 1];
+        Compact::varint(&mut head, 1);
+        push_text::<Compact>(&mut head, "emitBatch");
+        Compact::field(&mut head, 0, Kind::Struct, 1);
+        Self::begin(head, 2, process)
+    }
+}
+
+impl Batch<Binary> {
+    /// The bare struct, as collectors take it.
+    pub(crate) fn bare(process: &Process) -> Self {
+        Self::begin(vec![], 1, process)
+    }
+}
+
+impl<F: Form> Batch<F> {
+    fn begin(head: Vec<u8>, ends: usize, process: &Process) -> Self {
+        let mut writer = Writer::<F>::to(head);
+        writer.field(Kind::Struct, 1);
+        let outer = writer.open();
+        writer.text(1, &process.service_name);
+        writer.list(2, process.tags.len());
+        for (key, value) in &process.tags {
+            writer.tag(key, Value::Text(value));
+        }
+        writer.close(outer);
+        writer.field(Kind::List, 2);
+        let form = std::marker::PhantomData;
+        Self { head: writer.out, ends, spans: vec![], count: 0, form }
+    }
+
+    /// Adds a span.
+    pub(crate) fn push(&mut self, span: &SpanRecord, tags: &mut Tags) {
+        let mut writer = Writer::<F>::to(mem::take(&mut self.spans));
+        writer.span(span, tags);
+        self.spans = writer.out;
+        self.count += 1;
+    }
+
+    /// Adds a span, unless the batch would weigh more than `bytes_max` with it: then the span is in
+    /// the next one, and this one is given back. A batch has one span at least.
+    pub(crate) fn push_within(
+        &mut self,
+        span: &SpanRecord,
+        tags: &mut Tags,
+        bytes_max: usize,
+    ) -> Option<(Vec<u8>, usize)> {
+        let before = self.spans.len();
+        self.push(span, tags);
+        if self.count == 1 || self.bytes() <= bytes_max {
+            return None;
+        }
+        let last = self.spans.split_off(before);
+        self.count -= 1;
+        let full = self.take();
+        (self.spans, self.count) = (last, 1);
+        full
+    }
+
+    /// What the batch weighs at most.
+    pub(crate) fn bytes(&self) -> usize {
+        self.head.len() + LIST_HEAD_BYTES + self.spans.len() + self.ends
+    }
+
+    /// Spans in it.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The batch on the wire with its number of spans; none when it is empty.
+    pub(crate) fn take(&mut self) -> Option<(Vec<u8>, usize)> {
+        let count = mem::take(&mut self.count);
+        if count == 0 {
+            return None;
+        }
+        let mut out = Vec::with_capacity(self.head.len() + 8 + self.spans.len());
+        out.extend_from_slice(&self.head);
+        F::list_len(&mut out, count);
+        out.append(&mut self.spans);
+        out.extend(std::iter::repeat_n(0, self.ends));
+        Some((out, count))
+    }
+}
+
+/// Writes structs to the end of a buffer.
+#[derive(Debug)]
+struct Writer<F> {
+    out: Vec<u8>,
+    /// The last field of the struct that is open.
+    last: i16,
+    form: std::marker::PhantomData<F>,
+}
+
+fn push_text<F: Form>(out: &mut Vec<u8>, text: &str) {
+    F::text_len(out, text.len());
+    out.extend_from_slice(text.as_bytes());
+}
+
+impl<F: Form> Writer<F> {
+    fn to(out: Vec<u8>) -> Self {
+        Self { out, last: 0, form: std::marker::PhantomData }
+    }
+
+    fn open(&mut self) -> i16 {
+        mem::take(&mut self.last)
+    }
+
+    fn close(&mut self, outer: i16) {
+        self.out.push(0);
+        self.last = outer;
+    }
+
+    fn field(&mut self, kind: Kind, id: i16) {
+        F::field(&mut self.out, self.last, kind, id);
+        self.last = id;
+    }
+
+    fn text(&mut self, id: i16, text: &str) {
+        self.field(Kind::Text, id);
+        push_text::<F>(&mut self.out, text);
+    }
+
+    fn i32(&mut self, id: i16, value: i32) {
+        self.field(Kind::I32, id);
+        F::i32(&mut self.out, value);
+    }
+
+    fn i64(&mut self, id: i16, value: i64) {
+        self.field(Kind::I64, id);
+        F::i64(&mut self.out, value);
+    }
+
+    fn list(&mut self, id: i16, len: usize) {
+        self.field(Kind::List, id);
+        F::list_len(&mut self.out, len);
+    }
+
+    /// The head of a list that was written from `at` on: its length is known only afterwards.
+    fn insert_list_len(&mut self, at: usize, len: usize) {
+        let end = self.out.len();
+        F::list_len(&mut self.out, len);
+        self.out[at..].rotate_left(end - at);
+    }
+
+    /// jaeger.thrift, `struct Span`.
+    fn span(&mut self, span: &SpanRecord, tags: &mut Tags) {
+        let context = &span.context;
+        let outer = self.open();
+        // The two halves of the id.
+        #[allow(clippy::cast_possible_truncation)]
+        let (low, high) = (context.trace_id as u64, (context.trace_id >> 64) as u64);
+        self.i64(1, low.cast_signed());
+        self.i64(2, high.cast_signed());
+        self.i64(3, context.span_id.cast_signed());
+        self.i64(4, context.parent_id.cast_signed());
+        self.text(5, &tags.operation(span));
+        self.i32(7, context.flags.0.into());
+        self.i64(8, micros(span.start_unix_ns));
+        self.i64(9, micros(span.duration_ns));
+        self.field(Kind::List, 10);
+        let (at, mut count) = (self.out.len(), 0);
+        tags.each(span, |key, value| {
+            self.tag(key, value);
+            count += 1;
+        });
+        self.insert_list_len(at, count);
+        self.close(outer);
+    }
+
+    /// jaeger.thrift, `struct Tag`: STRING 0, DOUBLE 1, BOOL 2, LONG 3.
+    fn tag(&mut self, key: &str, value: Value<'_>) {
+        let outer = self.open();
+        self.text(1, key);
+        match value {
+            Value::Text(text) => {
+                self.i32(2, 0);
+                self.text(3, text);
+            }
+            Value::Float(number) => {
+                self.i32(2, 1);
+                self.field(Kind::Double, 4);
+                F::double(&mut self.out, number);
+            }
+            Value::Bool(is) => {
+                self.i32(2, 2);
+                self.field(if is { Kind::True } else { Kind::False }, 5);
+            }
+            Value::Int(number) => {
+                self.i32(2, 3);
+                self.i64(6, number);
+            }
+        }
+        self.close(outer);
+    }
+}
