@@ -202,6 +202,7 @@ fn error_type<'s>(span: &SpanRecord, scratch: &'s mut String) -> Option<&'s str>
         Outcome::Timeout => "timeout",
         Outcome::Opaque => "opaque",
         Outcome::Unreachable => "unreachable",
+        Outcome::Stopped => "stopped",
     })
 }
 
