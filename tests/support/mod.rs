@@ -13,11 +13,15 @@
 )]
 
 pub mod helper;
+pub mod http;
+pub mod lockstep;
 pub mod matrix;
 pub mod netra;
 pub mod procfs;
 pub mod scrape;
+pub mod recording;
 pub mod script;
+pub mod sink;
 pub mod stream;
 pub mod sys;
 pub mod world;

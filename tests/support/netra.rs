@@ -75,7 +75,7 @@ fn init(world: &World, action: &str, backend: Backend) {
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub cell: Cell,
-    env: Vec<(&'static str, String)>,
+    env: Vec<(String, String)>,
     nofile: Option<u64>,
 }
 
@@ -84,8 +84,8 @@ impl Setup {
         Self { cell, env: Vec::new(), nofile: None }
     }
 
-    pub fn env(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.env.push((name, value.to_string()));
+    pub fn env(mut self, name: impl ToString, value: impl ToString) -> Self {
+        self.env.push((name.to_string(), value.to_string()));
         self
     }
 
