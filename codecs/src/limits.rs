@@ -37,7 +37,7 @@ impl Limits {
         chunk_extension_bytes_max: 16 * 1024,
         trailer_bytes_max: 16 * 1024,
         held_keep_bytes: 4 * 1024,
-        contexts_max: 65_536,
+        contexts_max: 32_768,
         context_ttl_ms: 5_000,
     };
 }

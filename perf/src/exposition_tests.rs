@@ -114,7 +114,8 @@ fn traffic_adds_no_series() {
     recorders[0].record_ns(Stage::Dial, 77_000);
     let after: Vec<String> = parse(&exposition.render(Format::Text)).into_keys().collect();
     assert_eq!(before, after);
-    assert!(before.len() < 250, "{} series with two shards", before.len());
+    // 108 of them are requests by direction, method and class; 41 the reasons to turn opaque.
+    assert!(before.len() < 450, "{} series with two shards", before.len());
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod buffers;
 mod config;
 mod connection;
 mod correlate;
+#[cfg(test)]
+mod cost;
 mod dial;
 mod error;
 mod flow;

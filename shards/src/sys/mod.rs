@@ -2,6 +2,8 @@
 //! memory shared with the kernel) with the proof of why it is sound.
 #![allow(unsafe_code)]
 
+#[cfg(test)]
+pub(crate) mod counting;
 pub(crate) mod epoll;
 #[cfg(feature = "glommio")]
 pub(crate) mod hosted;

@@ -1,0 +1,235 @@
+//! What a request costs the shard, kernel left out: a backend that always has the next message and
+//! takes every byte, and the very same loop over it. `make cost` counts its instructions.
+
+use crate::{
+    accept::Descriptors,
+    buffers::{BufferId, BufferPool},
+    config::{HttpConfig, Limits, TracingConfig},
+    correlate::{Keep, correlate, seed},
+    http::HttpCore,
+    io::{Close, Dialled, Event, Io, Polled, Side, Token, Wait, When},
+    shard::{Parts, Shard},
+    spans::{self, SpanSource},
+    sys::{Fd, Nanos, counting, monotonic_ns},
+};
+use netra_codecs::trace::{
+    Formats,
+    sampler::{SampleRule, SamplerPlan},
+};
+use netra_perf::{Key, Recorder};
+use std::{
+    io::{self, IoSlice},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+const REQUEST: &[u8] = b"GET /api/v1/orders/12345?expand=items HTTP/1.1\r\n\
+    Host: orders.shop.svc.cluster.local\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
+    Accept: application/json\r\nAccept-Encoding: gzip, deflate\r\n\
+    X-Request-Id: 4f0c7a52-6b1e-4e55-9a7b-3a2d1f0e9c88\r\nCookie: session=abcdef0123456789\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+    Content-Length: 64\r\nDate: Thu, 26 Nov 2026 00:00:00 GMT\r\n\r\n\
+    0123456789012345678901234567890123456789012345678901234567890123";
+
+/// One connection that asks and is answered, once a turn.
+#[derive(Debug, Default)]
+struct Treadmill {
+    accepted: bool,
+    /// What comes next in this turn.
+    left: u32,
+    sent: usize,
+}
+
+const DOWNSTREAM: Token = Token { slot: 0, generation: 1, side: Side::Downstream };
+
+impl Io for Treadmill {
+    type Pipe = ();
+
+    fn now(&self) -> Nanos {
+        monotonic_ns()
+    }
+
+    fn turn(&mut self, _: &mut BufferPool, _: Wait) -> io::Result<()> {
+        self.left = 2;
+        Ok(())
+    }
+
+    fn next(&mut self, pool: &mut BufferPool) -> Option<Event> {
+        if !std::mem::replace(&mut self.accepted, true) {
+            self.left = 0;
+            return Some(Event::Accepted(3));
+        }
+        self.left = self.left.checked_sub(1)?;
+        let (token, bytes) = match self.left {
+            1 => (DOWNSTREAM, REQUEST),
+            _ => (DOWNSTREAM.other(), RESPONSE),
+        };
+        let buffer: BufferId = pool.lend()?;
+        pool.room(buffer)[..bytes.len()].copy_from_slice(bytes);
+        pool.set_filled(buffer, u32::try_from(bytes.len()).unwrap());
+        Some(Event::Received(token, buffer))
+    }
+
+    fn poll(&mut self, _: Nanos) -> Polled {
+        Polled::AtOnce
+    }
+
+    fn accept(&mut self, _: u32) {}
+    fn close_listener(&mut self, _: u32) {}
+    fn listener_closed(&self) -> bool {
+        true
+    }
+
+    fn local_addr(&self, _: Fd) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::from(([10, 0, 0, 2], 14956)))
+    }
+    fn original_dst(&self, _: Fd, _: SocketAddr) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::from(([10, 0, 0, 2], 8080)))
+    }
+    fn is_local(&self, _: IpAddr) -> bool {
+        true
+    }
+    fn peer_addr(&self, _: Token) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::from(([10, 0, 0, 1], 40_000)))
+    }
+    fn dial(&mut self, _: SocketAddr, _: bool) -> io::Result<Dialled> {
+        Ok(Dialled { fd: 4, connected: true })
+    }
+    fn local_hop(&mut self, _: Fd) {}
+    fn discard(&mut self, _: Fd, _: Close) {}
+    fn open(&mut self, _: Token, _: Fd) -> io::Result<()> {
+        Ok(())
+    }
+    fn dial_outcome(&mut self, _: Token) -> io::Result<()> {
+        Ok(())
+    }
+    fn receive(&mut self, _: Token) {}
+    fn pause(&mut self, _: Token) -> When {
+        When::Now
+    }
+    fn watch_read(&mut self, _: Token) {}
+    fn watch_write(&mut self, _: Token) {}
+
+    fn send(&mut self, _: Token, bytes: &[u8]) -> io::Result<usize> {
+        self.sent += bytes.len();
+        Ok(bytes.len())
+    }
+    fn send_pieces(&mut self, _: Token, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let len = pieces.iter().map(|piece| piece.len()).sum();
+        self.sent += len;
+        Ok(len)
+    }
+    fn peek(&mut self, _: Token, _: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+    fn take(&mut self, _: Token, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+    fn shutdown_write(&mut self, _: Token) -> io::Result<()> {
+        Ok(())
+    }
+    fn close(&mut self, _: Token, _: Close) -> When {
+        When::Now
+    }
+
+    fn pipe(&mut self, _: u32) -> io::Result<()> {
+        Ok(())
+    }
+    fn pipe_capacity((): &()) -> u32 {
+        0
+    }
+    fn fill(&mut self, _: Token, (): &(), _: usize) -> io::Result<usize> {
+        Ok(0)
+    }
+    fn drain(&mut self, _: Token, (): &(), _: usize) -> io::Result<usize> {
+        Ok(0)
+    }
+}
+
+/// What is done with the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// Its bytes are relayed.
+    Tcp,
+    /// It is read as HTTP, and no trace is sampled.
+    Unsampled,
+    /// Every request is traced.
+    Sampled,
+}
+
+fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
+    let ttl = Duration::from_secs(5);
+    let keep = Keep { entries_max: 4096, context_ttl: ttl, route_ttl: ttl };
+    let rule = SampleRule::Const(work == Work::Sampled);
+    let config = HttpConfig {
+        ports: [8080].into_iter().collect(),
+        tracing: Some(TracingConfig {
+            formats: Formats::UBER,
+            wide_ids: false,
+            sampler: Arc::new(SamplerPlan { rule, parent_based: true, is_remote: false }),
+            ignored_paths: Box::default(),
+            header_tags: Box::default(),
+            cookie_tags: Box::default(),
+            spans_max: 256,
+        }),
+        ..HttpConfig::default()
+    };
+    let (sink, source) = spans::ring(256);
+    let correlation = correlate(seed(), keep, &[-1]).remove(0);
+    let http = HttpCore::new(&config, 1, correlation, Some(sink));
+    let parts = Parts {
+        index: 0,
+        http: (work != Work::Tcp).then(|| Box::new(http)),
+        pool: BufferPool::new(64, 16 * 1024).unwrap(),
+        limits: Limits::default(),
+        port: 14956,
+        spin_max: Duration::ZERO,
+        recorder: Arc::new(Recorder::default()),
+        descriptors: Arc::new(Descriptors::new(10)),
+        commands: mpsc::channel().1,
+    };
+    (Shard::new(Treadmill::default(), parts), Some(source))
+}
+
+/// Plays requests, and takes the spans away as the exporter would.
+fn play(shard: &mut Shard<Treadmill>, spans: &mut Option<SpanSource>, requests: u32) {
+    for request in 0..requests {
+        shard.turn(Wait::Poll).unwrap();
+        if request % 128 == 0
+            && let Some(spans) = spans
+        {
+            spans.drain(256, |_| {});
+        }
+    }
+}
+
+/// Beyond the size of the map of contexts, so that it turns over.
+const WARM_UP: u32 = 10_000;
+
+/// `NETRA_COST_REQUESTS=n NETRA_COST_WORK=Sampled` plays that alone, for a profiler.
+#[test]
+fn a_request_allocates_nothing() {
+    let number = |name: &str| std::env::var(name).ok();
+    let requests = number("NETRA_COST_REQUESTS").map_or(20_000, |text| text.parse().unwrap());
+    let only = number("NETRA_COST_WORK");
+    for work in [Work::Tcp, Work::Unsampled, Work::Sampled] {
+        if only.as_ref().is_some_and(|only| *only != format!("{work:?}")) {
+            continue;
+        }
+        let (mut shard, mut spans) = shard(work);
+        if requests > 0 {
+            play(&mut shard, &mut spans, WARM_UP);
+        }
+        let (before, begun) = (counting::allocations(), Instant::now());
+        play(&mut shard, &mut spans, requests);
+        let (took, allocated) = (begun.elapsed(), counting::allocations() - before);
+        eprintln!("{work:?}: {} ns a request", took.as_nanos() / u128::from(requests.max(1)));
+        assert_eq!(allocated, 0, "{work:?}: allocations in {requests} requests");
+        let recorder = &shard.core.recorder;
+        let spans = recorder.get(Key::span(0));
+        let expected = if work == Work::Sampled { u64::from(requests + WARM_UP) } else { 0 };
+        assert!(spans + 1 >= expected || requests == 0, "{spans} spans of {expected}");
+        assert_eq!(recorder.get(Key::span(2)), 0, "the ring was full");
+    }
+}
