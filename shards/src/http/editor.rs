@@ -255,10 +255,10 @@ impl Editor {
         Some(routed.target)
     }
 
-    /// Names the upstream that was reached in the span of an exchange.
-    pub(super) fn reached(&mut self, open: &Open, remote: SocketAddr) {
+    /// Names the upstream that was dialled in the span of an exchange; none when none was.
+    pub(super) fn dialled(&mut self, open: &Open, remote: Option<SocketAddr>) {
         if let (Some(tracer), Some(span)) = (&mut self.tracer, open.span) {
-            tracer.spans.get_mut(span).remote = Some(remote);
+            tracer.spans.get_mut(span).remote = remote;
         }
     }
 
