@@ -93,6 +93,7 @@ const HEAD_SIZE: &str = "a response to HEAD has no body, whatever it announces";
 const SERIALISED: &str = "netramesh writes heads anew: netra keeps every byte that it need not touch";
 const NO_ANSWER: &str = "an exchange without an answer has a span all the same, with error";
 const HALF_CLOSE: &str = "netramesh closes both ways at the first end: the reply is lost";
+const RED: &str = "a probe must see red: a reset, not an empty answer";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
 /// Cases that are not here have to come out as they did with netramesh.
@@ -115,10 +116,10 @@ pub(crate) const ROWS: &[Row] = &[
     row("in-cl-and-te", &[Request, Spans], DOUBT).opaque(0, "both_lengths"),
     row("in-cl-stream-timing", &[Delay], WITHHELD),
     row("in-client-abort", &[Spans], NO_ANSWER),
-    row("in-client-half-close", &[Response, Spans, Delay], HALF_CLOSE)
+    row("in-client-half-close", &[Response, Spans], HALF_CLOSE)
         .then(&[Then::ServerSends(OK), Then::ServerCloses]),
     row("in-close-delimited-no-hdr", &[Response], SERIALISED),
-    row("in-connect", &[Response, Spans, Delay], "CONNECT is a tunnel once it is answered with 2xx")
+    row("in-connect", &[Request, Response, Spans, Delay], "CONNECT is a tunnel after 2xx")
         .opaque(1, "connected"),
     row("in-debug-id-baggage", &[Request], "baggage passes as it came, once"),
     row("in-dup-cl", &[], "").opaque(0, "repeated_content_length"),
@@ -144,7 +145,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("in-pipelined-second-malformed", &[Request], "netramesh drops what it cannot read")
         .opaque(1, "not_http"),
     row("in-post-chunked", &[Request, Response], "chunks pass as they came, with extensions"),
-    row("in-refused", &[End], "a probe must see red: a reset, not an empty answer"),
+    row("in-refused", &[End, Delay], RED),
     row("in-resp-malformed", &[Spans], NO_ANSWER).opaque(usize::MAX, "bad_status_line").unread(),
     row("in-resp-te-and-cl", &[Response, Spans], DOUBT).opaque(usize::MAX, "both_lengths").unread(),
     row("in-second-malformed", &[Delay], WITHHELD).opaque(1, "not_http"),
@@ -161,28 +162,31 @@ pub(crate) const ROWS: &[Row] = &[
     row("out-500", &[Spans], BOOL),
     row("out-client-timeout", &[Spans], NO_ANSWER),
     row("out-no-host", &[Request], SERIALISED),
-    row("out-refused", &[End], "a probe must see red: a reset, not an empty answer"),
+    row("out-refused", &[End, Delay], RED),
     row("out-server-close-no-resp", &[Spans], NO_ANSWER),
     row("route-100", &[Spans], INTERIM),
     row("route-context", &[Request], "one trace header, not two that contradict each other"),
     row("route-hdr-hostport", &[Request, Spans], "Host is compared with and without its port")
         .port(8091),
-    row("route-http-server-first", &[Response, Delay], "netramesh closes; netra passes")
-        .opaque(0, "server_first"),
+    row("route-hdr-spaces", &[Request, Spans], "blanks around pairs mean nothing").port(8091),
+    row("route-http-server-first", &[Request, Response, Delay], "netramesh closes; netra passes")
+        .opaque(0, "not_http")
+        .then(&[Then::ServerSends("250\r\n")]),
     row("route-keepalive", &[Request], "the upstream is kept while the target stays"),
-    row("route-malformed", &[Request, Response], "netramesh closes; netra passes")
+    row("route-malformed", &[Request, Response, Delay], "netramesh closes; netra passes")
         .opaque(0, "not_http")
         .port(8080)
         .then(&[Then::ServerSends("raw")]),
     row("route-pipelined", &[Request, Spans], "the upstream is kept, spans have their own context"),
-    row("route-refused", &[Response, Spans], "502 with a reason, and a span")
+    row("route-refused", &[Response, Spans, Delay], "502 with a reason, and a span")
+        .port(1)
         .refusal("10.61.0.1:1: Connection refused (os error 111)"),
     row("route-tcp-half-close", &[Response, Delay], HALF_CLOSE),
-    row("route-unresolvable", &[Response, Spans], "502 with a reason, and a span")
+    row("route-unresolvable", &[Response, Spans, Delay], "502 with a reason, and a span")
         .refusal("no.such.name.invalid:80: its name cannot be resolved"),
     row("route-upgrade", &[Request, Spans], "a request to upgrade is a request")
         .opaque(1, "upgraded"),
     row("tcp-client-half-close", &[Response, Delay], HALF_CLOSE),
-    row("tcp-refused", &[End], "a probe must see red: a reset, not an empty answer"),
+    row("tcp-refused", &[End, Delay], RED),
     row("tcp-server-half-close", &[Request], HALF_CLOSE).then(&[Then::ClientSends("late")]),
 ];

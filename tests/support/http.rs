@@ -233,7 +233,8 @@ pub fn expected(
         let mut request = edited(&Head::of(&rest[..len]), &came, edits)?;
         out.extend(request.head.bytes());
         let (body, size) = body_len(&request.head, &rest[len..], true);
-        request.size = size.unwrap_or(0);
+        // Of a body that is announced, what came of it.
+        request.size = size.map_or(0, |size| size.min(i64::try_from(body).unwrap_or(size)));
         out.extend_from_slice(&rest[len..len + body]);
         rest = &rest[len + body..];
         seen.push(request);

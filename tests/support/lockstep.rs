@@ -29,7 +29,14 @@ impl Peer {
     }
 
     pub fn connect(namespace: &Namespace, to: SocketAddr) -> Result<Self, String> {
-        let stream = script::connect(namespace, to).map_err(|error| format!("connect: {error}"))?;
+        let stream = match script::connect(namespace, to) {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                let end = Some(End::Reset);
+                return Ok(Self { stream: None, address: to, received: Vec::new(), end });
+            }
+            Err(error) => return Err(format!("connect: {error}")),
+        };
         let address = stream.local_addr().expect("a connected socket");
         Ok(Self::new(stream, address))
     }
@@ -52,7 +59,9 @@ impl Peer {
     pub fn send(&mut self, mut bytes: &[u8]) -> Result<(), String> {
         let deadline = Instant::now() + WITHHELD;
         while !bytes.is_empty() {
-            let Some(stream) = &mut self.stream else { return Err("sends when closed".into()) };
+            let Some(stream) = &mut self.stream else {
+                return self.end.is_some().then_some(()).ok_or("sends when closed".into());
+            };
             match stream.write(bytes) {
                 Ok(len) => bytes = &bytes[len..],
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -62,9 +71,10 @@ impl Peer {
                     std::thread::sleep(Duration::from_millis(1));
                     self.look();
                 }
+                // Said once only: a read would find an orderly end now.
                 Err(error) => {
-                    self.look();
-                    return self.end.is_some().then_some(()).ok_or(error.to_string());
+                    self.end.get_or_insert(end_of(&error));
+                    return Ok(());
                 }
             }
         }

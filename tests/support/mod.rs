@@ -22,6 +22,7 @@ pub mod scrape;
 pub mod recording;
 pub mod script;
 pub mod sink;
+pub mod spans;
 pub mod stream;
 pub mod sys;
 pub mod world;

@@ -77,15 +77,23 @@ pub struct Setup {
     pub cell: Cell,
     env: Vec<(String, String)>,
     nofile: Option<u64>,
+    /// Sockets that are no connection's: those of the reporter.
+    own_sockets: usize,
 }
 
 impl Setup {
     pub fn new(cell: Cell) -> Self {
-        Self { cell, env: Vec::new(), nofile: None }
+        Self { cell, env: Vec::new(), nofile: None, own_sockets: 0 }
     }
 
     pub fn env(mut self, name: impl ToString, value: impl ToString) -> Self {
         self.env.push((name.to_string(), value.to_string()));
+        self
+    }
+
+    /// It keeps a socket to where its spans go, from the first of them on.
+    pub fn reporting(mut self) -> Self {
+        self.own_sockets = 1;
         self
     }
 
@@ -124,7 +132,7 @@ impl<'w> Netra<'w> {
         let child = command.spawn().expect("netra starts");
         let mut netra = Self { world, child, log, cell: setup.cell, sockets_idle: 0 };
         netra.await_ready();
-        netra.sockets_idle = netra.settled_sockets();
+        netra.sockets_idle = netra.settled_sockets() + setup.own_sockets;
         netra
     }
 

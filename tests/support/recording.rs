@@ -203,7 +203,10 @@ pub fn normal_span(
     for (key, value) in tags {
         let value = match key.as_str() {
             "netra.overhead_us" => continue,
-            "remote_addr" => value.as_str().and_then(|v| v.split(':').next()).unwrap_or("").into(),
+            // The port of a client was the kernel's choice, that of a server was not.
+            "remote_addr" if tags.get("span.kind").is_some_and(|kind| kind == "server") => {
+                value.as_str().and_then(|v| v.split(':').next()).unwrap_or_default().into()
+            }
             "http.request_id" => {
                 let id = value.as_str().unwrap_or_default();
                 let is_given = given.windows(id.len().max(1)).any(|part| part == id.as_bytes());
