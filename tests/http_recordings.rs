@@ -9,6 +9,8 @@
 
 mod support;
 
+#[path = "http_recordings/others.rs"]
+mod others;
 #[path = "http_recordings/rows.rs"]
 mod rows;
 

@@ -178,17 +178,21 @@ fn line_of(line: &[u8], given: &[u8]) -> String {
     let is_given = given.windows(value.len().max(1)).any(|part| part == value.as_bytes());
     let value = match name.as_str() {
         "x-request-id" | "x-rid" if !is_given => "<made>".into(),
-        "uber-trace-id" => Context::parse(value).map_or(value.into(), |context| place(&context)),
+        "uber-trace-id" => Context::parse(value).map_or(value.into(), |c| place(&c, given)),
         _ => value.to_owned(),
     };
     format!("{name}: {value}")
 }
 
 /// Where a context stands in its trace, without the ids that were made.
-pub fn place(context: &Context) -> String {
-    match context.is_root() {
-        true => format!("<root, flags {}>", context.flags),
-        false => format!("<in {:x} of {:x}, {}>", context.trace, context.parent, context.flags),
+pub fn place(context: &Context, given: &[u8]) -> String {
+    let Context { trace, parent, flags, .. } = context;
+    let parent_text = format!("{parent:x}");
+    let is_given = given.windows(parent_text.len()).any(|part| part == parent_text.as_bytes());
+    match (context.is_root(), is_given) {
+        (true, _) => format!("<root, flags {flags}>"),
+        (false, true) => format!("<in {trace:x} of {parent:x}, flags {flags}>"),
+        (false, false) => format!("<child, flags {flags}>"),
     }
 }
 
@@ -199,7 +203,7 @@ pub fn normal_span(
     tags: &BTreeMap<String, Value>,
     given: &[u8],
 ) -> String {
-    let mut text = format!("{name} {}", place(context));
+    let mut text = format!("{name} {}", place(context, given));
     for (key, value) in tags {
         let value = match key.as_str() {
             "netra.overhead_us" => continue,
