@@ -226,6 +226,11 @@ pub fn expected(
 ) -> Result<(Vec<u8>, Vec<Request>), String> {
     let (mut out, mut seen, mut rest) = (Vec::new(), Vec::new(), client);
     while seen.len() < raw_from {
+        // RFC 9112 §2.2: an empty line before a request is none.
+        if let Some(after) = rest.strip_prefix(b"\r\n") {
+            out.extend_from_slice(b"\r\n");
+            rest = after;
+        }
         let Some(len) = head_end(rest) else { return Ok((out, seen)) };
         let missing = || format!("no head yet after {:?}", shown(&out));
         let came = got.get(out.len()..).ok_or_else(missing)?;

@@ -25,6 +25,7 @@ pub mod sink;
 pub mod spans;
 pub mod stream;
 pub mod sys;
+pub mod talk;
 pub mod world;
 
 use std::time::{Duration, Instant};
