@@ -179,10 +179,12 @@ pub(crate) fn load(sources: &Sources) -> Result<Loaded, Vec<Refused>> {
     if refused.is_empty() {
         refused = CHECKS.iter().filter_map(|check| check(&Values(&effective))).collect();
     }
-    if refused.is_empty() && !config.traces.is_disabled && !config.http.ports.is_empty() {
+    if refused.is_empty() {
+        // Judged even where nothing is traced: what is wrong is wrong from the beginning.
         let (values, environment) = (Values(&effective), &sources.environment);
+        let has_traces = !config.traces.is_disabled && !config.http.ports.is_empty();
         match traces::decide(&config.traces, &config.service_name, &values, environment) {
-            Ok(tracing) => config.tracing = Some(tracing),
+            Ok(tracing) => config.tracing = has_traces.then_some(tracing),
             Err(refusal) => refused.push(refusal),
         }
     }
@@ -482,10 +484,11 @@ mod tests {
     fn warns_of_what_has_no_effect_and_of_nothing_else() {
         assert!(load_from(&[], &[NAMED, ("PATH", "/bin")]).unwrap().warnings.is_empty());
         let warnings = load_from(
-            &[("NETRA_HTTP_ROUTING_ENABLED", "true")],
+            &[("NETRA_STATSD_ENABLED", "true")],
             &[
                 NAMED,
                 ("NETRA_HTTP_PORTS", "8080"),
+                ("NETRA_ACCESS_LOG", "all"),
                 ("JAEGER_SAMPLER_MANAGER_HOST_PORT", "a:1"),
                 ("NETRA_HTTP_PORT", "8080"),
                 ("JAEGER_SAMPLE_RATE", "1"),
@@ -500,8 +503,7 @@ mod tests {
         assert_eq!(
             warnings,
             [
-                "set but not acted on by this build: NETRA_HTTP_PORTS, --http-routing-enabled, \
-             JAEGER_SAMPLER_MANAGER_HOST_PORT",
+                "set but not acted on by this build: NETRA_ACCESS_LOG, --statsd-enabled",
                 "unknown variables, spelled wrong? JAEGER_SAMPLE_RATE, NETRA_HTTP_PORT",
             ]
         );
@@ -532,7 +534,7 @@ mod tests {
         assert_eq!((config.metrics_port, config.shards), (2, Some(3)));
         assert_eq!((config.driver, &config.cpus), (DriverChoice::Epoll, &CpuChoice::None));
         assert_eq!(config.drain, Duration::from_millis(8));
-        let shard = config.shard_config(3, vec![1]);
+        let shard = config.shard_config(3, vec![1], None);
         assert_eq!((shard.port, shard.shards, shard.glommio), (14956, 3, false));
         assert_eq!(shard.spin_max, Duration::from_micros(7));
         assert_eq!(shard.limits.idle_timeout, Some(Duration::from_secs(9)));

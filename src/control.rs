@@ -133,6 +133,7 @@ fn live(config: &Config, plan: Plan, started: SystemTime) -> Result<Exit, Failur
             tokio::spawn(endpoint::serve(listener, Arc::clone(&pages)));
         }
         log_start(config, &plan, &set);
+        netra_shards::release_start_code();
         let throttle = Throttle::new(plan.throttle_files);
         let life = Life { set, exporter, drain_time: config.drain };
         Ok(supervise(life, &pages, events, throttle).await)
@@ -320,6 +321,7 @@ async fn supervise(
             }
             Ok(None) | Err(_) => {
                 next_look += WATCH_EVERY;
+                set.tend();
                 if let Some(allowed) = throttle.look() {
                     info!(allowed, "polling, by whether the CPU quota was used up");
                     set.allow_polling(allowed);

@@ -4,7 +4,7 @@
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, Uri,
-    body::Bytes,
+    body::{Body, Bytes},
     client::conn::http1::{self, SendRequest},
     header::{HOST, HeaderMap, HeaderValue},
 };
@@ -32,11 +32,13 @@ impl Url {
         let is_good = uri.scheme_str() == Some("http")
             && !authority.host().is_empty()
             && !authority.as_str().contains('@')
-            && !authority.as_str().ends_with(':')
+            && (authority.port_u16().is_some() || authority.as_str() == authority.host())
             && !text.contains('#');
         let host = authority.host();
         let inside = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let path = Some(uri.path()).filter(|path| !path.is_empty()).unwrap_or("/");
+        let target = format!("{path}{query}");
         is_good.then(|| Self {
             host: inside.unwrap_or(host).to_owned(),
             port: authority.port_u16().unwrap_or(80),
@@ -148,6 +150,10 @@ async fn whole(
     kept: &mut Option<SendRequest<Full<Bytes>>>,
 ) -> Result<Response<Bytes>, Failure> {
     let (parts, body) = answer.into_parts();
+    let announced = body.size_hint().lower();
+    if announced > ANSWER_BYTES_MAX as u64 {
+        return Err(format!("an answer of {announced} bytes").into());
+    }
     let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();
     *kept = Some(connection);
     Ok(Response::from_parts(parts, body))
@@ -246,7 +252,8 @@ mod tests {
             assert!(refused.contains("refused"), "{refused}");
             const LONG: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\nok";
             let client = Client::new(server(vec![vec![LONG]]), Duration::from_secs(5));
-            assert!(get(&client).await.unwrap_err().contains("limit"));
+            let error = get(&client).await.unwrap_err();
+            assert_eq!(error, "an answer of 2000000 bytes");
         });
     }
 }

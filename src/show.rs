@@ -113,7 +113,7 @@ mod tests {
         assert!(line("NETRA_SERVICE_NAME").ends_with("# environment JAEGER_SERVICE_NAME"));
         assert!(line("NETRA_PORT=1000").ends_with("# flag"));
         assert!(line("NETRA_SHARDS=auto").ends_with("# default: 2, for a reason"));
-        assert!(line("NETRA_HTTP_PORTS= ").ends_with("# default, not acted on by this build"));
+        assert!(line("NETRA_STATSD_PREFIX= ").ends_with("# default, not acted on by this build"));
         assert!(!shown.contains("hunter2"));
     }
 
@@ -130,6 +130,6 @@ mod tests {
         assert_eq!(row("NETRA_PORT")["acted_on"], true);
         assert_eq!(row("NETRA_SHARDS")["decided"], "2");
         assert_eq!(row("JAEGER_PASSWORD")["value"], "***");
-        assert_eq!(row("JAEGER_PASSWORD")["acted_on"], false);
+        assert_eq!(row("NETRA_STATSD_PREFIX")["acted_on"], false);
     }
 }

@@ -155,16 +155,16 @@ fn the_configuration_in_json_names_value_and_origin() {
 #[test]
 fn what_has_no_effect_is_warned_about_and_does_not_stop_the_start() {
     let environment = [
-        ("NETRA_HTTP_PORTS", "8080"),
+        ("NETRA_STATSD_PREFIX", "shop"),
         ("NETRA_HTP_PORTS", "8080"),
-        ("JAEGER_AGENT_HOST", "agent"),
+        ("NETRA_ACCESS_LOG", "all"),
         ("NETRA_SERVICE_HOST", "10.0.0.1"),
     ];
     let (code, _, log) = run(&["--check-config"], &environment);
     assert_eq!(code, 0);
     assert_eq!(
         log,
-        "netra: warning: set but not acted on by this build: NETRA_HTTP_PORTS, JAEGER_AGENT_HOST\n\
+        "netra: warning: set but not acted on by this build: NETRA_ACCESS_LOG, NETRA_STATSD_PREFIX\n\
          netra: warning: unknown variables, spelled wrong? NETRA_HTP_PORTS\n"
     );
     let mut netra = Running::start(&environment);

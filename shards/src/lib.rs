@@ -45,3 +45,4 @@ pub use resolve::{Resolved, Resolver, ToResolve};
 pub use set::{ShardSet, raise_descriptor_limit};
 pub use shard::{CutConnection, DrainReport};
 pub use spans::{SpanSink, SpanSource, ring as span_ring};
+pub use sys::code::release_start_code;

@@ -129,8 +129,8 @@ pub(crate) struct Exporter {
     orders: mpsc::Sender<Order>,
 }
 
-/// It encodes and sends; OTLP's futures are the deepest, some 20 KiB.
-const STACK_BYTES: usize = 256 * 1024;
+/// OTLP's futures are deep, above all in debug builds. What is not touched is not there.
+const STACK_BYTES: usize = 1024 * 1024;
 /// Two orders are all there ever are.
 const ORDERS_MAX: usize = 2;
 

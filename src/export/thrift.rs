@@ -355,3 +355,7 @@ impl<F: Form> Writer<F> {
         self.close(outer);
     }
 }
+
+#[cfg(test)]
+#[path = "thrift_tests.rs"]
+mod tests;

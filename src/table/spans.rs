@@ -58,7 +58,7 @@ pub(super) const SPANS: &[Setting] = &[
         "NETRA_TRACING_CONTEXT_CLEANUP_INTERVAL",
         "1000",
         Millis(1, DAY_MS, |_, _| {}),
-        "Taken and not needed: forgotten traces are swept as new ones come",
+        "Taken and not needed: forgotten traces are swept as new ones come, and every second",
     ),
     Setting::new(
         "HTTP_HEADER_TAG_MAP",

@@ -2,6 +2,7 @@
 //! memory shared with the kernel) with the proof of why it is sound.
 #![allow(unsafe_code)]
 
+pub(crate) mod code;
 #[cfg(test)]
 pub(crate) mod counting;
 pub(crate) mod epoll;
