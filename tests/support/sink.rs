@@ -70,7 +70,7 @@ impl Sink {
             .env("JAEGER_AGENT_PORT", self.ports().agent)
             .env("JAEGER_SAMPLER_TYPE", "const")
             .env("JAEGER_SAMPLER_PARAM", "1")
-            .env("JAEGER_REPORTER_FLUSH_INTERVAL", "20ms")
+            .env("JAEGER_REPORTER_FLUSH_INTERVAL", "5ms")
             .reporting()
     }
 
