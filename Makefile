@@ -6,6 +6,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Programs that the end-to-end tests start: real peers, and the tools that build their network.
 TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk \
+	hey apache2-bin apache2-utils gunicorn nodejs openssl python3 python3-requests python3-httpx \
+	python3-aiohttp python3-websockets \
 	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3
 DEMO_PACKAGES := iproute2 util-linux
 

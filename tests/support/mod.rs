@@ -18,6 +18,7 @@ pub mod lockstep;
 pub mod matrix;
 pub mod netra;
 pub mod procfs;
+pub mod programs;
 pub mod scrape;
 pub mod recording;
 pub mod script;
