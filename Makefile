@@ -5,11 +5,15 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 # Programs that the end-to-end tests start: real peers, and the tools that build their network.
-TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk \
-	hey apache2-bin apache2-utils gunicorn nodejs openssl python3 python3-requests python3-httpx \
-	python3-aiohttp python3-websockets \
+TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk strace chromium \
+	libcap2-bin systemd python3-venv hey apache2-bin apache2-utils gunicorn nodejs openssl \
+	python3 python3-requests python3-httpx python3-aiohttp python3-websockets \
 	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3
 DEMO_PACKAGES := iproute2 util-linux
+# binutils has readelf, libcap2-bin setcap.
+IMAGE_PACKAGES := binutils libcap2-bin debootstrap
+# Where `make manifests` has Helm and the schemas.
+VENV := $(or $(CARGO_TARGET_DIR),target)/manifests
 
 # Installs the packages that are missing; says which, and needs root only then.
 define install
@@ -29,31 +33,72 @@ help: ## What there is
 build: ## netra and netra-init, optimised, in target/release
 	$(CARGO) build --release -p netra -p netra-init
 
+.PHONY: images
+images: ## Container images with the Docker engine: netra, netra-init, netra-init-iptables
+	@docker info >/dev/null 2>&1 || { echo "*** SKIPPED: no Docker engine answers here ***"; exit 0; }; \
+		$(MAKE) --no-print-directory image-tools && docker/images.sh
+
+.PHONY: deb
+deb: ## Debian package, in target/debian
+	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked --quiet cargo-deb
+	CARGO_TARGET_DIR=target $(CARGO) build --quiet --profile ship -p netra -p netra-init
+	CARGO_TARGET_DIR=target $(CARGO) run --quiet -p netra-init --example pages -- target/pages
+	@for page in man:netra.8 completions\ bash:netra.bash completions\ zsh:_netra completions\ fish:netra.fish; do \
+		target/ship/netra $${page%%:*} >target/pages/$${page#*:}; done
+	CARGO_TARGET_DIR=target $(CARGO) deb --no-build --no-strip --profile ship
+
+.PHONY: manifests
+manifests: ## Checks docker/kubernetes: schemas of Kubernetes, Helm, kustomize
+	$(call install,python3-venv)
+	@test -x $(VENV)/bin/python || python3 -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r docker/kubernetes/requirements.txt
+	@$(VENV)/bin/python docker/kubernetes/check.py 2> >(grep -v 'found symbolic link' >&2)
+
+.PHONY: image-tools
+image-tools:
+	$(call install,$(IMAGE_PACKAGES))
+
 .PHONY: demo
-demo: ## A pod in its own network namespace: real traffic intercepted, relayed, measured
+demo: ## Real traffic intercepted and measured; a request through three services, traced and steered
 	$(call install,$(DEMO_PACKAGES))
 	@$(MAKE) --no-print-directory build
 	target/release/netra demo $(DEMO_ARGS)
 
 .PHONY: test
-test: nextest ## Everything: unit, simulation, real binaries in namespaces against real servers
+test: nextest span-venv ## Everything: unit, simulation, real binaries in namespaces against real servers
 	$(call install,$(TEST_PACKAGES))
 	$(CARGO) test --workspace --doc --quiet
+	$(CARGO) nextest run -p netra --bin netra --features jaeger-sdk --no-tests fail -E 'test(an_agent)'
 	$(CARGO) build --workspace --quiet --features glommio
 	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
 		$(CARGO) nextest run -p netra --features glommio --no-tests fail -E 'test(glommio)'
 	$(CARGO) build --workspace --quiet
+	@$(MAKE) --no-print-directory test-images manifests
 	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
 		$(CARGO) nextest run --workspace --no-tests fail $(TEST_ARGS)
+
+.PHONY: test-images
+test-images: image-tools
+	@PROFILE=dev TAG=$${NETRA_TEST_TAG-test} docker/images.sh netra netra-init netra-test
 
 .PHONY: nextest
 nextest:
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked --quiet cargo-nextest
 
+# Decoders of spans that are not ours, in versions of their own, for the tests.
+SPAN_VENV := target/span-venv
+.PHONY: span-venv
+span-venv: $(SPAN_VENV)/ready
+$(SPAN_VENV)/ready: tests/support/span_requirements.txt
+	$(call install,python3-venv)
+	python3 -m venv --clear $(SPAN_VENV)
+	$(SPAN_VENV)/bin/pip --quiet --disable-pip-version-check install --no-deps -r $<
+	touch $@
+
 .PHONY: check
 check: ## Format, lints, docs: warnings are errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --features glommio --quiet -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features glommio,jaeger-sdk --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 
 .PHONY: sim
@@ -76,18 +121,37 @@ cost: ## Instructions that a request costs the shard, kernel left out (needs val
 netns: nextest ## End-to-end tests whose name contains FILTER
 	NETRA_REQUIRE_NETNS=1 $(CARGO) nextest run -p netra -E 'test($(FILTER))' --no-capture
 
-BENCH ?= ../shared/bench
-PEERS ?= direct,nginx-stream,haproxy-tcp,envoy-tcp,netra-io_uring,netra-epoll,netra-nopoll
-ROUNDS ?= 3
+BENCH_PACKAGES := iproute2 nftables conntrack nginx libnginx-mod-stream haproxy strace
 ENVOY_BIN ?= $(firstword $(wildcard /opt/envoyv/lib/python3*/site-packages/envoy/_bin/envoy))
+# A subject whose program is missing, or cannot do it yet, is left out and named in the table.
+NETRA_SUBJECTS := netra-io_uring netra-epoll netra-polling netra-http-io_uring netra-http-epoll
+SUBJECTS ?= $(NETRA_SUBJECTS) nginx-stream haproxy-tcp envoy-tcp \
+	$(if $(QUICK),,haproxy-splice nginx-http haproxy-http envoy-http)
+ROUNDS ?= $(if $(QUICK),2,5)
+SECONDS_EACH ?= $(if $(QUICK),0.7,3)
+LAYOUTS ?= one-cpu two-cpu
 
-.PHONY: bench-peers
-bench-peers: build ## netra beside its peers in one interleaved run (needs $(BENCH), root, nginx, haproxy, wrk)
-	rm -rf target/bench && cp -r --no-preserve=mode $(BENCH) target/bench && chmod -R u+x target/bench
-	cp loadtest/peers/*.sh target/bench/proxies/
-	for layout in 0 1; do PROXY_CPU=$$layout LOAD_CPU=0 NETRA_BIN=$(CURDIR)/target/release/netra ENVOY_BIN=$(ENVOY_BIN) \
-		target/bench/run.sh --quick --rounds $(ROUNDS) --proxies $(PEERS) \
-		--scenarios idle,raw_max,pp,bulk,churn_max,conns --out target/bench/layout-$$layout.json; done
+.PHONY: bench
+bench: bench-run ## netra beside its peers, into README.md; QUICK=1 takes under 10 minutes (root)
+	target/release/netra-loadtest publish $(LAYOUTS:%=target/bench/%.json) \
+		--readme README.md --svg docs/bench/figures.svg
+
+.PHONY: bench-run
+bench-run:
+	$(call install,$(BENCH_PACKAGES))
+	$(CARGO) build --release -p netra -p netra-loadtest
+	mkdir -p target/bench
+	for layout in $(LAYOUTS); do \
+		NETRA_BIN=$${NETRA_BIN-$(CURDIR)/target/release/netra} ENVOY_BIN=$(or $(ENVOY_BIN),envoy) \
+		target/release/netra-loadtest compare $(SUBJECTS:%=-s %) --skip-missing --layout $$layout \
+		--rounds $(ROUNDS) --seconds $(SECONDS_EACH) --json target/bench/$$layout.json \
+		--html target/bench/$$layout.html; done
+
+.PHONY: check-harness
+check-harness: ## Whether netra-loadtest can be believed here: against wrk, ab and a raw client
+	$(call install,wrk apache2-utils)
+	$(CARGO) build --release -p netra-loadtest
+	target/release/netra-loadtest check
 
 .PHONY: clean
 clean: ## Removes what was built

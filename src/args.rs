@@ -1,8 +1,11 @@
 //! The command line: one flag for each row of the table, and what is to be done. Values stay text
 //! here; what they mean is for `config.rs`, where flags and variables are judged by the same rules.
 
-use crate::{demo::DemoArgs, exit, setting::Setting, show::Shape, table::table};
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use crate::{
+    demo::DemoArgs, exit, inject::InjectArgs, setting::Setting, show::Shape, table::table,
+};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
+use clap_complete::Shell;
 use std::ffi::OsString;
 
 /// What the command line asks for.
@@ -16,6 +19,16 @@ pub(crate) enum Task {
     PrintConfig(Shape),
     /// Show interception at work, in namespaces of its own.
     Demo(DemoArgs),
+    /// Add the sidecar to manifests.
+    Inject(InjectArgs),
+    /// Look at the machine.
+    Doctor(Shape),
+    /// Write the completions of a shell.
+    Completions(Shell),
+    /// Write the man page.
+    Man,
+    /// Write the table of settings.
+    Settings,
 }
 
 /// A command line, read.
@@ -32,12 +45,15 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, 
     Ok(Invocation { task: task(&matches)?, flags: flags(&matches) })
 }
 
-fn command() -> Command {
+/// The command line, which is also the source of completions and man page.
+pub(crate) fn command() -> Command {
     Command::new("netra")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Transparent sidecar proxy: relays what the rules redirect to it")
-        .override_usage("netra --service-name NAME [FLAGS]\n       netra demo [FLAGS]")
+        .override_usage("netra --service-name NAME [FLAGS]\n       netra COMMAND [FLAGS]")
         .subcommand(DemoArgs::augment_args(Command::new(DEMO).about(DEMO_ABOUT)))
+        .subcommand(InjectArgs::augment_args(Command::new(INJECT)))
+        .subcommands(small_commands())
         .disable_help_subcommand(true)
         .args_conflicts_with_subcommands(true)
         .after_help(exit::HELP)
@@ -64,7 +80,28 @@ fn command() -> Command {
         )
 }
 
+fn small_commands() -> [Command; 4] {
+    let format = Arg::new("format")
+        .long("format")
+        .value_name("text|json")
+        .value_parser(["text", "json"])
+        .default_value("text")
+        .help("For people, or one object to a line");
+    let shell = Arg::new("shell").required(true).value_parser(value_parser!(Shell));
+    [
+        Command::new(DOCTOR).about("Look at what this machine gives the sidecar").arg(format),
+        Command::new(COMPLETIONS).about("Write the completions of a shell").arg(shell),
+        Command::new(MAN).about("Write the man page netra(8)"),
+        Command::new(SETTINGS).about("Write the table of all settings in Markdown"),
+    ]
+}
+
+const DOCTOR: &str = "doctor";
+const COMPLETIONS: &str = "completions";
+const MAN: &str = "man";
+const SETTINGS: &str = "settings";
 const DEMO: &str = "demo";
+const INJECT: &str = "inject";
 const DEMO_ABOUT: &str = "Show interception on this machine, in namespaces of its own";
 const CHECK: &str = "check-config";
 const PRINT: &str = "print-config";
@@ -86,6 +123,22 @@ fn flag(setting: &'static Setting) -> Arg {
 fn task(matches: &ArgMatches) -> Result<Task, clap::Error> {
     if let Some(demo) = matches.subcommand_matches(DEMO) {
         return DemoArgs::from_arg_matches(demo).map(Task::Demo);
+    }
+    if let Some(inject) = matches.subcommand_matches(INJECT) {
+        return InjectArgs::from_arg_matches(inject).map(Task::Inject);
+    }
+    match matches.subcommand() {
+        Some((DOCTOR, doctor)) => {
+            let is_json = doctor.get_one::<String>("format").is_some_and(|text| text == "json");
+            return Ok(Task::Doctor(if is_json { Shape::Json } else { Shape::Text }));
+        }
+        Some((COMPLETIONS, arguments)) => {
+            let shell = arguments.get_one::<Shell>("shell").copied().unwrap_or(Shell::Bash);
+            return Ok(Task::Completions(shell));
+        }
+        Some((MAN, _)) => return Ok(Task::Man),
+        Some((SETTINGS, _)) => return Ok(Task::Settings),
+        _ => {}
     }
     Ok(match matches.get_one::<String>(PRINT).map(String::as_str) {
         Some("json") => Task::PrintConfig(Shape::Json),

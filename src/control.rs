@@ -8,7 +8,7 @@ use crate::{
     exit::Exit,
     export::{self, Exporter},
     log::{self, FATAL, LINES_DROPPED, Log},
-    resolver, sampling,
+    notify, resolver, sampling,
     throttle::Throttle,
 };
 use netra_codecs::trace::SamplerPlan;
@@ -133,6 +133,7 @@ fn live(config: &Config, plan: Plan, started: SystemTime) -> Result<Exit, Failur
             tokio::spawn(endpoint::serve(listener, Arc::clone(&pages)));
         }
         log_start(config, &plan, &set);
+        notify::ready();
         netra_shards::release_start_code();
         let throttle = Throttle::new(plan.throttle_files);
         let life = Life { set, exporter, drain_time: config.drain };
@@ -305,6 +306,7 @@ async fn supervise(
     let (set, drain_time) = (&life.set, life.drain_time);
     let mut next_look = tokio::time::Instant::now() + WATCH_EVERY;
     loop {
+        notify::alive();
         match timeout_at(next_look, events.recv()).await {
             Ok(Some(Event::Signal(Signal::Hangup))) => {
                 info!("SIGHUP ignored: settings are read once, at the start");
@@ -312,6 +314,7 @@ async fn supervise(
             Ok(Some(Event::Signal(signal))) => {
                 info!(signal = signal.name(), drain_ms = millis(drain_time), "draining");
                 pages.set_draining();
+                notify::stopping();
                 return drain(life, &mut events).await;
             }
             Ok(Some(event)) => tell(set, event),
@@ -347,6 +350,7 @@ async fn drain(life: Life, events: &mut mpsc::Receiver<Event>) -> Exit {
     let begun = Instant::now();
     set.drain(drain_time);
     while !set.ended() {
+        notify::alive();
         if begun.elapsed() > drain_time + CUT_PATIENCE {
             error!(target: FATAL, "the shards did not end in time");
             return Exit::INTERNAL;

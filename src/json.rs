@@ -42,6 +42,20 @@ impl<'o> Object<'o> {
     }
 }
 
+/// An object by itself.
+pub(crate) fn object(fill: impl FnOnce(&mut Object<'_>)) -> String {
+    let mut out = String::new();
+    let mut object = Object::begin(&mut out);
+    fill(&mut object);
+    object.end();
+    out
+}
+
+/// A list of what is JSON already.
+pub(crate) fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(","))
+}
+
 /// RFC 8259 section 7: quotation mark, reverse solidus and control characters are escaped.
 fn push_string(out: &mut String, text: &str) {
     out.push('"');

@@ -6,12 +6,16 @@ mod config;
 mod control;
 mod cpus;
 mod demo;
+mod doctor;
 mod endpoint;
 mod exit;
 mod export;
 mod http_client;
+mod inject;
 mod json;
 mod log;
+mod notify;
+mod pages;
 mod resolver;
 mod sampling;
 mod setting;
@@ -44,6 +48,11 @@ fn main() -> ExitCode {
     let sources = Sources { flags: invocation.flags, environment: environment() };
     match (invocation.task, prepare(&sources)) {
         (Task::Demo(args), _) => demo::run(args),
+        (Task::Inject(args), _) => inject::run(&args).into(),
+        (Task::Doctor(shape), prepared) => doctor::run(&prepared, shape).into(),
+        (Task::Completions(shell), _) => pages::completions(shell).into(),
+        (Task::Man, _) => pages::man().into(),
+        (Task::Settings, _) => pages::settings().into(),
         (_, Err(refused)) => refuse(&refused).into(),
         (Task::Serve, Ok((loaded, plan))) => control::run(&loaded, plan).into(),
         (Task::CheckConfig, Ok((loaded, _))) => check(&loaded).into(),

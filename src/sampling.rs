@@ -126,6 +126,61 @@ fn in_words(rule: &SampleRule) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        thread,
+    };
+    use tokio::{sync::mpsc, time::timeout};
+
+    /// A sampling manager that gives these answers in turn and closes each time.
+    fn manager(answers: &'static [&'static str]) -> (Url, thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/sampling", listener.local_addr().unwrap());
+        let asked = thread::spawn(move || {
+            let answer = |body: &&str| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut head = [0; 1024];
+                let read = stream.read(&mut head).unwrap();
+                let status = if body.is_empty() { "503 No" } else { "200 OK" };
+                let len = body.len();
+                write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{body}"
+                )
+                .unwrap();
+                String::from_utf8_lossy(&head[..read]).lines().next().unwrap().to_owned()
+            };
+            answers.iter().map(answer).collect()
+        });
+        (Url::parse(&url).unwrap().with_query("service", "my shop"), asked)
+    }
+
+    #[test]
+    fn the_first_answer_comes_at_once_and_only_what_changes_is_told() {
+        const HALF: &str = r#"{"probabilisticSampling":{"samplingRate":0.5}}"#;
+        const RATE: &str = r#"{"rateLimitingSampling":{"maxTracesPerSecond":2}}"#;
+        let (url, asked) = manager(&[HALF, HALF, "", "{}", RATE]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let refresh = Duration::from_millis(5);
+            let remote = Remote { url, refresh, operations_max: 10, parent_based: true };
+            let (tell, mut told) = mpsc::channel(8);
+            let task = tokio::spawn(follow(remote, move |plan| {
+                let tell = tell.clone();
+                async move { tell.send(plan).await.unwrap() }
+            }));
+            for rule in [SampleRule::Probabilistic(0.5), SampleRule::RateLimiting(2.0)] {
+                let plan = timeout(Duration::from_secs(10), told.recv()).await.unwrap().unwrap();
+                let expected = SamplerPlan { rule, parent_based: true, is_remote: true };
+                assert_eq!(*plan, expected);
+            }
+            task.abort();
+        });
+        for line in asked.join().unwrap() {
+            assert_eq!(line, "GET /sampling?service=my%20shop HTTP/1.1");
+        }
+    }
 
     #[test]
     fn answers() {

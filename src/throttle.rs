@@ -18,7 +18,7 @@ pub(crate) struct Throttle {
 impl Throttle {
     /// What happened before the start does not count.
     pub(crate) fn new(files: Vec<String>) -> Self {
-        let throttled = read(&files);
+        let throttled = periods(&files);
         Self { files, throttled, calm: CALM_LOOKS }
     }
 
@@ -27,7 +27,7 @@ impl Throttle {
         if self.files.is_empty() {
             return None;
         }
-        let throttled = read(&self.files);
+        let throttled = periods(&self.files);
         self.seen(throttled)
     }
 
@@ -40,7 +40,8 @@ impl Throttle {
     }
 }
 
-fn read(files: &[String]) -> u64 {
+/// Periods in which the quota was used up, by these files.
+pub(crate) fn periods(files: &[String]) -> u64 {
     let periods = |file| nr_throttled(&fs::read_to_string(file).unwrap_or_default());
     files.iter().map(periods).sum()
 }

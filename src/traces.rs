@@ -83,6 +83,33 @@ pub(crate) enum ReporterKind {
     Otlp,
     Stdout,
     Nothing,
+    /// The agent, by way of `opentelemetry-jaeger`.
+    #[cfg(feature = "jaeger-sdk")]
+    Sdk,
+}
+
+impl ReporterKind {
+    /// The words of NETRA_REPORTER, and what they mean; `auto` is for the other settings to say.
+    pub(crate) const WORDS: &[&str] = &[
+        "auto",
+        "agent",
+        "collector",
+        "otlp",
+        "stdout",
+        "none",
+        #[cfg(feature = "jaeger-sdk")]
+        "jaeger-sdk",
+    ];
+    pub(crate) const ALL: &[Option<Self>] = &[
+        None,
+        Some(Self::Agent),
+        Some(Self::Collector),
+        Some(Self::Otlp),
+        Some(Self::Stdout),
+        Some(Self::Nothing),
+        #[cfg(feature = "jaeger-sdk")]
+        Some(Self::Sdk),
+    ];
 }
 
 /// The words of JAEGER_SAMPLER_TYPE.
@@ -198,6 +225,10 @@ fn reporter(
             port: settings.agent_port,
             resolve_every: (!settings.resolves_once).then_some(settings.resolve_interval),
         },
+        #[cfg(feature = "jaeger-sdk")]
+        ReporterKind::Sdk => {
+            Reporter::Sdk { host: settings.agent_host.clone(), port: settings.agent_port }
+        }
         ReporterKind::Collector => {
             let Some(url) = Url::parse(&settings.collector) else {
                 let allowed = "to be set with NETRA_REPORTER=collector";
@@ -251,11 +282,11 @@ fn sampler(
         return otel_sampler(settings, service_name, values);
     }
     match kind {
-        ReporterKind::Agent | ReporterKind::Collector => Ok(jaeger_sampler(settings, service_name)),
         // Who speaks OpenTelemetry's words only gets OpenTelemetry's default.
         ReporterKind::Otlp | ReporterKind::Stdout | ReporterKind::Nothing => {
             Ok((own_plan(SampleRule::Const(true), true), None))
         }
+        _ => Ok(jaeger_sampler(settings, service_name)),
     }
 }
 

@@ -235,6 +235,43 @@ fn it_starts_answers_and_ends_with_0() {
     assert!(log.contains("\"message\":\"netra drained\""), "{log}");
 }
 
+/// Nobody finds out by waiting that nothing is sampled, or where spans go.
+#[test]
+fn the_start_line_says_which_sampler_and_reporter() {
+    for (environment, sampler, reporter) in [
+        (
+            &[("NETRA_HTTP_PORTS", "8080")][..],
+            Some("remote, http://localhost:5778/sampling?service=shop; no trace until it answers"),
+            "Jaeger agent localhost:6831, UDP",
+        ),
+        (
+            &[("NETRA_HTTP_PORTS", "8080"), ("OTEL_TRACES_EXPORTER", "otlp")],
+            Some("const, all traces"),
+            "OTLP over HTTP, http://localhost:4318/v1/traces",
+        ),
+        (
+            &[("NETRA_HTTP_PORTS", "8080"), ("JAEGER_DISABLED", "true")],
+            None,
+            "none, because JAEGER_DISABLED or OTEL_SDK_DISABLED says so",
+        ),
+        (&[], None, "none, because NETRA_HTTP_PORTS is empty"),
+    ] {
+        let all = [environment, &[("NETRA_LOG_FORMAT", "json"), ("NETRA_DRAIN_MS", "0")]].concat();
+        let mut netra = Running::start(&all);
+        let log = netra.log_until("netra started");
+        let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+        assert_eq!(line["sampler"].as_str(), sampler);
+        assert_eq!(line["reporter"], reporter);
+        let metrics = netra.get("GET /metrics");
+        for result in ["sent", "failed", "dropped"] {
+            let series = format!("netra_spans_total{{result=\"{result}\"}} 0");
+            assert!(metrics.contains(&series), "{series} in {metrics}");
+        }
+        netra.signal(Signal::SIGTERM);
+        assert_eq!(netra.end().0, 0);
+    }
+}
+
 #[test]
 fn its_own_port_is_a_loop_and_counted() {
     let mut netra = Running::start(&[("NETRA_IO", "epoll"), ("NETRA_DRAIN_MS", "0")]);

@@ -1,16 +1,15 @@
 //! `netra demo` as root and as an ordinary user, and that it leaves nothing behind.
-#![allow(clippy::disallowed_methods, reason = "tests may sleep")]
 
 mod support;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::Duration;
 use support::netra::netra_binary;
 use support::sys::{self, Birth};
 use support::world::checked;
@@ -62,6 +61,84 @@ fn verify(report: &Value, directions: &[&str]) {
         assert!(leg["netra_response_bytes"].as_u64() > Some(100 << 20), "{leg}");
     }
     assert!(["io_uring", "epoll"].contains(&report["driver"].as_str().unwrap_or("")), "{report}");
+    let requests = report["requests"].as_array().expect("requests");
+    match directions {
+        ["inbound"] => verify_spans_apart(requests),
+        _ => verify_traces(requests),
+    }
+}
+
+/// One trace for each request, one span below the other, and the second one answered elsewhere.
+fn verify_traces(requests: &[Value]) {
+    let [plain, steered] = requests else { panic!("two requests, not {requests:?}") };
+    for (request, last, answer) in [
+        (plain, "stock", "front < shop < stock: 7 left"),
+        (steered, "stock-canary", "front < shop < stock-canary: 7 left, 5 on their way"),
+    ] {
+        assert_eq!((&request["status"], &request["answer"]), (&200.into(), &answer.into()));
+        let spans = request["spans"].as_array().expect("spans");
+        let who = |span: &Value| {
+            ["service", "kind", "operation"].map(|key| span[key].as_str().unwrap_or("").to_owned())
+        };
+        let wanted = [
+            ["front", "server", "/cart"],
+            ["front", "client", "shop.demo/offer"],
+            ["shop", "server", "/offer"],
+            ["shop", "client", "stock.demo/tea"],
+            [last, "server", "/tea"],
+        ];
+        assert_eq!(spans.iter().map(who).collect::<Vec<_>>(), wanted, "{request}");
+        assert_eq!(spans[0]["parent_id"], "0000000000000000", "{request}");
+        for (depth, span) in spans.iter().enumerate() {
+            assert_eq!(span["trace_id"], spans[0]["trace_id"], "{request}");
+            assert_eq!((&span["depth"], &span["status"]), (&depth.into(), &200.into()), "{span}");
+            assert!(span["netra_us"].as_u64() > Some(0) && span["duration_us"].is_u64(), "{span}");
+        }
+        for pair in spans.windows(2) {
+            assert_eq!(pair[1]["parent_id"], pair[0]["span_id"], "{request}");
+            assert!(pair[1]["start_us"].as_u64() >= pair[0]["start_us"].as_u64(), "{request}");
+        }
+        verify_hops(request, last);
+    }
+    assert_ne!(plain["spans"][0]["trace_id"], steered["spans"][0]["trace_id"]);
+    assert_ne!(plain["request_id"], steered["request_id"]);
+    assert_eq!(
+        (plain["route"].is_null(), &steered["route"]),
+        (true, &"stock.demo=10.77.1.5".into())
+    );
+}
+
+/// What services send has nothing of tracing or routes; what they receive has all that was sent.
+fn verify_hops(request: &Value, last: &str) {
+    let hops = request["hops"].as_array().expect("hops");
+    let ways: Vec<_> = hops.iter().map(|hop| (&hop["from"], &hop["to"])).collect();
+    let wanted = [("client", "front"), ("front", "shop"), ("shop", last)];
+    assert!(ways.iter().zip(wanted).all(|(way, (from, to))| way.0 == from && way.1 == to));
+    assert_eq!(ways.len(), wanted.len(), "{request}");
+    for (index, hop) in hops.iter().enumerate() {
+        let [sent, received] = ["sent", "received"].map(|key| hop[key].as_str().unwrap_or(""));
+        assert!(!sent.contains("uber-trace-id:") && received.contains("uber-trace-id:"), "{hop}");
+        assert_eq!(index > 0, sent.contains("X-Request-Id: "), "{hop}");
+        assert!(index == 0 || !sent.contains("X-Route"), "{hop}");
+        assert!(sent.lines().all(|line| received.lines().any(|found| found == line)), "{hop}");
+    }
+    let received = hops[2]["received"].as_str().unwrap_or("");
+    assert!(received.contains("\r\nHost: stock.demo\r\n"), "{received}");
+    let is_steered = received.contains("\r\nX-Route: stock.demo=10.77.1.5\r\n");
+    assert_eq!(is_steered, last == "stock-canary", "{received}");
+}
+
+/// Where outbound requests are not netra's, spans have no more than the request id in common.
+fn verify_spans_apart(requests: &[Value]) {
+    let [request] = requests else { panic!("one request, not {requests:?}") };
+    assert_eq!(request["answer"], "front < shop < stock: 7 left");
+    let spans = request["spans"].as_array().expect("spans");
+    let who: Vec<_> = spans.iter().map(|span| (&span["service"], &span["kind"])).collect();
+    let wanted = ["front", "shop", "stock"];
+    assert!(who.iter().zip(wanted).all(|(found, name)| found.0 == name && found.1 == "server"));
+    assert_eq!(who.len(), wanted.len(), "{request}");
+    assert!(spans.iter().all(|span| span["parent_id"] == "0000000000000000"), "{request}");
+    assert_ne!(spans[0]["trace_id"], spans[1]["trace_id"], "{request}");
 }
 
 #[test]
@@ -129,18 +206,87 @@ fn the_text_names_destinations_and_costs() {
     }
     let output = demo(None, &["--requests", "200"]).output().expect("the demo runs");
     let text = checked(output, "netra demo");
-    for words in ["10.77.0.2:8080", "10.77.0.1:9080", "added", "p99", "✓ inbound", "✓ outbound"]
-    {
+    for words in [
+        "10.77.0.2:8080",
+        "10.77.0.1:9080",
+        "added",
+        "p99",
+        "✓ inbound",
+        "✓ outbound",
+        "    shop server               /offer             200 ",
+        "      stock-canary server     /tea               200 ",
+        "200 in ",
+        "X-Route: stock.demo=10.77.1.5",
+        "✓ stock-canary answered",
+        "Host: stock.demo too",
+        "What you saw",
+        "netra-init apply",
+    ] {
         assert!(text.contains(words), "no {words} in:\n{text}");
     }
-    assert!(!text.contains('✗'), "{text}");
+    assert!(!text.contains('✗') && !text.contains('\x1b'), "{text}");
+    for line in text.lines() {
+        assert!(line.chars().count() <= 100, "wider than 100 columns: {line}");
+    }
 }
 
-/// A demo that stays up, and its sidecar.
+/// On a terminal there are colours, unless somebody minds.
+#[test]
+fn colours_are_for_terminals() {
+    if !root() {
+        return;
+    }
+    for minds in [false, true] {
+        let line = format!("{} demo --requests 100", netra_binary().display());
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        command.env("NO_COLOR", if minds { "1" } else { "" }).stdin(Stdio::null());
+        let text = checked(command.output().expect("script (Debian package bsdutils)"), "script");
+        assert_eq!(text.contains("\x1b[36m"), !minds, "{text}");
+    }
+}
+
+/// Without the rules for outbound requests their spans are missing, and nothing is steered.
+#[test]
+fn what_does_not_come_together_is_said() {
+    if !root() {
+        return;
+    }
+    let real = netra_binary().with_file_name("netra-init");
+    let script = format!(
+        "#!/bin/sh\n[ \"$INBOUND_INTERCEPT_PORTS\" = 80 ] && export OUTBOUND_INTERCEPT_PORTS=none\n\
+         exec {} \"$@\"\n",
+        std::env::var("NETRA_INIT_BIN").unwrap_or_else(|_| real.display().to_string())
+    );
+    let path = std::env::temp_dir().join(format!("netra-demo-init.{}", std::process::id()));
+    fs::write(&path, script).expect("a file");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode");
+    for shape in [&["--requests", "100"][..], &["--requests", "100", "--json"]] {
+        let mut command = demo(None, shape);
+        let output = command.env("NETRA_INIT_BIN", &path).output().expect("the demo runs");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let text = String::from_utf8(output.stdout).expect("text");
+        let words: &[&str] = match shape.len() {
+            2 => &[
+                "✗ spans",
+                "1 front client shop.demo/offer",
+                "✗ stock-canary was to answer",
+                "Not everything",
+            ],
+            _ => &["\"holds\":false}\n"],
+        };
+        for words in words {
+            assert!(text.contains(words), "no {words} in:\n{text}");
+        }
+        assert!(!text.contains("one trace"), "{text}");
+    }
+    fs::remove_file(&path).expect("the file");
+}
+
+/// A demo that stays up, its sidecars, and their namespaces.
 struct Held {
     demo: Child,
-    sidecar: u32,
-    namespace: String,
+    sidecars: Vec<(u32, String)>,
 }
 
 fn hold(identity: Option<u32>) -> Held {
@@ -149,11 +295,9 @@ fn hold(identity: Option<u32>) -> Held {
     let lines = BufReader::new(demo.stdout.take().expect("piped")).lines();
     let mut said = String::new();
     for line in lines.map_while(Result::ok) {
-        if let Some((_, rest)) = line.split_once("netra is process ") {
-            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-            let sidecar = digits.parse().expect("the sidecar's process");
-            let namespace = namespace_of(sidecar).expect("the sidecar's namespace");
-            return Held { demo, sidecar, namespace };
+        if line.contains("netra is process ") {
+            let sidecars = sidecars_of(demo.id());
+            return Held { demo, sidecars };
         }
         said += &(line + "\n");
     }
@@ -166,6 +310,19 @@ fn namespace_of(pid: u32) -> Option<String> {
 }
 
 impl Held {
+    /// Starts one and interrupts it once it has so many sidecars.
+    fn interrupted(args: &[&str], sidecars: usize) -> Self {
+        let demo = demo(None, args).stdout(Stdio::null()).spawn().expect("the demo runs");
+        let mut held = Self { demo, sidecars: vec![] };
+        let found = wait_until(PATIENCE, || {
+            held.sidecars = sidecars_of(held.demo.id());
+            held.sidecars.len() >= sidecars
+        });
+        assert!(found, "only {} sidecars", held.sidecars.len());
+        held.signal(Signal::SIGINT);
+        held
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.demo.id()).expect("a pid"));
         kill(pid, signal).expect("the demo is ours");
@@ -181,10 +338,12 @@ impl Held {
         status.expect("an end")
     }
 
-    /// Neither the sidecar nor anything else lives in the namespace any more.
+    /// Neither a sidecar nor anything else lives in a namespace any more.
     fn leaves_nothing(&self) {
-        let gone = || !procfs::alive(self.sidecar) && inhabitants(&self.namespace) == 0;
-        assert!(wait_until(PATIENCE, gone), "{} processes stay", inhabitants(&self.namespace));
+        for (sidecar, namespace) in &self.sidecars {
+            let gone = || !procfs::alive(*sidecar) && inhabitants(namespace) == 0;
+            assert!(wait_until(PATIENCE, gone), "{} processes stay", inhabitants(namespace));
+        }
     }
 }
 
@@ -201,7 +360,10 @@ fn ctrl_c_ends_a_held_demo_in_order() {
     }
     for identity in [None, Some(NOBODY)] {
         let mut held = hold(identity);
-        assert!(procfs::alive(held.sidecar) && inhabitants(&held.namespace) > 0);
+        let namespaces: BTreeSet<_> =
+            held.sidecars.iter().map(|(_, namespace)| namespace).collect();
+        assert_eq!((held.sidecars.len(), namespaces.len()), (5, 5), "as {identity:?}");
+        assert!(namespaces.iter().all(|namespace| inhabitants(namespace) > 0));
         held.signal(Signal::SIGINT);
         assert_eq!(held.wait().code(), Some(0), "as {identity:?}");
         held.leaves_nothing();
@@ -223,38 +385,48 @@ fn even_sigkill_leaves_nothing() {
 
 #[test]
 fn ctrl_c_amid_the_traffic_leaves_nothing() {
+    if root() {
+        let mut held = Held::interrupted(&["--requests", "1000000"], 1);
+        assert!(!held.wait().success(), "an interrupted demo is no success");
+        held.leaves_nothing();
+    }
+}
+
+/// It may be building, asking or staying up by then.
+#[test]
+fn ctrl_c_amid_the_services_leaves_nothing() {
     if !root() {
         return;
     }
-    let child = demo(None, &["--requests", "1000000"]).stdout(Stdio::null()).spawn().expect("runs");
-    let mut sidecar = None;
-    let found = wait_until(PATIENCE, || {
-        sidecar = sidecar_of(child.id());
-        sidecar.is_some()
-    });
-    assert!(found, "no sidecar");
-    thread::sleep(Duration::from_millis(500));
-    let sidecar = sidecar.expect("found");
-    let namespace = namespace_of(sidecar).expect("the sidecar lives");
-    kill(Pid::from_raw(i32::try_from(child.id()).expect("a pid")), Signal::SIGINT).expect("ours");
-    let mut held = Held { sidecar, namespace, demo: child };
-    assert!(!held.wait().success(), "an interrupted demo is no success");
-    held.leaves_nothing();
+    for sidecars in 2..=5 {
+        let mut held = Held::interrupted(&["--requests", "100", "--hold"], sidecars);
+        held.wait();
+        held.leaves_nothing();
+    }
 }
 
-/// The child of any thread of this process that is netra, and not a tool that the demo uses.
-fn sidecar_of(pid: u32) -> Option<u32> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
-    let lists = threads.filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
-    let children: Vec<u32> = lists
-        .flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-        .filter_map(|pid| pid.parse().ok())
-        .collect();
-    let is_netra = |pid: &u32| {
-        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.contains("--service-name")
-    };
-    children.into_iter().find(is_netra)
+/// Whatever this process has started, directly or not, that is a sidecar, and where it lives.
+fn sidecars_of(pid: u32) -> Vec<(u32, String)> {
+    let mut found = Vec::new();
+    let mut parents = vec![pid];
+    while let Some(pid) = parents.pop() {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let lists = threads.filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
+        let children: Vec<u32> = lists
+            .flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+            .filter_map(|pid| pid.parse().ok())
+            .collect();
+        for child in children {
+            let line = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            match namespace_of(child) {
+                Some(namespace) if line.contains("--service-name") => {
+                    found.push((child, namespace));
+                }
+                _ => parents.push(child),
+            }
+        }
+    }
+    found
 }
 
 /// Flags out of range are refused before anything is built.

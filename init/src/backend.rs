@@ -87,23 +87,33 @@ pub struct Backends<'a> {
     pub choice: Choice,
     /// How long to wait for locks.
     pub lock_wait_seconds: u32,
+    /// Whether rules of ours that are not the wanted ones are replaced.
+    pub reconcile: bool,
+    /// Whether no connection may begin while there is more than one transaction.
+    pub guardrails: bool,
     /// Where warnings go.
     pub reporter: Reporter,
 }
 
 /// How `apply` ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Applied {
-    /// The rules were there already.
-    Already(Backend),
-    /// The rules are there now.
-    Now(Backend),
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Applied {
+    /// Who has the rules.
+    pub backend: Backend,
+    /// Whether they were there already.
+    pub was_there: bool,
+    /// The rules as text.
+    pub rules: String,
 }
 
 impl Backends<'_> {
     /// Puts the rules in place, and takes those of other backends out.
     pub fn apply(&self) -> Result<Applied> {
+        if !self.reconcile {
+            self.refuse_to_reconcile()?;
+        }
         let candidates = self.candidates();
+        let _guardrails = self.guardrails.then(nft::Guardrails::new).transpose()?;
         let mut outcome = Err(Error::new(Kind::Kernel, "no backend"));
         for (index, &backend) in candidates.iter().enumerate() {
             outcome = self.apply_with(backend);
@@ -117,14 +127,30 @@ impl Backends<'_> {
             }
         }
         let applied = outcome?;
-        let (Applied::Already(used) | Applied::Now(used)) = applied;
-        for other in Backend::ALL.into_iter().filter(|&backend| backend != used) {
+        for other in Backend::ALL.into_iter().filter(|&backend| backend != applied.backend) {
             if self.cleanup_with(other)? {
                 let message = format!("rules of backend {} removed", other.name());
                 self.reporter.warn("other-backend", &message);
             }
         }
         Ok(applied)
+    }
+
+    /// An error of kind `Drift` if there are rules of ours that `apply` would replace.
+    fn refuse_to_reconcile(&self) -> Result<()> {
+        match self.status() {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind != Kind::Drift => Err(error),
+            Err(error) => {
+                for backend in Backend::ALL {
+                    if self.state(backend).is_ok_and(|state| state != State::Absent) {
+                        let message = format!("{error}; --reconcile=false leaves it so");
+                        return Err(Error::new(Kind::Drift, message));
+                    }
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Takes every rule of ours out. Says which backends had any.
@@ -154,7 +180,9 @@ impl Backends<'_> {
                 Ok(State::Same) => wrong.push(format!("{}: rules of netra", backend.name())),
                 Ok(State::Different(what)) => wrong.push(format!("{}: {what}", backend.name())),
                 Ok(State::Absent) => {}
-                Err(error) if error.kind == Kind::Kernel && !is_chosen => {}
+                // What the kernel does not have has no rules.
+                Err(error)
+                    if error.kind == Kind::Kernel && self.choice != Choice::Only(backend) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -198,18 +226,33 @@ impl Backends<'_> {
 
     fn apply_with(&self, backend: Backend) -> Result<Applied> {
         let plan = self.plan(backend)?;
+        let applied = |was_there| Applied { backend, was_there, rules: backend.render(&plan) };
         let Some(flavour) = backend.flavour() else {
             if nft::state(&plan)? == State::Same {
-                return Ok(Applied::Already(backend));
+                return Ok(applied(true));
             }
-            return nft::apply(&plan).map(|()| Applied::Now(backend));
+            return nft::apply(&plan).map(|()| applied(false));
         };
         let _lock = iptables::lock(self.lock_wait_seconds)?;
         let programs = self.programs(flavour);
         if iptables::state(&programs, &plan)? == State::Same {
-            return Ok(Applied::Already(backend));
+            return Ok(applied(true));
         }
-        iptables::apply(&programs, &plan).map(|()| Applied::Now(backend))
+        iptables::apply(&programs, &plan).map(|()| applied(false))
+    }
+
+    /// Whether a backend would work here, found without a change: what it is, or what it lacks.
+    pub(crate) fn try_out(&self, backend: Backend) -> Result<String> {
+        let Some(flavour) = backend.flavour() else {
+            let plan = Plan::new(self.spec, has_ipv6_sockets());
+            return nft::check(&plan).map(|()| "no program needed".to_owned());
+        };
+        iptables::try_out(&self.programs(flavour))
+    }
+
+    /// In which order backends are tried.
+    pub(crate) fn order(&self) -> Vec<Backend> {
+        self.candidates()
     }
 
     fn cleanup_with(&self, backend: Backend) -> Result<bool> {
@@ -276,24 +319,16 @@ impl Backends<'_> {
 
 /// Checks what can be checked before the first change, for one clear line instead of a riddle.
 pub fn check_capabilities(choice: Choice) -> Result<()> {
-    const NET_ADMIN: u32 = 12;
-    const NET_RAW: u32 = 13;
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        // Without /proc the kernel itself has to say no.
-        .unwrap_or(u64::MAX);
-    if effective & (1 << NET_ADMIN) == 0 {
+    // Where even the question is refused, the kernel itself has to say no.
+    let effective = sys::capabilities().unwrap_or(u64::MAX);
+    if effective & (1 << sys::NET_ADMIN) == 0 {
         return Err(Error::missing_net_admin("no privileges"));
     }
     let needs_raw = choice == Choice::Only(Backend::IptablesLegacy);
-    if needs_raw && effective & (1 << NET_RAW) == 0 {
-        let message = "iptables-legacy: need CAP_NET_RAW besides CAP_NET_ADMIN";
-        return Err(Error::new(Kind::Capability, message));
+    if needs_raw && effective & (1 << sys::NET_RAW) == 0 {
+        return Err(Error::missing_net_raw());
     }
-    for capability in [NET_ADMIN, NET_RAW] {
+    for capability in [sys::NET_ADMIN, sys::NET_RAW] {
         sys::raise_ambient(capability);
     }
     Ok(())
@@ -301,11 +336,15 @@ pub fn check_capabilities(choice: Choice) -> Result<()> {
 
 /// Whether the kernel knows IPv6 at all. An address may come later than we do, so it is not asked
 /// for: rules for a family without traffic cost nothing.
-fn has_ipv6_sockets() -> bool {
+pub(crate) fn has_ipv6_sockets() -> bool {
     UdpSocket::bind("[::]:0").is_ok()
 }
 
-fn has_ipv6_addresses() -> bool {
+pub(crate) fn has_ipv6_addresses() -> bool {
+    // "address index prefix-length scope flags name"; scopes 10 and 20 are host and link, which
+    // are never intercepted.
+    let scope = |line: &str| line.split_ascii_whitespace().nth(3).map(str::to_owned);
+    let is_routable = |line: &str| scope(line).is_some_and(|scope| scope != "10" && scope != "20");
     fs::read_to_string("/proc/thread-self/net/if_inet6")
-        .is_ok_and(|addresses| !addresses.is_empty())
+        .is_ok_and(|addresses| addresses.lines().any(is_routable))
 }

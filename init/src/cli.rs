@@ -26,6 +26,8 @@ pub enum Command {
     Status,
     /// Send a real connection and see where it goes.
     Verify,
+    /// Look at everything that can be in the way.
+    Doctor,
 }
 
 const COMMANDS: &[(&str, Command, &str)] = &[
@@ -34,6 +36,7 @@ const COMMANDS: &[(&str, Command, &str)] = &[
     ("verify", Command::Verify, "Dial a test address and check that the sidecar port gets it"),
     ("print", Command::Print, "Print the exact rules; needs no privileges"),
     ("status", Command::Status, "Compare the rules in the kernel with the wanted ones"),
+    ("doctor", Command::Doctor, "Look at the machine: what is missing, what is in the way"),
 ];
 
 const AFTER_HELP: &str = "\
@@ -58,6 +61,12 @@ pub struct Request {
     pub netns: Option<PathBuf>,
     /// How long iptables may wait for its lock.
     pub lock_wait_seconds: u32,
+    /// Whether rules of ours that are not the wanted ones are replaced.
+    pub reconcile: bool,
+    /// Whether no connection may begin while there is more than one transaction.
+    pub guardrails: bool,
+    /// How long connection tracking shall remember a half-closed connection.
+    pub close_wait_seconds: Option<u32>,
     /// Time limit of the probe.
     pub verify_timeout_seconds: u32,
 }
@@ -106,6 +115,11 @@ impl Arguments {
             netns: settings
                 .parse("netns", |text| Ok((!text.is_empty()).then(|| PathBuf::from(text))))?,
             lock_wait_seconds: settings.parse("lock-wait-seconds", spec::parse_seconds)?,
+            reconcile: settings.is_on("reconcile")?,
+            guardrails: settings.is_on("guardrails")?,
+            close_wait_seconds: settings.parse("close-wait-timeout-seconds", |text| {
+                if text.is_empty() { Ok(None) } else { spec::parse_seconds(text).map(Some) }
+            })?,
             verify_timeout_seconds: settings
                 .parse("verify-timeout-seconds", spec::parse_seconds)?,
         })
@@ -200,6 +214,10 @@ mod tests {
         for (flag, value, allowed) in [
             ("mode", "off", "allowed are redirect and none"),
             ("dry-run", "maybe", "allowed are true and false"),
+            ("reconcile", "maybe", "allowed are true and false"),
+            ("guardrails", "maybe", "allowed are true and false"),
+            ("close-wait-timeout-seconds", "0", seconds),
+            ("close-wait-timeout-seconds", "1h", seconds),
             ("lock-wait-seconds", "-1", seconds),
             ("lock-wait-seconds", "3601", seconds),
             ("verify-timeout-seconds", "0", seconds),

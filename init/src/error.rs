@@ -91,6 +91,12 @@ impl Error {
             ),
         )
     }
+
+    /// The one line about CAP_NET_RAW.
+    pub fn missing_net_raw() -> Self {
+        let message = "iptables-legacy: need CAP_NET_RAW besides CAP_NET_ADMIN";
+        Self::new(Kind::Capability, message)
+    }
 }
 
 impl fmt::Display for Error {

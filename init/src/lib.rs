@@ -9,6 +9,8 @@
 
 pub mod backend;
 pub mod cli;
+mod conntrack;
+pub mod doctor;
 pub mod error;
 mod netlink;
 pub mod plan;

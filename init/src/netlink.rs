@@ -147,6 +147,15 @@ impl Netfilter {
 
     /// Does all messages or none.
     pub(crate) fn transact(&self, messages: &[Message]) -> std::result::Result<(), Refused> {
+        self.batch(messages, true)
+    }
+
+    /// Looks whether all messages could be done: a batch without its end is taken back.
+    pub(crate) fn check(&self, messages: &[Message]) -> std::result::Result<(), Refused> {
+        self.batch(messages, false)
+    }
+
+    fn batch(&self, messages: &[Message], is_done: bool) -> std::result::Result<(), Refused> {
         let refused = |label: &str, source| Refused { label: label.to_owned(), source };
         let mut bytes = Vec::new();
         encode(&mut bytes, BATCH_BEGIN, NLM_F_REQUEST, 0, 0, SUBSYSTEM, &[]);
@@ -159,7 +168,9 @@ impl Netfilter {
             let attrs = message.attrs.as_bytes();
             encode(&mut bytes, kind, flags, sequence, message.family, 0, attrs);
         }
-        encode(&mut bytes, BATCH_END, NLM_F_REQUEST, last.saturating_add(1), 0, SUBSYSTEM, &[]);
+        if is_done {
+            encode(&mut bytes, BATCH_END, NLM_F_REQUEST, last.saturating_add(1), 0, SUBSYSTEM, &[]);
+        }
         let label = |sequence: u32| match (sequence as usize).checked_sub(1) {
             Some(index) => messages.get(index).map_or("end of transaction", |m| m.label.as_str()),
             None => "commit",

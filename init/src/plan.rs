@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::ranges::{AddrSet, PortSet, Range, RangeSet};
-use crate::spec::{Inbound, InterceptSpec, Interface, Outbound, Ports, Probability};
+use crate::spec::{InterceptSpec, Interface, Outbound, Ports, Probability};
 
 /// Every rule, for both directions and all families.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,6 +17,9 @@ pub struct Plan {
     pub inbound: Option<Chain>,
     /// Connections of the application; `None` if none are to be intercepted.
     pub outbound: Option<Chain>,
+    /// Whether packets that come in are dropped if connection tracking cannot place them: nat
+    /// does not see them, so the application would get them, and reset a connection it never had.
+    pub drop_invalid: bool,
 }
 
 /// The rules of one direction.
@@ -115,10 +118,12 @@ impl Plan {
             Chain { direction, probability, rules: rules.into_iter().filter(is_covered).collect() }
         };
         let (inbound, outbound) = (&spec.inbound, &spec.outbound);
+        let has_guests = !inbound.reroute_interfaces.is_empty() && !inbound.probability.is_never();
         Self {
             has_ipv6,
-            inbound: is_wanted(&inbound.ports, inbound.probability).then(|| {
-                let rules = inbound_rules(inbound, &spec.exclude_interfaces);
+            drop_invalid: spec.drop_invalid,
+            inbound: (has_guests || is_wanted(&inbound.ports, inbound.probability)).then(|| {
+                let rules = inbound_rules(spec);
                 chain(Direction::Inbound, inbound.probability, rules)
             }),
             outbound: is_wanted(&outbound.ports, outbound.probability).then(|| {
@@ -150,16 +155,37 @@ impl Rule {
     }
 }
 
-fn inbound_rules(spec: &Inbound, interfaces: &BTreeSet<Interface>) -> Vec<Rule> {
+fn inbound_rules(spec: &InterceptSpec) -> Vec<Rule> {
+    let inbound = &spec.inbound;
     let mut rules = Vec::new();
     let interface =
         |name: &Interface| Rule::exclude("netra/interface", Match::InInterface(name.clone()));
-    rules.extend(interfaces.iter().map(interface));
-    rules.push(Rule::exclude("netra/own-ports", Match::Ports(spec.own_ports.clone())));
+    rules.extend(spec.exclude_interfaces.iter().map(interface));
+    rules.push(Rule::exclude("netra/own-ports", Match::Ports(inbound.own_ports.clone())));
     rules.push(link_local());
-    rules.extend(exclude_ports(&spec.exclude_ports));
-    rules.extend(exclude_addrs(Side::Source, &spec.exclude_sources));
-    rules.extend(redirects(spec.redirect_port, &spec.ports, None));
+    for guest in &inbound.reroute_interfaces {
+        rules.extend(guest_rules(&spec.outbound, guest));
+    }
+    rules.extend(exclude_ports(&inbound.exclude_ports));
+    rules.extend(exclude_addrs(Side::Source, &inbound.exclude_sources));
+    rules.extend(redirects(inbound.redirect_port, &inbound.ports, None));
+    rules
+}
+
+/// What a guest sends comes in by its interface and is treated as the outbound rules say. Users
+/// and groups do not apply: the sockets are the guest's.
+fn guest_rules(spec: &Outbound, guest: &Interface) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = exclude_addrs(Side::Destination, &spec.exclude_destinations)
+        .chain(exclude_ports(&spec.exclude_ports))
+        .chain(redirects(spec.redirect_port, &spec.ports, spec.include_destinations.as_ref()))
+        .chain([Rule { comment: "netra/guest", matches: Vec::new(), verdict: Verdict::Return }])
+        .collect();
+    for rule in &mut rules {
+        // Behind the addresses and before the ports, as iptables writes them.
+        let at = rule.matches.iter().take_while(|m| matches!(m, Match::Ipv4(..) | Match::Ipv6(..)));
+        rule.matches.insert(at.count(), Match::InInterface(guest.clone()));
+        rule.comment = "netra/guest";
+    }
     rules
 }
 
@@ -216,6 +242,7 @@ fn exclude_addrs(side: Side, addrs: &AddrSet) -> impl Iterator<Item = Rule> {
 
 fn redirects(port: u16, ports: &Ports, include: Option<&AddrSet>) -> Vec<Rule> {
     let ports = match ports {
+        Ports::Only(ports) if ports.is_empty() => return Vec::new(),
         Ports::All => None,
         Ports::Only(ports) => Some(Match::Ports(ports.clone())),
     };
@@ -331,6 +358,27 @@ mod tests {
         assert_eq!(outbound.rules.iter().filter(is_lo).count(), 0);
         let loopback = outbound.rules.iter().filter(|rule| rule.comment == "netra/loopback");
         assert_eq!(loopback.count(), 2);
+    }
+
+    #[test]
+    fn what_guests_send_is_outbound() {
+        let flags = [
+            ("reroute-interfaces", "virbr0"),
+            ("inbound-ports", "none"),
+            ("outbound-port", "15001"),
+            ("outbound-ports", "80"),
+            ("exclude-outbound-cidrs", "10.0.0.0/8"),
+        ];
+        let rules = plan(&flags, true).inbound.unwrap().rules;
+        let guest: Vec<&Rule> = rules.iter().filter(|rule| rule.comment == "netra/guest").collect();
+        let is_of_guest =
+            |rule: &&Rule| rule.matches.iter().any(|m| matches!(m, Match::InInterface(_)));
+        assert!(guest.iter().all(is_of_guest));
+        let verdicts: Vec<Verdict> = guest.iter().map(|rule| rule.verdict).collect();
+        let redirect = Verdict::Redirect(15001);
+        assert_eq!(verdicts, [Verdict::Return, Verdict::Return, redirect, Verdict::Return]);
+        assert_eq!(rules.last().unwrap().comment, "netra/guest", "no inbound port is intercepted");
+        assert_eq!(plan(&[("inbound-ports", "none")], true).inbound, None);
     }
 
     #[test]

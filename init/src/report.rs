@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
+use crate::doctor::{Check, Verdict};
 use crate::error::Error;
 
 /// How to write.
@@ -56,6 +57,33 @@ impl Reporter {
         let code = error.kind.exit_code().to_string();
         let line = self.line("error", error.kind.name(), &error.message, &[("exit_code", &code)]);
         let _ = writeln!(io::stderr(), "{line}");
+    }
+
+    /// The rules that are in place.
+    pub fn rules(&self, text: &str) {
+        match self.format {
+            Format::Text => self.raw(text),
+            Format::Json => self.result("rules", text, &[]),
+        }
+    }
+
+    /// One finding of the doctor.
+    pub fn check(&self, check: &Check) {
+        let verdict = check.verdict.name();
+        if self.format == Format::Text {
+            let _ = writeln!(io::stdout(), "{verdict:<5} {:<16} {}", check.name, check.found);
+            if !check.advice.is_empty() {
+                let _ = writeln!(io::stdout(), "{:<5} {:<16} -> {}", "", "", check.advice);
+            }
+            return;
+        }
+        let level = match check.verdict {
+            Verdict::Ok => "info",
+            Verdict::Warn => "warn",
+            Verdict::Fail(_) => "error",
+        };
+        let fields = [("check", check.name), ("result", verdict), ("advice", check.advice)];
+        let _ = writeln!(io::stdout(), "{}", self.line(level, "doctor", &check.found, &fields));
     }
 
     /// Text the user asked for, as it is.

@@ -4,14 +4,15 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use crate::backend::{Applied, Backends, check_capabilities};
+use crate::backend::{Backends, check_capabilities};
 use crate::cli::{Command, Request};
 use crate::error::{Error, Kind, Result};
 use crate::report::Reporter;
-use crate::{sys, verify};
+use crate::{conntrack, doctor, sys, verify};
 
 /// Runs a request to its end.
 pub fn run(request: &Request, reporter: Reporter) -> Result<()> {
+    sys::claim_capabilities();
     if request.is_disabled && request.command != Command::Cleanup {
         reporter.result("disabled", "mode none: nothing to do", &[]);
         return Ok(());
@@ -23,6 +24,8 @@ pub fn run(request: &Request, reporter: Reporter) -> Result<()> {
         spec: &request.spec,
         choice: request.backend,
         lock_wait_seconds: request.lock_wait_seconds,
+        reconcile: request.reconcile,
+        guardrails: request.guardrails,
         reporter,
     };
     match request.command {
@@ -32,23 +35,33 @@ pub fn run(request: &Request, reporter: Reporter) -> Result<()> {
         Command::Status => {
             check_capabilities(request.backend)?;
             let name = backends.status()?.name();
+            if let Some(seconds) = request.close_wait_seconds {
+                conntrack::expect_close_wait(seconds)?;
+            }
             let message = format!("applied ({name}), nothing to change");
             reporter.result("applied", &message, &[("backend", name)]);
             Ok(())
         }
         Command::Verify => verify::verify(request, reporter),
+        Command::Doctor => doctor::examine(request, &backends),
     }
 }
 
 fn apply(request: &Request, backends: &Backends<'_>) -> Result<()> {
     check_capabilities(request.backend)?;
-    let (event, message, backend) = match backends.apply()? {
-        Applied::Already(backend) => ("already-applied", "already applied", backend),
-        Applied::Now(backend) => ("applied", "applied", backend),
+    let applied = backends.apply()?;
+    // Behind the rules: the sysctl is there only when connection tracking is.
+    if let Some(seconds) = request.close_wait_seconds {
+        conntrack::set_close_wait(seconds)?;
+    }
+    let (event, message) = match applied.was_there {
+        true => ("already-applied", "already applied"),
+        false => ("applied", "applied"),
     };
-    let name = backend.name();
+    let name = applied.backend.name();
     let message = format!("{message} ({name})");
     backends.reporter.result(event, &message, &[("backend", name)]);
+    backends.reporter.rules(&applied.rules);
     Ok(())
 }
 

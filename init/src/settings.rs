@@ -124,6 +124,25 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         REDIRECT,
+        "drop-invalid",
+        "NETRA_DROP_INVALID",
+        "",
+        "false",
+        "Drop packets that connection tracking cannot place: they would pass by the redirect and \
+         be answered with a reset (large uploads into busy pods)",
+    )
+    .switch(),
+    setting(
+        REDIRECT,
+        "close-wait-timeout-seconds",
+        "NETRA_CLOSE_WAIT_TIMEOUT_SECONDS",
+        "SECONDS",
+        "",
+        "How long connection tracking remembers a half-closed connection (kernel: 60); writes a \
+         sysctl, which needs a writable /proc/sys, and cleanup does not put it back",
+    ),
+    setting(
+        REDIRECT,
         "ipv6",
         "NETRA_IPV6",
         "MODE",
@@ -163,6 +182,16 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Source addresses whose connections are left alone",
     ),
+    setting(
+        INBOUND,
+        "reroute-interfaces",
+        "NETRA_REROUTE_INTERFACES",
+        "NAMES",
+        "",
+        "Interfaces of guests (docker in docker, KubeVirt): what comes in by them is on its way \
+         out, so it is treated as outbound",
+    )
+    .alias("reroute-virtual-interfaces"),
     setting(
         INBOUND,
         "inbound-probability",
@@ -263,6 +292,25 @@ pub const SETTINGS: &[Setting] = &[
         "auto",
         "auto, nft-native (netlink, needs no program), iptables-nft or iptables-legacy",
     ),
+    setting(
+        WORKING,
+        "reconcile",
+        "NETRA_RECONCILE",
+        "",
+        "true",
+        "Replace rules of netra that are not the wanted ones; false: exit 7 and change nothing",
+    )
+    .switch(),
+    setting(
+        WORKING,
+        "guardrails",
+        "NETRA_GUARDRAILS",
+        "",
+        "false",
+        "Drop new connections, of all interfaces but lo, while apply takes more than one \
+         transaction; they are retried by TCP (needs nf_tables and Linux 5.12)",
+    )
+    .switch(),
     setting(
         WORKING,
         "netns",

@@ -19,6 +19,8 @@ pub struct InterceptSpec {
     pub outbound: Outbound,
     /// Interfaces left alone in both directions.
     pub exclude_interfaces: BTreeSet<Interface>,
+    /// Whether packets are dropped that connection tracking cannot place.
+    pub drop_invalid: bool,
     /// What to do about IPv6.
     pub ipv6: Ipv6,
 }
@@ -36,6 +38,8 @@ pub struct Inbound {
     pub exclude_ports: PortSet,
     /// Sources left alone.
     pub exclude_sources: AddrSet,
+    /// Interfaces of guests, whose connections are outbound.
+    pub reroute_interfaces: BTreeSet<Interface>,
     /// Share to intercept.
     pub probability: Probability,
 }
@@ -142,6 +146,7 @@ impl InterceptSpec {
             inbound: Inbound::parse(settings, redirect_ports)?,
             outbound: Outbound::parse(settings, redirect_ports.1)?,
             exclude_interfaces: settings.parse("exclude-interfaces", parse::interfaces)?,
+            drop_invalid: settings.is_on("drop-invalid")?,
             ipv6: settings.parse("ipv6", parse::ipv6)?,
         })
     }
@@ -157,6 +162,7 @@ impl Inbound {
             own_ports: settings.parse("own-ports", parse::port_set)?.union(&redirects),
             exclude_ports: settings.parse("exclude-inbound-ports", parse::port_set)?,
             exclude_sources: settings.parse("exclude-inbound-cidrs", parse::cidrs)?,
+            reroute_interfaces: settings.parse("reroute-interfaces", parse::interfaces)?,
             probability: settings.parse("inbound-probability", parse::probability)?,
         })
     }

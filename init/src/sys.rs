@@ -44,19 +44,37 @@ pub(crate) fn enter_netns(netns: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// `CAP_*`
+pub(crate) const SETGID: u32 = 6;
+pub(crate) const SETUID: u32 = 7;
+pub(crate) const NET_ADMIN: u32 = 12;
+pub(crate) const NET_RAW: u32 = 13;
+
+/// The capabilities that are in effect, a bit for each.
+pub(crate) fn capabilities() -> io::Result<u64> {
+    let [low, high] = capability_data()?;
+    Ok(u64::from(high.effective) << 32 | u64::from(low.effective))
+}
+
+/// Puts into effect what this process is permitted. File capabilities without the effective bit
+/// permit only: with that bit, the kernel would refuse to start us where they are not granted, and
+/// nobody could say which is missing.
+pub(crate) fn claim_capabilities() {
+    if let Ok(mut data) = capability_data() {
+        for word in &mut data {
+            word.effective = word.permitted;
+        }
+        set_capability_data(&data);
+    }
+}
+
 /// Passes a capability on to the programs this process starts: file capabilities of ours would
 /// not reach them. Best effort: as root they have it anyway.
 pub(crate) fn raise_ambient(capability: u32) {
-    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
-    let mut data = [CapData { effective: 0, permitted: 0, inheritable: 0 }; 2];
-    // SAFETY: version 3 writes a header and exactly two data entries, which both are.
-    if unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) } != 0 {
-        return;
-    }
+    let Ok(mut data) = capability_data() else { return };
     let Some(word) = data.get_mut(capability as usize / 32) else { return };
     word.inheritable |= 1 << (capability % 32);
-    // SAFETY: as above, the kernel only reads both.
-    if unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) } != 0 {
+    if !set_capability_data(&data) {
         return;
     }
     let zero: libc::c_ulong = 0;
@@ -70,6 +88,56 @@ pub(crate) fn raise_ambient(capability: u32) {
             zero,
         )
     };
+}
+
+fn capability_data() -> io::Result<[CapData; 2]> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [CapData { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: version 3 writes a header and exactly two data entries, which both are.
+    match unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) } {
+        0 => Ok(data),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn set_capability_data(data: &[CapData; 2]) -> bool {
+    let header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    // SAFETY: version 3 reads a header and exactly two data entries, which both are.
+    unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) == 0 }
+}
+
+/// Sockets that this process makes from now on count as made by this user and group. Needs
+/// CAP_SETUID and CAP_SETGID; the kernel does not say whether it did it.
+pub(crate) fn make_sockets_as(uid: u32, gid: u32) {
+    // SAFETY: both take an integer only.
+    unsafe {
+        libc::setfsgid(gid);
+        libc::setfsuid(uid);
+    }
+}
+
+/// Lets the programs that this process starts keep the file open.
+pub(crate) fn pass_on(file: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: takes integers only; the descriptor is open as long as `file` is borrowed.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether this process may make an io_uring: `Ok`, or why not.
+pub(crate) fn probe_io_uring() -> io::Result<()> {
+    // `struct io_uring_params`
+    let mut params = [0_u8; 120];
+    // SAFETY: the buffer is as large as the structure and outlives the call.
+    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1_u32, params.as_mut_ptr()) };
+    let fd = libc::c_int::try_from(fd).unwrap_or(-1);
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was opened by the call above and nobody else knows it.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(())
 }
 
 /// Where a redirected connection was dialled to.

@@ -1,7 +1,8 @@
 //! Proves the rules with a real connection: listens on the sidecar's port, dials an address that
 //! nobody has, and looks who answers.
 //!
-//! Runs unprivileged, but not as an excluded user, and not while the sidecar has the port.
+//! Runs unprivileged, but not as an excluded user, and not while the sidecar has the port. With
+//! CAP_SETUID and CAP_SETGID it also proves that the sidecar's own connections are let through.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -44,10 +45,60 @@ pub(crate) fn verify(request: &Request, reporter: Reporter) -> Result<()> {
             continue;
         };
         probe(target, outbound.redirect_port, timeout)?;
-        let message = format!("verified: {target} reaches the sidecar port");
+        let own = match can_be_anybody() {
+            true => {
+                probe_exemption(target, outbound)?;
+                "; the sidecar's own connections do not"
+            }
+            false => "",
+        };
+        let message = format!("verified: {target} reaches the sidecar port{own}");
         reporter.result("verified", &message, &[("target", &target.to_string())]);
     }
     Ok(())
+}
+
+fn can_be_anybody() -> bool {
+    let has = sys::capabilities().unwrap_or(0);
+    [sys::SETUID, sys::SETGID].iter().all(|capability| has & (1 << capability) != 0)
+}
+
+/// Redirected connections end on this machine, where a handshake takes no time.
+const REDIRECTED_WITHIN: Duration = Duration::from_millis(300);
+
+/// Dials as the sidecar would, by user alone and by group alone, as either is enough.
+fn probe_exemption(target: SocketAddr, outbound: &Outbound) -> Result<()> {
+    let listener = listen(target, outbound.redirect_port)?;
+    listener.set_nonblocking(true).map_err(|source| failed(source.to_string()))?;
+    let ids = ids();
+    let (uid, gid) = (ids.0.unwrap_or(0), ids.1.unwrap_or(0));
+    let (own_uid, own_gid) = (outbound.own_uid, outbound.own_gid);
+    for (as_uid, as_gid, who) in
+        [(own_uid, gid, format!("uid {own_uid}")), (uid, own_gid, format!("gid {own_gid}"))]
+    {
+        sys::make_sockets_as(as_uid, as_gid);
+        let dialled = TcpStream::connect_timeout(&target, REDIRECTED_WITHIN);
+        sys::make_sockets_as(uid, gid);
+        let Ok(local) = dialled.and_then(|dialled| dialled.local_addr()) else { continue };
+        let is_redirected =
+            (0..STRANGERS_MAX).map_while(|_| listener.accept().ok()).any(|(_, peer)| peer == local);
+        if is_redirected {
+            let message = format!("the sidecar's own {who} is redirected, too: it would loop");
+            return Err(failed(message));
+        }
+    }
+    Ok(())
+}
+
+fn listen(target: SocketAddr, port: u16) -> Result<TcpListener> {
+    // Where the kernel redirects connections of this machine to.
+    let loopback: IpAddr = match target {
+        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    TcpListener::bind((loopback, port)).map_err(|source| {
+        failed(format!("listen on {loopback} port {port}: {source}; run verify before the sidecar"))
+    })
 }
 
 fn failed(message: impl Into<String>) -> Error {
@@ -64,13 +115,7 @@ fn wants_ipv6(mode: Ipv6) -> Result<bool> {
 
 /// Connections of excluded users are left alone, so the probe would fail for the wrong reason.
 fn refuse_excluded(outbound: &Outbound) -> Result<()> {
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    // "Uid:\treal\teffective\tsaved\tfilesystem"; sockets carry the last.
-    let id = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_ascii_whitespace().nth(3)?.parse::<u32>().ok()
-    };
-    let (uid, gid) = (id("Uid:"), id("Gid:"));
+    let (uid, gid) = ids();
     if uid.is_some_and(|uid| outbound.exclude_uids.contains(&uid))
         || gid.is_some_and(|gid| outbound.exclude_gids.contains(&gid))
         || gid.is_some_and(|gid| {
@@ -82,6 +127,17 @@ fn refuse_excluded(outbound: &Outbound) -> Result<()> {
         return Err(Error::new(Kind::Usage, format!("verify: {message}")));
     }
     Ok(())
+}
+
+/// The user and group that sockets of this process carry.
+fn ids() -> (Option<u32>, Option<u32>) {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    // "Uid:\treal\teffective\tsaved\tfilesystem"; sockets carry the last.
+    let id = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_ascii_whitespace().nth(3)?.parse::<u32>().ok()
+    };
+    (id("Uid:"), id("Gid:"))
 }
 
 /// An address and port of the family that the rules should intercept.
@@ -118,14 +174,7 @@ fn target(outbound: &Outbound, v4: bool) -> Option<SocketAddr> {
 }
 
 fn probe(target: SocketAddr, port: u16, timeout: Duration) -> Result<()> {
-    // Where the kernel redirects connections of this machine to.
-    let loopback: IpAddr = match target {
-        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
-    let listener = TcpListener::bind((loopback, port)).map_err(|source| {
-        failed(format!("listen on {loopback} port {port}: {source}; run verify before the sidecar"))
-    })?;
+    let listener = listen(target, port)?;
     let deadline = Instant::now() + timeout;
     let mut token = [0; TOKEN_BYTES];
     let random = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut token));

@@ -37,6 +37,8 @@ const CASES: &[(&str, &[&str])] = &[
             "--exclude-interfaces=eth1,cni*",
             "--intercept-dns-tcp",
             "--intercept-self",
+            "--drop-invalid",
+            "--reroute-interfaces=virbr0,docker*",
         ],
     ),
 ];
@@ -51,6 +53,28 @@ fn rendered_rules_are_as_in_the_files() {
             compare(Path::new(&file), &text);
         }
     }
+}
+
+/// docs/SETTINGS-INIT.md is made of the table that the program reads.
+#[test]
+fn the_table_of_settings_is_that_of_this_build() {
+    let mut table = "# Settings of netra-init\n\n\
+        Made of the table that the program itself reads, by a test that compares. Flag over variable over default.\n"
+        .to_owned();
+    let mut group = "";
+    for setting in netra_init::settings::SETTINGS {
+        if setting.group != group {
+            group = setting.group;
+            table += &format!(
+                "\n## {group}\n\n| flag | variable | default | meaning |\n|---|---|---|---|\n"
+            );
+        }
+        let alias = setting.alias.map(|alias| format!(", `--{alias}`")).unwrap_or_default();
+        let default = if setting.default.is_empty() { "not set" } else { setting.default };
+        let (flag, env, help) = (setting.flag, setting.env.unwrap_or(""), setting.help);
+        table += &format!("| `--{flag}`{alias} | {env} | {default} | {help} |\n");
+    }
+    compare(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/SETTINGS-INIT.md")), &table);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use common::{
     BACKENDS, SETTINGS, add_foreign_rules, apply, expect, isolated, line, must, netra_init,
-    netra_init_command, ruleset,
+    netra_init_command, ruleset, wait_until,
 };
 
 #[test]
@@ -133,15 +133,4 @@ fn an_ordinary_user_can_in_a_user_namespace() {
         }
         assert!(output.status.success(), "{said}");
     });
-}
-
-/// Waits for another process, up to ten seconds.
-fn wait_until(mut is_done: impl FnMut() -> bool) {
-    for _ in 0..200 {
-        if is_done() {
-            return;
-        }
-        must("sleep", &["0.05"]);
-    }
-    panic!("waited too long");
 }

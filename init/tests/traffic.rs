@@ -83,9 +83,19 @@ impl Net {
             ip(&format!("addr add {}/24 dev eth0", addrs[0]));
             ip(&format!("addr add {}/64 dev eth0 nodad", addrs[1]));
         }
-        // For verify, which dials addresses that nobody has.
+        // For verify, which dials addresses that nobody has: the peer says so at once.
         line("ip route add default via 10.9.0.2");
         line("ip -6 route add default via fd09::2");
+        line("ip -n peer route add unreachable default");
+        line("ip -n peer -6 route add unreachable default");
+        for sysctl in [
+            "net.ipv4.ip_forward=1",
+            "net.ipv6.conf.all.forwarding=1",
+            "net.ipv4.icmp_ratelimit=0",
+            "net.ipv6.icmp.ratelimit=0",
+        ] {
+            line(&format!("ip netns exec peer sysctl -qw {sysctl}"));
+        }
         let mut servers = Command::new("ip")
             .args(["netns", "exec", "peer"])
             .arg(env::current_exe().unwrap())
@@ -270,17 +280,26 @@ fn inbound() {
 fn probability_is_per_connection() {
     isolated("probability_is_per_connection", || {
         let net = Net::new().with_sidecar();
-        for backend in BACKENDS {
-            for (share, expected) in [("0.5", 500), ("0.2", 200)] {
-                expect(0, &["--backend", backend, "--outbound-probability", share]);
-                for addr in PEER {
-                    let told = net.dial(APP_UID, APP_UID, &vec![target(addr, 80); 1000]);
-                    let redirected = told.iter().filter(|told| told.starts_with("sidecar")).count();
-                    assert_eq!(told.len(), 1000);
-                    // Five standard deviations of a binomial distribution are below 80.
-                    let is_near = redirected.abs_diff(expected) < 80;
-                    assert!(is_near, "{backend} {addr}: {redirected} of 1000 at {share}");
-                }
+        // The environment of a process holds no 10,000 addresses: ten clients of 1,000.
+        let redirected = |addr: &str| -> usize {
+            let dial = |_| {
+                let told = net.dial(APP_UID, APP_UID, &vec![target(addr, 80); 1000]);
+                assert_eq!(told.len(), 1000);
+                told.iter().filter(|told| told.starts_with("sidecar")).count()
+            };
+            (0..10).map(dial).sum()
+        };
+        must("sysctl", &["-qw", "net.ipv4.ip_local_port_range=10000 65000"]);
+        for (backend, share, expected) in
+            [(BACKENDS[0], "0.5", 5000), (BACKENDS[1], "0.2", 2000), (BACKENDS[2], "0.9", 9000)]
+        {
+            expect(0, &["--backend", backend, "--outbound-probability", share]);
+            for addr in PEER {
+                let redirected = redirected(addr);
+                println!("{backend} {addr}: {redirected} of 10,000 at {share}");
+                // Five standard deviations of a binomial distribution of 10,000 at one half.
+                let is_near = redirected.abs_diff(expected) < 250;
+                assert!(is_near, "{backend} {addr}: {redirected} of 10,000 at {share}");
             }
         }
     });
@@ -320,8 +339,68 @@ fn connections_live_on_through_apply_and_cleanup() {
             expect(0, &["--backend", backend, "--outbound-ports=443"]);
             direct.exchange();
             redirected.exchange();
+            expect(0, &["--backend", backend, "--drop-invalid"]);
+            direct.exchange();
+            redirected.exchange();
             expect(0, &["cleanup"]);
             direct.exchange();
+        }
+    });
+}
+
+#[test]
+fn what_connection_tracking_cannot_place_is_dropped() {
+    isolated("what_connection_tracking_cannot_place_is_dropped", || {
+        let _net = Net::new();
+        for backend in BACKENDS {
+            // With strict tracking, a connection that began untracked cannot be placed.
+            line("sysctl -qw net.netfilter.nf_conntrack_tcp_loose=0");
+            let mut pair = Pair::new((POD[0], 0), (POD[0], 0));
+            pair.exchange();
+            expect(0, &["--backend", backend]);
+            pair.exchange();
+            expect(0, &["--backend", backend, "--drop-invalid"]);
+            pair.1.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            pair.0.write_all(b"x").unwrap();
+            let dropped = pair.1.read_exact(&mut [0]).unwrap_err();
+            assert_eq!(dropped.kind(), io::ErrorKind::WouldBlock, "{backend}: {dropped}");
+            pair.1.set_read_timeout(Some(TIMEOUT)).unwrap();
+            expect(0, &["cleanup"]);
+            pair.1.read_exact(&mut [0]).unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_guests_send_is_outbound() {
+    isolated("what_guests_send_is_outbound", || {
+        let _net = Net::new().with_sidecar();
+        line("ip netns add guest");
+        line("ip link add virbr0 type veth peer name eth0 netns guest");
+        line("ip link set virbr0 up");
+        line("ip addr add 10.7.0.1/24 dev virbr0");
+        line("ip -n guest link set eth0 up");
+        line("ip -n guest addr add 10.7.0.2/24 dev eth0");
+        line("ip -n guest route add default via 10.7.0.1");
+        line("ip -n peer route add 10.7.0.0/24 via 10.9.0.1");
+        line("sysctl -qw net.ipv4.ip_forward=1");
+        let dial = || {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", "guest"]).arg(env::current_exe().unwrap());
+            told(command, &[target(PEER[0], 80)])
+        };
+        for backend in BACKENDS {
+            let apply = |flags: &[&str]| {
+                let guests = ["--inbound-ports=none", "--reroute-interfaces=virbr0"];
+                expect(0, &[&["--backend", backend], &guests[..], flags].concat());
+            };
+            apply(&[]);
+            assert_eq!(dial(), ["sidecar 10.9.0.2:80"], "{backend}");
+            for untouched in ["--outbound-ports=443", "--exclude-outbound-cidrs=10.9.0.0/16"] {
+                apply(&[untouched]);
+                assert_eq!(dial(), ["peer"], "{backend} {untouched}");
+            }
+            expect(0, &["cleanup"]);
         }
     });
 }
@@ -344,6 +423,7 @@ fn verify_proves_the_rules() {
             verify(6, &["--port=14999"]);
             apply(&["--ipv6=off"]);
             assert!(verify(6, &["--ipv6=require"]).stderr.contains("[100::2]:1404"));
+            assert!(verify(6, &[]).stderr.contains("[100::2]:1404"), "IPv6 passes by");
             verify(0, &["--ipv6=off"]);
             let lists = [
                 "--outbound-ports=7,8",
@@ -358,6 +438,15 @@ fn verify_proves_the_rules() {
             assert_eq!(excluded.uid(1000).output().unwrap().status.code(), Some(2));
             let mut unprivileged = netra_init_command(&["verify"]);
             assert_eq!(unprivileged.uid(1001).gid(1001).output().unwrap().status.code(), Some(0));
+            let mut wrong = netra_init_command(&["verify", "--verify-timeout-seconds=1"]);
+            let wrong = wrong.uid(1000).gid(1001).output().unwrap();
+            assert_eq!(wrong.status.code(), Some(6), "the application's own user is left alone");
+            for wrong in [["--uid=2000", "--gid=1337"], ["--uid=1337", "--gid=2000"]] {
+                apply(&wrong);
+                let stderr = verify(6, &[]).stderr;
+                assert!(stderr.contains("1337 is redirected, too: it would loop"), "{stderr}");
+                verify(0, &wrong);
+            }
             expect(0, &["cleanup"]);
         }
         // The sidecar has the port already: said, not guessed.

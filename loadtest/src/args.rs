@@ -8,7 +8,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::bulk::{self, BulkPlan};
+use crate::check::{self, CheckArgs};
 use crate::clock;
+use crate::compare::publish::{self, PublishArgs};
 use crate::compare::{self, CompareArgs};
 use crate::error::{EXIT_CODES, Result};
 use crate::idle::{self, IdlePlan};
@@ -46,6 +48,10 @@ enum Command {
     Mix(MixArgs),
     /// What sidecars add, against no sidecar, in network namespaces of its own
     Compare(CompareArgs),
+    /// Whether the figures can be believed here: against other tools, a stall, and for speed
+    Check(CheckArgs),
+    /// Write comparisons into a README, between its markers
+    Publish(PublishArgs),
     /// Show a report file, or compare two
     Report(ReportArgs),
 }
@@ -167,15 +173,18 @@ struct IdleArgs {
 
 #[derive(Clone, Debug, Args)]
 struct UpstreamArgs {
-    /// Address for HTTP
-    #[arg(long, value_name = "ADDR")]
-    http: Option<SocketAddr>,
+    /// Addresses for HTTP
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    http: Vec<SocketAddr>,
     /// Address for echo
     #[arg(long, value_name = "ADDR")]
     echo: Option<SocketAddr>,
     /// Address for bulk transfers
     #[arg(long, value_name = "ADDR")]
     bulk: Option<SocketAddr>,
+    /// Address for datagrams that nobody reads, such as spans
+    #[arg(long, value_name = "ADDR")]
+    sink: Option<SocketAddr>,
     /// Threads
     #[arg(short, long, default_value_t = 1)]
     threads: usize,
@@ -260,6 +269,8 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
         }
         Command::Mix(args) => mix::run(&args.file, args.json.as_deref()),
         Command::Compare(args) => compare::run(&args),
+        Command::Publish(args) => publish::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Report(args) => report::difference::show_files(&args.files, &args.out),
     }
 }
@@ -358,6 +369,7 @@ impl UpstreamArgs {
             http: self.http,
             echo: self.echo,
             bulk: self.bulk,
+            sink: self.sink,
             threads: self.threads,
             cpus: self.cpus,
             behaviour: Behaviour {

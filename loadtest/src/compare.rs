@@ -1,9 +1,13 @@
 //! What a sidecar adds: the same load without and with each subject, in turn, for several rounds.
 
+mod figures;
 mod measure;
+pub(crate) mod publish;
+mod syscalls;
 mod tables;
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -16,7 +20,7 @@ use crate::report::{html, write_json, write_text};
 use crate::stats::Distribution;
 use crate::subject::Subject;
 use crate::sys;
-use crate::topology::{Topology, WorkDir, run as run_tool};
+use crate::topology::{Place, Topology, WorkDir};
 use measure::Bench;
 pub(crate) use tables::{page, text};
 
@@ -29,7 +33,7 @@ pub(crate) struct CompareArgs {
     /// A subject: the name of a built-in one, or a TOML file (see loadtest/subjects)
     #[arg(short, long = "subject", required = true)]
     subjects: Vec<String>,
-    /// Leave out subjects whose program is missing
+    /// Leave out subjects whose program is missing or cannot do it yet, and say so
     #[arg(long)]
     skip_missing: bool,
     /// Rounds; every subject once in each, in rotating order
@@ -37,7 +41,7 @@ pub(crate) struct CompareArgs {
     rounds: usize,
     /// What to measure
     #[arg(long, value_delimiter = ',', value_enum,
-        default_values = ["http", "max", "tcp", "churn", "bulk", "idle"])]
+        default_values = ["idle", "http", "max", "raw", "tcp", "churn", "bulk", "out-http", "out-tcp"])]
     scenarios: Vec<Scenario>,
     /// Which part runs on which CPU
     #[arg(long, value_enum, default_value_t = Layout::OneCpu)]
@@ -60,6 +64,9 @@ pub(crate) struct CompareArgs {
     /// Seconds of each sample
     #[arg(long, default_value = "4", value_parser = clock::seconds)]
     pub(crate) seconds: Duration,
+    /// Do not count system calls in a pass of its own
+    #[arg(long)]
+    pub(crate) no_syscalls: bool,
     /// Share of a CPU that others may use before a sample counts as disturbed
     #[arg(long, default_value_t = 0.06)]
     pub(crate) foreign_max: f64,
@@ -71,22 +78,64 @@ pub(crate) struct CompareArgs {
     html: Option<PathBuf>,
 }
 
-/// What is measured.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize, ValueEnum)]
+/// What is measured. Without `out` the client is outside of the pod and the server inside; with it
+/// the other way round.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize, ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Scenario {
+    /// Connections that do nothing: memory and descriptors
+    Idle,
+    #[default]
     /// HTTP at a constant rate: the latency that is added
     Http,
     /// HTTP as fast as it goes over 32 connections: CPU per request
     Max,
+    /// The same through a port that no subject reads as HTTP
+    Raw,
     /// Ping-pong of 64 bytes over one connection
     Tcp,
     /// A new connection for each request, at a constant rate
     Churn,
     /// One large download
     Bulk,
-    /// Connections that do nothing: memory and descriptors
-    Idle,
+    /// `http` from the pod to a server outside
+    OutHttp,
+    /// `max` from the pod to a server outside
+    OutMax,
+    /// `tcp` from the pod to a server outside
+    OutTcp,
+    /// `bulk` from a server outside to the pod
+    OutBulk,
+}
+
+impl Scenario {
+    /// As on the command line.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
+    }
+
+    /// What is done, whichever way.
+    fn inward(self) -> Self {
+        match self {
+            Self::OutHttp => Self::Http,
+            Self::OutMax => Self::Max,
+            Self::OutTcp => Self::Tcp,
+            Self::OutBulk => Self::Bulk,
+            inward => inward,
+        }
+    }
+
+    /// Where the server is.
+    fn server(self) -> Place {
+        if self == self.inward() { Place::Pod } else { Place::Client }
+    }
+
+    /// Whether it consists of requests, whose latency and cost is measured.
+    fn has_requests(self) -> bool {
+        !matches!(self.inward(), Self::Bulk | Self::Idle)
+    }
 }
 
 /// Where the parts run.
@@ -112,10 +161,23 @@ pub(crate) struct CompareReport {
     /// Subjects left out, and why.
     pub(crate) skipped: Vec<(String, String)>,
     pub(crate) samples: Vec<Sample>,
+    /// System calls, counted apart from the samples: counting slows down what is counted.
+    #[serde(default)]
+    pub(crate) calls: Vec<Calls>,
+}
+
+/// System calls of a subject in one scenario.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Calls {
+    pub(crate) subject: String,
+    pub(crate) scenario: Scenario,
+    pub(crate) per_request: Option<f64>,
+    /// What counted, or why nothing did.
+    pub(crate) by: String,
 }
 
 /// One scenario, once, through one subject.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Sample {
     pub(crate) subject: String,
     pub(crate) scenario: Scenario,
@@ -133,8 +195,17 @@ pub(crate) struct Sample {
     pub(crate) user: f64,
     pub(crate) system: f64,
     pub(crate) switches: u64,
+    /// Workers of io_uring at the end.
+    #[serde(default)]
+    pub(crate) io_workers: u64,
     pub(crate) rss_bytes: u64,
     pub(crate) pss_bytes: u64,
+    /// Before the first connection of this sample.
+    #[serde(default)]
+    pub(crate) rss_before_bytes: u64,
+    /// From the start of the subject to its first answer.
+    #[serde(default)]
+    pub(crate) start_seconds: f64,
     pub(crate) fd_count: u64,
     /// Packets that hit a redirect rule; zero without a subject.
     pub(crate) redirected: u64,
@@ -148,8 +219,15 @@ impl Sample {
     /// CPU seconds per 100 000 requests, or per GB of `bulk`.
     pub(crate) fn cpu_per_unit(&self) -> Option<f64> {
         let count = clock::float(self.requests);
-        let unit = if self.scenario == Scenario::Bulk { 1e9 } else { 1e5 };
+        let unit = if self.scenario.inward() == Scenario::Bulk { 1e9 } else { 1e5 };
         (self.requests > 0).then(|| self.cpu / count * unit)
+    }
+
+    /// What a connection that does nothing adds to the memory of the subject.
+    pub(crate) fn kilobytes_per_connection(&self) -> Option<f64> {
+        let added = clock::float(self.rss_bytes) - clock::float(self.rss_before_bytes);
+        let is_known = self.scenario == Scenario::Idle && self.rss_bytes > 0 && self.requests > 0;
+        is_known.then(|| added / 1e3 / clock::float(self.requests))
     }
 }
 
@@ -169,6 +247,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
         versions: subjects.iter().map(|s| (s.name.clone(), version(s))).collect(),
         skipped,
         samples: Vec::new(),
+        calls: Vec::new(),
     };
     let outcome = Bench::new(args, &topology, &work)
         .and_then(|mut bench| rounds(args, &mut bench, &subjects, &mut report));
@@ -182,7 +261,8 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     outcome?;
     let failed = report.samples.iter().filter_map(|sample| {
         let why = sample.failure.as_ref()?;
-        Some(format!("{} {:?} round {}: {why}", sample.subject, sample.scenario, sample.round))
+        let (subject, scenario) = (&sample.subject, sample.scenario.name());
+        Some(format!("{subject} {scenario} round {}: {why}", sample.round))
     });
     match failed.collect::<Vec<_>>() {
         failed if failed.is_empty() => Ok(()),
@@ -202,7 +282,7 @@ fn load(args: &CompareArgs) -> Result<(Vec<Subject>, Skipped)> {
         if subject.name == DIRECT || subjects.iter().any(|other| other.name == subject.name) {
             return Err(Error::usage(format!("two subjects are called {}", subject.name)));
         }
-        match subject.find() {
+        match subject.check() {
             Ok(_) => subjects.push(subject),
             Err(cause) if args.skip_missing => skipped.push((subject.name, cause.to_string())),
             Err(cause) => return Err(cause),
@@ -211,11 +291,17 @@ fn load(args: &CompareArgs) -> Result<(Vec<Subject>, Skipped)> {
     Ok((subjects, skipped))
 }
 
+/// The first line with words that it prints about itself, on either stream.
 fn version(subject: &Subject) -> String {
-    let flags: Vec<&str> = subject.version.iter().map(String::as_str).collect();
-    let said = subject.find().and_then(|path| run_tool(&path.to_string_lossy(), &flags, None));
-    let first = said.ok().and_then(|text| text.lines().next().map(str::to_owned));
-    first.filter(|line| !line.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+    let asked = subject.find().map(|path| Command::new(path).args(&subject.version).output());
+    let Ok(Ok(said)) = asked else { return "unknown".to_owned() };
+    let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown");
+    // Envoy names the path it was started by, and no name.
+    match line.rsplit_once("  version: ") {
+        Some((_, version)) => format!("{} {version}", subject.name),
+        None => line.to_owned(),
+    }
 }
 
 fn rounds(
@@ -231,7 +317,7 @@ fn rounds(
             if sys::is_interrupted() {
                 return Err(Error::new(Kind::Interrupted, "interrupted; the figures are partial"));
             }
-            bench.visit(*subject, round, &args.scenarios, &mut |sample| {
+            let mut take = |sample: Sample| {
                 crate::say::progress(format_args!(
                     "round {round}/{}: {}",
                     args.rounds,
@@ -239,7 +325,9 @@ fn rounds(
                 ));
                 report.samples.push(sample);
                 args.json.as_ref().map_or(Ok(()), |path| write_json(path, report))
-            })?;
+            };
+            let calls = bench.visit(*subject, round, &args.scenarios, &mut take)?;
+            report.calls.extend(calls);
         }
         // Nobody is always first, or always after the same neighbour's warm caches.
         entries.rotate_left(1);

@@ -44,6 +44,8 @@ pub(crate) struct MessageParser {
     state: State,
     /// A head that came in pieces.
     partial: Vec<u8>,
+    /// The head before this one, and what it says: a peer repeats itself, message after message.
+    known: (Vec<u8>, Head),
     status: u16,
     is_keep_alive: bool,
 }
@@ -68,15 +70,21 @@ enum Chunked {
     TrailerLf { is_empty: bool },
 }
 
+#[derive(Clone, Copy, Debug)]
 struct Head {
     status: u16,
     is_keep_alive: bool,
     state: State,
 }
 
+/// Longer heads are read anew each time instead of being kept.
+const KNOWN_BYTES_MAX: usize = 1024;
+
 impl MessageParser {
     pub(crate) fn new(role: Role) -> Self {
-        Self { role, state: State::Head, partial: Vec::new(), status: 0, is_keep_alive: true }
+        let known = (Vec::new(), Head { status: 0, is_keep_alive: true, state: State::Head });
+        let (state, partial) = (State::Head, Vec::new());
+        Self { role, state, partial, known, status: 0, is_keep_alive: true }
     }
 
     /// Forgets the message at hand.
@@ -137,13 +145,21 @@ impl MessageParser {
     fn feed_head(&mut self, input: &[u8]) -> Result<Option<usize>, Malformed> {
         let head;
         let used;
-        if self.partial.is_empty() {
+        let (known, meaning) = &self.known;
+        if self.partial.is_empty() && !known.is_empty() && input.starts_with(known) {
+            (head, used) = (*meaning, known.len());
+        } else if self.partial.is_empty() {
             let Some(end) = find_end(input) else {
                 self.keep(input)?;
                 return Ok(None);
             };
             head = parse_head(self.role, &input[..end])?;
             used = end;
+            self.known.0.clear();
+            if end <= KNOWN_BYTES_MAX {
+                self.known.0.extend_from_slice(&input[..end]);
+                self.known.1 = head;
+            }
         } else {
             let before = self.partial.len();
             let from = before.saturating_sub(3);

@@ -189,3 +189,24 @@ fn pipelined_messages_come_one_by_one() {
     assert_eq!(first, 19);
     assert_eq!(parser.feed(&two[first..]), Ok(Some(two.len() - first)));
 }
+
+#[test]
+fn a_head_that_is_known_means_what_it_meant() {
+    for case in CASES {
+        let (length, bytes) = (case.want.0, case.bytes.as_bytes());
+        let mut parser = MessageParser::new(case.role);
+        for turn in 0..3 {
+            assert_eq!(parser.feed(&bytes[..length]), Ok(Some(length)), "{turn} {:?}", case.bytes);
+            assert_eq!((parser.status(), parser.is_keep_alive()), (case.want.1, case.want.2));
+        }
+    }
+    // What follows a known head is read by itself, and another head is not taken for it.
+    let mut parser = MessageParser::new(Role::Response);
+    let first = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab";
+    let other = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nc";
+    assert_eq!(parser.feed(first), Ok(Some(first.len())));
+    assert_eq!(parser.feed(&first[..first.len() - 1]), Ok(None));
+    assert_eq!(parser.feed(b"b"), Ok(Some(1)));
+    assert_eq!(parser.feed(other), Ok(Some(other.len())));
+    assert_eq!(parser.feed(first), Ok(Some(first.len())));
+}

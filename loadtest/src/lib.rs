@@ -6,6 +6,7 @@
 
 mod args;
 mod bulk;
+mod check;
 mod client;
 mod clock;
 mod compare;

@@ -22,6 +22,8 @@ pub(crate) struct Usage {
     pub(crate) pss_bytes: u64,
     pub(crate) fd_count: u64,
     pub(crate) thread_count: u64,
+    /// Workers of io_uring: threads of the kernel's that do for it what would have blocked.
+    pub(crate) io_workers: u64,
 }
 
 impl Usage {
@@ -49,6 +51,8 @@ impl Usage {
         self.fd_count += fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |d| d.count() as u64);
         for task in tasks(pid) {
             self.thread_count += 1;
+            let name = fs::read_to_string(format!("/proc/{pid}/task/{task}/comm"));
+            self.io_workers += u64::from(name.is_ok_and(|name| name.starts_with("iou-")));
             if let Ok(status) = fs::read_to_string(format!("/proc/{pid}/task/{task}/status")) {
                 self.switches += field(&status, "voluntary_ctxt_switches:").unwrap_or(0)
                     + field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);

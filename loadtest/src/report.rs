@@ -1,5 +1,6 @@
 //! What a run was and what it measured, as plain data that is written, read again and compared.
 
+pub(crate) mod bars;
 pub(crate) mod difference;
 pub(crate) mod hgrm;
 pub(crate) mod html;
@@ -123,7 +124,7 @@ impl RunReport {
             rate,
             counts: measured.counts.clone(),
             latency,
-            service: Distribution::of(&measured.service),
+            service: Distribution::with_buckets(&measured.service),
             connect: Distribution::of(&measured.connect),
             generator: Generator { lateness, cpu_seconds: in_seconds(cpu), verdict },
             moments,

@@ -7,11 +7,16 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::topology::run as run_tool;
 
 /// Ports of the application in the pod.
 pub(crate) const HTTP_PORT: u16 = 8080;
+/// HTTP on a port that no subject reads as such.
+pub(crate) const RAW_PORT: u16 = 8081;
 pub(crate) const ECHO_PORT: u16 = 9000;
 pub(crate) const BULK_PORT: u16 = 9001;
+/// Port of the agent that takes spans.
+pub(crate) const SINK_PORT: u16 = 6831;
 /// Addresses of the two ends.
 pub(crate) const CLIENT_IP: &str = "10.77.0.1";
 pub(crate) const POD_IP: &str = "10.77.0.2";
@@ -23,11 +28,15 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("netra-io_uring", include_str!("../subjects/netra-io_uring.toml")),
     ("netra-epoll", include_str!("../subjects/netra-epoll.toml")),
     ("netra-polling", include_str!("../subjects/netra-polling.toml")),
+    ("netra-http-io_uring", include_str!("../subjects/netra-http-io_uring.toml")),
+    ("netra-http-epoll", include_str!("../subjects/netra-http-epoll.toml")),
     ("haproxy-tcp", include_str!("../subjects/haproxy-tcp.toml")),
+    ("haproxy-splice", include_str!("../subjects/haproxy-splice.toml")),
     ("haproxy-http", include_str!("../subjects/haproxy-http.toml")),
     ("nginx-stream", include_str!("../subjects/nginx-stream.toml")),
     ("nginx-http", include_str!("../subjects/nginx-http.toml")),
     ("envoy-tcp", include_str!("../subjects/envoy-tcp.toml")),
+    ("envoy-http", include_str!("../subjects/envoy-http.toml")),
 ];
 
 /// One proxy to compare.
@@ -52,8 +61,24 @@ pub(crate) struct Subject {
     /// Files to write into its work directory.
     #[serde(default)]
     files: BTreeMap<String, String>,
+    /// What the program must not say of itself, where not every version can be measured.
+    unless: Option<Unless>,
+    /// What goes into the pod.
     #[serde(rename = "redirect")]
-    pub(crate) redirects: Vec<Redirect>,
+    inbound: Vec<Redirect>,
+    /// What leaves the pod; without it the same as what goes in.
+    #[serde(default, rename = "redirect_out")]
+    outbound: Vec<Redirect>,
+}
+
+/// A question to a program, and the answer that keeps it out.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Unless {
+    args: Vec<String>,
+    /// The start of a line, and what that line must not contain.
+    line: String,
+    says: String,
 }
 
 /// Connections to these ports go to that port.
@@ -70,6 +95,7 @@ pub(crate) struct Redirect {
 #[serde(rename_all = "lowercase")]
 enum Port {
     Http,
+    Raw,
     Echo,
     Bulk,
 }
@@ -78,6 +104,7 @@ impl Port {
     fn number(self) -> u16 {
         match self {
             Self::Http => HTTP_PORT,
+            Self::Raw => RAW_PORT,
             Self::Echo => ECHO_PORT,
             Self::Bulk => BULK_PORT,
         }
@@ -115,10 +142,38 @@ impl Subject {
             let message = "names must not be empty or contain a slash";
             return Err(Error::usage(format!("subject {origin}: {message}")));
         }
-        if subject.redirects.is_empty() {
+        if subject.inbound.is_empty() {
             return Err(Error::usage(format!("subject {origin}: no [[redirect]]")));
         }
         Ok(subject)
+    }
+
+    /// Finds the program, and asks it whether it can do what is to be measured.
+    pub(crate) fn check(&self) -> Result<()> {
+        let path = self.find()?;
+        let Some(Unless { args, line, says }) = &self.unless else { return Ok(()) };
+        let refuse = |why: String| Err(Error::new(Kind::Tool, format!("{}: {why}", self.name)));
+        let asked = format!("{} {}", self.binary, args.join(" "));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let said = match run_tool(&path.to_string_lossy(), &args, None) {
+            Ok(said) => said,
+            Err(cause) => return refuse(format!("`{asked}` failed: {cause}")),
+        };
+        match said.lines().find(|text| text.starts_with(line.as_str())) {
+            Some(text) if text.contains(says.as_str()) => refuse(format!(
+                "`{asked}` says: {}",
+                text.split_whitespace().collect::<Vec<_>>().join(" ")
+            )),
+            Some(_) => Ok(()),
+            None => refuse(format!("`{asked}` says nothing of {line}")),
+        }
+    }
+
+    /// The rules for nftables or iptables.
+    pub(crate) fn rules(&self, has_nft: bool) -> String {
+        let outbound = if self.outbound.is_empty() { &self.inbound } else { &self.outbound };
+        let rules = if has_nft { nft_rules } else { iptables_rules };
+        rules(&self.inbound, outbound)
     }
 
     /// Finds the program.
@@ -155,7 +210,8 @@ impl Subject {
     }
 }
 
-fn search(name: &Path) -> Option<PathBuf> {
+/// A program in PATH, or where programs of root are.
+pub(crate) fn search(name: &Path) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path).chain(more).map(|dir| dir.join(name)).find(|path| path.is_file())
@@ -168,8 +224,10 @@ fn fill(text: &str, work: &Path) -> String {
         ("{pod_ip}", POD_IP.to_owned()),
         ("{client_ip}", CLIENT_IP.to_owned()),
         ("{http_port}", HTTP_PORT.to_string()),
+        ("{raw_port}", RAW_PORT.to_string()),
         ("{echo_port}", ECHO_PORT.to_string()),
         ("{bulk_port}", BULK_PORT.to_string()),
+        ("{sink_port}", SINK_PORT.to_string()),
     ] {
         text = text.replace(name, &value);
     }
@@ -180,35 +238,38 @@ fn fill(text: &str, work: &Path) -> String {
 pub(crate) const TABLE: &str = "netra_loadtest";
 
 /// The redirect rules for nftables: inbound for everyone, outbound except what the sidecar sends.
-pub(crate) fn nft_rules(redirects: &[Redirect]) -> String {
-    let mut lines = String::new();
-    for redirect in redirects {
-        let ports: Vec<String> =
-            redirect.ports.iter().map(|port| port.number().to_string()).collect();
-        let what = match ports.is_empty() {
-            true => "meta l4proto tcp".to_owned(),
-            false => format!("tcp dport {{ {} }}", ports.join(", ")),
-        };
-        let _ = writeln!(lines, "{what} counter redirect to :{}", redirect.to);
-    }
+fn nft_rules(inbound: &[Redirect], outbound: &[Redirect]) -> String {
+    let lines = |redirects: &[Redirect]| {
+        let mut lines = String::new();
+        for redirect in redirects {
+            let ports: Vec<String> =
+                redirect.ports.iter().map(|port| port.number().to_string()).collect();
+            let what = match ports.is_empty() {
+                true => "meta l4proto tcp".to_owned(),
+                false => format!("tcp dport {{ {} }}", ports.join(", ")),
+            };
+            let _ = writeln!(lines, "{what} counter redirect to :{}", redirect.to);
+        }
+        lines
+    };
     let spared = format!("meta skuid {SUBJECT_UID} return\nip daddr 127.0.0.0/8 return\n");
     let chain = |name: &str, hook: &str, rules: &str| {
         format!("chain {name} {{\ntype nat hook {hook} priority -100;\n{rules}}}\n")
     };
-    let inbound = chain("inbound", "prerouting", &lines);
-    let outbound = chain("outbound", "output", &(spared + &lines));
+    let inbound = chain("inbound", "prerouting", &lines(inbound));
+    let outbound = chain("outbound", "output", &(spared + &lines(outbound)));
     format!("table ip {TABLE} {{\n{inbound}{outbound}}}\n")
 }
 
 /// The same for `iptables-restore`, where there is no nft.
-pub(crate) fn iptables_rules(redirects: &[Redirect]) -> String {
+fn iptables_rules(inbound: &[Redirect], outbound: &[Redirect]) -> String {
     let mut out = "*nat\n".to_owned();
     let exempt = [
         format!("-A OUTPUT -m owner --uid-owner {SUBJECT_UID} -j RETURN"),
         "-A OUTPUT -d 127.0.0.0/8 -j RETURN".to_owned(),
     ];
     let _ = writeln!(out, "{}", exempt.join("\n"));
-    for chain in ["PREROUTING", "OUTPUT"] {
+    for (chain, redirects) in [("PREROUTING", inbound), ("OUTPUT", outbound)] {
         for redirect in redirects {
             let to = redirect.to;
             if redirect.ports.is_empty() {
@@ -253,7 +314,7 @@ mod tests {
         for (name, _) in BUILT_IN {
             let subject = Subject::load(name).expect(name);
             assert_eq!(subject.name, *name);
-            for redirect in &subject.redirects {
+            for redirect in subject.inbound.iter().chain(&subject.outbound) {
                 // Below the local port range of the pod, so that no connection can take it.
                 assert!((14_900..15_000).contains(&redirect.to), "{name}");
             }
@@ -279,20 +340,46 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_cannot_do_it_yet_is_named_with_its_own_words() {
+        let unless = |says: &str, line: &str| {
+            let text = format!(
+                "name = \"x\"\nbinary = \"echo\"\n[unless]\nargs = [\"PORTS=1  # not yet\"]\n\
+                 line = \"{line}\"\nsays = \"{says}\"\n[[redirect]]\nto = 14956\n"
+            );
+            Subject::parse("f", &text).expect("a good file").check()
+        };
+        assert!(unless("never", "PORTS=").is_ok());
+        let refused = unless("not yet", "PORTS=").expect_err("refused");
+        assert_eq!(refused.kind(), Kind::Tool);
+        assert!(refused.to_string().ends_with("says: PORTS=1 # not yet"), "{refused}");
+        let silent = unless("not yet", "HTTP=").expect_err("refused").to_string();
+        assert!(silent.contains("says nothing of HTTP="), "{silent}");
+    }
+
+    #[test]
     fn rules_redirect_inbound_and_spare_the_sidecar() {
         let redirects = [
             Redirect { ports: vec![Port::Http, Port::Echo], to: 14_956 },
             Redirect { ports: Vec::new(), to: 14_966 },
         ];
-        let nft = nft_rules(&redirects);
+        let nft = nft_rules(&redirects, &redirects);
         assert_eq!(nft.matches("tcp dport { 8080, 9000 } counter redirect to :14956").count(), 2);
         assert_eq!(nft.matches("meta l4proto tcp counter redirect to :14966").count(), 2);
         let spared = nft.find("meta skuid 1337 return").expect("the exemption");
         assert!(nft[spared..].contains("redirect") && nft[..spared].contains("prerouting"));
-        let iptables = iptables_rules(&redirects);
+        let iptables = iptables_rules(&redirects, &redirects);
         assert_eq!(iptables.matches("--dport 9000 -j REDIRECT --to-ports 14956").count(), 2);
         let rule = |text: &str| iptables.find(text).expect(text);
         assert!(rule("--uid-owner 1337") < rule("-A OUTPUT -p tcp"));
+        // What leaves may go elsewhere than what comes.
+        let (inbound, outbound) = redirects.split_at(1);
+        let nft = nft_rules(inbound, outbound);
+        let (before, after) = nft.split_once("hook output").expect("two chains");
+        assert!(before.contains(":14956") && !before.contains(":14966"));
+        assert!(after.contains(":14966") && !after.contains(":14956"));
+        let iptables = iptables_rules(inbound, outbound);
+        assert_eq!(iptables.matches("-A PREROUTING").count(), 2);
+        assert!(iptables.contains("-A OUTPUT -p tcp -j REDIRECT --to-ports 14966"));
     }
 
     #[test]

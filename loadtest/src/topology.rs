@@ -22,8 +22,8 @@ use nix::unistd::{Pid, Uid};
 use crate::error::{Context, Error, Kind, Result};
 use crate::run::pin;
 use crate::subject::{
-    BULK_PORT, CLIENT_IP, ECHO_PORT, HTTP_PORT, Launch, POD_IP, Redirect, SUBJECT_UID, TABLE,
-    iptables_packets, iptables_rules, nft_packets, nft_rules,
+    BULK_PORT, CLIENT_IP, ECHO_PORT, HTTP_PORT, Launch, POD_IP, RAW_PORT, SINK_PORT, SUBJECT_UID,
+    TABLE, iptables_packets, nft_packets,
 };
 use crate::{procfs, sys};
 
@@ -49,6 +49,24 @@ const SYSCTLS: &[(&str, &str)] = &[
 pub(crate) enum Place {
     Client,
     Pod,
+}
+
+impl Place {
+    /// The address of this end.
+    pub(crate) fn ip(self) -> &'static str {
+        match self {
+            Self::Client => CLIENT_IP,
+            Self::Pod => POD_IP,
+        }
+    }
+
+    /// The end that asks what this end answers.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Pod,
+            Self::Pod => Self::Client,
+        }
+    }
 }
 
 /// The two namespaces.
@@ -92,11 +110,10 @@ impl Topology {
             let words: Vec<&str> = words.split(' ').chain([pod.as_str()]).collect();
             run("ip", &words, None)
         })?;
-        for (place, device, ip) in
-            [(Place::Client, "veth0", CLIENT_IP), (Place::Pod, "veth1", POD_IP)]
-        {
+        for (place, device) in [(Place::Client, "veth0"), (Place::Pod, "veth1")] {
             self.within(place, || {
-                run("ip", &["addr", "add", &format!("{ip}/24"), "dev", device], None)?;
+                let addr = format!("{}/24", place.ip());
+                run("ip", &["addr", "add", &addr, "dev", device], None)?;
                 run("ip", &["link", "set", device, "up"], None)?;
                 run("ip", &["link", "set", "lo", "up"], None)?;
                 for (name, value) in SYSCTLS {
@@ -147,7 +164,7 @@ impl Topology {
     pub(crate) fn start_subject(
         &self,
         launch: &Launch,
-        redirects: &[Redirect],
+        rules: &str,
         work: &Path,
         cpu: usize,
     ) -> Result<Running> {
@@ -158,9 +175,9 @@ impl Topology {
         command.uid(SUBJECT_UID).gid(SUBJECT_UID).current_dir(work).stdin(Stdio::null());
         let log_too = log.try_clone().context(|| "dup".to_owned())?;
         command.stdout(log).stderr(log_too);
-        self.redirect(redirects)?;
+        self.redirect(rules)?;
         let mut running = self.spawn(Place::Pod, cpu, &mut command)?;
-        match self.wait_until_served(HTTP_PORT, Some(&mut running)) {
+        match self.wait_until_served(Place::Pod, &mut running) {
             Ok(()) => Ok(running),
             Err(cause) => {
                 let log = fs::read_to_string(&log_path).unwrap_or_default();
@@ -172,36 +189,37 @@ impl Topology {
         }
     }
 
-    /// Waits until a connection from the client is answered.
-    pub(crate) fn wait_until_served(
-        &self,
-        port: u16,
-        mut running: Option<&mut Running>,
-    ) -> Result<()> {
+    /// Waits until a connection from the other end is answered.
+    fn wait_until_served(&self, place: Place, running: &mut Running) -> Result<()> {
         let start = Instant::now();
-        let addr: SocketAddr = format!("{POD_IP}:{port}")
+        let addr: SocketAddr = format!("{}:{HTTP_PORT}", place.ip())
             .parse()
-            .map_err(|_| Error::new(Kind::Unexpected, "the address of the pod"))?;
+            .map_err(|_| Error::new(Kind::Unexpected, "the address of an end"))?;
         while start.elapsed() < START_TIME {
             if sys::is_interrupted() {
                 return Err(Error::new(Kind::Interrupted, "interrupted"));
             }
-            if let Some(ended) = running.as_mut().and_then(|running| running.ended()) {
+            if let Some(ended) = running.ended() {
                 return Err(Error::new(Kind::Failed, format!("it ended at once ({ended})")));
             }
-            if self.within(Place::Client, || Ok(answers(addr)))? {
+            if self.within(place.other(), || Ok(answers(addr)))? {
                 return Ok(());
             }
             sys::pause(Duration::from_millis(20));
         }
-        Err(Error::new(Kind::Failed, format!("no answer through port {port} in 20 s")))
+        Err(Error::new(Kind::Failed, format!("no answer through port {HTTP_PORT} in 20 s")))
+    }
+
+    /// Whether the rules are given to nft, or else to iptables.
+    pub(crate) fn has_nft(&self) -> bool {
+        self.has_nft
     }
 
     /// Puts the rules of a subject in place.
-    fn redirect(&self, redirects: &[Redirect]) -> Result<()> {
+    fn redirect(&self, rules: &str) -> Result<()> {
         self.within(Place::Pod, || match self.has_nft {
-            true => run("nft", &["-f", "-"], Some(&nft_rules(redirects))).map(drop),
-            false => run("iptables-restore", &["-w"], Some(&iptables_rules(redirects))).map(drop),
+            true => run("nft", &["-f", "-"], Some(rules)).map(drop),
+            false => run("iptables-restore", &["-w"], Some(rules)).map(drop),
         })
     }
 
@@ -230,15 +248,23 @@ impl Topology {
         listing.unwrap_or(0)
     }
 
-    /// Starts our own upstream in the pod.
-    pub(crate) fn start_upstream(&self, program: &Path, cpu: usize) -> Result<Running> {
+    /// Starts our own upstream at one end.
+    pub(crate) fn start_upstream(
+        &self,
+        program: &Path,
+        place: Place,
+        cpu: usize,
+    ) -> Result<Running> {
         let mut command = Command::new(program);
         command.arg("upstream").stdin(Stdio::null()).stdout(Stdio::null());
-        for (flag, port) in [("--http", HTTP_PORT), ("--echo", ECHO_PORT), ("--bulk", BULK_PORT)] {
-            command.args([flag, &format!("0.0.0.0:{port}")]);
-        }
-        let mut running = self.spawn(Place::Pod, cpu, &mut command)?;
-        self.wait_until_served(HTTP_PORT, Some(&mut running))?;
+        let ip = place.ip();
+        command.args(["--http", &format!("{ip}:{HTTP_PORT},{ip}:{RAW_PORT}")]);
+        command.args(["--echo", &format!("{ip}:{ECHO_PORT}")]);
+        command.args(["--bulk", &format!("{ip}:{BULK_PORT}")]);
+        // Where tracing sidecars send their spans: an agent beside them.
+        command.args(["--sink", &format!("127.0.0.1:{SINK_PORT}")]);
+        let mut running = self.spawn(place, cpu, &mut command)?;
+        self.wait_until_served(place, &mut running)?;
         Ok(running)
     }
 }
@@ -258,6 +284,12 @@ fn answers(addr: SocketAddr) -> bool {
 /// A child; it ends with this value.
 pub(crate) struct Running {
     child: Child,
+}
+
+impl From<Child> for Running {
+    fn from(child: Child) -> Self {
+        Self { child }
+    }
 }
 
 impl Running {
@@ -282,6 +314,12 @@ impl Running {
             self.signal(&all, Signal::SIGKILL);
             let _ = self.child.wait();
         }
+    }
+
+    /// Sends a signal to it alone.
+    pub(crate) fn tell(&mut self, signal: Signal) {
+        let pid = self.pid();
+        self.signal(&[pid], signal);
     }
 
     fn signal(&mut self, all: &[u32], signal: Signal) {

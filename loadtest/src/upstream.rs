@@ -3,7 +3,7 @@
 
 mod serve;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
@@ -15,14 +15,17 @@ use crate::clock::{Nanos, nanos};
 use crate::error::{Error, Kind, Result};
 use crate::plan::chunked;
 use crate::run::{pin, raise_file_limit};
+use crate::sys;
 use serve::Server;
 
 /// What to serve and how.
 #[derive(Clone, Debug)]
 pub(crate) struct UpstreamPlan {
-    pub(crate) http: Option<SocketAddr>,
+    pub(crate) http: Vec<SocketAddr>,
     pub(crate) echo: Option<SocketAddr>,
     pub(crate) bulk: Option<SocketAddr>,
+    /// Takes datagrams and throws them away.
+    pub(crate) sink: Option<SocketAddr>,
     pub(crate) threads: usize,
     pub(crate) cpus: Vec<usize>,
     pub(crate) behaviour: Behaviour,
@@ -68,9 +71,9 @@ const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 impl UpstreamPlan {
     fn listeners(&self) -> impl Iterator<Item = (Service, SocketAddr)> {
-        let all =
-            [(Service::Http, self.http), (Service::Echo, self.echo), (Service::Bulk, self.bulk)];
-        all.into_iter().filter_map(|(service, addr)| Some((service, addr?)))
+        let http = self.http.iter().map(|&addr| (Service::Http, addr));
+        let others = [(Service::Echo, self.echo), (Service::Bulk, self.bulk)];
+        http.chain(others.into_iter().filter_map(|(service, addr)| Some((service, addr?))))
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -119,7 +122,8 @@ impl Answers {
             bytes
         };
         Self {
-            good: message(""),
+            // HTTP/1.0 clients that asked for it wait for this word, or else for the end.
+            good: message("Connection: keep-alive\r\n"),
             last: message("Connection: close\r\n"),
             error: head("503 Service Unavailable", "Content-Length: 0\r\n\r\n").into_bytes(),
         }
@@ -148,8 +152,12 @@ pub(crate) fn serve(
         }
         servers.push(Server::new(listeners, &plan.behaviour)?);
     }
+    let sink = plan.sink.map(bind_sink).transpose()?;
     on_ready(&bound);
     thread::scope(|scope| {
+        if let Some(socket) = &sink {
+            scope.spawn(|| drain(socket));
+        }
         let threads: Vec<_> = servers
             .into_iter()
             .enumerate()
@@ -168,6 +176,25 @@ pub(crate) fn serve(
                 .unwrap_or_else(|_| Err(Error::new(Kind::Unexpected, "a server thread panicked")))
         })
     })
+}
+
+fn bind_sink(addr: SocketAddr) -> Result<UdpSocket> {
+    let open = || {
+        let socket = UdpSocket::bind(addr)?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        Ok(socket)
+    };
+    open().map_err(|cause: std::io::Error| {
+        Error::new(Kind::Target, format!("cannot listen on {addr}: {cause}"))
+    })
+}
+
+fn drain(socket: &UdpSocket) {
+    let mut buffer = vec![0; 64 * 1024];
+    while !sys::is_interrupted() {
+        // Errors are timeouts, after which Ctrl-C is looked at.
+        let _ = socket.recv(&mut buffer);
+    }
 }
 
 /// A listener that shares its port with those of the other threads.

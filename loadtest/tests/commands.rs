@@ -123,6 +123,7 @@ fn what_is_wrong_is_said_with_its_own_exit_code() {
     };
     let typo = dir.write("typo.toml", "seconds = 1\nsecconds = 2\n");
     let subject = dir.write("subject.toml", "name = \"x\"\nbinary = 5\n");
+    let unknown = dir.write("unknown.toml", "name = \"x\"\nbinry = \"y\"\n");
     let http = upstream.http;
     for (words, code, part) in [
         (format!("http {free} --seconds 1"), 5, "is anything listening"),
@@ -131,6 +132,11 @@ fn what_is_wrong_is_said_with_its_own_exit_code() {
         ("upstream".to_owned(), 2, "nothing to serve"),
         (format!("mix {typo}"), 2, "line 2"),
         (format!("compare --subject {subject}"), 2, "line 2"),
+        (format!("compare --subject {unknown}"), 2, "unknown field `binry`"),
+        (format!("compare --subject {unknown}"), 2, "line 2"),
+        (format!("http {http} --rate 1e9"), 2, "rate must be above 0 and at most"),
+        (format!("publish {typo} --readme {typo} --svg x.svg"), 2, "not a report of `compare`"),
+        ("check --parts speeed".to_owned(), 2, "delay, stall or speed"),
         ("compare --subject no-such".to_owned(), 2, "haproxy-tcp"),
         (format!("http {http} --cpus 4000"), 2, "CPU"),
         (format!("report {typo}"), 2, "not a report"),

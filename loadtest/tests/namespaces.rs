@@ -3,7 +3,10 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::BufRead;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -36,8 +39,9 @@ fn a_comparison_measures_what_the_subject_adds_and_leaves_nothing() {
     let dir = Dir::new("compare");
     let (json, html) = (dir.file("c.json"), dir.file("c.html"));
     let words = format!(
-        "compare --subject {subject} --rounds 2 --seconds 1 --rate 200 --connections 8 \
-         --idle-connections 100 --bulk-bytes 20000000 --json {json} --html {html}"
+        "compare --subject {subject} --rounds 1 --seconds 0.4 --rate 200 --connections 8 --foreign-max 99 \
+         --idle-connections 100 --bulk-bytes 20000000 --json {json} --html {html} \
+         --scenarios idle,http,max,raw,tcp,churn,bulk,out-http,out-max,out-tcp,out-bulk"
     );
     let mut compare =
         Background::start(program(&words).stdout(Stdio::null()).stderr(Stdio::piped()));
@@ -46,24 +50,58 @@ fn a_comparison_measures_what_the_subject_adds_and_leaves_nothing() {
     assert_eq!(compare.wait().code(), Some(0), "{lines:#?}");
     let report = read(&json);
     let samples = report["samples"].as_array().expect("samples");
-    assert_eq!(samples.len(), 2 * 2 * 6, "two rounds, direct and the subject, six scenarios");
+    let mut kinds: Vec<String> = samples
+        .iter()
+        .map(|s| format!("{} {} {}", s["subject"], s["scenario"], s["round"]))
+        .collect();
+    kinds.dedup();
+    assert_eq!(kinds.len(), 2 * 11, "direct and the subject, eleven scenarios");
     for sample in samples {
         let is_direct = sample["subject"] == "direct";
         assert!(sample["failure"].is_null() && number(sample, "/failed") == 0.0, "{sample}");
         assert_eq!(number(sample, "/redirected") == 0.0, is_direct, "{sample}");
         assert_eq!(number(sample, "/cpu") == 0.0, is_direct, "{sample}");
         assert_eq!(number(sample, "/rss_bytes") == 0.0, is_direct, "{sample}");
+        if sample["scenario"] == "out_http" && !is_direct {
+            assert!(number(sample, "/redirected") >= 8.0, "a packet per connection: {sample}");
+        }
         if sample["scenario"] == "idle" && !is_direct {
             assert!(number(sample, "/fd_count") > 100.0, "a descriptor per connection: {sample}");
         }
     }
-    let order: Vec<&str> = samples.iter().filter_map(|s| s["subject"].as_str()).collect();
-    assert_eq!((order[0], order[12]), ("direct", subject), "the order rotates");
+    let calls = report["calls"].as_array().expect("counts of system calls");
+    assert_eq!(calls.len(), 8, "one for each scenario of requests: {calls:?}");
+    for calls in calls {
+        // At least one to learn of a request and one to answer it, whoever the subject is.
+        let count = number(calls, "/per_request");
+        assert!((1.0..200.0).contains(&count), "{calls}");
+    }
     let page = std::fs::read_to_string(&html).expect("a page");
-    assert_eq!(page.matches("<svg").count(), 4, "a chart for each scenario with latencies");
+    assert_eq!(
+        page.matches("<svg").count(),
+        9,
+        "bars, and a chart for each scenario with latencies"
+    );
     assert!(page.contains(subject) && !page.contains("<script"));
     let work = std::env::temp_dir().join(format!("netra-loadtest-{pid}"));
     assert!(!work.exists());
+}
+
+#[test]
+fn the_order_rotates_and_few_rounds_carry_no_verdict() {
+    let Some(subject) = subject() else { return };
+    let dir = Dir::new("compare-rotates");
+    let json = dir.file("c.json");
+    let ended = run(&format!(
+        "compare --subject {subject} --rounds 2 --seconds 0.3 --rate 100 --connections 4 \
+         --scenarios http,tcp --no-syscalls --json {json}"
+    ));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let report = read(&json);
+    let samples = report["samples"].as_array().expect("samples");
+    let first_of = |round: u64| samples.iter().find(|s| s["round"] == round).map(|s| &s["subject"]);
+    assert_eq!(first_of(1).and_then(|name| name.as_str()), Some("direct"));
+    assert_eq!(first_of(2).and_then(|name| name.as_str()), Some(subject), "the order rotates");
     let again = run(&format!("report {json} {json}"));
     assert!(again.stdout.contains("no verdict"), "two rounds are too few: {}", again.stdout);
 }
@@ -87,14 +125,34 @@ fn start_long(json: &str, subject: &str) -> (Background, Vec<u32>) {
     (compare, children)
 }
 
+/// The network namespaces of these processes, without ours.
+fn namespaces(pids: &[u32]) -> BTreeSet<PathBuf> {
+    let of = |pid: &dyn std::fmt::Display| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let ours = of(&"self");
+    pids.iter().filter_map(|pid| of(pid)).filter(|space| Some(space) != ours.as_ref()).collect()
+}
+
+/// Those of every process, or held open by one. Ours have no name, so nothing else keeps them.
+fn every_namespace() -> BTreeSet<PathBuf> {
+    let pids = || std::fs::read_dir("/proc").expect("/proc").flatten();
+    let held = pids().filter_map(|entry| std::fs::read_dir(entry.path().join("fd")).ok());
+    let held = held.flatten().flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    let used = pids().filter_map(|entry| std::fs::read_link(entry.path().join("ns/net")).ok());
+    held.chain(used).collect()
+}
+
 #[test]
 fn an_interrupt_ends_everything_and_keeps_the_samples() {
     let Some(subject) = subject() else { return };
     let dir = Dir::new("compare-interrupt");
     let json = dir.file("c.json");
     let (mut compare, children) = start_long(&json, subject);
+    let spaces = namespaces(&children);
+    assert!(spaces.len() >= 2, "a client and a pod: {spaces:?}");
     compare.signal(Signal::SIGINT);
     assert_eq!(compare.wait().code(), Some(130));
+    let left = every_namespace();
+    assert!(spaces.is_disjoint(&left), "{spaces:?} {left:?}");
     assert!(children.iter().all(|&pid| !is_running(pid)), "{children:?}");
     let work = std::env::temp_dir().join(format!("netra-loadtest-{}", compare.pid()));
     assert!(!work.exists());
@@ -130,9 +188,70 @@ fn a_subject_that_dies_is_named_and_the_others_are_measured() {
     );
     let ended = run(&words);
     assert_eq!(ended.code, Some(6), "{}", ended.stderr);
-    assert!(ended.stderr.contains("dead Http round 1: it did not start: it ended at once"));
+    assert!(ended.stderr.contains("dead http round 1: it did not start: it ended at once"));
     let report = read(&json);
     let samples = report["samples"].as_array().expect("samples");
-    assert_eq!(samples.len(), 3);
+    let mut names: Vec<&str> = samples.iter().filter_map(|s| s["subject"].as_str()).collect();
+    names.dedup();
+    assert_eq!(names, ["direct", "dead", "deaf"]);
     assert!(number(&samples[0], "/latency/count") > 0.0, "direct was measured");
+}
+
+/// A subject that starts well and ends two seconds later, in the middle of a sample.
+#[test]
+fn a_subject_that_dies_in_the_middle_is_shown_and_what_was_measured_is_kept() {
+    let Some(subject) = subject() else { return };
+    let dir = Dir::new("compare-dies-late");
+    let built_in = format!("{}/subjects/{subject}.toml", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(built_in).expect("a subject");
+    let start = text.find("\nargs = [").expect("arguments") + "\nargs = [".len();
+    let binary = text.split("binary = \"").nth(1).and_then(|rest| rest.split('"').next());
+    let program = std::env::var("NETRA_BIN").ok();
+    let program = program.as_deref().or(binary).expect("a program");
+    let mortal =
+        format!("{}\"-s\", \"KILL\", \"2\", \"{program}\", {}", &text[..start], &text[start..]);
+    let is_kept = |line: &&str| {
+        !["binary", "version", "name"].iter().any(|key| line.starts_with(&format!("{key} =")))
+            && !line.starts_with("binary_env")
+    };
+    let mortal: Vec<&str> = mortal.lines().filter(is_kept).collect();
+    let mortal = format!("name = \"mortal\"\nbinary = \"timeout\"\n{}\n", mortal.join("\n"));
+    let (json, file) = (dir.file("c.json"), dir.write("mortal.toml", &mortal));
+    let ended = run(&format!(
+        "compare --subject {file} --rounds 1 --seconds 0.4 --rate 100 --connections 4 \
+         --scenarios http,tcp,max,out-http --no-syscalls --foreign-max 99 --json {json}"
+    ));
+    let told = "round 1: the subject died";
+    assert_eq!(ended.code, Some(6), "{}", ended.stderr);
+    assert!(ended.stderr.contains(told) && ended.stdout.contains(told), "{}", ended.stdout);
+    let report = read(&json);
+    let samples = report["samples"].as_array().expect("samples");
+    let of = |name: &str| samples.iter().filter(|s| s["subject"] == name).collect::<Vec<_>>();
+    assert!(of("direct").iter().all(|sample| number(sample, "/latency/count") > 0.0));
+    let mortal = of("mortal");
+    let (last, before) = mortal.split_last().expect("samples of it");
+    assert!(last["failure"].as_str().is_some_and(|why| why.contains("the subject died")), "{last}");
+    assert!(!before.is_empty() && before.iter().all(|s| s["failure"].is_null()), "{before:?}");
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let Some(subject) = subject() else { return };
+    let dir = Dir::new("compare-missing");
+    let words = format!("compare --subject {subject} --rounds 1");
+    let mut command = program(&words);
+    let output = command.uid(65_534).gid(65_534).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("compare needs root"), "{said}");
+    // With `ip` and the subject in reach, and neither nft nor iptables.
+    let found = |name: &str| {
+        let dirs = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
+        dirs.into_iter().map(|dir| dir.join(name)).find(|path| path.is_file()).expect("a tool")
+    };
+    std::os::unix::fs::symlink(found("ip"), dir.0.join("ip")).expect("a link");
+    let output = program(&words).env("PATH", &dir.0).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("neither nft nor iptables-restore is installed"), "{said}");
 }

@@ -42,7 +42,7 @@ pub use config::{
 pub use error::Direction;
 pub use io::Side;
 pub use resolve::{Resolved, Resolver, ToResolve};
-pub use set::{ShardSet, raise_descriptor_limit};
+pub use set::{ShardSet, choose_driver, raise_descriptor_limit};
 pub use shard::{CutConnection, DrainReport};
 pub use spans::{SpanSink, SpanSource, ring as span_ring};
 pub use sys::code::release_start_code;

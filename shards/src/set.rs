@@ -294,7 +294,10 @@ fn bind(config: &ShardConfig) -> Result<Vec<Fd>, StartError> {
 }
 
 /// Which driver the kernel allows: a real ring and a real receive tell.
-fn choose_driver(config: &ShardConfig) -> Result<(Driver, Option<String>), StartError> {
+///
+/// # Errors
+/// io_uring was asked for and is refused, or it is refused for a reason that epoll would share.
+pub fn choose_driver(config: &ShardConfig) -> Result<(Driver, Option<String>), StartError> {
     if config.driver == DriverChoice::Epoll {
         return Ok((Driver::Epoll, None));
     }

@@ -1,10 +1,14 @@
 //! What the demo found: measured by the clients, counted by netra, and checked against each other.
 
 use super::Result;
-use super::pod::{APP, CLIENT, DIRECT, NETRA, POD, Pod};
+use super::check::Check;
+use super::mesh::{CANARY, FRONT, Mesh};
+use super::metrics::Metrics;
+use super::pod::{APP, CLIENT, DIRECT, POD, Pod};
+use super::sidecar::NETRA;
 use super::stage::Lane;
 use super::traffic::{BULK, Leg, Path, Times};
-use crate::json::Object;
+use crate::json::{self, Object};
 use std::fmt::Write;
 
 /// All figures of one run.
@@ -13,26 +17,14 @@ pub(super) struct Report {
     lane: Lane,
     legs: Vec<Leg>,
     metrics: Metrics,
-    checks: Vec<Check>,
-}
-
-/// Something that must hold.
-#[derive(Debug)]
-struct Check {
-    what: String,
-    holds: bool,
+    pub(super) checks: Vec<Check>,
 }
 
 impl Report {
     pub(super) fn new(pod: &Pod, legs: Vec<Leg>) -> Result<Self> {
-        let metrics = Metrics(settled(pod, &legs)?);
+        let metrics = settled(pod, &legs)?;
         let checks = legs.iter().flat_map(|leg| checks(leg, &metrics)).collect();
         Ok(Self { lane: pod.lane.clone(), legs, metrics, checks })
-    }
-
-    /// Whether everything that was checked is so.
-    pub(super) fn holds(&self) -> bool {
-        self.checks.iter().all(|check| check.holds)
     }
 
     fn driver(&self) -> &'static str {
@@ -75,7 +67,7 @@ impl Report {
         }
         writeln!(out, "\nChecked")?;
         for check in &self.checks {
-            writeln!(out, "  {} {}", if check.holds { "✓" } else { "✗" }, check.what)?;
+            writeln!(out, "  {check}")?;
         }
         Ok(())
     }
@@ -113,52 +105,33 @@ impl Report {
         self.metrics.sum("netra_tcp_bytes_total", &[("direction", leg.direction), ("way", way)])
     }
 
-    /// For programs: one object on one line.
-    pub(super) fn json(&self) -> String {
-        let mut out = String::new();
-        let mut object = Object::begin(&mut out);
+    /// For programs.
+    pub(super) fn put_json(&self, object: &mut Object<'_>) {
         object.text("driver", self.driver());
         object.raw("shards", &self.shards().to_string());
         if let Lane::InboundOnly(why) = &self.lane {
             object.text("inbound_only", why);
         }
-        let legs = self.legs.iter().map(|leg| self.leg_json(leg));
-        object.raw("legs", &list(legs));
-        let checks = self.checks.iter().map(|check| {
-            let mut out = String::new();
-            let mut object = Object::begin(&mut out);
-            object.text("what", &check.what);
-            object.raw("holds", &check.holds.to_string());
-            object.end();
-            out
-        });
-        object.raw("checks", &list(checks));
-        object.raw("holds", &self.holds().to_string());
-        object.end();
-        out + "\n"
+        object.raw("legs", &json::list(self.legs.iter().map(|leg| self.leg_json(leg))));
     }
 
     fn leg_json(&self, leg: &Leg) -> String {
-        let mut out = String::new();
-        let mut object = Object::begin(&mut out);
-        object.text("direction", leg.direction);
-        for way in ["request", "response"] {
-            object.raw(&format!("netra_{way}_bytes"), &self.bytes(leg, way).to_string());
-        }
-        let dialled = leg.dialled.iter().map(|dialled| {
-            let mut out = String::new();
-            let mut object = Object::begin(&mut out);
-            object.text("original_destination", &dialled.destination.to_string());
-            object.raw("connections", &dialled.connections.to_string());
-            object.end();
-            out
-        });
-        object.raw("intercepted", &list(dialled));
-        for (name, path) in [("direct", &leg.direct), ("netra", &leg.netra)] {
-            object.raw(name, &path_json(path));
-        }
-        object.end();
-        out
+        json::object(|object| {
+            object.text("direction", leg.direction);
+            for way in ["request", "response"] {
+                object.raw(&format!("netra_{way}_bytes"), &self.bytes(leg, way).to_string());
+            }
+            let dialled = leg.dialled.iter().map(|dialled| {
+                json::object(|object| {
+                    object.text("original_destination", &dialled.destination.to_string());
+                    object.raw("connections", &dialled.connections.to_string());
+                })
+            });
+            object.raw("intercepted", &json::list(dialled));
+            for (name, path) in [("direct", &leg.direct), ("netra", &leg.netra)] {
+                object.raw(name, &path_json(path));
+            }
+        })
     }
 }
 
@@ -171,24 +144,20 @@ const KINDS: [(&str, Pick); 3] = [
 ];
 
 fn path_json(path: &Path) -> String {
-    let mut out = String::new();
-    let mut object = Object::begin(&mut out);
-    for (kind, times) in [
+    let kinds = [
         ("request", &path.request),
         ("first_answer", &path.first_answer),
         ("connect", &path.connect),
-    ] {
-        for (name, permille) in [("p50", 500), ("p99", 990)] {
-            object.raw(&format!("{kind}_{name}_us"), &format!("{:.1}", times.micros(permille)));
+    ];
+    json::object(|object| {
+        for (kind, times) in kinds {
+            for (name, permille) in [("p50", 500), ("p99", 990)] {
+                let micros = format!("{:.1}", times.micros(permille));
+                object.raw(&format!("{kind}_{name}_us"), &micros);
+            }
         }
-    }
-    object.raw("bulk_bytes_per_second", &format!("{:.0}", path.bulk));
-    object.end();
-    out
-}
-
-fn list(items: impl Iterator<Item = String>) -> String {
-    format!("[{}]", items.collect::<Vec<_>>().join(","))
+        object.raw("bulk_bytes_per_second", &format!("{:.0}", path.bulk));
+    })
 }
 
 fn size(bytes: f64) -> String {
@@ -196,14 +165,13 @@ fn size(bytes: f64) -> String {
 }
 
 /// The metrics once netra has counted the last byte: the answer reaches the client first.
-fn settled(pod: &Pod, legs: &[Leg]) -> Result<String> {
+fn settled(pod: &Pod, legs: &[Leg]) -> Result<Metrics> {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3);
     loop {
-        let text = pod.metrics()?;
-        let metrics = Metrics(text);
+        let metrics = pod.sidecar.metrics()?;
         let agrees = legs.iter().all(|leg| checks(leg, &metrics).iter().all(|check| check.holds));
         if agrees || std::time::Instant::now() > deadline {
-            return Ok(metrics.0);
+            return Ok(metrics);
         }
         std::thread::park_timeout(std::time::Duration::from_millis(10));
     }
@@ -243,53 +211,22 @@ fn checks(leg: &Leg, metrics: &Metrics) -> Vec<Check> {
     ]
 }
 
-/// A text of metrics, to be asked.
-#[derive(Debug)]
-struct Metrics(String);
-
-impl Metrics {
-    fn matching<'m>(
-        &'m self,
-        name: &'m str,
-        labels: &'m [(&str, &str)],
-    ) -> impl Iterator<Item = f64> + 'm {
-        self.0.lines().filter_map(move |line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let (found, with) = series.split_once('{').unwrap_or((series, ""));
-            let all =
-                labels.iter().all(|(key, value)| with.contains(&format!("{key}=\"{value}\"")));
-            (found == name && all).then(|| value.parse().ok())?
-        })
-    }
-
-    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.matching(name, labels).sum()
-    }
-
-    fn series(&self, name: &str) -> usize {
-        self.matching(name, &[]).count()
-    }
-
-    /// Mean and count of a histogram that has anything.
-    fn mean_micros(&self, name: &str, labels: &[(&str, &str)]) -> Option<(f64, f64)> {
-        let count = self.sum(&format!("{name}_count"), labels);
-        let sum = self.sum(&format!("{name}_sum"), labels);
-        (count > 0.0).then(|| (sum / count * 1e6, count))
-    }
-}
-
 /// Commands to look around while the demo stays up.
-pub(super) fn how_to_look(pod: &Pod) -> String {
+pub(super) fn how_to_look(pod: &Pod, mesh: &Mesh) -> String {
     let netra = pod.sidecar.pid;
     let (host, direct) = (POD[0], APP + DIRECT);
+    let (front, path, canary) = (FRONT.ip, FRONT.path, CANARY.ip);
     format!(
         "\nUp until Ctrl-C. In another terminal:\n\
          \x20 nsenter --net={client} curl -i http://{host}:{APP}/64        through netra\n\
          \x20 nsenter --net={client} curl -i http://{host}:{direct}/64        directly\n\
          \x20 nsenter --net={pod} curl -s http://127.0.0.1:14958/metrics\n\
          \x20 nsenter --net={pod} nft list ruleset\n\
+         \x20 nsenter --net={hub} curl -i http://{front}{path}\n\
+         \x20 nsenter --net={hub} curl -i -H 'X-Route: stock.demo={canary}' http://{front}{path}\n\
          \x20 (netra is process {netra}; as an ordinary user add: --user=/proc/{netra}/ns/user)\n",
         client = pod.client.path(),
         pod = pod.pod.path(),
+        hub = mesh.hub.path(),
     )
 }

@@ -1,4 +1,5 @@
-//! The application of the demo: a small HTTP server that tells what it sees of its connection.
+//! Serving connections; and the first pod's application, a small HTTP server that tells what it
+//! sees of its connection.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -9,9 +10,12 @@ const AT_A_TIME: usize = 16;
 
 /// Serves connections, each on one of some threads that wait for them, so that no connection pays
 /// for the start of a thread.
-pub(super) fn serve(listener: &TcpListener) -> std::io::Result<()> {
+pub(super) fn serve(
+    listener: &TcpListener,
+    converse: impl Fn(&TcpStream) -> std::io::Result<()> + Clone + Send + 'static,
+) -> std::io::Result<()> {
     for _ in 0..AT_A_TIME {
-        let listener = listener.try_clone()?;
+        let (listener, converse) = (listener.try_clone()?, converse.clone());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A peer that goes away in the middle is no event for a demo's server.
@@ -23,7 +27,7 @@ pub(super) fn serve(listener: &TcpListener) -> std::io::Result<()> {
 }
 
 /// Answers `GET /N` with N bytes, again and again, and with the address that it was reached by.
-fn converse(stream: &TcpStream) -> std::io::Result<()> {
+pub(super) fn converse(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let reached = plain(stream.local_addr()?);
     let mut reader = BufReader::new(stream);

@@ -37,8 +37,7 @@ impl Batch {
     pub(super) fn new(plan: &ExportPlan) -> Self {
         let form = match &plan.reporter {
             #[cfg(feature = "jaeger-sdk")]
-            Reporter::Agent { .. } => Form::Sdk(super::jaeger_sdk::Spans::default()),
-            #[cfg(not(feature = "jaeger-sdk"))]
+            Reporter::Sdk { .. } => Form::Sdk(super::jaeger_sdk::Spans::default()),
             Reporter::Agent { .. } => Form::Agent(thrift::Batch::message(&Process::jaeger(plan))),
             Reporter::Collector { .. } => {
                 Form::Collector(thrift::Batch::bare(&Process::jaeger(plan)))

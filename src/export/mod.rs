@@ -60,6 +60,9 @@ pub(crate) enum Reporter {
         /// How often its name is resolved, when more than once.
         resolve_every: Option<Duration>,
     },
+    /// The same by way of `opentelemetry-jaeger`.
+    #[cfg(feature = "jaeger-sdk")]
+    Sdk { host: String, port: u16 },
     /// A Jaeger collector: thrift binary over HTTP.
     Collector { url: Url, login: Option<(String, String)> },
     /// An OTLP receiver.
@@ -101,6 +104,10 @@ impl fmt::Display for Reporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Agent { host, port, .. } => write!(f, "Jaeger agent {host}:{port}, UDP"),
+            #[cfg(feature = "jaeger-sdk")]
+            Self::Sdk { host, port } => {
+                write!(f, "Jaeger agent {host}:{port}, UDP, by opentelemetry-jaeger")
+            }
             Self::Collector { url, .. } => write!(f, "Jaeger collector {url}"),
             Self::Otlp { protocol: Protocol::Http, endpoint, .. } => {
                 write!(f, "OTLP over HTTP, {endpoint}")
@@ -168,4 +175,5 @@ impl Exporter {
 }
 
 #[cfg(test)]
+#[path = "wire_tests.rs"]
 mod tests;

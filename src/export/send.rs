@@ -49,10 +49,9 @@ impl Transport {
     fn new(plan: &ExportPlan) -> Result<Option<Self>, Failure> {
         Ok(Some(match &plan.reporter {
             #[cfg(feature = "jaeger-sdk")]
-            Reporter::Agent { host, port, .. } => {
+            Reporter::Sdk { host, port } => {
                 Self::Sdk(super::jaeger_sdk::Sdk::new(host, *port, plan))
             }
-            #[cfg(not(feature = "jaeger-sdk"))]
             Reporter::Agent { host, port, resolve_every } => {
                 Self::Agent(Agent::new(host, *port, *resolve_every))
             }

@@ -59,3 +59,33 @@ pub(super) fn write(lines: &[u8]) -> Result<(), Failure> {
     out.write_all(lines)?;
     Ok(out.flush()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::Semconv;
+    use netra_codecs::trace::{SamplerTag, SpanKind, SpanText, TraceContext, TraceFlags};
+    use serde_json::json;
+
+    #[test]
+    fn a_span_is_a_line_of_json() {
+        let root = TraceContext::root(0xab, 0xcd, TraceFlags::SAMPLED);
+        let mut span = SpanRecord::begin(root, SpanKind::Server, 5_000_000);
+        (span.duration_ns, span.sampler) = (7_999, Some(SamplerTag::Probabilistic(1.0)));
+        span.put(SpanText::Target, b"/\"a\"?\n");
+        let mut lines = Lines::new("shop");
+        let mut tags = Tags::new(Semconv::Legacy, vec![], true);
+        lines.push(&span, &mut tags);
+        lines.push(&span, &mut tags);
+        let (text, count) = lines.take().unwrap();
+        assert_eq!((count, lines.take()), (2, None));
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(text.lines().count(), 2);
+        let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!(line["trace_id"], format!("{:032x}", 0xab));
+        assert_eq!((&line["name"], &line["kind"]), (&json!("/\"a\""), &json!("server")));
+        assert_eq!((&line["start_us"], &line["duration_us"]), (&json!(5000), &json!(7)));
+        assert_eq!(line["tags"]["sampler.param"], json!(1));
+        assert_eq!(line["tags"]["http.path"], "/\"a\"?\n");
+    }
+}

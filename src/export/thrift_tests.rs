@@ -18,8 +18,8 @@ enum Node {
     Int(i64),
     Double(f64),
     Text(Vec<u8>),
-    List(Vec<Node>),
-    Struct(Vec<(i16, Node)>),
+    List(Vec<Self>),
+    Struct(Vec<(i16, Self)>),
 }
 
 impl Node {
@@ -203,8 +203,8 @@ impl Random {
 fn random_span(random: &mut Random) -> SpanRecord {
     // The library drops what it holds to be no span: ids of zero.
     let trace_id = u128::from(random.number()) << 64 | u128::from(random.number().max(1));
-    let mut context =
-        TraceContext::root(trace_id, random.number().max(1), TraceFlags(random.next() as u8));
+    let flags = TraceFlags(random.next().to_le_bytes()[0]);
+    let mut context = TraceContext::root(trace_id, random.number().max(1), flags);
     context.parent_id = random.number();
     let kind = [SpanKind::Server, SpanKind::Client][usize::try_from(random.below(2)).unwrap()];
     // To the second of Unix time that fits its nanoseconds into a record.
@@ -261,6 +261,7 @@ fn by_the_library(plan: &ExportPlan, tags: &mut Tags, spans: &[SpanRecord]) -> N
     let mut sdk = Sdk::new("127.0.0.1", agent.local_addr().unwrap().port(), plan);
     let mut theirs = Spans::default();
     spans.iter().for_each(|span| theirs.push(span, tags));
+    assert_eq!(theirs.count(), spans.len());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(sdk.send(theirs)).unwrap();
     let mut packet = vec![0; 65_536];

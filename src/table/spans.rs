@@ -18,16 +18,7 @@ pub(super) const SPANS: &[Setting] = &[
     Setting::new(
         "NETRA_REPORTER",
         "auto",
-        Choice(&["auto", "agent", "collector", "otlp", "stdout", "none"], |c, index| {
-            c.traces.reporter = [
-                None,
-                Some(ReporterKind::Agent),
-                Some(ReporterKind::Collector),
-                Some(ReporterKind::Otlp),
-                Some(ReporterKind::Stdout),
-                Some(ReporterKind::Nothing),
-            ][index];
-        }),
+        Choice(ReporterKind::WORDS, |c, index| c.traces.reporter = ReporterKind::ALL[index]),
         "Where spans go; auto goes by JAEGER_ENDPOINT, JAEGER_AGENT_*, then OTEL_*, then the agent",
     ),
     Setting::new(

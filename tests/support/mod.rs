@@ -12,6 +12,7 @@
     reason = "shared by several test programs, each uses a part; tests may sleep and lock"
 )]
 
+pub mod docker;
 pub mod helper;
 pub mod http;
 pub mod lockstep;

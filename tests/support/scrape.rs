@@ -7,19 +7,21 @@ use std::time::Duration;
 
 /// One HTTP GET on a loopback port of `namespace`: status and body.
 pub fn get(namespace: &Namespace, port: u16, path: &str) -> std::io::Result<(u16, String)> {
-    namespace.enter(|| {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let limit = Duration::from_secs(5);
-        let mut stream = TcpStream::connect_timeout(&address, limit)?;
-        stream.set_read_timeout(Some(limit))?;
-        let head = format!("GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        Ok((status, body.to_owned()))
-    })
+    namespace.enter(|| get_from((Ipv4Addr::LOCALHOST, port).into(), path))
+}
+
+/// One HTTP GET: status and body.
+pub fn get_from(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    let limit = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok((status, body.to_owned()))
 }
 
 /// All samples of one scrape.

@@ -14,17 +14,11 @@ use crate::spec::{Interface, Probability};
 
 pub use live::{
     Flavour, Programs, apply, cleanup, has_foreign_rules, is_ipv6_usable, lock, may_have_rules,
-    state,
+    state, try_out,
 };
-
-/// Our chains. netramesh has the same names, so its rules are replaced and cleaned up too.
-pub const CHAINS: [&str; 2] = ["NETRA_INBOUND", "NETRA_OUTBOUND"];
 
 /// First packet of a connection, as `iptables-save` writes `--syn`; see `Chain`.
 const SYN: &str = "-m tcp --tcp-flags FIN,SYN,RST,ACK SYN";
-
-/// The chains our jumps are in.
-pub const BUILTIN_CHAINS: [&str; 2] = ["PREROUTING", "OUTPUT"];
 
 /// Comment of a jump.
 const JUMP: &str = "netra/jump";
@@ -39,20 +33,57 @@ const MULTIPORT_SLOTS: usize = 15;
 impl Direction {
     fn netra_chain(self) -> &'static str {
         match self {
-            Self::Inbound => CHAINS[0],
-            Self::Outbound => CHAINS[1],
+            Self::Inbound => "NETRA_INBOUND",
+            Self::Outbound => "NETRA_OUTBOUND",
         }
     }
 
     fn builtin_chain(self) -> &'static str {
         match self {
-            Self::Inbound => BUILTIN_CHAINS[0],
-            Self::Outbound => BUILTIN_CHAINS[1],
+            Self::Inbound => "PREROUTING",
+            Self::Outbound => "OUTPUT",
         }
     }
 }
 
-/// What is ours in a nat table, in the words of `iptables-save`.
+/// A table of iptables that has rules of ours.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Table {
+    /// Where connections are redirected.
+    Nat,
+    /// Where packets are dropped that connection tracking cannot place.
+    Mangle,
+}
+
+impl Table {
+    /// Both, in the order in which they are changed.
+    pub const ALL: [Self; 2] = [Self::Mangle, Self::Nat];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::Mangle => "mangle",
+        }
+    }
+
+    /// Our chains. netramesh has the same names, so its rules are replaced and cleaned up too.
+    const fn chains(self) -> &'static [&'static str] {
+        match self {
+            Self::Nat => &["NETRA_INBOUND", "NETRA_OUTBOUND"],
+            Self::Mangle => &["NETRA_INVALID"],
+        }
+    }
+
+    /// The chains our jumps are in.
+    const fn builtin_chains(self) -> &'static [&'static str] {
+        match self {
+            Self::Nat => &["PREROUTING", "OUTPUT"],
+            Self::Mangle => &["PREROUTING"],
+        }
+    }
+}
+
+/// What is ours in a table, in the words of `iptables-save`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Owned {
     chains: BTreeSet<String>,
@@ -63,12 +94,38 @@ pub struct Owned {
 }
 
 impl Owned {
-    /// What the plan wants of a family. Jumps in the chains of `made` say so in their comment.
-    pub fn wanted(plan: &Plan, family: Family, made: &BTreeSet<&'static str>) -> Self {
-        let mut owned = Self::default();
-        if family == Family::V6 && !plan.has_ipv6 {
-            return owned;
+    /// What the plan wants of a table. Jumps in the chains of `made` say so in their comment.
+    pub fn wanted(
+        plan: &Plan,
+        family: Family,
+        table: Table,
+        made: &BTreeSet<&'static str>,
+    ) -> Self {
+        match (table, family) {
+            (_, Family::V6) if !plan.has_ipv6 => Self::default(),
+            (Table::Nat, _) => Self::wanted_nat(plan, family, made),
+            (Table::Mangle, _) if plan.drop_invalid => Self::wanted_mangle(made),
+            (Table::Mangle, _) => Self::default(),
         }
+    }
+
+    fn wanted_mangle(made: &BTreeSet<&'static str>) -> Self {
+        let comment = if made.is_empty() { JUMP } else { JUMP_MADE };
+        let text = |text: &str| vec![text.to_owned()];
+        Self {
+            chains: BTreeSet::from(["NETRA_INVALID".to_owned()]),
+            rules: text(
+                "-A NETRA_INVALID -p tcp -m conntrack --ctstate INVALID \
+                 -m comment --comment \"netra/invalid\" -j DROP",
+            ),
+            jumps: text(&format!(
+                "-A PREROUTING -p tcp -m comment --comment \"{comment}\" -j NETRA_INVALID"
+            )),
+        }
+    }
+
+    fn wanted_nat(plan: &Plan, family: Family, made: &BTreeSet<&'static str>) -> Self {
+        let mut owned = Self::default();
         for chain in plan.chains() {
             let name = chain.direction.netra_chain();
             owned.chains.insert(name.to_owned());
@@ -85,12 +142,12 @@ impl Owned {
         owned
     }
 
-    /// Finds what is ours in the output of `iptables-save`.
-    pub fn parse(saved: &str) -> Self {
+    /// Finds what is ours in the output of `iptables-save -t` this table.
+    pub fn parse(table: Table, saved: &str) -> Self {
         let mut owned = Self::default();
         for line in saved.lines() {
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            let is_ours = |word: &&str| CHAINS.contains(word);
+            let is_ours = |word: &&str| table.chains().contains(word);
             let jumps =
                 || words.windows(2).any(|pair| matches!(pair[0], "-j" | "-g") && is_ours(&pair[1]));
             match words[..] {
@@ -112,7 +169,7 @@ impl Owned {
             let start = format!("-A {chain} ");
             self.jumps.iter().any(|jump| jump.starts_with(&start) && jump.contains(&mark))
         };
-        BUILTIN_CHAINS.into_iter().filter(is_made).collect()
+        Table::Nat.builtin_chains().iter().copied().filter(is_made).collect()
     }
 
     /// Whether nothing is ours.
@@ -123,8 +180,8 @@ impl Owned {
 
 /// Input of `iptables-restore --noflush` that turns `current` into `wanted` in one transaction
 /// and touches nothing else.
-pub fn transaction(current: &Owned, wanted: &Owned) -> String {
-    let mut text = String::from("*nat\n");
+pub fn transaction(table: Table, current: &Owned, wanted: &Owned) -> String {
+    let mut text = format!("*{}\n", table.name());
     for jump in &current.jumps {
         let _ = writeln!(text, "{}", jump.replacen("-A", "-D", 1));
     }
@@ -149,9 +206,13 @@ pub fn transaction(current: &Owned, wanted: &Owned) -> String {
 /// The plan as input of `iptables-restore` and `ip6tables-restore` on a machine without rules.
 pub fn render(plan: &Plan) -> String {
     let family = |name: &str, family| {
-        let wanted = Owned::wanted(plan, family, &BTreeSet::new());
-        let text = transaction(&Owned::default(), &wanted);
-        format!("# {name} --noflush\n{text}")
+        let table = |table| {
+            let wanted = Owned::wanted(plan, family, table, &BTreeSet::new());
+            let text = transaction(table, &Owned::default(), &wanted);
+            let has_part = table == Table::Nat || !wanted.is_empty();
+            if has_part { format!("# {name} --noflush\n{text}") } else { String::new() }
+        };
+        Table::ALL.map(table).concat()
     };
     let v6 = if plan.has_ipv6 { family("ip6tables-restore", Family::V6) } else { String::new() };
     family("iptables-restore", Family::V4) + &v6
@@ -279,16 +340,17 @@ COMMIT
 
     #[test]
     fn finds_only_what_is_ours() {
-        let owned = Owned::parse(SAVED);
+        let owned = Owned::parse(Table::Nat, SAVED);
         assert_eq!(owned.chains, BTreeSet::from(["NETRA_INBOUND".to_owned()]));
         assert_eq!((owned.rules.len(), owned.jumps.len()), (1, 1));
-        assert!(Owned::parse("*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n").is_empty());
+        assert!(Owned::parse(Table::Mangle, SAVED).is_empty());
+        assert!(Owned::parse(Table::Nat, "*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n").is_empty());
     }
 
     #[test]
     fn cleanup_deletes_jumps_before_chains() {
         assert_eq!(
-            transaction(&Owned::parse(SAVED), &Owned::default()),
+            transaction(Table::Nat, &Owned::parse(Table::Nat, SAVED), &Owned::default()),
             "*nat\n\
              -D PREROUTING -p tcp -m comment --comment \"netra/jump\" -j NETRA_INBOUND\n\
              -F NETRA_INBOUND\n-X NETRA_INBOUND\nCOMMIT\n"

@@ -11,30 +11,53 @@ use crate::plan::{Direction, Family, Match, Plan, Rule, Side, Verdict};
 use crate::ranges::{Address, Range, RangeSet};
 use crate::spec::{Interface, Probability};
 
-pub use live::{State, apply, chain_exists, cleanup, remove_empty, state};
+pub use live::{Guardrails, State, apply, chain_exists, check, cleanup, remove_empty, state};
 
 /// Name of our table; its family is `inet`.
 pub const TABLE: &str = "netra";
 
-/// Priority of destination nat.
-const PRIORITY: i32 = -100;
-
 /// First packet of a connection; see `Chain`.
 const SYN: &str = "tcp flags & (fin | syn | rst | ack) == syn";
 
-/// The base chain of a direction: name, hook in text, hook number, priority in text.
+/// A base chain: what the kernel calls, where and when.
 struct Base {
     name: &'static str,
-    hook: u32,
-    /// `nft list` says `dstnat` in prerouting only.
-    priority: &'static str,
+    kind: &'static str,
+    hook: Hook,
+    priority: i32,
+    /// The priority as `nft list` writes it: `dstnat` in prerouting only.
+    priority_text: &'static str,
 }
+
+/// `NF_INET_*`
+#[derive(Clone, Copy)]
+enum Hook {
+    Prerouting = 0,
+    Input = 1,
+    Output = 3,
+}
+
+/// Behind connection tracking and before nat, where iptables has its mangle table.
+const INVALID: Base = Base {
+    name: "invalid",
+    kind: "filter",
+    hook: Hook::Prerouting,
+    priority: -150,
+    priority_text: "mangle",
+};
 
 impl Direction {
     fn base(self) -> Base {
+        let nat = |name, hook, priority_text| Base {
+            name,
+            kind: "nat",
+            hook,
+            priority: -100,
+            priority_text,
+        };
         match self {
-            Self::Inbound => Base { name: "prerouting", hook: 0, priority: "dstnat" },
-            Self::Outbound => Base { name: "output", hook: 3, priority: "-100" },
+            Self::Inbound => nat("prerouting", Hook::Prerouting, "dstnat"),
+            Self::Outbound => nat("output", Hook::Output, "-100"),
         }
     }
 
@@ -66,11 +89,17 @@ fn table_comment(plan: &Plan) -> String {
     format!("netra/{hash:016x}")
 }
 
+/// The base chains of a plan, in the order in which they are made.
+fn bases(plan: &Plan) -> impl Iterator<Item = Base> {
+    let directions = plan.chains().map(|chain| chain.direction.base());
+    directions.chain(plan.drop_invalid.then_some(INVALID))
+}
+
 fn render_body(plan: &Plan) -> String {
     let mut body = String::new();
+    let family = if plan.has_ipv6 { "" } else { "meta nfproto ipv4 " };
     for chain in plan.chains() {
         let base = chain.direction.base();
-        let family = if plan.has_ipv6 { "" } else { "meta nfproto ipv4 " };
         let share = probability(chain.probability);
         let _ = write!(
             body,
@@ -78,8 +107,17 @@ fn render_body(plan: &Plan) -> String {
              \t\ttype nat hook {name} priority {priority}; policy accept;\n\
              \t\t{family}{SYN} {share}jump {target} comment \"netra/jump\"\n\t}}\n",
             name = base.name,
-            priority = base.priority,
+            priority = base.priority_text,
             target = chain.direction.chain_name(),
+        );
+    }
+    if plan.drop_invalid {
+        let _ = write!(
+            body,
+            "\n\tchain {} {{\n\
+             \t\ttype filter hook prerouting priority {}; policy accept;\n\
+             \t\t{family}meta l4proto tcp ct state invalid drop comment \"netra/invalid\"\n\t}}\n",
+            INVALID.name, INVALID.priority_text,
         );
     }
     for chain in plan.chains() {

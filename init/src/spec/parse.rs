@@ -231,6 +231,8 @@ mod tests {
         ("exclude-gids", IDS, &[]),
         ("include-gids", IDS, &[""]),
         ("exclude-interfaces", NAMES, &["é"]),
+        ("reroute-interfaces", NAMES, &[]),
+        ("drop-invalid", &["maybe"], &[]),
         ("ipv6", &["on", "", "AUTO", "yes"], &[]),
         ("intercept-self", &["maybe", "2", ""], &[]),
         ("intercept-dns-tcp", &["maybe"], &[]),

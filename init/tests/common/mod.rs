@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+#[allow(unsafe_code)] // The one door.
+pub(crate) mod sys;
+
 use std::env;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -33,7 +36,11 @@ pub(crate) const SETTINGS: &[&[&str]] = &[
         "--include-gids=1,2,3",
         "--exclude-interfaces=eth1,cni*",
         "--inbound-port=15006",
+        "--drop-invalid",
+        "--reroute-interfaces=virbr0,docker*",
     ],
+    &["--drop-invalid", "--ipv6=off"],
+    &["--reroute-interfaces=virbr0", "--inbound-ports=none", "--outbound-ports=none"],
     &[
         "--exclude-outbound-cidrs=0.0.0.0/0",
         "--include-gids=9",
@@ -164,6 +171,29 @@ pub(crate) fn ruleset() -> String {
     all
 }
 
+/// Puts a program of this name before the real one: a script that may `exec "$REAL" "$@"`. Returns
+/// the PATH to run netra-init with.
+pub(crate) fn fake_program(name: &str, script: &str) -> String {
+    let real = format!("/usr/sbin/{name}");
+    let fake = format!("/run/fake/{name}");
+    std::fs::create_dir_all("/run/fake").expect("folder");
+    std::fs::write(&fake, format!("#!/bin/sh\nREAL={real}\n{script}\n")).expect("script");
+    must("chmod", &["755", &fake]);
+    "/run/fake:/usr/sbin:/usr/bin".to_owned()
+}
+
+/// Waits for another process, up to ten seconds.
+#[track_caller]
+pub(crate) fn wait_until(mut is_done: impl FnMut() -> bool) {
+    for _ in 0..200 {
+        if is_done() {
+            return;
+        }
+        must("sleep", &["0.05"]);
+    }
+    panic!("waited too long");
+}
+
 /// Arguments that apply settings with a backend.
 pub(crate) fn apply<'a>(backend: &'a str, settings: &[&'a str]) -> Vec<&'a str> {
     [&["apply", "--backend", backend], settings].concat()
@@ -180,6 +210,8 @@ pub(crate) fn add_foreign_rules() {
             "{family}-nft -t nat -A OUTPUT -p udp --dport 53 -j REDIRECT --to-ports 5353"
         ));
         line(&format!("{family}-nft -A INPUT -p tcp --dport 7 -j DROP"));
+        line(&format!("{family}-nft -t mangle -A POSTROUTING -p udp --dport 7 -j DROP"));
+        line(&format!("{family}-legacy -t mangle -A PREROUTING -p udp --dport 7 -j DROP"));
         line(&format!(
             "{family}-legacy -t nat -A PREROUTING -p tcp --dport 8 -j REDIRECT --to-ports 9"
         ));

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::{CompareReport, DIRECT, Sample, Scenario};
+use super::{Calls, CompareReport, DIRECT, Layout, Sample, Scenario, publish};
 use crate::clock::float;
 use crate::report::html::{Page, Part, Section, percentile_chart, percentile_curve};
 use crate::report::table::align;
 use crate::stats::Distribution;
 use crate::summary::Spread;
+use crate::topology::Place;
 
 /// A figure of a sample.
 type Figure = fn(&Sample) -> Option<f64>;
@@ -23,24 +24,41 @@ const LATENCIES: [(&str, Quantile); 5] = [
     ("max", |d| d.max),
 ];
 
-const FIGURES: [(&str, Figure); 4] = [
+/// What requests or bytes cost.
+const COSTS: [(&str, Figure); 6] = [
     ("CPU s", Sample::cpu_per_unit),
     ("user %", |s| (s.user + s.system > 0.0).then(|| s.user / (s.user + s.system) * 100.0)),
-    ("switches/req", |s| (s.requests > 0).then(|| float(s.switches) / float(s.requests))),
-    ("RSS MB", |s| (s.rss_bytes > 0).then(|| float(s.rss_bytes) / 1e6)),
+    ("switches", switches),
+    ("io workers", |s| (s.subject != DIRECT).then(|| float(s.io_workers))),
+    ("RSS MB", |s| megabytes(s.rss_bytes)),
+    ("PSS MB", |s| megabytes(s.pss_bytes)),
 ];
 
-const MEMORY: [(&str, Figure); 4] = [
-    ("RSS MB", |s| (s.rss_bytes > 0).then(|| float(s.rss_bytes) / 1e6)),
-    ("PSS MB", |s| (s.pss_bytes > 0).then(|| float(s.pss_bytes) / 1e6)),
+/// What connections cost that do nothing.
+const MEMORY: [(&str, Figure); 7] = [
+    ("RSS MB", |s| megabytes(s.rss_bytes)),
+    ("PSS MB", |s| megabytes(s.pss_bytes)),
+    ("RSS MB before", |s| megabytes(s.rss_before_bytes)),
+    ("KB/connection", Sample::kilobytes_per_connection),
     ("descriptors", |s| (s.fd_count > 0).then(|| float(s.fd_count))),
     ("CPU s", |s| (s.subject != DIRECT).then_some(s.cpu)),
+    ("start s", |s| (s.subject != DIRECT).then_some(s.start_seconds)),
 ];
+
+fn megabytes(bytes: u64) -> Option<f64> {
+    (bytes > 0).then(|| float(bytes) / 1e6)
+}
+
+fn switches(sample: &Sample) -> Option<f64> {
+    let is_of_requests = sample.scenario.has_requests() && sample.requests > 0;
+    let is_known = sample.subject != DIRECT && is_of_requests;
+    is_known.then(|| float(sample.switches) / float(sample.requests))
+}
 
 /// One line of progress.
 pub(super) fn brief(sample: &Sample) -> String {
-    let mut line = format!("{:<16} {:<6}", sample.subject, format!("{:?}", sample.scenario));
-    let _ = match (&sample.failure, sample.scenario) {
+    let mut line = format!("{:<16} {:<8}", sample.subject, sample.scenario.name());
+    let _ = match (&sample.failure, sample.scenario.inward()) {
         (Some(why), _) => write!(line, " FAILED: {why}"),
         (None, Scenario::Bulk) => write!(line, " {:.2} GB/s", sample.rate / 1e9),
         (None, Scenario::Idle) => write!(line, " {:.1} MB", float(sample.rss_bytes) / 1e6),
@@ -58,7 +76,11 @@ pub(super) fn brief(sample: &Sample) -> String {
 }
 
 /// The samples of a subject that count: without the disturbed ones, unless there are no others.
-fn kept<'a>(report: &'a CompareReport, subject: &str, scenario: Scenario) -> Vec<&'a Sample> {
+pub(super) fn kept<'a>(
+    report: &'a CompareReport,
+    subject: &str,
+    scenario: Scenario,
+) -> Vec<&'a Sample> {
     let is_wanted =
         |s: &&Sample| s.subject == subject && s.scenario == scenario && s.failure.is_none();
     let all: Vec<&Sample> = report.samples.iter().filter(is_wanted).collect();
@@ -67,7 +89,7 @@ fn kept<'a>(report: &'a CompareReport, subject: &str, scenario: Scenario) -> Vec
 }
 
 /// What a subject adds to direct in the same round, over the rounds.
-fn added(
+pub(super) fn added(
     report: &CompareReport,
     subject: &str,
     scenario: Scenario,
@@ -84,7 +106,7 @@ fn added(
     Spread::of(&differences)
 }
 
-fn subjects(report: &CompareReport) -> Vec<&str> {
+pub(super) fn subjects(report: &CompareReport) -> Vec<&str> {
     let mut names: Vec<&str> = vec![DIRECT];
     for sample in &report.samples {
         if !names.contains(&sample.subject.as_str()) {
@@ -102,51 +124,75 @@ fn scenarios(report: &CompareReport) -> Vec<Scenario> {
 }
 
 fn heading(report: &CompareReport, scenario: Scenario) -> String {
-    match scenario {
-        Scenario::Http => format!(
-            "HTTP, open loop, {:.0}/s over {} connections; microseconds added",
-            report.rate, report.connections
-        ),
-        Scenario::Max => "HTTP as fast as it goes, 32 connections; microseconds added".to_owned(),
-        Scenario::Tcp => "TCP ping-pong, 64 bytes, 1 connection; microseconds added".to_owned(),
-        Scenario::Churn => "New connection per request; microseconds added".to_owned(),
+    let what = match scenario.inward() {
+        Scenario::Http => {
+            format!("HTTP, open loop, {:.0}/s over {} connections", report.rate, report.connections)
+        }
+        Scenario::Max => "HTTP as fast as it goes, 32 connections".to_owned(),
+        Scenario::Raw => "HTTP through a raw port, as fast as it goes, 32 connections".to_owned(),
+        Scenario::Tcp => "TCP ping-pong, 64 bytes, 1 connection".to_owned(),
+        Scenario::Churn => "New connection per request".to_owned(),
         Scenario::Bulk => "Bulk download".to_owned(),
-        Scenario::Idle => "Idle connections".to_owned(),
+        _ => "Idle connections".to_owned(),
+    };
+    match scenario.server() {
+        Place::Pod => what,
+        Place::Client => format!("From the pod: {what}"),
     }
 }
 
-/// The table of one scenario; the first row is the head.
-fn rows(report: &CompareReport, scenario: Scenario) -> Vec<Vec<String>> {
-    let has_latency = !matches!(scenario, Scenario::Bulk | Scenario::Idle);
-    let figures = if scenario == Scenario::Idle { &MEMORY } else { &FIGURES };
-    let mut head = vec!["subject".to_owned()];
-    if has_latency {
+/// The tables of one scenario; the first row of each is its head.
+fn tables(report: &CompareReport, scenario: Scenario) -> Vec<Vec<Vec<String>>> {
+    let mut all = Vec::new();
+    if scenario.has_requests() {
+        let mut head = vec!["microseconds added".to_owned()];
         head.extend(LATENCIES.iter().map(|(name, _)| (*name).to_owned()));
+        let row = |subject: &str| {
+            let mut row = vec![subject.to_owned()];
+            row.extend(LATENCIES.iter().map(|(_, of)| latency(report, subject, scenario, *of)));
+            row
+        };
+        all.push(std::iter::once(head).chain(subjects(report).into_iter().map(row)).collect());
     }
-    if scenario != Scenario::Idle {
-        let rate = if scenario == Scenario::Bulk { "GB/s" } else { "rate" };
-        head.extend([rate.to_owned(), "of direct".to_owned()]);
+    all.push(costs(report, scenario));
+    all
+}
+
+fn costs(report: &CompareReport, scenario: Scenario) -> Vec<Vec<String>> {
+    let is_idle = scenario.inward() == Scenario::Idle;
+    let figures: &[(&str, Figure)] = if is_idle { &MEMORY } else { &COSTS };
+    let (rate, unit) = match scenario.inward() {
+        Scenario::Bulk => ("GB/s", "CPU s/GB"),
+        _ => ("per second", "CPU s/100k"),
+    };
+    let mut head = vec!["cost".to_owned()];
+    if !is_idle {
+        head.extend([rate, "of direct"].map(str::to_owned));
     }
-    let unit = if scenario == Scenario::Bulk { "/GB" } else { "/100k" };
-    head.extend(figures.iter().map(|&(name, _)| match name {
-        "CPU s" if scenario != Scenario::Idle => format!("CPU s{unit}"),
-        name => name.to_owned(),
-    }));
+    let names = figures.iter().map(|&(name, _)| match name {
+        "CPU s" if !is_idle => unit,
+        "switches" => "switches/req",
+        name => name,
+    });
+    head.extend(names.map(str::to_owned));
+    if scenario.has_requests() {
+        head.push("calls/req".to_owned());
+    }
     head.extend(["failed", "clean"].map(str::to_owned));
     let mut rows = vec![head];
     for subject in subjects(report) {
         let samples = kept(report, subject, scenario);
         let mut row = vec![subject.to_owned()];
-        if has_latency {
-            row.extend(LATENCIES.iter().map(|(_, of)| latency(report, subject, scenario, *of)));
-        }
-        if scenario != Scenario::Idle {
-            row.extend(rate(report, subject, scenario));
+        if !is_idle {
+            row.extend(self::rate(report, subject, scenario));
         }
         row.extend(figures.iter().map(|(_, of)| {
             let values: Vec<f64> = samples.iter().filter_map(|sample| of(sample)).collect();
             Spread::of(&values).map_or("-".to_owned(), |spread| short(&spread, false))
         }));
+        if scenario.has_requests() {
+            row.push(calls(report, subject, scenario));
+        }
         let all = report.samples.iter().filter(|s| s.subject == subject && s.scenario == scenario);
         let (mut failed, mut clean, mut count) = (0, 0, 0);
         for sample in all {
@@ -158,6 +204,45 @@ fn rows(report: &CompareReport, scenario: Scenario) -> Vec<Vec<String>> {
         rows.push(row);
     }
     rows
+}
+
+fn calls(report: &CompareReport, subject: &str, scenario: Scenario) -> String {
+    let is_it = |calls: &&Calls| calls.subject == subject && calls.scenario == scenario;
+    match report.calls.iter().find(is_it) {
+        Some(Calls { per_request: Some(count), .. }) => format!("{count:.2}"),
+        Some(_) => "not counted".to_owned(),
+        None => "-".to_owned(),
+    }
+}
+
+/// What must be known about the figures: who counted, and what is missing.
+fn notes(report: &CompareReport) -> Vec<String> {
+    let mut notes = Vec::new();
+    let add = |text: String, notes: &mut Vec<String>| {
+        if !notes.contains(&text) {
+            notes.push(text);
+        }
+    };
+    for Calls { subject, scenario, per_request, by } in &report.calls {
+        match per_request {
+            Some(_) => add(format!("system calls counted apart, with {by}"), &mut notes),
+            None => {
+                let name = scenario.name();
+                add(format!("system calls of {subject}, {name}: not counted: {by}"), &mut notes);
+            }
+        }
+    }
+    for (name, why) in &report.skipped {
+        notes.push(format!("skipped {name}: {why}"));
+    }
+    for sample in &report.samples {
+        if let Some(why) = &sample.failure {
+            let (subject, scenario, round) =
+                (&sample.subject, sample.scenario.name(), sample.round);
+            notes.push(format!("FAILED {subject}, {scenario}, round {round}: {why}"));
+        }
+    }
+    notes
 }
 
 fn latency(report: &CompareReport, subject: &str, scenario: Scenario, of: Quantile) -> String {
@@ -176,7 +261,7 @@ fn rate(report: &CompareReport, subject: &str, scenario: Scenario) -> [String; 2
         Spread::of(&rates).map(|spread| spread.median)
     };
     let Some(own) = median(subject) else { return ["-".to_owned(), "-".to_owned()] };
-    let shown = match scenario {
+    let shown = match scenario.inward() {
         Scenario::Bulk => format!("{:.2}", own / 1e9),
         _ => format!("{own:.0}"),
     };
@@ -186,47 +271,63 @@ fn rate(report: &CompareReport, subject: &str, scenario: Scenario) -> [String; 2
 
 /// The median, and the ends of the spread behind it.
 fn short(spread: &Spread, is_signed: bool) -> String {
-    let show = |value: f64| match (value.abs() < 10.0, is_signed) {
+    let show = |value: f64| match (value.abs() < 10.0 && value.fract() != 0.0, is_signed) {
         (true, true) => format!("{value:+.2}"),
         (true, false) => format!("{value:.2}"),
         (false, true) => format!("{value:+.0}"),
         (false, false) => format!("{value:.0}"),
     };
-    match spread.count {
-        1 => show(spread.median),
-        _ => format!("{} [{}..{}]", show(spread.median), show(spread.low), show(spread.high)),
-    }
+    let (median, low, high) = (show(spread.median), show(spread.low), show(spread.high));
+    if low == high { median } else { format!("{median} [{low}..{high}]") }
 }
 
 /// All tables for a terminal.
 pub(crate) fn text(report: &CompareReport) -> String {
     let mut out = String::new();
     for scenario in scenarios(report) {
-        let _ = write!(out, "\n{}\n{}", heading(report, scenario), align(&rows(report, scenario)));
+        let _ = writeln!(out, "\n{}", heading(report, scenario));
+        for table in tables(report, scenario) {
+            out.push_str(&align(&table));
+        }
     }
-    for (name, why) in &report.skipped {
-        let _ = writeln!(out, "skipped {name}: {why}");
+    for note in notes(report) {
+        let _ = writeln!(out, "{note}");
     }
     out
+}
+
+/// What the programs say of themselves, each once.
+pub(super) fn versions(report: &CompareReport) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for (_, version) in &report.versions {
+        if !all.contains(version) {
+            all.push(version.clone());
+        }
+    }
+    all
 }
 
 /// The comparison as a page.
 pub(crate) fn page(report: &CompareReport) -> Page {
     let machine = &report.machine;
-    let versions = report.versions.iter().map(|(name, version)| format!("{name}: {version}"));
     let mut sections = vec![Section {
         heading: "What was compared".to_owned(),
         parts: vec![
             Part::Text(format!(
-                "{:?} layout, {} rounds, medians [lowest..highest]. Latencies of a subject are \
-                 what it adds to direct in the same round.",
-                report.layout, report.rounds
+                "{}, {} rounds, medians [lowest..highest]. Latencies of a subject are what it adds \
+                 to direct in the same round.",
+                match report.layout {
+                    Layout::OneCpu => "Subject, server and load on one CPU",
+                    Layout::TwoCpu => "The subject on a CPU of its own",
+                },
+                report.rounds
             )),
-            Part::Text(versions.collect::<Vec<_>>().join(" · ")),
+            Part::Text(versions(report).join(" · ")),
+            Part::Drawing(publish::drawing(report)),
         ],
     }];
     for scenario in scenarios(report) {
-        let mut parts = vec![Part::Table(rows(report, scenario))];
+        let mut parts: Vec<Part> = tables(report, scenario).into_iter().map(Part::Table).collect();
         let curves: Vec<_> = subjects(report)
             .into_iter()
             .filter_map(|name| Some((name, pooled(&kept(report, name, scenario))?)))
@@ -236,6 +337,10 @@ pub(crate) fn page(report: &CompareReport) -> Page {
             parts.push(Part::Drawing(percentile_chart(&curves, 100_000)));
         }
         sections.push(Section { heading: heading(report, scenario), parts });
+    }
+    let notes: Vec<Part> = notes(report).into_iter().map(Part::Text).collect();
+    if !notes.is_empty() {
+        sections.push(Section { heading: "Notes".to_owned(), parts: notes });
     }
     let title = "What a sidecar costs".to_owned();
     let subtitle = format!(

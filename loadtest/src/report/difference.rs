@@ -87,18 +87,18 @@ fn compare_pairs(before: &CompareReport, after: &CompareReport) -> Vec<Pairs> {
         for (name, of) in figures {
             let find = |report: &CompareReport, round, is_clean: bool| {
                 let is_it = |s: &&Sample| {
-                    s.subject == subject && s.scenario == scenario && s.round == round
+                    let is_good = s.failure.is_none() && !(is_clean && s.is_disturbed);
+                    s.subject == subject && s.scenario == scenario && s.round == round && is_good
                 };
-                let sample = report.samples.iter().find(is_it)?;
-                let is_good = sample.failure.is_none() && !(is_clean && sample.is_disturbed);
-                of(sample).filter(|_| is_good)
+                of(report.samples.iter().find(is_it)?)
             };
             let pairs = |is_clean| -> Vec<(f64, f64)> {
                 let pair =
                     |round| Some((find(before, round, is_clean)?, find(after, round, is_clean)?));
                 (1..=before.rounds).filter_map(pair).collect()
             };
-            let (mut name, mut found) = (format!("{scenario:?} {subject} {name}"), pairs(true));
+            let (mut name, mut found) =
+                (format!("{} {subject} {name}", scenario.name()), pairs(true));
             if found.is_empty() {
                 name += " (disturbed)";
                 found = pairs(false);

@@ -27,6 +27,8 @@ pub(crate) struct Section {
 #[derive(Clone, Debug)]
 pub(crate) enum Part {
     Text(String),
+    /// Names and figures that matter most.
+    Tiles(Vec<(&'static str, String)>),
     /// The first row is the head.
     Table(Vec<Vec<String>>),
     /// SVG.
@@ -34,15 +36,29 @@ pub(crate) enum Part {
 }
 
 const STYLE: &str = "\
-:root{color-scheme:light dark;--fg:#1a1a1a;--bg:#fff;--line:#ccc}\
-@media(prefers-color-scheme:dark){:root{--fg:#e6e6e6;--bg:#151515;--line:#444}}\
-body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:900px;\
-margin:2rem auto;padding:0 1rem}h1{font-size:1.5rem;margin-bottom:0}h2{font-size:1.1rem;\
-margin-top:2rem}svg{width:100%;height:auto;font:11px system-ui,sans-serif}svg text{fill:var(--fg)}\
-.grid{stroke:var(--line);stroke-width:.6}.curve{fill:none;stroke-width:1.8}\
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
-th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--line)}\
-th:first-child,td:first-child{text-align:left}.scroll{overflow-x:auto}small{opacity:.75}";
+:root{color-scheme:light dark;--fg:#1f2328;--dim:#656d76;--bg:#f6f8fa;--card:#fff;--line:#d8dee4;\
+--head:#f6f8fa}\
+@media(prefers-color-scheme:dark){:root{--fg:#e6edf3;--dim:#8d96a0;--bg:#010409;--card:#0d1117;\
+--line:#30363d;--head:#161b22}}\
+*{box-sizing:border-box}body{font:14px/1.5 system-ui,-apple-system,'Segoe UI',sans-serif;\
+color:var(--fg);background:var(--bg);max-width:1180px;margin:0 auto;padding:2.2rem 1.2rem 4rem}\
+header{margin:0 .2rem 1.6rem}h1{font-size:1.7rem;line-height:1.25;margin:0 0 .3rem;\
+letter-spacing:-.01em}header p{color:var(--dim);margin:0}\
+section{background:var(--card);border:1px solid var(--line);border-radius:10px;\
+padding:1rem 1.3rem 1.3rem;margin:0 0 1.2rem}h2{font-size:1.05rem;margin:.1rem 0 .8rem}\
+section p{margin:.4rem 0;max-width:62rem}svg{display:block;width:100%;height:auto;\
+font:11px system-ui,sans-serif;margin:.6rem 0}svg text{fill:var(--fg)}\
+.grid{stroke:var(--line);stroke-width:.6}.curve{fill:none;stroke-width:1.8;stroke-linejoin:round}\
+.scroll{overflow-x:auto;margin:.7rem 0}\
+table{border-collapse:collapse;width:100%;font-size:13px;font-variant-numeric:tabular-nums}\
+th,td{padding:.3rem .5rem;text-align:right;border-bottom:1px solid var(--line);\
+white-space:nowrap}th{background:var(--head);color:var(--dim);font-weight:600;font-size:.86em}\
+th:first-child,td:first-child{text-align:left}td:first-child{font-weight:600}\
+tr:last-child td{border-bottom:0}td small{color:var(--dim);font-size:.8em}\
+.tiles{display:flex;flex-wrap:wrap;gap:.8rem;margin:.2rem 0 .9rem}\
+.tiles div{flex:1 1 8rem;background:var(--head);border:1px solid var(--line);border-radius:8px;\
+padding:.6rem .9rem}.tiles b{display:block;font-size:1.45rem;line-height:1.3;\
+font-variant-numeric:tabular-nums}.tiles span{color:var(--dim);font-size:.86em}";
 
 /// The whole file.
 pub(crate) fn page(page: &Page) -> String {
@@ -51,11 +67,11 @@ pub(crate) fn page(page: &Page) -> String {
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\">\
          <title>{title}</title><style>{STYLE}</style></head><body>\n\
-         <h1>{title}</h1><small>{}</small>\n",
+         <header><h1>{title}</h1><p>{}</p></header>\n",
         escape(&page.subtitle)
     );
     for section in &page.sections {
-        let _ = writeln!(out, "<h2>{}</h2>", escape(&section.heading));
+        let _ = writeln!(out, "<section><h2>{}</h2>", escape(&section.heading));
         for part in &section.parts {
             match part {
                 Part::Text(text) => {
@@ -63,8 +79,17 @@ pub(crate) fn page(page: &Page) -> String {
                 }
                 Part::Drawing(svg) => out.push_str(svg),
                 Part::Table(rows) => push_table(&mut out, rows),
+                Part::Tiles(tiles) => {
+                    out.push_str("<div class=\"tiles\">");
+                    for (name, value) in tiles {
+                        let (name, value) = (escape(name), escape(value));
+                        let _ = write!(out, "<div><b>{value}</b><span>{name}</span></div>");
+                    }
+                    out.push_str("</div>\n");
+                }
             }
         }
+        out.push_str("</section>\n");
     }
     out.push_str("</body></html>\n");
     out
@@ -76,7 +101,13 @@ fn push_table(out: &mut String, rows: &[Vec<String>]) {
         let cell = if index == 0 { "th" } else { "td" };
         out.push_str("<tr>");
         for text in row {
-            let _ = write!(out, "<{cell}>{}</{cell}>", escape(text));
+            // The spread behind a median is there for who looks for it.
+            let (figure, spread) = text.split_once(" [").unwrap_or((text, ""));
+            let _ = write!(out, "<{cell}>{}", escape(figure));
+            if !spread.is_empty() {
+                let _ = write!(out, " <small>[{}</small>", escape(spread));
+            }
+            let _ = write!(out, "</{cell}>");
         }
         out.push_str("</tr>\n");
     }
@@ -108,6 +139,7 @@ pub(crate) fn of_run(report: &RunReport) -> Page {
             Section {
                 heading: "Summary".to_owned(),
                 parts: vec![
+                    Part::Tiles(tiles(report)),
                     Part::Text(summary),
                     Part::Text(format!("Generator: {}.", table::verdict(report))),
                     Part::Table(figures(report)),
@@ -120,6 +152,23 @@ pub(crate) fn of_run(report: &RunReport) -> Page {
             Section { heading: "Time line".to_owned(), parts: time_line(report) },
         ],
     }
+}
+
+fn tiles(report: &RunReport) -> Vec<(&'static str, String)> {
+    let micros = |value: f64| match value {
+        value if value < 1e3 => format!("{value:.0} us"),
+        value if value < 1e6 => format!("{:.1} ms", value / 1e3),
+        value => format!("{:.2} s", value / 1e6),
+    };
+    let latency = &report.latency;
+    vec![
+        ("p50", micros(latency.p50)),
+        ("p99", micros(latency.p99)),
+        ("p99.9", micros(latency.p999)),
+        ("max", micros(latency.max)),
+        ("answers per second", format!("{:.0}", report.rate)),
+        ("failed", report.counts.failed().to_string()),
+    ]
 }
 
 fn figures(report: &RunReport) -> Vec<Vec<String>> {

@@ -10,7 +10,7 @@ const RIGHT: f64 = 160.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 40.0;
 /// Told apart also by those who do not see red and green alike (Okabe and Ito).
-const COLORS: [&str; 8] =
+pub(crate) const COLORS: [&str; 8] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8b6914", "#777777"];
 
 /// A named line through points.

@@ -14,6 +14,8 @@ pub(crate) mod sim;
 mod sim_chance;
 #[cfg(test)]
 pub(crate) mod sim_peer;
+#[cfg(test)]
+mod sim_socket;
 
 use crate::{
     buffers::{BufferId, BufferPool},

@@ -5,10 +5,13 @@
 //! bytes, completions in any order, cancels that miss, closes that take a while, spurious
 //! readiness, pipes that fill by slots, no buffers, no pipes, no descriptors.
 
-pub(crate) use super::sim_chance::{Faults, Rng};
 use super::{
     Close, Dialled, Event, Io, Polled, Token, Wait, When,
     sim_peer::{Answer, Arrival, Peer},
+};
+pub(crate) use super::{
+    sim_chance::{Faults, Rng},
+    sim_socket::Socket,
 };
 use crate::{
     buffers::BufferPool,
@@ -20,49 +23,6 @@ use std::{
     io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
 };
-
-/// One TCP socket of the shard, as its kernel sees it.
-#[derive(Debug)]
-pub(crate) struct Socket {
-    pub(crate) peer: Peer,
-    /// Bytes that arrived; then perhaps the end, or a reset.
-    pub(crate) rx: VecDeque<u8>,
-    pub(crate) rx_end: bool,
-    pub(crate) rx_reset: bool,
-    /// Bytes that were sent and that the peer has not read.
-    pub(crate) tx: VecDeque<u8>,
-    pub(crate) tx_end: bool,
-    pub(crate) tx_reset: bool,
-    pub(crate) buffer: usize,
-    /// When a dial is answered, and whether it was refused.
-    dial: Option<(Nanos, bool)>,
-    pub(crate) closed: bool,
-}
-
-impl Socket {
-    fn new(peer: Peer, buffer: usize) -> Self {
-        Self {
-            peer,
-            rx: VecDeque::new(),
-            rx_end: false,
-            rx_reset: false,
-            tx: VecDeque::new(),
-            tx_end: false,
-            tx_reset: false,
-            buffer,
-            dial: None,
-            closed: false,
-        }
-    }
-
-    fn readable(&self) -> bool {
-        !self.rx.is_empty() || self.rx_end || self.rx_reset
-    }
-
-    fn room(&self) -> usize {
-        self.buffer.saturating_sub(self.tx.len())
-    }
-}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Watched {

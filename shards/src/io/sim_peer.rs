@@ -1,7 +1,7 @@
 //! The far ends of simulated connections: what a client or a server sends, how slowly it reads,
 //! and how it ends.
 
-use super::sim::{Rng, Socket};
+use super::{sim::Rng, sim_socket::Socket};
 use crate::sys::Nanos;
 use std::fmt;
 

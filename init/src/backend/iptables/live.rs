@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{BUILTIN_CHAINS, CHAINS, Owned, transaction};
+use super::{Owned, Table, transaction};
 use crate::backend::State;
 use crate::backend::nft;
 use crate::error::{Error, Kind, Result};
 use crate::plan::{Family, Plan};
+use crate::sys;
 
 /// The two kinds of iptables.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -104,12 +105,15 @@ impl Programs {
     }
 
     /// Whether there may be rules of ours, found without creating tables by looking.
-    fn may_have_rules(&self, family: Family) -> Result<bool> {
+    fn may_have_rules(&self, family: Family, table: Table) -> Result<bool> {
         match self.flavour {
-            Flavour::Legacy => Ok(has_legacy_nat(family)),
+            // Where only root may see which tables there are, looking is the only way; who cannot
+            // look has not made any.
+            Flavour::Legacy => Ok(has_legacy_table(family, table)
+                .unwrap_or_else(|| !is_without_net_raw() && self.find(family, "save").is_some())),
             Flavour::Nft => {
-                for chain in CHAINS {
-                    match nft::chain_exists(family.number(), "nat", chain) {
+                for chain in table.chains() {
+                    match nft::chain_exists(family.number(), table.name(), chain) {
                         Ok(false) => {}
                         // A kernel without nf_tables has no rules in it.
                         Err(error) if error.kind == Kind::Kernel => return Ok(false),
@@ -122,12 +126,12 @@ impl Programs {
     }
 
     /// The built-in chains that `restore` will have to make.
-    fn missing_chains(&self, family: Family) -> Result<BTreeSet<&'static str>> {
+    fn missing_chains(&self, family: Family, table: Table) -> Result<BTreeSet<&'static str>> {
         let mut missing = BTreeSet::new();
         if self.flavour == Flavour::Nft {
-            for chain in BUILTIN_CHAINS {
-                if !nft::chain_exists(family.number(), "nat", chain)? {
-                    missing.insert(chain);
+            for chain in table.builtin_chains() {
+                if !nft::chain_exists(family.number(), table.name(), chain)? {
+                    missing.insert(*chain);
                 }
             }
         }
@@ -135,34 +139,39 @@ impl Programs {
     }
 
     /// Takes out built-in chains that were made for our jumps, if nobody else uses them now.
-    fn remove_made(&self, family: Family, made: &BTreeSet<&'static str>) -> Result<()> {
+    fn remove_made(
+        &self,
+        family: Family,
+        table: Table,
+        made: &BTreeSet<&'static str>,
+    ) -> Result<()> {
         if made.is_empty() {
             return Ok(());
         }
         let made: Vec<&str> = made.iter().copied().collect();
-        nft::remove_empty(family.number(), "nat", &made)
+        nft::remove_empty(family.number(), table.name(), &made)
     }
 
     /// Whether there is a table that cannot be looked into, for want of a program.
     pub fn is_blind(&self) -> bool {
         [Family::V4, Family::V6].into_iter().any(|family| {
             self.flavour == Flavour::Legacy
-                && has_legacy_nat(family)
+                && Table::ALL.iter().any(|table| has_legacy_table(family, *table) == Some(true))
                 && self.find(family, "save").is_none()
         })
     }
 
-    fn save(&self, family: Family) -> Result<String> {
+    fn save(&self, family: Family, table: Table) -> Result<String> {
         let program = self.require(family, "save")?;
-        let output = self.run(&program, &["-t", "nat"], "")?;
+        let output = self.run(&program, &["-t", table.name()], "")?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    fn owned(&self, family: Family) -> Result<Owned> {
-        if !self.may_have_rules(family)? {
+    fn owned(&self, family: Family, table: Table) -> Result<Owned> {
+        if !self.may_have_rules(family, table)? {
             return Ok(Owned::default());
         }
-        Ok(Owned::parse(&self.save(family)?))
+        Ok(Owned::parse(table, &self.save(family, table)?))
     }
 
     fn restore(&self, family: Family, input: &str, is_test: bool) -> Result<()> {
@@ -190,8 +199,20 @@ impl Programs {
             let _ = stdin.write_all(input.as_bytes());
         }
         let output = child.wait_with_output().map_err(failed)?;
-        if output.status.success() { Ok(output) } else { Err(refusal(&name, &output)) }
+        if output.status.success() {
+            return Ok(output);
+        }
+        let is_legacy = self.flavour == Flavour::Legacy;
+        Err(match is_legacy && is_without_net_raw() {
+            true => Error::missing_net_raw(),
+            false => refusal(&name, &output),
+        })
     }
+}
+
+/// Whether the old iptables, which asks the kernel by a raw socket, cannot work.
+fn is_without_net_raw() -> bool {
+    sys::capabilities().is_ok_and(|has| has & (1 << sys::NET_RAW) == 0)
 }
 
 /// What a failed iptables means.
@@ -212,13 +233,18 @@ fn refusal(name: &str, output: &Output) -> Error {
     Error::new(Kind::Kernel, format!("{name}: {line} ({}); {modules}", output.status))
 }
 
-/// Compares both families with the plan.
+/// Every table of ours, in the order in which they are changed.
+fn parts() -> impl Iterator<Item = (Family, Table)> {
+    [Family::V6, Family::V4].into_iter().flat_map(|family| Table::ALL.map(|table| (family, table)))
+}
+
+/// Compares every table with the plan.
 pub fn state(programs: &Programs, plan: &Plan) -> Result<State> {
     let mut is_same = true;
     let mut is_absent = true;
-    for family in [Family::V4, Family::V6] {
-        let found = programs.owned(family)?;
-        is_same &= found == Owned::wanted(plan, family, &found.made());
+    for (family, table) in parts() {
+        let found = programs.owned(family, table)?;
+        is_same &= found == Owned::wanted(plan, family, table, &found.made());
         is_absent &= found.is_empty();
     }
     Ok(match (is_absent, is_same) {
@@ -228,32 +254,51 @@ pub fn state(programs: &Programs, plan: &Plan) -> Result<State> {
     })
 }
 
-/// Puts the plan in place. Both families are tested before either is changed, and the first is
-/// put back should the second fail all the same.
+/// What `apply` changes in one table.
+struct Step {
+    family: Family,
+    table: Table,
+    current: Owned,
+    wanted: Owned,
+}
+
+impl Step {
+    fn forward(&self) -> String {
+        transaction(self.table, &self.current, &self.wanted)
+    }
+
+    fn back(&self) -> String {
+        transaction(self.table, &self.wanted, &self.current)
+    }
+}
+
+/// Puts the plan in place. All tables are tested before any is changed, and those that were
+/// changed are put back should a later one fail all the same.
 pub fn apply(programs: &Programs, plan: &Plan) -> Result<()> {
     let mut steps = Vec::new();
-    for family in [Family::V6, Family::V4] {
-        let current = programs.owned(family)?;
-        let made = programs.missing_chains(family)?.union(&current.made()).copied().collect();
-        let wanted = Owned::wanted(plan, family, &made);
+    for (family, table) in parts() {
+        let current = programs.owned(family, table)?;
+        let missing = programs.missing_chains(family, table)?;
+        let made = missing.union(&current.made()).copied().collect();
+        let wanted = Owned::wanted(plan, family, table, &made);
         if current != wanted {
-            programs.restore(family, &transaction(&current, &wanted), true)?;
-            steps.push((family, current, wanted));
+            let step = Step { family, table, current, wanted };
+            programs.restore(family, &step.forward(), true)?;
+            steps.push(step);
         }
     }
-    let mut done: Vec<&(Family, Owned, Owned)> = Vec::new();
+    let mut done: Vec<&Step> = Vec::new();
     for step in &steps {
-        let (family, current, wanted) = step;
-        if let Err(error) = programs.restore(*family, &transaction(current, wanted), false) {
-            for (family, current, wanted) in done {
-                programs.restore(*family, &transaction(wanted, current), false)?;
+        if let Err(error) = programs.restore(step.family, &step.forward(), false) {
+            for step in done {
+                programs.restore(step.family, &step.back(), false)?;
             }
             return Err(error);
         }
         done.push(step);
     }
-    for (family, current, wanted) in &steps {
-        programs.remove_made(*family, &(&current.made() - &wanted.made()))?;
+    for Step { family, table, current, wanted } in &steps {
+        programs.remove_made(*family, *table, &(&current.made() - &wanted.made()))?;
     }
     Ok(())
 }
@@ -261,7 +306,12 @@ pub fn apply(programs: &Programs, plan: &Plan) -> Result<()> {
 /// Whether there may be rules of ours, in either family. Cheap, and changes nothing: even to list
 /// the rules of an old table makes the table.
 pub fn may_have_rules(programs: &Programs) -> Result<bool> {
-    Ok(programs.may_have_rules(Family::V4)? || programs.may_have_rules(Family::V6)?)
+    for (family, table) in parts() {
+        if programs.may_have_rules(family, table)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Takes out what is ours in both families. Says whether there was anything.
@@ -271,11 +321,12 @@ pub fn cleanup(programs: &Programs) -> Result<bool> {
     }
     let _lock = lock(programs.lock_wait_seconds)?;
     let mut had_rules = false;
-    for family in [Family::V4, Family::V6] {
-        let current = programs.owned(family)?;
+    for (family, table) in parts() {
+        let current = programs.owned(family, table)?;
         if !current.is_empty() {
-            programs.restore(family, &transaction(&current, &Owned::default()), false)?;
-            programs.remove_made(family, &current.made())?;
+            let nothing = transaction(table, &current, &Owned::default());
+            programs.restore(family, &nothing, false)?;
+            programs.remove_made(family, table, &current.made())?;
             had_rules = true;
         }
     }
@@ -285,9 +336,25 @@ pub fn cleanup(programs: &Programs) -> Result<bool> {
 /// Whether the old iptables is in use here: somebody else has nat rules in it.
 pub fn has_foreign_rules(programs: &Programs) -> bool {
     [Family::V4, Family::V6].into_iter().any(|family| {
-        let saved = || programs.save(family).unwrap_or_default();
-        has_legacy_nat(family) && saved().lines().any(|line| line.starts_with("-A"))
+        let saved = || programs.save(family, Table::Nat).unwrap_or_default();
+        has_legacy_table(family, Table::Nat) != Some(false)
+            && saved().lines().any(|line| line.starts_with("-A"))
     })
+}
+
+/// Whether the programs work here, found without a change: their paths, or what is wrong.
+pub fn try_out(programs: &Programs) -> Result<String> {
+    let program = programs.require(Family::V4, "restore")?;
+    let has_ipv6 = match programs.flavour {
+        Flavour::Nft => {
+            programs.restore(Family::V4, "*nat\nCOMMIT\n", true)?;
+            is_ipv6_usable(programs)
+        }
+        // Even a test would make the table.
+        Flavour::Legacy => programs.find(Family::V6, "restore").is_some(),
+    };
+    let v6 = if has_ipv6 { "" } else { ", IPv4 only" };
+    Ok(format!("{}{v6}", program.display()))
 }
 
 /// Whether ip6tables has a nat table here.
@@ -295,9 +362,13 @@ pub fn is_ipv6_usable(programs: &Programs) -> bool {
     programs.restore(Family::V6, "*nat\nCOMMIT\n", true).is_ok()
 }
 
-fn has_legacy_nat(family: Family) -> bool {
-    let tables = fs::read_to_string(family.legacy_tables()).unwrap_or_default();
-    tables.lines().any(|table| table == "nat")
+/// Whether there is an old table in this network namespace; `None` if that is not for us to know.
+fn has_legacy_table(family: Family, table: Table) -> Option<bool> {
+    match fs::read_to_string(family.legacy_tables()) {
+        Ok(tables) => Some(tables.lines().any(|name| name == table.name())),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+        Err(_) => Some(false),
+    }
 }
 
 fn which(name: &str) -> Option<PathBuf> {
@@ -322,7 +393,12 @@ pub fn lock(wait_seconds: u32) -> Result<UnixListener> {
     loop {
         match UnixListener::bind_addr(&addr) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            outcome => return outcome.map_err(failed),
+            outcome => {
+                let lock = outcome.map_err(failed)?;
+                // If we are killed, an iptables-restore of ours still holds it until it is done.
+                sys::pass_on(&lock).map_err(failed)?;
+                return Ok(lock);
+            }
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

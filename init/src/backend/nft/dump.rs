@@ -12,9 +12,9 @@ use super::wire::{
     EXPR_NAME, LOOKUP_SET, LOOKUP_SET_ID, NFPROTO_INET, RULE_CHAIN, RULE_EXPRESSIONS, RULE_TABLE,
     RULE_USERDATA, SET_NAME, SET_TABLE, TABLE_FLAGS, TABLE_NAME, TABLE_USERDATA,
 };
-use super::{State, TABLE};
+use super::{State, TABLE, bases};
 use crate::netlink::{Attrs, Netfilter, attr, attr_str, attrs};
-use crate::plan::Plan;
+use crate::plan::{Chain, Plan};
 
 const MSG_GETTABLE: u16 = 1;
 pub(super) const MSG_GETCHAIN: u16 = 4;
@@ -47,12 +47,10 @@ fn chain_difference(netfilter: &Netfilter, plan: &Plan) -> io::Result<Option<Str
     let found = netfilter.dump(MSG_GETCHAIN, NFPROTO_INET, &Attrs::new())?;
     let found: Vec<_> =
         found.iter().filter(|chain| attr_str(chain, CHAIN_TABLE) == Some(TABLE)).collect();
-    let wanted: Vec<Attrs> = plan
-        .chains()
-        .flat_map(|chain| {
-            let plain = wire::plain_chain(chain.direction.chain_name());
-            [wire::base_chain(chain.direction), plain]
-        })
+    let plain = |chain: &Chain| wire::plain_chain(chain.direction.chain_name());
+    let wanted: Vec<Attrs> = bases(plan)
+        .map(|base| wire::base_chain(TABLE, &base))
+        .chain(plan.chains().map(plain))
         .collect();
     for chain in &wanted {
         let name = attr_str(chain.as_bytes(), CHAIN_NAME).unwrap_or_default();
@@ -91,7 +89,7 @@ fn missing(rule: &Compiled) -> String {
 }
 
 fn is_same_rule(netfilter: &Netfilter, wanted: &Compiled, found: &[u8]) -> io::Result<bool> {
-    let attributes = wire::new_rule(wanted);
+    let attributes = wire::new_rule(TABLE, wanted);
     let bytes = attributes.as_bytes();
     if attr(bytes, RULE_USERDATA) != attr(found, RULE_USERDATA) {
         return Ok(false);

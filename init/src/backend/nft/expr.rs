@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::INVALID;
 use crate::plan::{Chain, Direction, Family, Match, Plan, Rule, Side, Verdict};
 use crate::ranges::{Address, Bound, Range, RangeSet};
 use crate::spec::{Interface, Probability};
@@ -19,6 +20,8 @@ pub(super) enum Expr {
     Compare(Op, Vec<u8>),
     /// Look up in the anonymous set with this number.
     Lookup { set: u32, is_inverted: bool },
+    /// Load the state of the connection, a bit for each, in host order.
+    ConntrackState,
     /// Load a random number below the modulus, in host order.
     Random { modulus: u32 },
     /// Turn the loaded number to network order, in which it can be compared bytewise.
@@ -27,6 +30,8 @@ pub(super) enum Expr {
     Port(u16),
     /// Redirect to the loaded port.
     Redirect,
+    /// End of the packet.
+    Drop,
     /// End of the chain.
     Return,
     /// Go on in another chain and come back.
@@ -150,12 +155,14 @@ const FIN_SYN_RST_ACK: u8 = 0x17;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 const INTERFACE_NAME_BYTES: usize = 16;
+const CONNTRACK_STATE_INVALID: u32 = 1;
 
 /// Compiles all rules: the jumps first, then chain by chain.
 pub(super) fn compile(plan: &Plan) -> Vec<Compiled> {
     let mut set_count = 0;
     let jumps = plan.chains().map(|chain| jump(chain, plan.has_ipv6));
     let mut compiled: Vec<Compiled> = jumps.collect();
+    compiled.extend(plan.drop_invalid.then(|| drop_invalid(plan.has_ipv6)));
     for chain in plan.chains() {
         for rule in &chain.rules {
             let mut compiler = Compiler { exprs: Vec::new(), sets: Vec::new(), set_count };
@@ -174,16 +181,8 @@ pub(super) fn compile(plan: &Plan) -> Vec<Compiled> {
 
 fn jump(chain: &Chain, has_ipv6: bool) -> Compiled {
     let direction: Direction = chain.direction;
-    let mut exprs = Vec::new();
-    if !has_ipv6 {
-        exprs.extend(family(NFPROTO_IPV4));
-    }
-    exprs.extend(tcp());
-    exprs.extend([
-        Expr::Payload { base: Base::Transport, offset: 13, len: 1 },
-        Expr::Mask(vec![FIN_SYN_RST_ACK]),
-        Expr::Compare(Op::Eq, vec![SYN]),
-    ]);
+    let mut exprs = only_ipv4(!has_ipv6);
+    exprs.extend(first_packet());
     if !chain.probability.is_always() {
         let below = chain.probability.millionths().to_be_bytes().to_vec();
         exprs.push(Expr::Random { modulus: Probability::ONE });
@@ -192,6 +191,42 @@ fn jump(chain: &Chain, has_ipv6: bool) -> Compiled {
     }
     exprs.push(Expr::Jump(direction.chain_name()));
     Compiled { chain: direction.base().name, comment: "netra/jump", exprs, sets: Vec::new() }
+}
+
+fn drop_invalid(has_ipv6: bool) -> Compiled {
+    let mut exprs = only_ipv4(!has_ipv6);
+    exprs.extend(tcp());
+    exprs.extend([
+        Expr::ConntrackState,
+        Expr::Mask(CONNTRACK_STATE_INVALID.to_ne_bytes().to_vec()),
+        Expr::Compare(Op::Ne, vec![0; 4]),
+        Expr::Drop,
+    ]);
+    Compiled { chain: INVALID.name, comment: "netra/invalid", exprs, sets: Vec::new() }
+}
+
+/// What drops new connections while the rules are in motion; see `Guardrails`.
+pub(super) fn guard(chain: &'static str, interface: Meta) -> Compiled {
+    let mut name = b"lo".to_vec();
+    name.resize(INTERFACE_NAME_BYTES, 0);
+    let mut exprs = vec![Expr::Meta(interface), Expr::Compare(Op::Ne, name)];
+    exprs.extend(first_packet());
+    exprs.push(Expr::Drop);
+    Compiled { chain, comment: "netra/guardrails", exprs, sets: Vec::new() }
+}
+
+fn only_ipv4(is_wanted: bool) -> Vec<Expr> {
+    if is_wanted { family(NFPROTO_IPV4).to_vec() } else { Vec::new() }
+}
+
+fn first_packet() -> Vec<Expr> {
+    let mut exprs = tcp().to_vec();
+    exprs.extend([
+        Expr::Payload { base: Base::Transport, offset: 13, len: 1 },
+        Expr::Mask(vec![FIN_SYN_RST_ACK]),
+        Expr::Compare(Op::Eq, vec![SYN]),
+    ]);
+    exprs
 }
 
 fn family(family: u8) -> [Expr; 2] {

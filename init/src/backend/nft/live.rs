@@ -1,9 +1,9 @@
 //! nf_tables over netlink: needs no `nft` program.
 
 use super::dump::{MSG_GETCHAIN, compare};
-use super::wire::{CHAIN_NAME, CHAIN_TABLE, deletion, removals, transaction};
+use super::wire::{CHAIN_NAME, CHAIN_TABLE, deletion, guardrails, removals, transaction};
 use crate::error::{Error, Result};
-use crate::netlink::{Attrs, Message, Netfilter, attr_str};
+use crate::netlink::{Attrs, Message, Netfilter, Refused, attr_str};
 use crate::plan::Plan;
 
 /// What is in the kernel, compared with the plan.
@@ -26,6 +26,30 @@ pub fn state(plan: &Plan) -> Result<State> {
 /// Puts the plan in place of whatever table of ours there is, in one transaction.
 pub fn apply(plan: &Plan) -> Result<()> {
     transact(&transaction(plan))
+}
+
+/// Asks the kernel whether it would take the plan. Changes nothing.
+pub fn check(plan: &Plan) -> Result<()> {
+    open()?.check(&transaction(plan)).map_err(|refused| failure(&refused))
+}
+
+/// No connection begins while this lives: for changes that take more than one transaction. The
+/// kernel takes it away with the socket, so even if this process is killed.
+#[derive(Debug)]
+pub struct Guardrails(#[allow(dead_code, reason = "it is held, not used")] Netfilter);
+
+impl Guardrails {
+    /// Puts them up.
+    pub fn new() -> Result<Self> {
+        let set_up = || {
+            let netfilter = open()?;
+            netfilter.transact(&guardrails()).map_err(|refused| failure(&refused))?;
+            Ok(Self(netfilter))
+        };
+        set_up().map_err(|Error { kind, message }| {
+            Error::new(kind, format!("--guardrails: {message} (needs Linux 5.12)"))
+        })
+    }
 }
 
 /// Takes our table out; nothing happens if there is none.
@@ -65,7 +89,9 @@ fn open() -> Result<Netfilter> {
 }
 
 fn transact(messages: &[Message]) -> Result<()> {
-    open()?
-        .transact(messages)
-        .map_err(|refused| Error::kernel(&format!("nftables: {}", refused.label), &refused.source))
+    open()?.transact(messages).map_err(|refused| failure(&refused))
+}
+
+fn failure(refused: &Refused) -> Error {
+    Error::kernel(&format!("nftables: {}", refused.label), &refused.source)
 }

@@ -1,9 +1,9 @@
 //! Compiled rules as netlink messages. The numbers are those of `linux/netfilter/nf_tables.h`.
 
-use super::expr::{Base, Compiled, Expr, Meta, Op, Set, compile};
-use super::{PRIORITY, TABLE, table_comment};
+use super::expr::{Base, Compiled, Expr, Meta, Op, Set, compile, guard};
+use super::{Hook, TABLE, bases, table_comment};
 use crate::netlink::{Attrs, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_NONREC};
-use crate::plan::{Direction, Plan};
+use crate::plan::Plan;
 
 /// Family `inet`: both IPv4 and IPv6.
 pub(super) const NFPROTO_INET: u8 = 1;
@@ -54,6 +54,7 @@ const LIST_ELEM: u16 = 1;
 
 const REGISTER_VERDICT: u32 = 0;
 const REGISTER: u32 = 1;
+const VERDICT_DROP: i32 = 0;
 const VERDICT_ACCEPT: u32 = 1;
 const VERDICT_JUMP: i32 = -3;
 const VERDICT_RETURN: i32 = -5;
@@ -61,6 +62,9 @@ const SET_ANONYMOUS_CONSTANT: u32 = 1 | 2;
 const SET_INTERVAL: u32 = 4;
 const ELEM_INTERVAL_END: u32 = 1;
 const REDIRECT_TO_PORT: u32 = 2;
+/// The table goes when the socket that made it does. Linux 5.12.
+const TABLE_OWNED: u32 = 2;
+const GUARD_TABLE: &str = "netra-guardrails";
 /// The kernel gives each set its own name from this pattern.
 const SET_NAME_PATTERN: &str = "__set%d";
 
@@ -70,8 +74,8 @@ pub(super) fn transaction(plan: &Plan) -> Vec<Message> {
     let rules = compile(plan);
     let mut messages = deletion();
     messages.push(message("add table", MSG_NEWTABLE, NLM_F_CREATE, table(plan)));
-    for chain in plan.chains() {
-        let attrs = base_chain(chain.direction);
+    for base in bases(plan) {
+        let attrs = base_chain(TABLE, &base);
         messages.push(message("add base chain", MSG_NEWCHAIN, NLM_F_CREATE, attrs));
     }
     for chain in plan.chains() {
@@ -84,7 +88,24 @@ pub(super) fn transaction(plan: &Plan) -> Vec<Message> {
             messages.push(message("add elements", MSG_NEWSETELEM, NLM_F_CREATE, elements(set)));
         }
         let label = format!("add rule {}", rule.comment);
-        messages.push(message(&label, MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, new_rule(rule)));
+        let flags = NLM_F_CREATE | NLM_F_APPEND;
+        messages.push(message(&label, MSG_NEWRULE, flags, new_rule(TABLE, rule)));
+    }
+    messages
+}
+
+/// The transaction that lets no connection begin until the socket that sends it is closed.
+pub(super) fn guardrails() -> Vec<Message> {
+    let table = Attrs::new().str(TABLE_NAME, GUARD_TABLE).u32(TABLE_FLAGS, TABLE_OWNED);
+    let mut messages = vec![message("add guardrails", MSG_NEWTABLE, NLM_F_CREATE, table)];
+    let chains = [("input", Hook::Input, Meta::InName), ("output", Hook::Output, Meta::OutName)];
+    for (name, hook, interface) in chains {
+        let base = super::Base { name, kind: "filter", hook, priority: 0, priority_text: "filter" };
+        let chain = base_chain(GUARD_TABLE, &base);
+        messages.push(message("add guardrails", MSG_NEWCHAIN, NLM_F_CREATE, chain));
+        let rule = new_rule(GUARD_TABLE, &guard(name, interface));
+        let flags = NLM_F_CREATE | NLM_F_APPEND;
+        messages.push(message("add guardrails", MSG_NEWRULE, flags, rule));
     }
     messages
 }
@@ -126,27 +147,26 @@ pub(super) fn table(plan: &Plan) -> Attrs {
         .bytes(TABLE_USERDATA, &comment_userdata(&table_comment(plan)))
 }
 
-pub(super) fn base_chain(direction: Direction) -> Attrs {
-    let base = direction.base();
-    let priority = u32::from_ne_bytes(PRIORITY.to_ne_bytes());
-    let hook = Attrs::new().u32(HOOK_NUMBER, base.hook).u32(HOOK_PRIORITY, priority);
+pub(super) fn base_chain(table: &str, base: &super::Base) -> Attrs {
+    let priority = u32::from_ne_bytes(base.priority.to_ne_bytes());
+    let hook = Attrs::new().u32(HOOK_NUMBER, base.hook as u32).u32(HOOK_PRIORITY, priority);
     Attrs::new()
-        .str(CHAIN_TABLE, TABLE)
+        .str(CHAIN_TABLE, table)
         .str(CHAIN_NAME, base.name)
         .nest(CHAIN_HOOK, &hook)
         .u32(CHAIN_POLICY, VERDICT_ACCEPT)
-        .str(CHAIN_TYPE, "nat")
+        .str(CHAIN_TYPE, base.kind)
 }
 
 pub(super) fn plain_chain(name: &str) -> Attrs {
     Attrs::new().str(CHAIN_TABLE, TABLE).str(CHAIN_NAME, name)
 }
 
-pub(super) fn new_rule(rule: &Compiled) -> Attrs {
+pub(super) fn new_rule(table: &str, rule: &Compiled) -> Attrs {
     let exprs = rule.exprs.iter().map(expr);
     let list = exprs.fold(Attrs::new(), |list, expr| list.nest(LIST_ELEM, &expr));
     Attrs::new()
-        .str(RULE_TABLE, TABLE)
+        .str(RULE_TABLE, table)
         .str(RULE_CHAIN, rule.chain)
         .nest(RULE_EXPRESSIONS, &list)
         .bytes(RULE_USERDATA, &comment_userdata(rule.comment))
@@ -199,6 +219,7 @@ fn expr(expr: &Expr) -> Attrs {
         Expr::Mask(mask) => ("bitwise", bitwise(mask)),
         Expr::Compare(op, value) => ("cmp", compare(*op, value)),
         Expr::Lookup { set, is_inverted } => ("lookup", lookup(*set, *is_inverted)),
+        Expr::ConntrackState => ("ct", Attrs::new().u32(1, REGISTER).u32(2, 0)),
         Expr::Random { modulus } => ("numgen", numgen(*modulus)),
         Expr::HostToNetwork => ("byteorder", host_to_network()),
         Expr::Port(port) => {
@@ -206,6 +227,7 @@ fn expr(expr: &Expr) -> Attrs {
             ("immediate", Attrs::new().u32(1, REGISTER).nest(2, &value))
         }
         Expr::Redirect => ("redir", Attrs::new().u32(1, REGISTER).u32(3, REDIRECT_TO_PORT)),
+        Expr::Drop => ("immediate", verdict(VERDICT_DROP, None)),
         Expr::Return => ("immediate", verdict(VERDICT_RETURN, None)),
         Expr::Jump(chain) => ("immediate", verdict(VERDICT_JUMP, Some(chain))),
     };

@@ -145,6 +145,14 @@ fn an_agent_takes_datagrams() {
     assert_is_jaeger(&exported(plan(agent), &mut sink));
 }
 
+#[cfg(feature = "jaeger-sdk")]
+#[test]
+fn an_agent_takes_what_opentelemetry_jaeger_sends() {
+    let mut sink = SpanSink::start(Ports::default());
+    let agent = Reporter::Sdk { host: "127.0.0.1".into(), port: sink.ports.agent };
+    assert_is_jaeger(&exported(plan(agent), &mut sink));
+}
+
 /// More than one datagram holds: none is too long, every span arrives, in order.
 #[test]
 fn datagrams_are_cut_to_what_an_agent_takes() {

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Builds the images with the Docker engine of this machine, and tries them out.
+#   docker/images.sh [netra] [netra-init] [netra-init-iptables] [netra-test]
+# Without names: the first three. From the environment:
+#   PROFILE  cargo profile: ship (default) or dev
+#   TAG      tag of the images, else the version
+#   PREFIX   before the names, e.g. registry.example.org/mesh/
+#   BASE     base of netra-init-iptables (debian:bookworm-slim; made by debootstrap if not to be had)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+images=("$@")
+[ ${#images[@]} -gt 0 ] || images=(netra netra-init netra-init-iptables)
+PROFILE=${PROFILE:-ship}
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+TAG=${TAG:-$version}
+PREFIX=${PREFIX:-}
+BASE=${BASE:-debian:bookworm-slim}
+
+if ! docker info >/dev/null 2>&1; then
+  echo "*** SKIPPED: no Docker engine answers here; no image was built ***" >&2
+  [ "${NETRA_REQUIRE_DOCKER:-}" != 1 ]
+  exit
+fi
+
+target=$(rustc -vV | sed -n 's/^host: //p')
+out=${CARGO_TARGET_DIR:-target}
+folder=$([ "$PROFILE" = dev ] && echo debug || echo "$PROFILE")
+context=$(mktemp -d)
+trap 'rm -rf "$context"' EXIT
+sudo=$([ "$(id -u)" = 0 ] || echo sudo)
+
+# Static, so that an image needs nothing else. A debug build has its frames in the binary: strip it.
+static() {
+  local packages=()
+  for name in "$@"; do packages+=(-p "$name"); done
+  RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C strip=symbols" \
+    cargo build --quiet --profile "$PROFILE" --target "$target" "${packages[@]}"
+  for name in "$@"; do
+    cp "$out/$target/$folder/$name" "$context/"
+    if readelf -l "$context/$name" | grep -q INTERP; then
+      echo "$name is not static" >&2
+      exit 1
+    fi
+  done
+}
+
+# Permitted, not effective: see claim_capabilities in init/src/sys.rs.
+capable() {
+  $sudo setcap cap_net_admin,cap_net_raw+p "$context/netra-init"
+  tar --xattrs --xattrs-include=security.capability --owner=0 --group=0 --mode=0755 \
+    -C "$context" -cf "$context/netra-init.tar" netra-init
+}
+
+debian() {
+  docker image inspect "$BASE" >/dev/null 2>&1 || docker pull -q "$BASE" 2>/dev/null && return
+  BASE=netra-debian:bookworm
+  docker image inspect "$BASE" >/dev/null 2>&1 && return
+  echo "no $BASE to be had: making $BASE by debootstrap" >&2
+  local root=$context/debian
+  $sudo debootstrap --variant=minbase --include=iptables bookworm "$root" >&2
+  $sudo rm -rf "$root"/var/cache/apt "$root"/var/lib/apt/lists "$root"/usr/share/{doc,man,locale}
+  $sudo tar -C "$root" -c . | docker import - "$BASE" >/dev/null
+  $sudo rm -rf "$root"
+}
+
+build() {
+  docker build --quiet --file "docker/$1.Dockerfile" --tag "$PREFIX$1:$TAG" \
+    --build-arg VERSION="$version" --build-arg BASE="$BASE" \
+    --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" "$context" \
+    >"$context/log" 2>&1 || { cat "$context/log" >&2; exit 1; }
+  docker image inspect --format "$PREFIX$1:$TAG {{.Size}} bytes, user {{.Config.User}}" "$PREFIX$1:$TAG"
+}
+
+# As in a pod: no root, nothing but the two capabilities, nothing to write to. (Kubernetes can have
+# no-new-privileges besides; Docker grants another user than root nothing before its program starts.)
+try() {
+  docker run --rm --network none --read-only --cap-drop ALL "$@"
+}
+
+for image in "${images[@]}"; do
+  case $image in
+    netra)
+      static netra
+      build netra
+      try "${PREFIX}netra:$TAG" --service-name try --check-config
+      ;;
+    netra-init)
+      static netra-init
+      capable
+      build netra-init
+      try --cap-add NET_ADMIN "${PREFIX}netra-init:$TAG" apply | sed -n 1p
+      ;;
+    netra-init-iptables)
+      static netra-init
+      capable
+      debian
+      build netra-init-iptables
+      for backend in nft-native iptables-nft iptables-legacy; do
+        try --cap-add NET_ADMIN --cap-add NET_RAW "${PREFIX}netra-init-iptables:$TAG" \
+          apply --backend "$backend" | sed -n 1p
+      done
+      ;;
+    netra-test)
+      static netra-loadtest
+      build netra-test
+      ;;
+    *)
+      echo "no such image: $image" >&2
+      exit 2
+      ;;
+  esac
+done

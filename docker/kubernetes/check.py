@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Checks every manifest of this folder: Kubernetes' own schemas, Helm's own renderer, and that all
+ways of deployment say the same. `make manifests` runs it."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import helm_python
+import kubernetes_validate
+import yaml
+
+HERE = pathlib.Path(__file__).parent
+# The first with native sidecars, and the newest that the package has.
+NATIVE = ["1.29", "1.37"]
+ANY = ["1.25", *NATIVE]
+# Values that the chart's schema must refuse, and the words that its error must have.
+REFUSED = [
+    ({"nosuch": 1}, "nosuch"),
+    ({"image": {"repository": ""}}, "repository"),
+    ({"image": {"digest": "sha256:1"}}, "digest"),
+    ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+    ({"env": {"http-ports": "80"}}, "http-ports"),
+    ({"init": {"args": ["cleanup"]}}, "args"),
+    ({"podMonitor": {"interval": "15"}}, "interval"),
+]
+
+
+def documents(text):
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def validate(name, found, versions):
+    for document in found:
+        if document["apiVersion"].startswith("monitoring.coreos.com"):
+            continue  # A CRD; Kubernetes has no schema of it.
+        for version in versions:
+            kubernetes_validate.validate(document, version, strict=True)
+    print(f"good: {name}: {len(found)} objects against {', '.join(versions)}")
+    return found
+
+
+def containers(found):
+    """Our containers by name, from the only Deployment."""
+    spec = next(d for d in found if d["kind"] == "Deployment")["spec"]["template"]["spec"]
+    both = (spec.get("initContainers") or []) + spec["containers"]
+    return {c["name"]: c for c in both if c["name"] in ("netra-init", "netra")}
+
+
+def same(name, one, other):
+    """The same containers, apart from what a user is meant to choose."""
+    def plain(container):
+        chosen = ("image", "imagePullPolicy", "env")
+        return {key: value for key, value in container.items() if key not in chosen}
+    for key in one:
+        if plain(one[key]) != plain(other[key]):
+            sys.exit(f"{name}: {key} differs from native.yaml:\n{one[key]}\n{other[key]}")
+    print(f"good: {name}: the containers are those of netra inject")
+
+
+def render(values):
+    with helm_python.Chart.load(HERE / "helm/example") as chart:
+        return documents("\n---\n".join(
+            text for path, text in chart.render(values, name="shop", namespace="default").items()
+            if path.endswith(".yaml")))
+
+
+def check_helm(native, classic):
+    for chart in ("netra", "example"):
+        report = helm_python.lint(HERE / "helm" / chart, strict=True)
+        # The library has no icon, and its dependency is a link, not a package.
+        problems = [m for m in report["messages"] if m["severity"] >= 2]
+        if problems or report["errors"]:
+            sys.exit(f"helm lint {chart}: {json.dumps(report, indent=1)}")
+    same("helm", containers(validate("helm", render({}), NATIVE)), native)
+    plain = render({"netra": {"nativeSidecar": False}})
+    same("helm, classic", containers(validate("helm, classic", plain, ANY)), classic)
+    if containers(validate("helm, off", render({"netra": {"enabled": False}}), ANY)):
+        sys.exit("helm: enabled: false leaves containers")
+    everything = {"netra": {
+        "env": {"NETRA_HTTP_PORTS": 8080, "NETRA_LOG_FORMAT": "json"},
+        "extraEnv": [{"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "image": {"digest": "sha256:" + "0" * 64},
+        "init": {"args": ["--exclude-inbound-ports=9090"]},
+        "seccomp": {"localhostProfile": "netra-seccomp.json"},
+        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True},
+    }}
+    found = validate("helm, everything", render(everything), NATIVE)
+    kinds = sorted(document["kind"] for document in found)
+    if kinds != ["Deployment", "PodMonitor", "PrometheusRule"]:
+        sys.exit(f"helm: {kinds}")
+    netra = containers(found)["netra"]
+    if netra["env"][0] != {"name": "NETRA_SERVICE_NAME", "value": "shop"} or len(netra["env"]) != 4:
+        sys.exit(f"helm: {netra['env']}")
+    if netra["securityContext"]["seccompProfile"]["localhostProfile"] != "netra-seccomp.json":
+        sys.exit("helm: no seccomp profile")
+    for values, says in REFUSED:
+        try:
+            render({"netra": values})
+        except helm_python.HelmError as error:
+            if says in str(error):
+                continue
+            sys.exit(f"helm: {values} is refused without naming {says}: {error}")
+        sys.exit(f"helm: {values} is not refused")
+    print(f"good: helm: {len(REFUSED)} bad values are refused by name")
+
+
+def check_values():
+    """Every value that one can set has its words, and its place in the schema."""
+    lines = (HERE / "helm/netra/values.yaml").read_text().splitlines()
+    schema = json.loads((HERE / "helm/netra/values.schema.json").read_text())["properties"]
+    names = [line.split(":")[0] for line in lines if line and line[0].isalpha()]
+    unknown = set(names) ^ (set(schema) - {"global"})
+    if unknown:
+        sys.exit(f"values.yaml and values.schema.json differ: {unknown}")
+    leaves = [i for i, line in enumerate(lines)
+              if line.strip() and not line.strip().startswith("#") and not line.endswith(":")]
+    bare = [lines[i] for i in leaves if not lines[i - 1].strip().startswith("#")
+            and not any(word in lines[i] for word in ("cpu:", "memory:"))]
+    if bare:
+        sys.exit(f"values.yaml: no comment above {bare}")
+    print(f"good: values.yaml: {len(leaves)} values have their comments")
+
+
+def check_kustomize(native):
+    golden = HERE / "kustomize/example/rendered.yaml"
+    if shutil.which("kubectl"):
+        ran = subprocess.run(["kubectl", "kustomize", HERE / "kustomize/example"],
+                             capture_output=True, text=True, check=True)
+        if "--write" in sys.argv:
+            golden.write_text(ran.stdout)
+        if documents(ran.stdout) != documents(golden.read_text()):
+            sys.exit("kustomize: rendered.yaml is not what kubectl renders; check.py --write")
+    else:
+        print("*** no kubectl here: kustomize/example/rendered.yaml is taken for what it renders ***")
+    found = validate("kustomize", documents(golden.read_text()), NATIVE)
+    same("kustomize", containers(found), native)
+
+
+def main():
+    read = lambda name: documents((HERE / name).read_text())
+    native = containers(validate("native.yaml", read("native.yaml"), NATIVE))
+    classic = containers(validate("classic.yaml", read("classic.yaml"), ANY))
+    check_helm(native, classic)
+    check_values()
+    check_kustomize(native)
+
+
+main()

@@ -1,0 +1,48 @@
+//! A simulated socket.
+
+use super::sim_peer::Peer;
+use crate::sys::Nanos;
+use std::collections::VecDeque;
+
+/// One TCP socket of the shard, as its kernel sees it.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) peer: Peer,
+    /// Bytes that arrived; then perhaps the end, or a reset.
+    pub(crate) rx: VecDeque<u8>,
+    pub(crate) rx_end: bool,
+    pub(crate) rx_reset: bool,
+    /// Bytes that were sent and that the peer has not read.
+    pub(crate) tx: VecDeque<u8>,
+    pub(crate) tx_end: bool,
+    pub(crate) tx_reset: bool,
+    pub(crate) buffer: usize,
+    /// When a dial is answered, and whether it was refused.
+    pub(super) dial: Option<(Nanos, bool)>,
+    pub(crate) closed: bool,
+}
+
+impl Socket {
+    pub(super) fn new(peer: Peer, buffer: usize) -> Self {
+        Self {
+            peer,
+            rx: VecDeque::new(),
+            rx_end: false,
+            rx_reset: false,
+            tx: VecDeque::new(),
+            tx_end: false,
+            tx_reset: false,
+            buffer,
+            dial: None,
+            closed: false,
+        }
+    }
+
+    pub(super) fn readable(&self) -> bool {
+        !self.rx.is_empty() || self.rx_end || self.rx_reset
+    }
+
+    pub(super) fn room(&self) -> usize {
+        self.buffer.saturating_sub(self.tx.len())
+    }
+}

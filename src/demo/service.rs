@@ -1,0 +1,113 @@
+//! The services of the demo: each answers, or asks the next one and answers with what that says.
+//! They know nothing of tracing or routes; all that they pass on is X-Request-Id.
+
+use super::http1::{self, Answer};
+use super::namespace::Namespace;
+use super::{Result, server};
+use std::io::{self, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+/// The port of every service; the rules send it to netra.
+pub(super) const PORT: u16 = 80;
+pub(super) const REQUEST_ID: &str = "X-Request-Id";
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A service.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) name: &'static str,
+    pub(super) ip: Ipv4Addr,
+    pub(super) path: &'static str,
+    pub(super) does: Does,
+}
+
+/// What a service does when it is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Does {
+    /// Asks another one, by this name.
+    Ask {
+        host: &'static str,
+        service: &'static Service,
+    },
+    Answer(&'static str),
+}
+
+/// A request as a service saw it, and as it asked in turn.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) service: &'static str,
+    pub(super) received: String,
+    pub(super) sent: Option<String>,
+}
+
+/// Serves in `pod`; what was seen is told before it is answered.
+pub(super) fn serve(pod: &Namespace, service: &'static Service, tell: Sender<Seen>) -> Result<()> {
+    // Threads live where the thread lives that starts them, and so do the sockets that they open.
+    let served = pod.enter(|| {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+        server::serve(&listener, move |stream| service.converse(stream, &tell))
+    })?;
+    served.map_err(|error| format!("port {PORT} of {}: {error}", service.name))
+}
+
+/// An open connection to a service.
+pub(super) fn connect(ip: Ipv4Addr) -> io::Result<TcpStream> {
+    let address = SocketAddr::new(IpAddr::V4(ip), PORT);
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+impl Service {
+    fn converse(&self, mut stream: &TcpStream, tell: &Sender<Seen>) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut reader = BufReader::new(stream);
+        while let Some(received) = http1::head(&mut reader)? {
+            let (sent, answer) = match self.does {
+                Does::Answer(what) => {
+                    (None, Answer { status: 200, body: format!("{}: {what}", self.name) })
+                }
+                Does::Ask { host, service } => {
+                    let id = http1::field(&received, REQUEST_ID).unwrap_or_default();
+                    let request = service.request(host, self.name, &[(REQUEST_ID, id)]);
+                    let answer = self.ask(service, &request);
+                    (Some(request), answer)
+                }
+            };
+            // Nobody listens any more only when the demo is over.
+            let _ = tell.send(Seen { service: self.name, received, sent });
+            let Answer { status, body } = answer;
+            let head = format!("HTTP/1.1 {status} Said\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all((head + &body).as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn ask(&self, service: &Self, request: &str) -> Answer {
+        let asked = connect(service.ip)
+            .and_then(|stream| http1::ask(&mut BufReader::new(&stream), request));
+        match asked {
+            Ok(Answer { status, body }) => {
+                Answer { status, body: format!("{} < {body}", self.name) }
+            }
+            Err(error) => {
+                let body = format!("{} cannot ask {}: {error}", self.name, service.name);
+                Answer { status: 502, body }
+            }
+        }
+    }
+
+    /// A request for this service.
+    pub(super) fn request(&self, host: &str, agent: &str, fields: &[(&str, &str)]) -> String {
+        let path = self.path;
+        let mut head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\n");
+        for (name, value) in fields {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head + "\r\n"
+    }
+}

@@ -1,0 +1,158 @@
+//! Real containers: the images of this checkout on a Docker engine, the application, the rules and
+//! the sidecar each in its own, in one network namespace, as in a pod.
+
+mod support;
+
+use std::fs;
+use std::time::Duration;
+use support::docker::{BULK, ECHO, HTTP, Network, Pod, Sidecar, docker, is_there};
+
+const PROFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/seccomp.json");
+
+/// Our profile without what it adds: what engines since 25 do by default, on any engine.
+fn profile_without_io_uring() -> String {
+    let text = fs::read_to_string(PROFILE).unwrap();
+    let mut profile: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let rules = profile["syscalls"].as_array_mut().unwrap();
+    let before = rules.len();
+    rules.retain(|rule| !rule["names"].as_array().unwrap().contains(&"io_uring_setup".into()));
+    assert_eq!(rules.len(), before - 1, "io_uring has a rule of its own");
+    let path = format!("{}/seccomp-{}.json", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    fs::write(&path, profile.to_string()).unwrap();
+    path
+}
+
+/// TCP and HTTP in both directions, by address and by a name that Docker's resolver knows.
+fn everything_passes(network: &Network, pod: &Pod<'_>, server: &str) {
+    let (inbound, outbound) = (pod.scrape().opened("inbound"), pod.scrape().opened("outbound"));
+    let brief = ["--seconds=1", "--warm-up=0", "--connections=8"];
+    let target = |host: &str, port: u16| format!("{host}:{port}");
+    let app = pod.address.to_string();
+    for (port, kind) in [(HTTP, "http"), (ECHO, "tcp")] {
+        network.load(&[&[kind, &target(&app, port)], &brief[..]].concat()).succeeds();
+        pod.load(&[&[kind, &target(server, port)], &brief[..]].concat()).succeeds();
+    }
+    network.load(&["bulk", &target(&app, BULK), "--bytes=50000000", "--count=2"]).succeeds();
+    pod.load(&["bulk", &target(server, BULK), "--bytes=50000000", "--upload"]).succeeds();
+    assert_eq!(pod.scrape().opened("inbound"), inbound + 8 + 8 + 2);
+    assert_eq!(pod.scrape().opened("outbound"), outbound + 8 + 8 + 1);
+}
+
+#[test]
+fn everything_passes_where_io_uring_is_refused_and_where_it_is_allowed() {
+    if !is_there() {
+        return;
+    }
+    let network = Network::new("seccomp");
+    let (_, server) = network.server("server");
+    let pod = Pod::new(&network, "pod");
+    assert!(pod.init(&["apply"]).contains("applied (nft-native)"));
+    pod.start_app();
+    let refused = format!("seccomp={}", profile_without_io_uring());
+    let allowed = format!("seccomp={PROFILE}");
+    for (profile, driver) in [(refused, "epoll"), (allowed, "io_uring")] {
+        pod.start_netra(Sidecar { run: &["--security-opt", &profile], ..Default::default() });
+        everything_passes(&network, &pod, &server);
+        let driven = |driver| pod.scrape().sum("netra_io_driver", &[("driver", driver)]);
+        assert_eq!(driven(driver), 1, "{}", pod.log());
+        assert_eq!(driven("io_uring") + driven("epoll"), 1);
+        let log = pod.log();
+        let started =
+            log.lines().find(|line| line.contains("netra started")).expect("a start line");
+        assert!(started.contains(driver), "{started}");
+        if driver == "epoll" {
+            assert!(started.contains("EPERM") || started.contains("not permitted"), "{started}");
+        }
+        docker(&["rm", "-f", &pod.netra()]);
+    }
+    // Whatever this engine's own profile says, it works.
+    pod.start_netra(Sidecar::default());
+    everything_passes(&network, &pod, &server);
+}
+
+#[test]
+fn heavy_thirty_two_megabytes_are_enough_under_load() {
+    if !is_there() {
+        return;
+    }
+    let network = Network::new("memory");
+    let pod = Pod::new(&network, "pod");
+    pod.init(&["apply"]);
+    pod.start_app();
+    let run = ["--memory=32m", "--memory-swap=32m"];
+    pod.start_netra(Sidecar { run: &run, ..Default::default() });
+    let target = |port: u16| format!("{}:{port}", pod.address);
+    let seconds = ["--seconds=4", "--warm-up=0"];
+    let many = ["--connections=400"];
+    let loads = [
+        network.load(&[&["http", &target(HTTP)], &seconds[..], &many].concat()),
+        network.load(&[&["tcp", &target(ECHO)], &seconds[..], &many].concat()),
+        network.load(&["bulk", &target(BULK), "--bytes=300000000", "--count=4"]),
+        network.load(&["bulk", &target(BULK), "--bytes=300000000", "--count=4", "--upload"]),
+    ];
+    loads.into_iter().for_each(|load| drop(load.succeeds()));
+    assert_eq!(pod.inspect(".State.OOMKilled"), "false");
+    assert_eq!(pod.inspect(".State.Running"), "true", "{}", pod.log());
+    assert_eq!(pod.inspect(".RestartCount"), "0");
+    assert_eq!(pod.inspect(".HostConfig.Memory"), (32 << 20).to_string());
+}
+
+#[test]
+fn docker_stop_drains_and_no_request_fails() {
+    if !is_there() {
+        return;
+    }
+    let network = Network::new("stop");
+    let (_, server) = network.server("server");
+    let pod = Pod::new(&network, "pod");
+    pod.init(&["apply"]);
+    pod.start_app();
+    pod.start_netra(Sidecar::default());
+    let seconds = ["--seconds=4", "--warm-up=0", "--connections=16"];
+    let inbound = format!("{}:{HTTP}", pod.address);
+    let outbound = format!("{server}:{HTTP}");
+    let loads = [
+        network.load(&[&["http", &inbound], &seconds[..]].concat()),
+        pod.load(&[&["http", &outbound], &seconds[..]].concat()),
+    ];
+    let under_way = || pod.scrape().active() == 32;
+    assert!(support::wait_until(support::PATIENCE, under_way), "the loads begin");
+    let begun = std::time::Instant::now();
+    docker(&["stop", "--time", "20", &pod.netra()]);
+    let took = begun.elapsed();
+    loads.into_iter().for_each(|load| drop(load.succeeds()));
+    assert_eq!(pod.inspect(".State.ExitCode"), "0", "{}", pod.log());
+    let waited = Duration::from_secs(1)..Duration::from_secs(15);
+    assert!(
+        waited.contains(&took),
+        "it leaves when the last connection does, not at once: {took:?}"
+    );
+}
+
+#[test]
+fn a_pod_that_restarts_has_its_rules_once() {
+    if !is_there() {
+        return;
+    }
+    let network = Network::new("restart");
+    let (_, server) = network.server("server");
+    let pod = Pod::new(&network, "pod");
+    for says in
+        ["netra-init: applied", "netra-init: already applied", "netra-init: already applied"]
+    {
+        // The namespace outlives the containers, and with it the rules.
+        let said = pod.init(&["apply"]);
+        assert!(said.starts_with(says), "{said}");
+        pod.init(&["status"]);
+        pod.start_app();
+        pod.start_netra(Sidecar::default());
+        everything_passes(&network, &pod, &server);
+        pod.stop();
+    }
+    pod.init(&["verify"]);
+    assert!(pod.init(&["cleanup"]).contains("rules removed"));
+    // Without rules and sidecar the application answers itself.
+    pod.start_app();
+    let app = format!("{}:{HTTP}", pod.address);
+    network.load(&["http", &app, "--seconds=0.5", "--warm-up=0"]).succeeds();
+}
