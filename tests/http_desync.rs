@@ -40,10 +40,7 @@ const HEADS: &[(&str, &str)] = &[
     ("odd_transfer_encoding", "Transfer-Encoding: \"chunked\"\r\n"),
     ("odd_transfer_encoding", "Transfer-Encoding:\r\n"),
     ("odd_transfer_encoding", "Transfer-Encoding: chunked;q=1\r\n"),
-    (
-        "repeated_transfer_encoding",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
-    ),
+    ("repeated_transfer_encoding", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n"),
     ("space_before_colon", "Transfer-Encoding : chunked\r\n"),
     ("space_before_colon", "Content-Length\t: 4\r\n"),
     ("obs_fold", "X-Fold: a\r\n Transfer-Encoding: chunked\r\n"),
@@ -91,7 +88,10 @@ fn doubtful_first_lines_pass_as_they_came() {
     let rows = [
         ("bad_version", "GET / HTTP/1.2\r\nHost: a\r\n\r\n"),
         ("bad_version", "GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
-        ("transfer_encoding_in_http10", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        (
+            "transfer_encoding_in_http10",
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
         ("odd_method", "head / HTTP/1.1\r\nHost: a\r\n\r\n"),
         ("odd_method", "Connect a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"),
         ("connect_with_body", "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 4\r\n\r\nbody"),
@@ -141,10 +141,26 @@ fn doubtful_chunks_pass_as_they_came() {
 #[test]
 fn doubtful_responses_pass_as_they_came() {
     let rows = [
-        ("both_lengths", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 0),
-        ("repeated_content_length", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 0),
-        ("odd_transfer_encoding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 0),
-        ("transfer_encoding_in_http10", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 0),
+        (
+            "both_lengths",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            0,
+        ),
+        (
+            "repeated_content_length",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+            0,
+        ),
+        (
+            "odd_transfer_encoding",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            0,
+        ),
+        (
+            "transfer_encoding_in_http10",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            0,
+        ),
         ("bare_lf", "HTTP/1.1 200 OK\nContent-Length: 0\n\n", 0),
         ("obs_fold", "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n", 0),
         ("bad_status_line", "HTTP/1.1 2000 OK\r\n\r\n", 0),
@@ -176,7 +192,11 @@ fn long_heads_and_extensions_pass_beyond_their_limits() {
         Talk::new("a head of 60,000 bytes", vec![client(within), server(OK)], &[GOOD]),
         Talk::new(
             "extensions without end",
-            vec![client([chunks, "1;", &"e".repeat(1 << 20)].concat()), client(SMUGGLED), server(OK)],
+            vec![
+                client([chunks, "1;", &"e".repeat(1 << 20)].concat()),
+                client(SMUGGLED),
+                server(OK),
+            ],
             &[GOOD],
         )
         .opaque(1, "chunk_extensions_too_long"),
@@ -211,13 +231,7 @@ fn heads_without_end_on_many_connections() {
     findings.conclude();
 }
 
-fn flood(
-    world: &World,
-    sink: &Sink,
-    cell: Cell,
-    count: usize,
-    each: usize,
-) -> Result<(), String> {
+fn flood(world: &World, sink: &Sink, cell: Cell, count: usize, each: usize) -> Result<(), String> {
     let setup = sink.wire(Setup::new(cell)).env("NETRA_HTTP_PORTS", PORT);
     let netra = Netra::start(world, &setup);
     let before = procfs::rss_anon(netra.pid());

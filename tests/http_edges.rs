@@ -8,10 +8,11 @@
 mod support;
 
 use support::matrix::cells_with;
+use support::stream;
 use support::talk::Turn::{
     ClientAborts, ClientCloses, ClientFinishes, ServerAborts, ServerCloses, ServerFinishes,
 };
-use support::talk::{Talk, client, play_in, server};
+use support::talk::{Talk, Turn, client, play_in, server};
 
 const GET: &str = "GET /get HTTP/1.1\r\nHost: a\r\n\r\n";
 const NEXT: &str = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -56,11 +57,19 @@ fn responses_without_a_body_do_not_stall() {
 #[test]
 fn interim_responses_belong_to_their_exchange() {
     let expect = "POST /e HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
-    let (hundred, hints) = ("HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 E\r\nLink: </a>\r\n\r\n");
+    let (hundred, hints) =
+        ("HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 E\r\nLink: </a>\r\n\r\n");
     play(&[
         Talk::new(
             "100, then 200",
-            vec![client(expect), server(hundred), client("body"), server(OK), client(NEXT), server(OK)],
+            vec![
+                client(expect),
+                server(hundred),
+                client("body"),
+                server(OK),
+                client(NEXT),
+                server(OK),
+            ],
             &[GOOD, GOOD],
         ),
         Talk::new(
@@ -76,15 +85,16 @@ fn interim_responses_belong_to_their_exchange() {
             ],
             &[(500, true), GOOD],
         ),
-        Talk::new("refused without 100", vec![client(expect), server("HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n")], &[
-            (417, false),
-        ]),
-        Talk::new("103 before the request's end", vec![
-            client(&POST[..POST.len() - 2]),
-            server(hints),
-            client("dy"),
-            server(OK),
-        ], &[GOOD]),
+        Talk::new(
+            "refused without 100",
+            vec![client(expect), server("HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n")],
+            &[(417, false)],
+        ),
+        Talk::new(
+            "103 before the request's end",
+            vec![client(&POST[..POST.len() - 2]), server(hints), client("dy"), server(OK)],
+            &[GOOD],
+        ),
     ]);
 }
 
@@ -147,14 +157,20 @@ fn tunnels_and_upgrades() {
 fn pipelines_keep_their_order() {
     let asks = [GET, HEAD, POST, CHUNKED, NEXT].concat();
     let bare = "HTTP/1.1 200 OK\r\nContent-Length: 77\r\n\r\n";
-    let answers = [OK, bare, "HTTP/1.1 500 E\r\nContent-Length: 0\r\n\r\n", OK_CHUNKED, OK].concat();
+    let answers =
+        [OK, bare, "HTTP/1.1 500 E\r\nContent-Length: 0\r\n\r\n", OK_CHUNKED, OK].concat();
     let spans = [GOOD, GOOD, (500, true), GOOD, GOOD];
     let mut talks = vec![
         Talk::new("all at once", vec![client(&asks), server(&answers)], &spans),
         Talk::new("outbound", vec![client(&asks), server(&answers)], &spans).outbound(),
         Talk::new(
             "answered before the next is whole",
-            vec![client(&asks[..GET.len() + 9]), server(OK), client(&asks[GET.len() + 9..]), server(&answers[OK.len()..])],
+            vec![
+                client(&asks[..GET.len() + 9]),
+                server(OK),
+                client(&asks[GET.len() + 9..]),
+                server(&answers[OK.len()..]),
+            ],
             &spans,
         ),
         Talk::new(
@@ -164,48 +180,69 @@ fn pipelines_keep_their_order() {
         ),
     ];
     // One more than netra follows: what is beyond goes as it came.
-    let deep = Talk::new("40 in flight", vec![client(GET.repeat(40)), server(OK.repeat(40))], &[GOOD; 32]);
+    let deep =
+        Talk::new("40 in flight", vec![client(GET.repeat(40)), server(OK.repeat(40))], &[GOOD; 32]);
     talks.push(deep.opaque(32, "pipeline_too_deep"));
     play(&talks);
 }
 
 #[test]
 fn bodies_pass_as_they_came() {
-    let get_chunked = "GET /g HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+    let get_chunked =
+        "GET /g HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
     play(&[
-        Talk::new("GET with chunks", vec![client(get_chunked), server(OK), client(NEXT), server(OK)], &[GOOD, GOOD]),
-        Talk::new("extensions and trailers", vec![client(CHUNKED), server(OK_CHUNKED), client(NEXT), server(OK)], &[
-            GOOD, GOOD,
-        ]),
-        Talk::new("until the close, HTTP/1.0", vec![
-            client("GET /10 HTTP/1.0\r\n\r\n"),
-            server("HTTP/1.0 200 OK\r\n\r\nsome"),
-            server(" more"),
-            ServerCloses,
-        ], &[GOOD]),
-        Talk::new("keep-alive in HTTP/1.0", vec![
-            client("GET /10 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"),
-            server("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok"),
-            client(NEXT),
-            server(OK),
-        ], &[GOOD, GOOD]),
-        Talk::new("the client ends first", vec![
-            client(POST),
-            ClientFinishes,
-            server("HTTP/1.1 200 OK\r\n\r\nuntil"),
-            server(" the close"),
-            ServerCloses,
-        ], &[GOOD]),
-        Talk::new("the client ends within its body", vec![
-            client(&POST[..POST.len() - 1]),
-            ClientFinishes,
-            server("HTTP/1.1 400 Short\r\nContent-Length: 0\r\n\r\n"),
-            ServerCloses,
-        ], &[(400, false)]),
-        Talk::new("the client ends within its head", vec![
-            client(GET),
-            server(OK),
-        ], &[GOOD]),
+        Talk::new(
+            "GET with chunks",
+            vec![client(get_chunked), server(OK), client(NEXT), server(OK)],
+            &[GOOD, GOOD],
+        ),
+        Talk::new(
+            "extensions and trailers",
+            vec![client(CHUNKED), server(OK_CHUNKED), client(NEXT), server(OK)],
+            &[GOOD, GOOD],
+        ),
+        Talk::new(
+            "until the close, HTTP/1.0",
+            vec![
+                client("GET /10 HTTP/1.0\r\n\r\n"),
+                server("HTTP/1.0 200 OK\r\n\r\nsome"),
+                server(" more"),
+                ServerCloses,
+            ],
+            &[GOOD],
+        ),
+        Talk::new(
+            "keep-alive in HTTP/1.0",
+            vec![
+                client("GET /10 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"),
+                server("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok"),
+                client(NEXT),
+                server(OK),
+            ],
+            &[GOOD, GOOD],
+        ),
+        Talk::new(
+            "the client ends first",
+            vec![
+                client(POST),
+                ClientFinishes,
+                server("HTTP/1.1 200 OK\r\n\r\nuntil"),
+                server(" the close"),
+                ServerCloses,
+            ],
+            &[GOOD],
+        ),
+        Talk::new(
+            "the client ends within its body",
+            vec![
+                client(&POST[..POST.len() - 1]),
+                ClientFinishes,
+                server("HTTP/1.1 400 Short\r\nContent-Length: 0\r\n\r\n"),
+                ServerCloses,
+            ],
+            &[(400, false)],
+        ),
+        Talk::new("the client ends within its head", vec![client(GET), server(OK)], &[GOOD]),
     ]);
 }
 
@@ -222,9 +259,15 @@ fn targets_and_values_pass_as_they_came() {
         ask("no host", "GET /nh HTTP/1.1\r\nX: y\r\n\r\n"),
         ask("no header at all", "GET /none HTTP/1.1\r\n\r\n"),
         ask("an empty line before", "\r\nGET /l HTTP/1.1\r\nHost: a\r\n\r\n"),
-        ask("odd spacing of values", "GET /s HTTP/1.1\r\nHost:a\r\nA:  b\t \r\nEmpty:\r\nE2: \r\n\r\n"),
+        ask(
+            "odd spacing of values",
+            "GET /s HTTP/1.1\r\nHost:a\r\nA:  b\t \r\nEmpty:\r\nE2: \r\n\r\n",
+        ),
         ask("a method of its own", "PROPFIND /p HTTP/1.1\r\nHost: a\r\n\r\n"),
-        ask("hop by hop", "GET /h HTTP/1.1\r\nHost: a\r\nConnection: X-Hop, keep-alive\r\nX-Hop: 1\r\nTE: trailers\r\nPragma: no-cache\r\n\r\n"),
+        ask(
+            "hop by hop",
+            "GET /h HTTP/1.1\r\nHost: a\r\nConnection: X-Hop, keep-alive\r\nX-Hop: 1\r\nTE: trailers\r\nPragma: no-cache\r\n\r\n",
+        ),
     ]);
 }
 
@@ -233,40 +276,45 @@ fn what_is_not_http_passes_both_ways_at_once() {
     let hello = "\x16\x03\x01\x00\x10AAAA";
     let raw = |name: &str, reason, turns: Vec<_>| Talk::new(name, turns, &[]).opaque(0, reason);
     play(&[
-        raw("the server speaks first", "server_first", vec![
-            server("220 banner\r\n"),
-            client("HELO x\r\n"),
-            server("250 ok\r\n"),
-        ]),
+        raw(
+            "the server speaks first",
+            "server_first",
+            vec![server("220 banner\r\n"), client("HELO x\r\n"), server("250 ok\r\n")],
+        ),
         raw("TLS", "tls", vec![client(hello), server("\x16\x03\x03\x00\x02ok"), client("more")]),
-        raw("HTTP/2", "http2_preface", vec![
-            client("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"),
-            server("\0\0\0\x04\0\0\0\0\0"),
-        ]),
+        raw(
+            "HTTP/2",
+            "http2_preface",
+            vec![
+                client("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"),
+                server("\0\0\0\x04\0\0\0\0\0"),
+            ],
+        ),
         raw("binary", "not_http", vec![client([0, 1, 2]), server([3]), client([b'\n'; 70_000])]),
         raw("one word", "not_http", vec![client("PING\r\n"), server("PONG\r\n")]),
-        Talk::new("HTTP, then binary", vec![
-            client(GET),
-            server(OK),
-            client("\0\x01BAD\r\n\r\nTAIL"),
-            server("raw"),
-        ], &[GOOD])
+        Talk::new(
+            "HTTP, then binary",
+            vec![client(GET), server(OK), client("\0\x01BAD\r\n\r\nTAIL"), server("raw")],
+            &[GOOD],
+        )
         .opaque(1, "not_http"),
-        Talk::new("pipelined with what is none", vec![
-            client([GET, "BAD\r\n\r\nTAIL"].concat()),
-            server(OK),
-            server("raw"),
-        ], &[GOOD])
+        Talk::new(
+            "pipelined with what is none",
+            vec![client([GET, "BAD\r\n\r\nTAIL"].concat()), server(OK), server("raw")],
+            &[GOOD],
+        )
         .opaque(1, "not_http"),
-        Talk::new("a response that is none", vec![client(GET), server("NOT HTTP\r\n\r\nx"), client("y")], &[
-            (0, false),
-        ])
+        Talk::new(
+            "a response that is none",
+            vec![client(GET), server("NOT HTTP\r\n\r\nx"), client("y")],
+            &[(0, false)],
+        )
         .opaque(1, "bad_status_line"),
-        Talk::new("a response that nobody asked for", vec![
-            client(GET),
-            server([OK, OK].concat()),
-            client(NEXT),
-        ], &[GOOD])
+        Talk::new(
+            "a response that nobody asked for",
+            vec![client(GET), server([OK, OK].concat()), client(NEXT)],
+            &[GOOD],
+        )
         .opaque(1, "response_without_request"),
     ]);
 }
@@ -278,37 +326,52 @@ fn exchanges_that_are_cut_short() {
     let body = "x".repeat(200_000);
     let early = "HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     play(&[
-        Talk::new("413 while the body is coming", vec![
-            client(big),
-            client(&body),
-            server(early),
-            client(&body),
-            ServerCloses,
-        ], &[(413, false)]),
-        Talk::new("the server ends within its body", vec![client(GET), server(half), ServerCloses], &[
-            (200, true),
-        ]),
-        Talk::new("the server says that no more will come", vec![client(GET), server(half), ServerFinishes], &[
-            (200, true),
-        ]),
-        Talk::new("the server ends within a chunk", vec![
-            client(GET),
-            server(&OK_CHUNKED[..OK_CHUNKED.len() - 9]),
-            ServerCloses,
-        ], &[(200, true)]),
+        Talk::new(
+            "413 while the body is coming",
+            vec![client(big), client(&body), server(early), client(&body), ServerCloses],
+            &[(413, false)],
+        ),
+        Talk::new(
+            "the server ends within its body",
+            vec![client(GET), server(half), ServerCloses],
+            &[(200, true)],
+        ),
+        Talk::new(
+            "the server says that no more will come",
+            vec![client(GET), server(half), ServerFinishes],
+            &[(200, true)],
+        ),
+        Talk::new(
+            "the server ends within a chunk",
+            vec![client(GET), server(&OK_CHUNKED[..OK_CHUNKED.len() - 9]), ServerCloses],
+            &[(200, true)],
+        ),
         Talk::new("no answer", vec![client(GET), ServerCloses], &[(0, true)]),
-        Talk::new("no answer to two", vec![client([GET, NEXT].concat()), ServerCloses], &[
-            (0, true),
-            (0, true),
-        ]),
-        Talk::new("the server resets within its body", vec![client(GET), server(half), ServerAborts], &[
-            (200, true),
-        ]),
-        Talk::new("the server resets within the request", vec![client(big), client(&body), ServerAborts], &[
-            (0, true),
-        ]),
-        Talk::new("the client resets", vec![client(GET), server(half), ClientAborts], &[(200, true)]),
-        Talk::new("the client goes without an answer", vec![client(GET), ClientCloses], &[(0, true)]),
+        Talk::new(
+            "no answer to two",
+            vec![client([GET, NEXT].concat()), ServerCloses],
+            &[(0, true), (0, true)],
+        ),
+        Talk::new(
+            "the server resets within its body",
+            vec![client(GET), server(half), ServerAborts],
+            &[(200, true)],
+        ),
+        Talk::new(
+            "the server resets within the request",
+            vec![client(big), client(&body), ServerAborts],
+            &[(0, true)],
+        ),
+        Talk::new(
+            "the client resets",
+            vec![client(GET), server(half), ClientAborts],
+            &[(200, true)],
+        ),
+        Talk::new(
+            "the client goes without an answer",
+            vec![client(GET), ClientCloses],
+            &[(0, true)],
+        ),
     ]);
 }
 
@@ -328,7 +391,11 @@ fn responses_byte_by_byte() {
     let answers = [
         ("length", OK, 1),
         ("chunks", OK_CHUNKED, 1),
-        ("interim", "HTTP/1.1 100 C\r\n\r\nHTTP/1.1 103 E\r\nA: b\r\n\r\nHTTP/1.1 204 N\r\n\r\n", 1),
+        (
+            "interim",
+            "HTTP/1.1 100 C\r\n\r\nHTTP/1.1 103 E\r\nA: b\r\n\r\nHTTP/1.1 204 N\r\n\r\n",
+            1,
+        ),
         ("two", &[OK, OK_CHUNKED].concat(), 2),
         ("until the close", "HTTP/1.1 200 OK\r\n\r\nbody", 1),
     ];
@@ -353,4 +420,49 @@ fn request_bodies_byte_by_byte() {
         Talk::new(&ask[..8], turns, &[GOOD])
     });
     play(&talks);
+}
+
+/// Requests and answers of every kind in any order, pipelined to any depth and cut anywhere, in
+/// both directions; each seed is a conversation that can be played again.
+#[test]
+fn mixes_of_everything() {
+    let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 E\r\nLink: </a>\r\n\r\n";
+    let kinds: [(&str, &[(&str, u16)]); 4] = [
+        (
+            GET,
+            &[(OK, 200), (OK_CHUNKED, 200), ("HTTP/1.1 304 N\r\nContent-Length: 9\r\n\r\n", 304)],
+        ),
+        (HEAD, &[("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n", 200)]),
+        (POST, &[("HTTP/1.1 500 E\r\nContent-Length: 0\r\n\r\n", 500), (OK, 200)]),
+        (CHUNKED, &[("HTTP/1.1 204 N\r\n\r\n", 204), (OK_CHUNKED, 200)]),
+    ];
+    let talks = (0..40).map(|seed| {
+        let mut dice = stream::random(seed, 400).into_iter().map(usize::from);
+        let mut roll = |below: usize| dice.next().expect("dice enough") % below;
+        let (mut turns, mut spans) = (Vec::new(), Vec::new());
+        for _ in 0..=roll(3) {
+            let (mut asks, mut answers) = (String::new(), String::new());
+            for _ in 0..=roll(6) {
+                let (ask, choices) = kinds[roll(kinds.len())];
+                let (answer, status) = choices[roll(choices.len())];
+                let before = if roll(4) == 0 { interim } else { "" };
+                asks += ask;
+                answers = [&answers, before, answer].concat();
+                spans.push((status, status >= 500));
+            }
+            let mut cut = |text: &str, turn: fn(&[u8]) -> Turn| {
+                let mut rest = text.as_bytes();
+                while !rest.is_empty() {
+                    let at = (1 + roll(256) * roll(4)).min(rest.len());
+                    turns.push(turn(&rest[..at]));
+                    rest = &rest[at..];
+                }
+            };
+            cut(&asks, |bytes| client(bytes));
+            cut(&answers, |bytes| server(bytes));
+        }
+        let talk = Talk::new(format!("seed {seed}"), turns, &spans);
+        if seed % 2 == 0 { talk } else { talk.outbound() }
+    });
+    play(&talks.collect::<Vec<_>>());
 }

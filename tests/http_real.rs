@@ -9,13 +9,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use support::netra::{Netra, Setup};
-use support::programs::{Server, Tally, compare_with, number_after, number_before, run, tally, tool};
+use support::programs::{
+    Server, Tally, compare_with, number_after, number_before, run, tally, tool,
+};
 use support::stream;
 use support::world::{POD_V4, World};
 
 const PORT: u16 = 8080;
-const SMALL: u64 = 1024;
-const LARGE: u64 = 2_000_000;
+const SMALL: usize = 1024;
+const LARGE: usize = 2_000_000;
 
 fn support_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name)
@@ -58,8 +60,8 @@ fn opaque(reason: &'static str) -> impl Fn(&Netra<'_>) -> Result<(), String> {
 }
 
 fn files(world: &World) -> String {
-    fs::write(world.dir().join("small"), vec![b'x'; SMALL as usize]).expect("a file");
-    fs::write(world.dir().join("large"), vec![b'x'; LARGE as usize]).expect("a file");
+    fs::write(world.dir().join("small"), [b'x'; SMALL]).expect("a file");
+    fs::write(world.dir().join("large"), vec![b'x'; LARGE]).expect("a file");
     world.dir().display().to_string()
 }
 
@@ -184,8 +186,7 @@ fn clients_and_node() {
 #[test]
 fn heavy_http_load() {
     let Some(world) = World::new() else { return };
-    let (wrk, hey, ab) =
-        (tool("wrk", "wrk"), tool("hey", "hey"), tool("ab", "apache2-utils"));
+    let (wrk, hey, ab) = (tool("wrk", "wrk"), tool("hey", "hey"), tool("ab", "apache2-utils"));
     let _server = nginx(&world, "8080 backlog=4096");
     let url = format!("http://{POD_V4}:{PORT}/small");
     compare_with(
@@ -245,8 +246,11 @@ fn http2_with_prior_knowledge() {
     let fetch = |path: &str| {
         let form = ["-sS", "--http2-prior-knowledge", "-o", "/dev/null", "-w"];
         let url = format!("http://{POD_V4}:{PORT}/{path}");
-        let said =
-            run(&world.client, &curl, &[&form[..], &["%{http_version} %{size_download}", &url]].concat());
+        let said = run(
+            &world.client,
+            &curl,
+            &[&form[..], &["%{http_version} %{size_download}", &url]].concat(),
+        );
         u64::from(said == format!("2 {}", if path == "small" { SMALL } else { LARGE }))
     };
     let load = || {

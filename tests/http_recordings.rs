@@ -31,8 +31,7 @@ use support::world::{CLIENT_V4, POD_V4, World};
 /// Nobody listens where these go.
 const REFUSED: [&str; 3] = ["in-refused", "out-refused", "tcp-refused"];
 /// They have three peers, and a test of their own.
-const CORRELATED: [&str; 4] =
-    ["corr-expired", "corr-no-reqid", "corr-same-reqid", "route-context"];
+const CORRELATED: [&str; 4] = ["corr-expired", "corr-no-reqid", "corr-same-reqid", "route-context"];
 
 #[test]
 fn recordings_with_epoll() {
@@ -47,7 +46,9 @@ fn recordings_with_io_uring() {
 fn recordings() -> Vec<Recording> {
     let mut paths: Vec<_> =
         fs::read_dir(folder()).expect("the folder").map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|e| e == "json") && !path.ends_with("misc.json"));
+    paths.retain(|path| {
+        path.extension().is_some_and(|e| e == "json") && !path.ends_with("misc.json")
+    });
     paths.sort();
     assert!(paths.len() >= 118, "{} recordings are not all", paths.len());
     paths.iter().map(|path| Recording::read(path)).collect()
@@ -184,10 +185,9 @@ impl<'w> Stage<'w> {
             let reason = format!("netra: {why}\n");
             let head = "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8";
             let len = reason.len();
-            self.answered = format!(
-                "{head}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{reason}"
-            )
-            .into_bytes();
+            self.answered =
+                format!("{head}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{reason}")
+                    .into_bytes();
             self.client.expect(&self.answered)?;
             self.client.expect_end(End::Eof)?;
         }
@@ -299,9 +299,8 @@ impl<'w> Stage<'w> {
         if self.row.is_unread {
             found.clear();
         }
-        let recorded = |scrape: &Scrape| {
-            scrape.sum("netra_shard_spans_total", &[("result", "recorded")])
-        };
+        let recorded =
+            |scrape: &Scrape| scrape.sum("netra_shard_spans_total", &[("result", "recorded")]);
         let count = usize::try_from(recorded(after) - recorded(before)).expect("a few");
         let mut spans = sink.take(count)?;
         spans.sort_by_key(|span| {
@@ -320,7 +319,9 @@ impl<'w> Stage<'w> {
                 wanted.insert("error".into(), true.into());
                 wanted.insert("http.response_size".into(), 0.into());
                 match self.row.port {
-                    Some(port) => wanted.insert("remote_addr".into(), format!("{CLIENT_V4}:{port}").into()),
+                    Some(port) => {
+                        wanted.insert("remote_addr".into(), format!("{CLIENT_V4}:{port}").into())
+                    }
                     None => wanted.remove("remote_addr"),
                 };
                 wanted.insert("http.request_id".into(), span.tag("http.request_id").into());
@@ -439,20 +440,21 @@ fn compare(recording: &Recording, played: &Played) -> Result<(), String> {
     theirs.sort();
     ours.sort();
     // Ends are compared where a server made one, or there was none.
-    let made_end = recording.acts.iter().any(|act| {
-        matches!(act, Act::Server(_, Do::Close | Do::Reset | Do::Finish))
-    });
+    let made_end = recording
+        .acts
+        .iter()
+        .any(|act| matches!(act, Act::Server(_, Do::Close | Do::Reset | Do::Finish)));
     let matters = made_end || REFUSED.contains(&&*recording.case);
     let end = |eof: bool| if !matters || eof { "an orderly end" } else { "no orderly end" };
     let pairs = [
-        (In::Request, requests(&recording.servers).join("\n"), requests(&played.servers).join("\n")),
+        (
+            In::Request,
+            requests(&recording.servers).join("\n"),
+            requests(&played.servers).join("\n"),
+        ),
         (In::Response, response(&recording.client_received), response(&played.received)),
         (In::Spans, theirs.join("\n"), ours.join("\n")),
-        (
-            In::End,
-            end(recording.client_saw_end).into(),
-            end(played.end == Some(End::Eof)).into(),
-        ),
+        (In::End, end(recording.client_saw_end).into(), end(played.end == Some(End::Eof)).into()),
         (In::Delay, format!("withheld: {}", recording.was_withheld), "withheld: false".into()),
     ];
     for (what, netramesh, netra) in pairs {

@@ -98,145 +98,166 @@ fn in_cells(
 
 #[test]
 fn the_upstream_is_kept_while_the_target_stays() {
-    in_cells(&cells_with(1), |setup| setup, |world, netra| {
-        let mut stage = Stage::new(world, netra)?;
-        let request = ask("/b", &to(8091));
-        for number in 1..=3 {
-            stage.client.send(&request)?;
-            serve(&mut stage.b, &mut stage.client, &request.repeat(number))?;
-        }
-        stage.original.look();
-        let came = (stage.b.peers.len(), stage.original.peers.len());
-        // The original destination is dialled when the client comes, and left when it is known
-        // that nothing goes there.
-        if came != (1, 1) || !stage.original.peers[0].received.is_empty() {
-            return Err(format!("connections {came:?}"));
-        }
-        stage.end()
-    });
+    in_cells(
+        &cells_with(1),
+        |setup| setup,
+        |world, netra| {
+            let mut stage = Stage::new(world, netra)?;
+            let request = ask("/b", &to(8091));
+            for number in 1..=3 {
+                stage.client.send(&request)?;
+                serve(&mut stage.b, &mut stage.client, &request.repeat(number))?;
+            }
+            stage.original.look();
+            let came = (stage.b.peers.len(), stage.original.peers.len());
+            // The original destination is dialled when the client comes, and left when it is known
+            // that nothing goes there.
+            if came != (1, 1) || !stage.original.peers[0].received.is_empty() {
+                return Err(format!("connections {came:?}"));
+            }
+            stage.end()
+        },
+    );
 }
 
 #[test]
 fn one_connection_to_one_place_after_another() {
-    in_cells(&cells_with(1), |setup| setup, |world, netra| {
-        let mut stage = Stage::new(world, netra)?;
-        let steps = [("", 0), ("b", 8091), ("c", 8092), ("", 0), ("b", 8091), ("b", 8091), ("", 0)];
-        let mut sent: Vec<u8> = Vec::new();
-        let mut last = "";
-        for (number, (place, port)) in steps.into_iter().enumerate() {
-            let lines = if port == 0 { String::new() } else { to(port) };
-            let request = ask(&format!("/{number}"), &lines);
-            // A place that was left is reached by a new connection.
-            if place != last {
-                sent.clear();
+    in_cells(
+        &cells_with(1),
+        |setup| setup,
+        |world, netra| {
+            let mut stage = Stage::new(world, netra)?;
+            let steps =
+                [("", 0), ("b", 8091), ("c", 8092), ("", 0), ("b", 8091), ("b", 8091), ("", 0)];
+            let mut sent: Vec<u8> = Vec::new();
+            let mut last = "";
+            for (number, (place, port)) in steps.into_iter().enumerate() {
+                let lines = if port == 0 { String::new() } else { to(port) };
+                let request = ask(&format!("/{number}"), &lines);
+                // A place that was left is reached by a new connection.
+                if place != last {
+                    sent.clear();
+                }
+                last = place;
+                sent.extend_from_slice(&request);
+                stage.client.send(&request)?;
+                let Stage { original, b, c, client, .. } = &mut stage;
+                let server = match place {
+                    "b" => b,
+                    "c" => c,
+                    _ => original,
+                };
+                serve(server, client, &sent).map_err(|what| format!("step {number}: {what}"))?;
             }
-            last = place;
-            sent.extend_from_slice(&request);
-            stage.client.send(&request)?;
-            let Stage { original, b, c, client, .. } = &mut stage;
-            let server = match place {
-                "b" => b,
-                "c" => c,
-                _ => original,
-            };
-            serve(server, client, &sent).map_err(|what| format!("step {number}: {what}"))?;
-        }
-        let count = |server: &Server| server.peers.len();
-        let came = (count(&stage.original), count(&stage.b), count(&stage.c));
-        if came != (3, 2, 1) {
-            return Err(format!("connections {came:?}"));
-        }
-        stage.end()
-    });
+            let count = |server: &Server| server.peers.len();
+            let came = (count(&stage.original), count(&stage.b), count(&stage.c));
+            if came != (3, 2, 1) {
+                return Err(format!("connections {came:?}"));
+            }
+            stage.end()
+        },
+    );
 }
 
 /// Answers keep their order: the second place is asked when the first has answered.
 #[test]
 fn pipelined_requests_to_different_places() {
-    in_cells(&cells_with(1), |setup| setup, |world, netra| {
-        let mut stage = Stage::new(world, netra)?;
-        let asks = [ask("/b", &to(8091)), ask("/c", &to(8092)), ask("/plain", "")];
-        stage.client.send(&asks.concat())?;
-        stage.b.expect(&asks[0], &Edits::OUTBOUND, usize::MAX)?;
-        thread::sleep(Duration::from_millis(50));
-        stage.c.look();
-        if stage.c.peers.iter().any(|peer| !peer.received.is_empty()) {
-            return Err("the second was asked before the first had answered".into());
-        }
-        serve(&mut stage.b, &mut stage.client, &asks[0])?;
-        serve(&mut stage.c, &mut stage.client, &asks[1])?;
-        serve(&mut stage.original, &mut stage.client, &asks[2])?;
-        stage.client.expect(OK.repeat(3).as_bytes())?;
-        stage.end()
-    });
+    in_cells(
+        &cells_with(1),
+        |setup| setup,
+        |world, netra| {
+            let mut stage = Stage::new(world, netra)?;
+            let asks = [ask("/b", &to(8091)), ask("/c", &to(8092)), ask("/plain", "")];
+            stage.client.send(&asks.concat())?;
+            stage.b.expect(&asks[0], &Edits::OUTBOUND, usize::MAX)?;
+            thread::sleep(Duration::from_millis(50));
+            stage.c.look();
+            if stage.c.peers.iter().any(|peer| !peer.received.is_empty()) {
+                return Err("the second was asked before the first had answered".into());
+            }
+            serve(&mut stage.b, &mut stage.client, &asks[0])?;
+            serve(&mut stage.c, &mut stage.client, &asks[1])?;
+            serve(&mut stage.original, &mut stage.client, &asks[2])?;
+            stage.client.expect(OK.repeat(3).as_bytes())?;
+            stage.end()
+        },
+    );
 }
 
 #[test]
 fn cookies_go_before_headers_and_bodies_go_along() {
-    in_cells(&cells_with(1), |setup| setup, |world, netra| {
-        let mut stage = Stage::new(world, netra)?;
-        let body = "x".repeat(300_000);
-        let cookie = format!("Cookie: a=b; X-Route=\"svc={CLIENT_V4}:8091\"; c=d\r\n");
-        let head = format!(
-            "POST /b HTTP/1.1\r\nHost: svc:8080\r\n{}{cookie}Content-Length: {}\r\n\r\n",
-            to(8092),
-            body.len()
-        );
-        let request = [head, body].concat();
-        let mut at = 0;
-        while at < request.len() {
-            let piece = &request.as_bytes()[at..request.len().min(at + 10_000)];
-            stage.client.send(piece)?;
-            stage.b.look();
-            at += piece.len();
-        }
-        serve(&mut stage.b, &mut stage.client, request.as_bytes())?;
-        // The client has said that no more will come; its last request is routed and answered.
-        let last = ask("/c", &to(8092));
-        stage.client.send(&last)?;
-        stage.client.finish();
-        serve(&mut stage.c, &mut stage.client, &last)?;
-        stage.client.expect(OK.repeat(2).as_bytes())?;
-        stage.c.last()?.expect_end(End::Eof)?;
-        stage.c.last()?.close();
-        stage.client.expect_end(End::Eof)?;
-        stage.end()
-    });
+    in_cells(
+        &cells_with(1),
+        |setup| setup,
+        |world, netra| {
+            let mut stage = Stage::new(world, netra)?;
+            let body = "x".repeat(300_000);
+            let cookie = format!("Cookie: a=b; X-Route=\"svc={CLIENT_V4}:8091\"; c=d\r\n");
+            let head = format!(
+                "POST /b HTTP/1.1\r\nHost: svc:8080\r\n{}{cookie}Content-Length: {}\r\n\r\n",
+                to(8092),
+                body.len()
+            );
+            let request = [head, body].concat();
+            let mut at = 0;
+            while at < request.len() {
+                let piece = &request.as_bytes()[at..request.len().min(at + 10_000)];
+                stage.client.send(piece)?;
+                stage.b.look();
+                at += piece.len();
+            }
+            serve(&mut stage.b, &mut stage.client, request.as_bytes())?;
+            // The client has said that no more will come; its last request is routed and answered.
+            let last = ask("/c", &to(8092));
+            stage.client.send(&last)?;
+            stage.client.finish();
+            serve(&mut stage.c, &mut stage.client, &last)?;
+            stage.client.expect(OK.repeat(2).as_bytes())?;
+            stage.c.last()?.expect_end(End::Eof)?;
+            stage.c.last()?.close();
+            stage.client.expect_end(End::Eof)?;
+            stage.end()
+        },
+    );
 }
 
 /// What an application is asked with a route, it asks with the same one, on whatever shard.
 #[test]
 fn routes_are_remembered_by_request_id() {
     let cells = [cells_with(1), cells_with(4)].concat();
-    in_cells(&cells, |setup| setup, |world, netra| {
-        let mut app = Server::listen(&world.pod, POD_V4, PORT);
-        for number in 0..12 {
-            let route = format!("X-Request-Id: r{number}\r\n{}", to(8091));
-            let request = ask("/in", &route);
-            let mut client = Peer::connect(&world.client, (POD_V4, PORT).into())?;
-            client.send(&request)?;
-            while app.peers.len() <= number {
-                app.look();
+    in_cells(
+        &cells,
+        |setup| setup,
+        |world, netra| {
+            let mut app = Server::listen(&world.pod, POD_V4, PORT);
+            for number in 0..12 {
+                let route = format!("X-Request-Id: r{number}\r\n{}", to(8091));
+                let request = ask("/in", &route);
+                let mut client = Peer::connect(&world.client, (POD_V4, PORT).into())?;
+                client.send(&request)?;
+                while app.peers.len() <= number {
+                    app.look();
+                }
+                let seen = app.expect(&request, &Edits::INBOUND, usize::MAX)?.remove(0);
+                // Inbound goes to the application, whatever the route says.
+                app.last()?.send(OK.as_bytes())?;
+                client.expect(OK.as_bytes())?;
+                let mut stage = Stage::new(world, netra)?;
+                let asks = ask("/out", &format!("X-Request-Id: r{number}\r\n"));
+                stage.client.send(&asks)?;
+                let route = format!("other=1.2.3.4,svc={CLIENT_V4}:8091");
+                let edits =
+                    Edits { remembered: seen.context, route: Some(&route), ..Edits::OUTBOUND };
+                stage.b.expect(&asks, &edits, usize::MAX)?;
+                stage.b.last()?.send(OK.as_bytes())?;
+                stage.client.expect(OK.as_bytes())?;
+                client.close();
+                app.last()?.close();
+                stage.end()?;
             }
-            let seen = app.expect(&request, &Edits::INBOUND, usize::MAX)?.remove(0);
-            // Inbound goes to the application, whatever the route says.
-            app.last()?.send(OK.as_bytes())?;
-            client.expect(OK.as_bytes())?;
-            let mut stage = Stage::new(world, netra)?;
-            let asks = ask("/out", &format!("X-Request-Id: r{number}\r\n"));
-            stage.client.send(&asks)?;
-            let route = format!("other=1.2.3.4,svc={CLIENT_V4}:8091");
-            let edits =
-                Edits { remembered: seen.context, route: Some(&route), ..Edits::OUTBOUND };
-            stage.b.expect(&asks, &edits, usize::MAX)?;
-            stage.b.last()?.send(OK.as_bytes())?;
-            stage.client.expect(OK.as_bytes())?;
-            client.close();
-            app.last()?.close();
-            stage.end()?;
-        }
-        Ok(())
-    });
+            Ok(())
+        },
+    );
 }
 
 /// Whom nobody reaches: the client hears 502 and why, and the connection ends.
@@ -349,22 +370,26 @@ fn names_come_from_the_name_server_and_the_hosts_file() {
 /// What is not routed HTTP passes in routing mode as well, and nothing is left behind.
 #[test]
 fn everything_else_passes_in_routing_mode() {
-    in_cells(&cells_with(2), |setup| setup, |world, netra| {
-        for number in 0..60 {
-            let mut stage = Stage::new(world, netra)?;
-            let bytes: &[u8] = match number % 3 {
-                0 => b"",
-                1 => b"FOO\r\n\r\n",
-                _ => b"\x16\x03\x01",
-            };
-            stage.client.send(bytes)?;
-            stage.original.last()?.expect(bytes)?;
-            stage.original.last()?.send(b"raw")?;
-            stage.client.expect(b"raw")?;
-            stage.end()?;
-        }
-        Ok(())
-    });
+    in_cells(
+        &cells_with(2),
+        |setup| setup,
+        |world, netra| {
+            for number in 0..60 {
+                let mut stage = Stage::new(world, netra)?;
+                let bytes: &[u8] = match number % 3 {
+                    0 => b"",
+                    1 => b"FOO\r\n\r\n",
+                    _ => b"\x16\x03\x01",
+                };
+                stage.client.send(bytes)?;
+                stage.original.last()?.expect(bytes)?;
+                stage.original.last()?.send(b"raw")?;
+                stage.client.expect(b"raw")?;
+                stage.end()?;
+            }
+            Ok(())
+        },
+    );
 }
 
 /// A routed request's span names whom it went to.

@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
+use support::PATIENCE;
 use support::http::{Context, Edits, Head};
 use support::lockstep::{Peer, Server};
 use support::matrix::{Cell, Driver, Findings, cells, cells_with};
@@ -18,7 +19,6 @@ use support::netra::{Backend, Netra, Setup, apply_rules};
 use support::sink::{Sink, Span};
 use support::talk::{PORT, Talk, client, server};
 use support::world::{CLIENT_V4, POD_V4, World};
-use support::PATIENCE;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -76,7 +76,8 @@ fn one_trace_across_an_application() {
         let mut callers = Vec::new();
         for request in asked.iter().rev() {
             let path = request.head.word(1).replace("/in/", "/out/");
-            let ask = format!("GET {path} HTTP/1.1\r\nHost: dep\r\nX-Request-Id: {}\r\n\r\n", request.id);
+            let ask =
+                format!("GET {path} HTTP/1.1\r\nHost: dep\r\nX-Request-Id: {}\r\n\r\n", request.id);
             let mut caller = Peer::connect(&world.pod, (CLIENT_V4, PORT).into())?;
             caller.send(ask.as_bytes())?;
             let before = other.peers.len();
@@ -160,6 +161,9 @@ fn recorded(netra: &Netra<'_>) -> u64 {
     netra.scrape().sum("netra_shard_spans_total", &[("result", "recorded")])
 }
 
+/// What it is, lines of a head, the parent that they name, and the flags that follow.
+type Row<'r> = (&'r str, String, Option<(u128, u64)>, u8);
+
 /// The first valid context wins, whoever made it; what is malformed counts as absent; whether the
 /// trace is sampled is respected; and the request always goes on.
 #[test]
@@ -170,7 +174,7 @@ fn contexts_of_all_makers() {
     const WIDE: u128 = 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c;
     const W3C_SPAN: u64 = 0xb7ad_6b71_6920_3331;
     let w3c = |flags| format!("traceparent: 00-{WIDE:032x}-{W3C_SPAN:016x}-{flags}\r\n");
-    let rows: [(&str, String, Option<(u128, u64)>, u8); 20] = [
+    let rows: [Row<'_>; 20] = [
         ("none", String::new(), None, 1),
         ("uber", UBER.into(), Some((TRACE, SPAN)), 1),
         ("upper case", UBER.to_uppercase(), Some((TRACE, SPAN)), 1),
@@ -253,7 +257,9 @@ fn contexts_go_on_in_the_formats_asked_for() {
 
 #[test]
 fn samplers_decide_about_roots() {
-    let many = |kind: &'static str, param: &'static str, wanted: std::ops::RangeInclusive<usize>| {
+    let many = |kind: &'static str,
+                param: &'static str,
+                wanted: std::ops::RangeInclusive<usize>| {
         let env = [("JAEGER_SAMPLER_TYPE", kind), ("JAEGER_SAMPLER_PARAM", param)];
         in_cells(&[Cell { driver: Driver::Epoll, shards: 2 }], &env, |world, netra, sink| {
             let before = recorded(netra);
@@ -283,7 +289,8 @@ fn ignored_paths_have_no_span_and_stay_in_their_trace() {
     let env = [("NETRA_HTTP_TRACING_IGNORED_PATHS", "/health,/live")];
     in_cells(&cells_with(2), &env, |world, netra, sink| {
         let uber = "X-Request-Id: r1\r\nuber-trace-id: a:b:0:1\r\n";
-        let ask = |path: &str, lines: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        let ask =
+            |path: &str, lines: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
         let before = recorded(netra);
         let mut app = Server::listen(&world.pod, POD_V4, PORT);
         let edits = Edits { ignored: &["/health", "/live"], ..Edits::INBOUND };
@@ -436,10 +443,10 @@ fn sigterm_flushes() {
         ("agent", vec![("JAEGER_AGENT_HOST", "127.0.0.1"), ("JAEGER_AGENT_PORT", &agent)]),
         ("collector", vec![("JAEGER_ENDPOINT", &collector)]),
         ("otlp_http", vec![("OTEL_EXPORTER_OTLP_ENDPOINT", &otlp)]),
-        ("otlp_grpc", vec![
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", &grpc),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-        ]),
+        (
+            "otlp_grpc",
+            vec![("OTEL_EXPORTER_OTLP_ENDPOINT", &grpc), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
+        ),
     ];
     for cell in cells_with(1) {
         for (via, env) in &ways {

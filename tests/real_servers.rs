@@ -13,7 +13,7 @@ use support::netra::{Backend, Netra, Setup, apply_rules};
 use support::programs::{Server, Tally, compare, number_after, number_before, run, tally, tool};
 use support::stream;
 use support::world::{CLIENT_V4, Namespace, POD_V4, POD_V6, World, checked};
-use support::{PATIENCE, script, wait_until};
+use support::{PATIENCE, wait_until};
 
 /// A user that every Debian has, for servers that refuse to be root.
 const NOBODY: u32 = 65534;

@@ -17,7 +17,8 @@ use super::support::world::{CLIENT_V4, POD_V4, POD_V6, World};
 use super::support::{PATIENCE, scrape, wait_until};
 use nix::sys::signal::Signal;
 
-const OK: &[u8] = b"HTTP/1.1 200 OK\r\nServer: raw\r\nx-lower-resp: 1\r\nContent-Type: text/plain\r\n\
+const OK: &[u8] =
+    b"HTTP/1.1 200 OK\r\nServer: raw\r\nx-lower-resp: 1\r\nContent-Type: text/plain\r\n\
                     Content-Length: 5\r\n\r\nhello";
 
 /// An application is asked and asks in turn.
@@ -217,9 +218,7 @@ fn it_listens_and_ends_and_sees_what_netramesh_did_not() {
             Peer::connect(&world.pod, (POD_V6, port).into()).expect("it listens on v6 as well");
         }
         // From outside over v6; and the pod calling itself, which the rules let by.
-        for (from, to, is_seen) in
-            [(&world.client, POD_V6, true), (&world.pod, POD_V4, false)]
-        {
+        for (from, to, is_seen) in [(&world.client, POD_V6, true), (&world.pod, POD_V4, false)] {
             let mut server = Server::listen(&world.pod, to, 8080);
             let request = b"GET /own HTTP/1.1\r\nHost: app.local\r\n\r\n";
             let mut client = Peer::connect(from, (to, 8080).into()).expect("connect");

@@ -90,7 +90,8 @@ const WITHHELD: &str = "netramesh waits for a whole response, 4 KiB or a line; n
                         came";
 const INTERIM: &str = "the span has the final status, not that of a 1xx";
 const HEAD_SIZE: &str = "a response to HEAD has no body, whatever it announces";
-const SERIALISED: &str = "netramesh writes heads anew: netra keeps every byte that it need not touch";
+const SERIALISED: &str =
+    "netramesh writes heads anew: netra keeps every byte that it need not touch";
 const NO_ANSWER: &str = "an exchange without an answer has a span all the same, with error";
 const HALF_CLOSE: &str = "netramesh closes both ways at the first end: the reply is lost";
 const RED: &str = "a probe must see red: a reset, not an empty answer";

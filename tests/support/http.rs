@@ -272,8 +272,7 @@ fn edited(given: &Head, came: &Head, edits: &Edits<'_>) -> Result<Request, Strin
         let made = Context::parse(&text).ok_or_else(|| format!("{text} is no context"))?;
         let ubers = given.values("uber-trace-id");
         let parent = ubers.iter().find_map(|text| Context::parse(text));
-        let parent =
-            parent.or_else(|| Context::of_traceparent(&given.value("traceparent")?));
+        let parent = parent.or_else(|| Context::of_traceparent(&given.value("traceparent")?));
         let parent = parent.or(edits.remembered.filter(|_| edits.is_outbound));
         let is_right = match parent {
             Some(parent) => made.is_child_of(&parent),

@@ -93,7 +93,9 @@ impl Peer {
     }
 
     pub fn abort(&mut self) {
-        self.stream.take().map(script::abort);
+        if let Some(stream) = self.stream.take() {
+            script::abort(stream);
+        }
     }
 
     pub fn is_open(&self) -> bool {
@@ -117,9 +119,7 @@ impl Peer {
     pub fn expect(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.until(|peer| match peer.received == bytes {
             true => Ok(()),
-            false => {
-                Err(format!("received {}\nnot {}", shown(&peer.received), shown(bytes)))
-            }
+            false => Err(format!("received {}\nnot {}", shown(&peer.received), shown(bytes))),
         })
     }
 

@@ -134,8 +134,7 @@ impl<'w> Netra<'w> {
             fs::write(&path, text).expect("a file for netra");
             (c_string(&path), c_string(Path::new(place)))
         });
-        let birth =
-            Birth { nofile: setup.nofile, files: files.collect(), ..Birth::default() };
+        let birth = Birth { nofile: setup.nofile, files: files.collect(), ..Birth::default() };
         let mut command = world.pod.command_born(netra_binary(), Some(UID), birth);
         command
             .args(["--service-name", "e2e"])
