@@ -114,6 +114,7 @@ fn live(config: &Config, plan: Plan, started: SystemTime) -> Result<Exit, Failur
         .enable_all()
         // For names of receivers, rarely.
         .max_blocking_threads(1)
+        .thread_keep_alive(Duration::from_millis(100))
         .build()
         .map_err(|error| Failure::os("cannot start the control thread", &error))?;
     runtime.block_on(async {
