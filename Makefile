@@ -5,8 +5,9 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 # Programs that the end-to-end tests start: real peers, and the tools that build their network.
-TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk apache2-utils strace chromium \
-	libcap2-bin systemd python3-venv \
+TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk strace chromium \
+	libcap2-bin systemd python3-venv hey apache2-bin apache2-utils gunicorn nodejs openssl \
+	python3 python3-requests python3-httpx python3-aiohttp python3-websockets \
 	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3
 DEMO_PACKAGES := iproute2 util-linux
 # binutils has readelf, libcap2-bin setcap.

@@ -68,7 +68,9 @@ fn system() -> Result<TokioResolver, hickory_resolver::net::NetError> {
 
 async fn look_up(resolver: &TokioResolver, target: &Target) -> Resolved {
     let found = timeout(PATIENCE, resolver.lookup_ip(target.host())).await.ok()?.ok()?;
-    Some(SocketAddr::new(found.iter().next()?, target.port))
+    // One address is dialled. Of a name with both, v4: who listens on v6 alone gives its name no A.
+    let address = found.iter().find(std::net::IpAddr::is_ipv4).or_else(|| found.iter().next())?;
+    Some(SocketAddr::new(address, target.port))
 }
 
 #[cfg(test)]

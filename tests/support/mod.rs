@@ -14,13 +14,20 @@
 
 pub mod docker;
 pub mod helper;
+pub mod http;
+pub mod lockstep;
 pub mod matrix;
 pub mod netra;
 pub mod procfs;
+pub mod programs;
+pub mod recording;
 pub mod scrape;
 pub mod script;
+pub mod sink;
+pub mod spans;
 pub mod stream;
 pub mod sys;
+pub mod talk;
 pub mod world;
 
 use std::time::{Duration, Instant};

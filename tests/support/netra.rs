@@ -2,12 +2,15 @@
 
 use super::matrix::Cell;
 use super::scrape::{self, Scrape};
+use super::sys::Birth;
 use super::world::{World, checked};
 use super::{PATIENCE, procfs, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
@@ -75,17 +78,33 @@ fn init(world: &World, action: &str, backend: Backend) {
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub cell: Cell,
-    env: Vec<(&'static str, String)>,
+    env: Vec<(String, String)>,
     nofile: Option<u64>,
+    /// Sockets that are no connection's: those of the reporter.
+    own_sockets: usize,
+    /// Files that it sees in the place of the machine's, and what is in them.
+    files: Vec<(&'static str, String)>,
 }
 
 impl Setup {
     pub fn new(cell: Cell) -> Self {
-        Self { cell, env: Vec::new(), nofile: None }
+        Self { cell, env: Vec::new(), nofile: None, own_sockets: 0, files: Vec::new() }
     }
 
-    pub fn env(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.env.push((name, value.to_string()));
+    pub fn env(mut self, name: impl ToString, value: impl ToString) -> Self {
+        self.env.push((name.to_string(), value.to_string()));
+        self
+    }
+
+    /// It keeps a socket to where its spans go, from the first of them on.
+    pub fn reporting(mut self) -> Self {
+        self.own_sockets = 1;
+        self
+    }
+
+    /// It sees this text in the place of a file of the machine's, such as /etc/hosts.
+    pub fn file(mut self, place: &'static str, text: impl ToString) -> Self {
+        self.files.push((place, text.to_string()));
         self
     }
 
@@ -109,7 +128,14 @@ impl<'w> Netra<'w> {
     /// Starts it as its own user without capabilities and waits until it is ready.
     pub fn start(world: &'w World, setup: &Setup) -> Self {
         let log = world.dir().join(format!("netra-{}.log", setup.cell));
-        let mut command = world.pod.command_as(netra_binary(), Some(UID), setup.nofile);
+        let c_string = |path: &Path| CString::new(path.as_os_str().as_bytes()).expect("no NUL");
+        let files = setup.files.iter().enumerate().map(|(number, (place, text))| {
+            let path = world.dir().join(format!("file-{number}"));
+            fs::write(&path, text).expect("a file for netra");
+            (c_string(&path), c_string(Path::new(place)))
+        });
+        let birth = Birth { nofile: setup.nofile, files: files.collect(), ..Birth::default() };
+        let mut command = world.pod.command_born(netra_binary(), Some(UID), birth);
         command
             .args(["--service-name", "e2e"])
             .env_clear()
@@ -124,7 +150,7 @@ impl<'w> Netra<'w> {
         let child = command.spawn().expect("netra starts");
         let mut netra = Self { world, child, log, cell: setup.cell, sockets_idle: 0 };
         netra.await_ready();
-        netra.sockets_idle = netra.settled_sockets();
+        netra.sockets_idle = netra.settled_sockets() + setup.own_sockets;
         netra
     }
 

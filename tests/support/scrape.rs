@@ -58,6 +58,12 @@ impl Scrape {
         whole
     }
 
+    /// The labels of the samples with this name that are not zero.
+    pub fn labels_of(&self, name: &str) -> Vec<&str> {
+        let counted = self.samples.iter().filter(|s| s.name == name && s.value > 0.0);
+        counted.map(|sample| &*sample.labels).collect()
+    }
+
     pub fn opened(&self, direction: &str) -> u64 {
         self.sum("netra_tcp_connections_opened_total", &[("direction", direction)])
     }

@@ -1,10 +1,12 @@
 //! The only unsafe of the tests: what a child does between fork and exec.
 #![allow(unsafe_code)]
 
-use nix::sched::{CloneFlags, setns};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -17,6 +19,8 @@ pub struct Birth {
     pub netns: Option<OwnedFd>,
     /// Limit of descriptors, soft and hard.
     pub nofile: Option<u64>,
+    /// Files that it sees in the place of others: (of ours, of the machine's).
+    pub files: Vec<(CString, CString)>,
 }
 
 /// Makes `command` enter its namespace, take its limits, become `identity` and die with the thread
@@ -30,6 +34,14 @@ pub fn on_birth(command: &mut Command, birth: Birth, identity: Option<u32>) {
         command.pre_exec(move || {
             if let Some(netns) = &birth.netns {
                 setns(netns, CloneFlags::CLONE_NEWNET)?;
+            }
+            if !birth.files.is_empty() {
+                const NONE: Option<&[u8]> = None;
+                unshare(CloneFlags::CLONE_NEWNS)?;
+                mount(NONE, &b"/"[..], NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+                for (ours, theirs) in &birth.files {
+                    mount(Some(&**ours), &**theirs, NONE, MsFlags::MS_BIND, NONE)?;
+                }
             }
             if let Some(limit) = birth.nofile {
                 setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;

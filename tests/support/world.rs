@@ -65,10 +65,20 @@ impl Namespace {
         identity: Option<u32>,
         nofile: Option<u64>,
     ) -> Command {
+        self.command_born(program, identity, Birth { nofile, ..Birth::default() })
+    }
+
+    /// The same, with all that a child can be born with.
+    pub fn command_born(
+        &self,
+        program: impl AsRef<std::ffi::OsStr>,
+        identity: Option<u32>,
+        birth: Birth,
+    ) -> Command {
         let mut command = Command::new(program);
         command.stdin(Stdio::null());
         let netns = Some(self.fd.try_clone().expect("dup"));
-        sys::on_birth(&mut command, Birth { netns, nofile }, identity);
+        sys::on_birth(&mut command, Birth { netns, ..birth }, identity);
         command
     }
 

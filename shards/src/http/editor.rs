@@ -289,10 +289,10 @@ impl Editor {
         Some(routed.target)
     }
 
-    /// Names the upstream that was reached in the span of an exchange.
-    pub(super) fn reached(&mut self, open: &Open, remote: SocketAddr) {
+    /// Names the upstream that was dialled in the span of an exchange; none when none was.
+    pub(super) fn dialled(&mut self, open: &Open, remote: Option<SocketAddr>) {
         if let Some(span) = open.span {
-            self.spans.get_mut(span).remote = Some(remote);
+            self.spans.get_mut(span).remote = remote;
         }
     }
 

@@ -321,11 +321,11 @@ impl Http {
         self.exchanges.sealed().is_some() && !self.request.is_opaque()
     }
 
-    /// Names the upstream that was reached in the span of the request that waited for it.
+    /// Names the upstream that was dialled in the span of the request that waits for it.
     fn name_remote<I: Io>(&mut self, core: &mut Core<I>) {
         let Core { http: Some(shared), .. } = core else { return };
-        if let (Some(front), Some(remote)) = (self.exchanges.front_mut(), self.remote) {
-            shared.editor.reached(&front.data, remote);
+        if let Some(front) = self.exchanges.front_mut() {
+            shared.editor.dialled(&front.data, self.remote);
         }
     }
 

@@ -159,7 +159,7 @@ impl<I: Io> Shard<I> {
         let connection = &mut self.slab[downstream.slot as usize];
         let original_dst = connection.original_dst;
         let Some(http) = connection.http.as_deref_mut() else { return };
-        http.switch.stand = Stand::Resolving;
+        (http.switch.stand, http.remote) = (Stand::Resolving, None);
         let Some(target) = http.switch.target.as_deref() else {
             return self.dial_again(downstream, original_dst);
         };
@@ -196,14 +196,14 @@ impl<I: Io> Shard<I> {
             return self.give_up(downstream, "it is this sidecar itself");
         }
         let local_hop = to.ip().is_loopback();
+        if let Some(http) = self.http(downstream.slot) {
+            http.remote = Some(to);
+        }
         let dialled = match self.core.io.dial(to, local_hop) {
             Ok(dialled) => dialled,
             Err(e) => return self.unreachable(downstream, &e),
         };
         self.stand(downstream.slot, Stand::Dialling);
-        if let Some(http) = self.http(downstream.slot) {
-            http.remote = Some(to);
-        }
         let upstream = downstream.other();
         if self.core.io.open(upstream, dialled.fd).is_err() {
             self.end(downstream, End::Netra);
@@ -289,6 +289,7 @@ impl<I: Io> Shard<I> {
         let Some(http) = connection.http.as_deref_mut() else { return };
         let answer = http.refusal(why);
         http.switch.stand = Stand::GaveUp;
+        http.name_remote(core);
         http.end(core, Outcome::Unreachable);
         connection.answer(core, downstream, answer.as_bytes());
         for from in [downstream.other(), downstream] {

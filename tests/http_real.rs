@@ -1,0 +1,294 @@
+//! Programs that people run, through ports that are read as HTTP, every request traced: as much
+//! succeeds as without netra, and netra has read along all the way.
+#![allow(clippy::disallowed_methods, reason = "tests may sleep")]
+
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use support::netra::{Netra, Setup};
+use support::programs::{
+    Server, Tally, compare_with, number_after, number_before, run, tally, tool,
+};
+use support::stream;
+use support::world::{POD_V4, World};
+
+const PORT: u16 = 8080;
+const SMALL: usize = 1024;
+const LARGE: usize = 2_000_000;
+
+fn support_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name)
+}
+
+/// Every request is traced, and the spans go to nobody.
+fn traced(setup: Setup) -> Setup {
+    setup
+        .env("NETRA_HTTP_PORTS", PORT)
+        .env("JAEGER_SAMPLER_TYPE", "const")
+        .env("JAEGER_SAMPLER_PARAM", "1")
+        .reporting()
+}
+
+/// Nothing turned opaque, and every request had its span.
+fn read_along(netra: &Netra<'_>) -> Result<(), String> {
+    netra.scrape_until("no connection is active", |scrape| scrape.active() == 0)?;
+    let scrape = netra.scrape();
+    let (asked, opaque) =
+        (scrape.sum("netra_http_requests_total", &[]), scrape.sum("netra_opaque_total", &[]));
+    let why = scrape.labels_of("netra_opaque_total");
+    let spans = scrape.sum("netra_shard_spans_total", &[]);
+    let unanswered = scrape.sum("netra_http_requests_total", &[("status_class", "none")]);
+    match asked > 0 && opaque == 0 && spans == asked {
+        true => Ok(()),
+        false => Err(format!(
+            "{asked} asked, {unanswered} unanswered, {spans} spans, {opaque} opaque: {why:?}"
+        )),
+    }
+}
+
+/// Everything became bytes for this reason.
+fn opaque(reason: &'static str) -> impl Fn(&Netra<'_>) -> Result<(), String> {
+    move |netra| {
+        let scrape = netra.scrape();
+        let all = scrape.sum("netra_opaque_total", &[]);
+        let named = scrape.sum("netra_opaque_total", &[("reason", reason)]);
+        if all > 0 && named == all { Ok(()) } else { Err(format!("{named} {reason} of {all}")) }
+    }
+}
+
+fn files(world: &World) -> String {
+    fs::write(world.dir().join("small"), [b'x'; SMALL]).expect("a file");
+    fs::write(world.dir().join("large"), vec![b'x'; LARGE]).expect("a file");
+    world.dir().display().to_string()
+}
+
+fn nginx(world: &World, listen: &str) -> Server {
+    let dir = files(world);
+    let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {dir}/{kind};\n"))
+        .concat();
+    let config = format!(
+        "daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr crit;
+        events {{ worker_connections 4096; }}
+        http {{ access_log off; keepalive_requests 1000000; {temp}
+        server {{ listen {listen}; root {dir}; }} }}"
+    );
+    let path = world.dir().join("nginx.conf");
+    fs::write(&path, config).expect("a file");
+    let mut command = world.pod.command(tool("nginx", "nginx"));
+    command.args(["-e", "stderr", "-p", &dir, "-c"]).arg(path);
+    Server::start(world, &world.pod, command, PORT)
+}
+
+fn apache(world: &World) -> Server {
+    let dir = files(world);
+    let modules: String = ["mpm_event", "authz_core"]
+        .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
+        .concat();
+    let config = format!(
+        "{modules}ServerName a\nListen 0.0.0.0:{PORT}\nPidFile {dir}/httpd.pid\nErrorLog {dir}/httpd.log
+        DefaultRuntimeDir {dir}\nMutex posixsem\nUser www-data\nGroup www-data
+        DocumentRoot {dir}\nKeepAlive On\nMaxKeepAliveRequests 0\n"
+    );
+    let path = world.dir().join("httpd.conf");
+    fs::write(&path, config).expect("a file");
+    let mut command = world.pod.command(tool("apache2", "apache2-bin"));
+    command.args(["-D", "FOREGROUND", "-f"]).arg(path);
+    Server::start(world, &world.pod, command, PORT)
+}
+
+fn gunicorn(world: &World) -> Server {
+    let mut command = world.pod.command(tool("gunicorn", "gunicorn"));
+    let folder = support_file("").display().to_string();
+    let bind = format!("0.0.0.0:{PORT}");
+    command.args(["--bind", &bind, "--threads", "8", "--keep-alive", "30"]);
+    command.args(["--chdir", &folder, "http_app:app"]).env("PYTHONDONTWRITEBYTECODE", "1");
+    Server::start(world, &world.pod, command, PORT)
+}
+
+fn node(world: &World) -> Server {
+    let mut command = world.pod.command(tool("node", "nodejs"));
+    command.arg(support_file("http_node.js")).args(["server", &PORT.to_string()]);
+    Server::start(world, &world.pod, command, PORT)
+}
+
+/// curl, three Python libraries and Node against one server.
+fn clients(world: &World, echoes: bool) -> Tally {
+    let url = format!("http://{POD_V4}:{PORT}");
+    let echo = if echoes { "1" } else { "0" };
+    let mut rows = Tally::new();
+    let python = tool("python3", "python3");
+    let script = support_file("http_client.py").display().to_string();
+    let said = run(&world.client, &python, &[&script, &url, echo]);
+    for name in ["requests", "httpx", "aiohttp"] {
+        rows.insert(name.into(), number_after(&said, &format!("{name}:")));
+    }
+    let script = support_file("http_node.js").display().to_string();
+    let said = run(&world.client, &tool("node", "nodejs"), &[&script, "client", &url, echo]);
+    rows.insert("node".into(), number_after(&said, "node:"));
+    let curl = tool("curl", "curl");
+    let many = format!("{url}/small?[1-50]");
+    let form = ["-sS", "-o", "/dev/null", "-w", "%{http_code}\n"];
+    let said = run(&world.client, &curl, &[&form[..], &[&many]].concat());
+    rows.insert("curl".into(), said.matches("200").count() as u64);
+    let said = run(&world.client, &curl, &[&form[..], &["-I", &format!("{url}/large")]].concat());
+    rows.insert("curl HEAD".into(), said.matches("200").count() as u64);
+    let old = run(&world.client, &curl, &[&form[..], &["-0", &format!("{url}/small")]].concat());
+    rows.insert("curl HTTP/1.0".into(), old.matches("200").count() as u64);
+    if echoes {
+        let large = world.dir().join("upload");
+        fs::write(&large, stream::random(3, 3_000_000)).expect("a file");
+        let from = format!("@{}", large.display());
+        let back = world.dir().join("back").display().to_string();
+        for (name, more) in [("length", &[][..]), ("chunks", &["-H", "Transfer-Encoding: chunked"])]
+        {
+            let echo = format!("{url}/echo");
+            let args = [&["-sS", "-o", &back, "--data-binary", &from][..], more, &[&echo]].concat();
+            run(&world.client, &curl, &args);
+            let same = fs::read(&back).expect("a file") == fs::read(&large).expect("a file");
+            rows.insert(format!("curl upload by {name}"), u64::from(same));
+        }
+    }
+    rows
+}
+
+#[test]
+fn clients_and_nginx() {
+    let Some(world) = World::new() else { return };
+    let _server = nginx(&world, "8080 backlog=4096");
+    compare_with(&world, traced, || clients(&world, false), read_along);
+}
+
+#[test]
+fn clients_and_apache() {
+    let Some(world) = World::new() else { return };
+    let _server = apache(&world);
+    compare_with(&world, traced, || clients(&world, false), read_along);
+}
+
+#[test]
+fn clients_and_gunicorn() {
+    let Some(world) = World::new() else { return };
+    let _server = gunicorn(&world);
+    compare_with(&world, traced, || clients(&world, true), read_along);
+}
+
+#[test]
+fn clients_and_node() {
+    let Some(world) = World::new() else { return };
+    let _server = node(&world);
+    compare_with(&world, traced, || clients(&world, true), read_along);
+}
+
+#[test]
+fn heavy_http_load() {
+    let Some(world) = World::new() else { return };
+    let (wrk, hey, ab) = (tool("wrk", "wrk"), tool("hey", "hey"), tool("ab", "apache2-utils"));
+    let _server = nginx(&world, "8080 backlog=4096");
+    let url = format!("http://{POD_V4}:{PORT}/small");
+    compare_with(
+        &world,
+        traced,
+        || {
+            let hey = |more: &[&str]| {
+                let args = [&["-n", "2000", "-c", "20"], more, &[&url]].concat();
+                number_before(&run(&world.client, &hey, &args), " responses")
+                    .max(number_after(&run(&world.client, &hey, &args), "[200]"))
+            };
+            let ab = |more: &[&str]| {
+                let args = [&["-q", "-n", "2000", "-c", "20"], more, &[&url]].concat();
+                let said = run(&world.client, &ab, &args);
+                let failed = number_after(&said, "Failed requests:");
+                number_after(&said, "Complete requests:") - failed
+            };
+            let said = run(&world.client, &wrk, &["-t1", "-c32", "-d1s", &url]);
+            let clean = !said.contains("Socket errors") && !said.contains("Non-2xx");
+            assert!(number_before(&said, " requests in") > 100, "{said}");
+            tally([
+                ("hey", hey(&[])),
+                ("hey, new connections", hey(&["-disable-keepalive"])),
+                ("ab, HTTP/1.0", ab(&[])),
+                ("ab, kept alive", ab(&["-k"])),
+                ("wrk without an error", u64::from(clean)),
+            ])
+        },
+        |netra| {
+            let opaque = netra.scrape().sum("netra_opaque_total", &[]);
+            if opaque == 0 { Ok(()) } else { Err(format!("{opaque} opaque")) }
+        },
+    );
+}
+
+#[test]
+fn websockets() {
+    let Some(world) = World::new() else { return };
+    let python = tool("python3", "python3");
+    let script = support_file("websocket.py").display().to_string();
+    let mut command = world.pod.command(&python);
+    command.args([&script, "server", &PORT.to_string()]);
+    let _server = Server::start(&world, &world.pod, command, PORT);
+    let url = format!("ws://{POD_V4}:{PORT}/chat");
+    let load = || {
+        let said = run(&world.client, &python, &[&script, "client", &url]);
+        tally([("messages", number_after(&said, "websocket:"))])
+    };
+    compare_with(&world, traced, load, opaque("upgraded"));
+}
+
+#[test]
+fn http2_with_prior_knowledge() {
+    let Some(world) = World::new() else { return };
+    let _server = nginx(&world, "8080 http2");
+    let curl = tool("curl", "curl");
+    let fetch = |path: &str| {
+        let form = ["-sS", "--http2-prior-knowledge", "-o", "/dev/null", "-w"];
+        let url = format!("http://{POD_V4}:{PORT}/{path}");
+        let said = run(
+            &world.client,
+            &curl,
+            &[&form[..], &["%{http_version} %{size_download}", &url]].concat(),
+        );
+        u64::from(said == format!("2 {}", if path == "small" { SMALL } else { LARGE }))
+    };
+    let load = || {
+        let small = (0..10).map(|_| fetch("small")).sum();
+        tally([("small", small), ("large", fetch("large"))])
+    };
+    compare_with(&world, traced, load, opaque("http2_preface"));
+}
+
+#[test]
+fn tls_on_an_http_port() {
+    let Some(world) = World::new() else { return };
+    let openssl = tool("openssl", "openssl");
+    let (key, certificate) = (world.dir().join("key.pem"), world.dir().join("cert.pem"));
+    let [key, certificate] = [key, certificate].map(|path| path.display().to_string());
+    let make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let more = ["-keyout", &key, "-out", &certificate, "-subj", "/CN=app", "-days", "1"];
+    run(&world.pod, &openssl, &[&make[..], &more].concat());
+    let mut command = world.pod.command(&openssl);
+    let port = PORT.to_string();
+    command.args(["s_server", "-quiet", "-rev", "-accept", &port, "-key", &key]);
+    command.args(["-cert", &certificate]).stdin(Stdio::null());
+    let _server = Server::start(&world, &world.pod, command, PORT);
+    let address = format!("{POD_V4}:{PORT}");
+    let load = || {
+        let mut command = world.client.command(&openssl);
+        command.args(["s_client", "-quiet", "-connect", &address, "-CAfile", &certificate]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("s_client runs");
+        let mut input = child.stdin.take().expect("piped");
+        input.write_all(b"netra\n").expect("it reads");
+        let mut answer = String::new();
+        let mut output = std::io::BufReader::new(child.stdout.take().expect("piped"));
+        std::io::BufRead::read_line(&mut output, &mut answer).expect("an answer");
+        drop(input);
+        drop(child.kill());
+        drop(child.wait());
+        tally([("answers", u64::from(answer.trim() == "arten"))])
+    };
+    compare_with(&world, traced, load, opaque("tls"));
+}
