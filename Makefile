@@ -6,7 +6,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Programs that the end-to-end tests start: real peers, and the tools that build their network.
 TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk \
-	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3
+	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3 \
+	prometheus golang-go binutils chromium tmux
 DEMO_PACKAGES := iproute2 util-linux
 
 # Installs the packages that are missing; says which, and needs root only then.

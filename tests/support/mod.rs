@@ -13,6 +13,7 @@
 )]
 
 pub mod helper;
+pub mod http;
 pub mod matrix;
 pub mod netra;
 pub mod procfs;
