@@ -8,7 +8,8 @@ CARGO ?= cargo
 TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk strace chromium \
 	libcap2-bin systemd python3-venv hey apache2-bin apache2-utils gunicorn nodejs openssl \
 	python3 python3-requests python3-httpx python3-aiohttp python3-websockets \
-	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3
+	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3 \
+	prometheus golang-go binutils tmux
 DEMO_PACKAGES := iproute2 util-linux
 # binutils has readelf, libcap2-bin setcap.
 IMAGE_PACKAGES := binutils libcap2-bin debootstrap

@@ -66,8 +66,8 @@ impl Exemplars {
         out.push_str(line);
         let row = SHOWN.iter().position(|(name, direction, _)| {
             line.strip_prefix(name)
-                .and_then(|rest| rest.strip_prefix("_bucket{direction=\""))
-                .is_some_and(|rest| rest.starts_with(direction))
+                .and_then(|rest| rest.strip_prefix("_bucket{"))
+                .is_some_and(|rest| rest.contains(&format!("direction=\"{direction}\"")))
         });
         let Some(row) = row else { return };
         let place = self.places[row].get(nth[row]);
@@ -134,7 +134,7 @@ mod tests {
         let mut lines = Vec::new();
         for le in ["0.000001024", "0.000002048", "0.000004096"] {
             let name = "netra_proxy_overhead_seconds_bucket";
-            let line = format!("{name}{{direction=\"outbound\",le=\"{le}\"}} 1");
+            let line = format!("{name}{{le=\"{le}\",direction=\"outbound\"}} 1");
             let mut out = String::new();
             exemplars.append(&line, &mut nth, &mut out);
             lines.push(out.strip_prefix(&line).unwrap().to_owned());

@@ -137,6 +137,23 @@ fn the_two_formats_differ_as_their_specifications_do() {
 }
 
 #[test]
+fn a_trace_is_shown_beside_its_bucket_in_openmetrics_only() {
+    let (recorders, exposition) = exposition(1);
+    recorders[0].record_ns(Stage::RequestInbound, 5_000);
+    let trace = crate::Exemplar { trace_id: 0xfeed, ns: 5_000, unix_ns: 9_000_000_000 };
+    EXEMPLARS.note(Stage::RequestInbound, trace);
+    let open = exposition.render(Format::OpenMetrics);
+    let line = open.lines().find(|line| line.contains("trace_id")).unwrap();
+    assert!(line.starts_with("netra_http_request_duration_seconds_bucket{"), "{line}");
+    assert!(
+        line.contains("le=\"0.000008192\"") && line.contains("direction=\"inbound\""),
+        "{line}"
+    );
+    assert!(line.ends_with(" 1 # {trace_id=\"0000000000000000000000000000feed\"} 0.000005 9.000"));
+    assert!(!exposition.render(Format::Text).contains("trace_id"));
+}
+
+#[test]
 fn who_asks_for_openmetrics_gets_it() {
     let prometheus = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
     assert_eq!(Format::accepted(Some(prometheus)), Format::OpenMetrics);

@@ -28,6 +28,7 @@ pub mod spans;
 pub mod stream;
 pub mod sys;
 pub mod talk;
+pub mod webapp;
 pub mod world;
 
 use std::time::{Duration, Instant};

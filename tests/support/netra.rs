@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
@@ -20,6 +20,8 @@ use std::{env, thread};
 pub const PORT: u16 = 14956;
 /// The port of `/metrics` and `/ready`.
 pub const METRICS_PORT: u16 = 14958;
+/// The port of profiles and admin.
+pub const ADMIN_PORT: u16 = 14957;
 /// The user whose connections the rules leave alone.
 pub const UID: u32 = 1337;
 
@@ -84,11 +86,25 @@ pub struct Setup {
     own_sockets: usize,
     /// Files that it sees in the place of the machine's, and what is in them.
     files: Vec<(&'static str, String)>,
+    is_stdout_stuck: bool,
 }
 
 impl Setup {
     pub fn new(cell: Cell) -> Self {
-        Self { cell, env: Vec::new(), nofile: None, own_sockets: 0, files: Vec::new() }
+        Self {
+            cell,
+            env: Vec::new(),
+            nofile: None,
+            own_sockets: 0,
+            files: Vec::new(),
+            is_stdout_stuck: false,
+        }
+    }
+
+    /// Its stdout is a pipe that nobody reads.
+    pub fn stuck_stdout(mut self) -> Self {
+        self.is_stdout_stuck = true;
+        self
     }
 
     pub fn env(mut self, name: impl ToString, value: impl ToString) -> Self {
@@ -145,8 +161,11 @@ impl<'w> Netra<'w> {
             .env("NETRA_SHARDS", setup.cell.shards.to_string())
             .env("RUST_BACKTRACE", "1")
             .envs(setup.env.iter().map(|(name, value)| (name, value)))
-            .stdout(File::create(&log).expect("a log file"))
-            .stderr(File::options().append(true).open(&log).expect("the same file"));
+            .stdout(appending(&log))
+            .stderr(appending(&log));
+        if setup.is_stdout_stuck {
+            command.stdout(Stdio::piped());
+        }
         let child = command.spawn().expect("netra starts");
         let mut netra = Self { world, child, log, cell: setup.cell, sockets_idle: 0 };
         netra.await_ready();
@@ -244,6 +263,13 @@ impl<'w> Netra<'w> {
         }
     }
 
+    /// Ends it on SIGTERM, without looking for sockets: it opened some for itself.
+    pub fn end(mut self) -> Result<(), String> {
+        self.signal(Signal::SIGTERM);
+        let status = self.wait(PATIENCE)?;
+        if status.success() { Ok(()) } else { Err(format!("ended with {status}")) }
+    }
+
     /// No leak, a clean exit on SIGTERM, and no panic in the log.
     pub fn finish(mut self) -> Result<(), String> {
         self.quiesce().map_err(|what| format!("{what}\n{}", self.log()))?;
@@ -271,6 +297,11 @@ impl Drop for Netra<'_> {
             eprintln!("port {PORT} is still taken");
         }
     }
+}
+
+/// Both streams go to one file, each line behind the last.
+fn appending(log: &Path) -> File {
+    File::options().create(true).append(true).open(log).expect("a log file")
 }
 
 fn port_is_free(world: &World) -> bool {

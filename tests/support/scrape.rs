@@ -24,6 +24,48 @@ pub fn get_from(address: SocketAddr, path: &str) -> std::io::Result<(u16, String
     Ok((status, body.to_owned()))
 }
 
+/// One request to a loopback port, given by its method, target and further lines: status, head and
+/// raw body. It may take long.
+pub fn ask(
+    namespace: &Namespace,
+    port: u16,
+    request: &str,
+    headers: &str,
+    body: &[u8],
+) -> std::io::Result<(u16, String, Vec<u8>)> {
+    namespace.enter(|| {
+        let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(40)))?;
+        let len = body.len();
+        let head = format!(
+            "{request} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\nContent-Length: {len}\r\n{headers}\r\n"
+        );
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(body)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(answer.len());
+        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        let body = answer.get(end + 4..).unwrap_or_default();
+        let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+        Ok((status, head, if is_chunked { whole(body) } else { body.to_vec() }))
+    })
+}
+
+/// A body that came in chunks.
+fn whole(mut chunks: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = chunks.windows(2).position(|two| two == b"\r\n") {
+        let size = std::str::from_utf8(&chunks[..end]).unwrap_or_default();
+        let size = usize::from_str_radix(size, 16).unwrap_or(0);
+        let Some(chunk) = chunks.get(end + 2..end + 2 + size).filter(|_| size > 0) else { break };
+        body.extend_from_slice(chunk);
+        chunks = chunks.get(end + 2 + size + 2..).unwrap_or_default();
+    }
+    body
+}
+
 /// All samples of one scrape.
 #[derive(Clone, Debug)]
 pub struct Scrape {
@@ -41,6 +83,11 @@ impl Scrape {
     pub fn parse(text: &str) -> Self {
         let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(sample);
         Self { samples: samples.collect() }
+    }
+
+    /// Every series by name and labels, in their order.
+    pub fn series(&self) -> Vec<String> {
+        self.samples.iter().map(|it| format!("{}{{{}}}", it.name, it.labels)).collect()
     }
 
     /// Sum of the samples with this name that carry all `labels`. The name must exist: a counter
