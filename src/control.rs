@@ -130,8 +130,11 @@ fn live(loaded: &Loaded, plan: Plan, started: SystemTime) -> Result<Exit, Failur
         let exporter = start_exporter(config)
             .map_err(|error| Failure::os("cannot start the export thread", &error))?;
         let resolver = config.has_routing().then(|| start_resolver(&tell));
-        let mut set =
-            ShardSet::start(&config.shard_config(plan.shards, plan.cpus.clone(), resolver))?;
+        let mut shards = config.shard_config(plan.shards, plan.cpus.clone(), resolver);
+        if let (Some(tracing), Some(exporter)) = (&mut shards.http.tracing, &exporter) {
+            tracing.waker = exporter.waker();
+        }
+        let mut set = ShardSet::start(&shards)?;
         if let Some(exporter) = &exporter {
             exporter.take(set.take_spans());
         }

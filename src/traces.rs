@@ -14,7 +14,7 @@ use crate::{
 use netra_codecs::trace::{Formats, SampleRule, SamplerPlan};
 use netra_shards::TracingConfig;
 use percent_encoding::percent_decode_str;
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, task::Waker, time::Duration};
 
 /// The settings as they were given.
 #[derive(Clone, Debug, Default)]
@@ -176,6 +176,8 @@ pub(crate) fn decide(
             header_tags: names(&settings.header_tags),
             cookie_tags: names(&settings.cookie_tags),
             spans_max: RING_SPANS,
+            // The export thread's, once it is there.
+            waker: Waker::noop().clone(),
         },
         export: ExportPlan {
             service_name: service_name.into(),

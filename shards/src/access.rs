@@ -9,7 +9,7 @@ use crate::{
 use fastrand::Rng;
 use netra_codecs::trace::SpanRecord;
 use netra_perf::{Key, Recorder};
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, task::Waker, time::Duration};
 
 /// What is logged.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,8 +62,8 @@ pub(crate) struct AccessSink<T> {
 pub(crate) fn access_log(
     config: &AccessLogConfig,
 ) -> (AccessSink<SpanRecord>, AccessSink<ConnectionRecord>, AccessSource) {
-    let (requests, requests_out) = ring_of(config.records_max);
-    let (connections, connections_out) = ring_of(config.records_max);
+    let (requests, requests_out) = ring_of(config.records_max, Waker::noop().clone());
+    let (connections, connections_out) = ring_of(config.records_max, Waker::noop().clone());
     let source = AccessSource { requests: requests_out, connections: connections_out };
     let share = config.share;
     (AccessSink::new(share, requests), AccessSink::new(share, connections), source)

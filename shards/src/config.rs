@@ -6,7 +6,7 @@ use netra_codecs::{
     route::RouteNames,
     trace::{Formats, SamplerPlan},
 };
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, task::Waker, time::Duration};
 
 /// Which I/O driver to use (`NETRA_IO`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,6 +151,8 @@ pub struct TracingConfig {
     pub cookie_tags: Box<[Box<[u8]>]>,
     /// Finished spans that wait for the exporter, for each shard; further ones are dropped.
     pub spans_max: usize,
+    /// Wakes the exporter, once for each half of the room for them.
+    pub waker: Waker,
 }
 
 impl Default for HttpConfig {

@@ -22,6 +22,7 @@ use std::{
     io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
     sync::{Arc, mpsc},
+    task::Waker,
     time::{Duration, Instant},
 };
 
@@ -176,10 +177,11 @@ fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
             header_tags: Box::default(),
             cookie_tags: Box::default(),
             spans_max: 256,
+            waker: Waker::noop().clone(),
         }),
         ..HttpConfig::default()
     };
-    let (sink, source) = spans::ring(256);
+    let (sink, source) = spans::ring(256, Waker::noop().clone());
     let correlation = correlate(seed(), keep, &[-1]).remove(0);
     let http = HttpCore::new(&config, 1, correlation, (Some(sink), None));
     let parts = Parts {

@@ -24,6 +24,7 @@ use netra_perf::{Key, Recorder};
 use std::{
     collections::BTreeMap,
     sync::{Arc, mpsc},
+    task::Waker,
     time::Duration,
 };
 
@@ -215,6 +216,7 @@ pub(crate) fn http_config() -> HttpConfig {
             header_tags: Box::default(),
             cookie_tags: Box::default(),
             spans_max: 1024,
+            waker: Waker::noop().clone(),
         }),
         ..HttpConfig::default()
     }
@@ -251,7 +253,8 @@ fn world(seed_: u64) -> World {
     let keep = Keep { entries_max: 4096, context_ttl: ttl, route_ttl: ttl };
     let correlation = correlate(seed(), keep, &[-1]).remove(0);
     let config = http_config();
-    let (sink, spans) = spans::ring(config.tracing.as_ref().unwrap().spans_max);
+    let (sink, spans) =
+        spans::ring(config.tracing.as_ref().unwrap().spans_max, Waker::noop().clone());
     let (commands, receiver) = mpsc::channel();
     let parts = Parts {
         index: 0,

@@ -23,6 +23,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, mpsc},
+    task::Waker,
     time::Duration,
 };
 
@@ -172,7 +173,7 @@ fn world(seed_: u64) -> World {
     };
     let keep = Keep { entries_max: 64, context_ttl: ttl, route_ttl: ttl };
     let correlation = correlate(seed(), keep, &[-1]).remove(0);
-    let (sink, _) = spans::ring(64);
+    let (sink, _) = spans::ring(64, Waker::noop().clone());
     let (commands, receiver) = mpsc::channel();
     let parts = Parts {
         index: 0,

@@ -110,7 +110,8 @@ impl ShardSet {
         let os = |what| move |source| StartError::Os { what, source };
         let Seat { listener, waker, correlation } = seat;
         let tracing = config.http.tracing.as_ref().filter(|_| correlation.is_some());
-        let (sink, source) = tracing.map(|tracing| spans::ring(tracing.spans_max)).unzip();
+        let (sink, source) =
+            tracing.map(|tracing| spans::ring(tracing.spans_max, tracing.waker.clone())).unzip();
         self.spans.extend(source);
         let (mut requests, mut access) = (None, None);
         if let Some(log) = &config.access_log {

@@ -22,7 +22,16 @@ pub(crate) use process::Process;
 use crate::http_client::Url;
 use netra_perf::Exemplars;
 use netra_shards::SpanSource;
-use std::{fmt, io, sync::atomic::AtomicU64, thread, time::Duration};
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Wake, Waker},
+    thread,
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -131,6 +140,8 @@ impl fmt::Display for Reporter {
 enum Order {
     /// From now on take spans from here.
     Take(Vec<SpanSource>),
+    /// There may be much to take.
+    Look,
     /// The shards have ended: send what is left, then say so.
     Finish(oneshot::Sender<()>),
 }
@@ -139,12 +150,34 @@ enum Order {
 #[derive(Debug)]
 pub(crate) struct Exporter {
     orders: mpsc::Sender<Order>,
+    /// A look has been ordered and not begun.
+    is_look_ordered: Arc<AtomicBool>,
 }
 
 /// OTLP's futures are deep, above all in debug builds. What is not touched is not there.
 const STACK_BYTES: usize = 1024 * 1024;
-/// Two orders are all there ever are.
-const ORDERS_MAX: usize = 2;
+/// Of each order there is at most one at a time.
+const ORDERS_MAX: usize = 3;
+
+/// Makes the thread look into the rings.
+#[derive(Debug)]
+struct Look {
+    orders: mpsc::Sender<Order>,
+    is_ordered: Arc<AtomicBool>,
+}
+
+impl Wake for Look {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_ordered.swap(true, Relaxed) {
+            // There is room for it.
+            let _ = self.orders.try_send(Order::Look);
+        }
+    }
+}
 
 impl Exporter {
     /// Starts the thread. Call it before the shards are pinned: it would inherit the pin.
@@ -157,12 +190,20 @@ impl Exporter {
             .thread_keep_alive(Duration::from_millis(100))
             .build()?;
         let (orders, from_control) = mpsc::channel(ORDERS_MAX);
+        let is_look_ordered = Arc::<AtomicBool>::default();
+        let looking = Arc::clone(&is_look_ordered);
         thread::Builder::new().name("export".into()).stack_size(STACK_BYTES).spawn(move || {
-            runtime.block_on(worker::run(plan, from_control));
+            runtime.block_on(worker::run(plan, from_control, &looking));
             // A name that is still being resolved is not waited for.
             runtime.shutdown_background();
         })?;
-        Ok(Self { orders })
+        Ok(Self { orders, is_look_ordered })
+    }
+
+    /// What the shards call when there is much to take.
+    pub(crate) fn waker(&self) -> Waker {
+        let is_ordered = Arc::clone(&self.is_look_ordered);
+        Arc::new(Look { orders: self.orders.clone(), is_ordered }).into()
     }
 
     /// Hands the shards' spans over.

@@ -1,5 +1,5 @@
-//! How long the export thread sleeps between two looks into the rings. Nobody wakes it, so it looks
-//! more often while there is more to find, and hardly ever while there is nothing.
+//! How long a thread sleeps between two looks into the shards' rings: the less the more there is to
+//! find, and long while there is nothing.
 
 use std::time::Duration;
 

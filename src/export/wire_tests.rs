@@ -68,7 +68,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// An exporter with one ring.
 fn start(plan: ExportPlan) -> (Exporter, Ring) {
     let exporter = Exporter::start(plan).unwrap();
-    let (ring, source) = span_ring(2048);
+    let (ring, source) = span_ring(2048, exporter.waker());
     exporter.take(vec![source]);
     (exporter, ring)
 }

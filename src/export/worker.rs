@@ -6,29 +6,42 @@ use super::{
 use netra_codecs::trace::{Outcome, SpanKind, SpanRecord};
 use netra_perf::{Exemplar, Stage};
 use netra_shards::SpanSource;
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 use tokio::{sync::mpsc, time::timeout};
 
 /// Spans taken from one ring before the next one gets its turn.
 const TAKEN_MAX: usize = 1024;
 
-pub(super) async fn run(plan: ExportPlan, mut orders: mpsc::Receiver<Order>) {
+pub(super) async fn run(
+    plan: ExportPlan,
+    mut orders: mpsc::Receiver<Order>,
+    is_look_ordered: &AtomicBool,
+) {
     // Nothing is built and no memory is touched before there is anything to take.
-    let mut sources = match orders.recv().await {
-        Some(Order::Take(sources)) => sources,
-        Some(Order::Finish(done)) => {
-            let _ = done.send(());
-            return;
+    let mut sources = loop {
+        match orders.recv().await {
+            Some(Order::Take(sources)) => break sources,
+            Some(Order::Finish(done)) => {
+                let _ = done.send(());
+                return;
+            }
+            // The shards were faster than whoever hands their rings over.
+            Some(Order::Look) => {}
+            None => return,
         }
-        None => return,
     };
     let mut gatherer = Gatherer::new(&plan);
     let mut pace = Pace::default();
     loop {
+        // Before the look: what comes after it is worth another.
+        is_look_ordered.store(false, Relaxed);
         let found_most = gatherer.look(&mut sources);
         let pause = gatherer.at_most(pace.after(found_most));
         match timeout(pause, orders.recv()).await {
-            Err(_) => {}
+            Err(_) | Ok(Some(Order::Look)) => {}
             Ok(Some(Order::Take(more))) => sources.extend(more),
             Ok(Some(Order::Finish(done))) => {
                 while gatherer.look(&mut sources) > 0 {}
