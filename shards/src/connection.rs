@@ -317,7 +317,9 @@ impl<I: Io> Shard<I> {
     #[inline]
     pub(crate) fn renew_deadline(&mut self, slot: u32) {
         let connection = &self.slab[slot as usize];
-        if connection.link.timer() == Some(Timer::Dial) {
+        let is_dialling = connection.link.timer() == Some(Timer::Dial);
+        // Tending it may have ended it, and a free slot must not be in a list of deadlines.
+        if is_dialling || connection.phase != Phase::Relaying {
             return;
         }
         let Some((timer, silence)) = connection.silence_allowed(&self.core.limits) else { return };
