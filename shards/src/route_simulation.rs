@@ -33,7 +33,7 @@ pub(crate) const QUICK: u16 = 40_001;
 const SLOW: u16 = 40_002;
 const NAMED: u16 = 40_003;
 const REFUSES: u16 = 40_004;
-const SILENT: u16 = 40_005;
+pub(crate) const SILENT: u16 = 40_005;
 
 /// Where a request is sent, and the routing value that says so.
 const PLACES: [(&str, u16); 8] = [

@@ -9,10 +9,11 @@ use crate::{
         sim::{Elsewhere, Faults, Rng, SimIo},
         sim_peer::{Answer, Arrival, Ending, Peer, Turns},
     },
-    route_simulation::{ORIGINAL, QUICK, elsewhere, limits, routing},
+    route_simulation::{ORIGINAL, QUICK, SILENT, elsewhere, limits, routing},
     shard::Shard,
     simulation::TURNS_MAX,
 };
+use netra_codecs::h1::Reason;
 use netra_perf::Key;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -109,4 +110,55 @@ fn where_responses_cannot_be_told_apart_what_waits_is_relayed() {
         assert!(got.ends_with(b"bbbb") && io.dialled.is_empty(), "{text}: {}", got.len());
         assert_eq!(ended(&shard), [0], "{text}");
     }
+}
+
+#[test]
+fn responses_hold_no_more_than_all_may() {
+    let rng = &mut Rng::new(1);
+    let text = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(9_000));
+    let client = asks(rng, HERE, Ending::AfterTheOther);
+    let server = says(rng, &text, Ending::Never);
+    let arrival = Arrival { at: 0, client, server, answer: Answer::AtOnce };
+    let io = SimIo::outbound(Rng::new(1), Faults::NONE, vec![arrival], places());
+    let config = HttpConfig { held_bytes_max: 1_000, ..http_config() };
+    let (mut shard, _commands, _names) = routing(io, config, limits(), 512);
+    for _ in 0..TURNS_MAX / 100 {
+        if shard.core.io.idle {
+            break;
+        }
+        let wait = shard.park();
+        shard.turn(wait).unwrap();
+        let held = shard.core.http.as_deref().unwrap().held_bytes();
+        assert!(held <= 1_000, "{held} bytes of heads are held");
+    }
+    let opaque = Key::opaque(Reason::HeldTooMuch as usize);
+    assert_eq!(shard.core.recorder.get(opaque), 1);
+    assert_eq!(shard.core.io.sockets[0].peer.received.len(), text.len());
+}
+
+#[test]
+fn a_head_that_waits_to_leave_counts_as_held() {
+    let rng = &mut Rng::new(1);
+    let padding = "x".repeat(3_000);
+    let asked = format!(
+        "GET / HTTP/1.1\r\nHost: shop\r\nX-Route: shop=10.0.0.8:{SILENT}\r\nX: {padding}\r\n\r\n"
+    );
+    let client = asks(rng, &asked, Ending::AfterTheOther);
+    let server = says(rng, "", Ending::AfterTheOther);
+    let arrival = Arrival { at: 0, client, server, answer: Answer::AtOnce };
+    let io = SimIo::outbound(Rng::new(1), Faults::NONE, vec![arrival], places());
+    let (mut shard, _commands, _names) = routing(io, http_config(), limits(), 512);
+    let mut most = 0;
+    for _ in 0..TURNS_MAX / 100 {
+        if shard.core.io.idle {
+            break;
+        }
+        let wait = shard.park();
+        shard.turn(wait).unwrap();
+        most = most.max(shard.core.http.as_deref().unwrap().held_bytes());
+    }
+    assert!(most > asked.len(), "{most} of {} bytes were counted", asked.len());
+    assert!(shard.core.io.idle, "never comes to rest");
+    assert_eq!(shard.core.http.as_deref().unwrap().held_bytes(), 0);
+    assert_eq!(shard.core.recorder.get(Key::ROUTE_UNREACHABLE), 1);
 }
