@@ -74,7 +74,9 @@ impl Connection {
 
     /// Bytes wait for a slow receiver: that is not silence.
     pub(crate) fn holds_bytes(&self) -> bool {
-        self.request.holds_bytes() || self.response.holds_bytes()
+        // What waits for another upstream waits for nobody who is slow to read.
+        let waits = self.http.as_deref().is_some_and(Http::is_switching);
+        (!waits && self.request.holds_bytes()) || self.response.holds_bytes()
     }
 
     /// The silence that a relayed connection is allowed, if there is a limit.
@@ -155,6 +157,11 @@ impl Connection {
     /// Nothing of the upstream waits to be sent, and its stream has not ended.
     pub(crate) fn response_is_quiet(&self) -> bool {
         self.response.is_quiet()
+    }
+
+    /// The upstream has ended its stream, and that has been passed on.
+    pub(crate) fn response_is_finished(&self) -> bool {
+        self.response.is_finished()
     }
 
     /// The upstream is being changed; its old socket is about to be closed.
@@ -357,7 +364,9 @@ impl<I: Io> Shard<I> {
     #[inline]
     pub(crate) fn renew_deadline(&mut self, slot: u32) {
         let connection = &self.slab[slot as usize];
-        if connection.link.timer() == Some(Timer::Dial) {
+        let is_dialling = connection.link.timer() == Some(Timer::Dial);
+        // Tending it may have ended it, and a free slot must not be in a list of deadlines.
+        if is_dialling || connection.phase != Phase::Relaying {
             return;
         }
         let Some((timer, silence)) = connection.silence_allowed(&self.core.limits) else { return };

@@ -157,10 +157,15 @@ impl Correlation {
         self.routes.get(key, now).copied()
     }
 
-    /// Takes in what peers have sent and drops what has expired, while there is time.
-    pub(crate) fn tend(&mut self, now: Nanos) {
+    /// Takes in what peers have sent.
+    pub(crate) fn receive(&mut self) {
         self.contexts.receive();
         self.routes.receive();
+    }
+
+    /// Takes in what peers have sent and drops what has expired, while there is time.
+    pub(crate) fn tend(&mut self, now: Nanos) {
+        self.receive();
         self.contexts.map.sweep(now, SWEEP);
         self.routes.map.sweep(now, SWEEP);
     }

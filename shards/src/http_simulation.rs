@@ -14,10 +14,11 @@ use crate::{
     shard::{Command, Parts, Shard},
     simulation::{TURNS_MAX, with_seed},
     spans::{self, SpanSource},
+    sys,
 };
 use netra_codecs::h1::Reason;
 use netra_codecs::trace::{
-    Formats, Outcome, SpanText,
+    Formats, Outcome, SpanText, TraceContext, TraceFlags,
     sampler::{SampleRule, SamplerPlan},
 };
 use netra_perf::{Key, Recorder};
@@ -220,6 +221,44 @@ pub(crate) fn http_config() -> HttpConfig {
         }),
         ..HttpConfig::default()
     }
+}
+
+/// A peer fills the mailbox of a shard that has no connection and therefore never looks: that is
+/// what it is woken for.
+#[test]
+fn a_shard_that_is_woken_empties_its_mailbox() {
+    let wakers = [sys::eventfd().unwrap(), sys::eventfd().unwrap()];
+    let ttl = Duration::from_secs(5);
+    let keep = Keep { entries_max: 4096, context_ttl: ttl, route_ttl: ttl };
+    let [mut peer, own] = correlate(seed(), keep, &wakers).try_into().unwrap();
+    let (commands, receiver) = mpsc::channel();
+    let recorder = Arc::new(Recorder::default());
+    let parts = Parts {
+        index: 1,
+        http: Some(Box::new(HttpCore::new(&http_config(), 2, own, (None, None)))),
+        access: None,
+        pool: BufferPool::new(8, 4096).unwrap(),
+        limits: Limits::default(),
+        port: 14956,
+        spin_max: Duration::ZERO,
+        recorder: Arc::clone(&recorder),
+        descriptors: Arc::new(Descriptors::new(100)),
+        commands: receiver,
+    };
+    let mut shard = Shard::new(SimIo::new(Rng::new(1), Faults::NONE, vec![]), parts);
+    for number in 1..=5_000_u64 {
+        let key = peer.key(&number.to_le_bytes());
+        peer.remember_context(key, TraceContext::root(1, number, TraceFlags::SAMPLED), 1);
+        if sys::eventfd_clear(wakers[1]) {
+            shard.core.io.wake();
+            let wait = shard.park();
+            shard.turn(wait).unwrap();
+        }
+    }
+    peer.record(&recorder);
+    assert_eq!(recorder.get(Key::REPLICATION_DROPPED), 0);
+    wakers.into_iter().for_each(sys::close);
+    drop(commands);
 }
 
 fn world(seed_: u64) -> World {

@@ -34,6 +34,8 @@ mod shard;
 #[cfg(test)]
 mod simulation;
 mod spans;
+#[cfg(test)]
+mod switch_simulation;
 mod sys;
 mod timers;
 

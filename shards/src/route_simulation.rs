@@ -29,12 +29,12 @@ use std::{
 
 const REQUESTS_MAX: usize = 6;
 /// Ports of the original destination and of servers elsewhere.
-const ORIGINAL: u16 = 1;
-const QUICK: u16 = 40_001;
+pub(crate) const ORIGINAL: u16 = 1;
+pub(crate) const QUICK: u16 = 40_001;
 const SLOW: u16 = 40_002;
 const NAMED: u16 = 40_003;
 const REFUSES: u16 = 40_004;
-const SILENT: u16 = 40_005;
+pub(crate) const SILENT: u16 = 40_005;
 
 /// Where a request is sent, and the routing value that says so.
 const PLACES: [(&str, u16); 8] = [
@@ -67,7 +67,7 @@ fn server(rng: &mut Rng, port: u16) -> Peer {
     Peer::scripted(rng, response.repeat(REQUESTS_MAX).into_bytes(), Ending::AfterTheOther, turns)
 }
 
-fn elsewhere() -> BTreeMap<u16, Elsewhere> {
+pub(crate) fn elsewhere() -> BTreeMap<u16, Elsewhere> {
     BTreeMap::from([
         (ORIGINAL, (|rng| (server(rng, ORIGINAL), Answer::AtOnce)) as Elsewhere),
         (QUICK, |rng| (server(rng, QUICK), Answer::AtOnce)),
@@ -161,6 +161,23 @@ fn world(seed_: u64) -> World {
         server: server(&mut rng, ORIGINAL),
         answer: Answer::AtOnce,
     };
+    let buffers = if rng.chance(50) { 6 } else { 512 };
+    let io = SimIo::outbound(rng, faults, vec![arrival], elsewhere());
+    let (shard, commands, names) = routing(io, http_config(), limits(), buffers);
+    World { shard, commands, names, requests }
+}
+
+pub(crate) fn limits() -> Limits {
+    Limits { connect_timeout: Duration::from_millis(50), ..Limits::default() }
+}
+
+/// A shard that routes, on this kernel: how to tell it something, and what it asks.
+pub(crate) fn routing(
+    io: SimIo,
+    config: HttpConfig,
+    limits: Limits,
+    buffers: u32,
+) -> (Shard<SimIo>, mpsc::Sender<Command>, mpsc::Receiver<ToResolve>) {
     let (asked, names) = mpsc::channel();
     let ttl = Duration::from_secs(5);
     let config = HttpConfig {
@@ -169,7 +186,7 @@ fn world(seed_: u64) -> World {
             ttl,
             resolver: Arc::new(Names(asked)),
         }),
-        ..http_config()
+        ..config
     };
     let keep = Keep { entries_max: 64, context_ttl: ttl, route_ttl: ttl };
     let correlation = correlate(seed(), keep, &[-1]).remove(0);
@@ -179,16 +196,15 @@ fn world(seed_: u64) -> World {
         index: 0,
         http: Some(Box::new(HttpCore::new(&config, 1, correlation, (Some(sink), None)))),
         access: None,
-        pool: BufferPool::new(if rng.chance(50) { 6 } else { 512 }, 4096).unwrap(),
-        limits: Limits { connect_timeout: Duration::from_millis(50), ..Limits::default() },
+        pool: BufferPool::new(buffers, 4096).unwrap(),
+        limits,
         port: 14956,
         spin_max: Duration::ZERO,
         recorder: Arc::new(Recorder::default()),
         descriptors: Arc::new(Descriptors::new(100)),
         commands: receiver,
     };
-    let io = SimIo::outbound(rng, faults, vec![arrival], elsewhere());
-    World { shard: Shard::new(io, parts), commands, names, requests }
+    (Shard::new(io, parts), commands, names)
 }
 
 /// Answers what shards ask, as the control thread does.
@@ -238,6 +254,8 @@ fn simulate(seed: u64) -> Arc<Recorder> {
         world.shard.turn(wait).unwrap();
         turns += 1;
         assert!(turns < TURNS_MAX, "{seed}: never comes to rest");
+        let (active, deadline) = (world.shard.active, world.shard.timers.next(&world.shard.slab));
+        assert!(active > 0 || deadline.is_none(), "{seed}: a free slot has a deadline");
         if !resolve(&mut world) && world.shard.core.io.idle {
             break;
         }

@@ -400,6 +400,10 @@ impl<I: Io> Shard<I> {
     }
 
     fn on_commands(&mut self) {
+        // A peer wakes a shard that has let its mailbox fill.
+        if let Some(http) = self.core.http.as_deref_mut() {
+            http.editor.correlation.receive();
+        }
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Drain(deadline) => {

@@ -43,7 +43,7 @@ pub(crate) struct HttpCore {
     reader: HeadReader,
     patch: Box<HeadPatch>,
     pub(crate) editor: Editor,
-    /// Bytes of heads that have not come whole, of all connections.
+    /// Bytes of heads that have not come whole, or not gone whole, of all connections.
     held_bytes: usize,
     held_bytes_max: usize,
 }
@@ -308,11 +308,15 @@ impl Http {
         core: &mut Core<I>,
         to: Token,
     ) -> Result<Gated, End> {
-        let sent = send(&mut core.io, to, &self.carry)?;
+        let Core { io, http: Some(shared), recorder, .. } = core else {
+            return Ok(Gated::default());
+        };
+        let sent = send(io, to, &self.carry)?;
         self.carry.drain(..sent);
         if self.carry.is_empty() {
             self.carry = Vec::new();
         }
+        self.settle(shared, recorder);
         Ok(Gated { is_full: self.has_carry(), ..Gated::default() })
     }
 
@@ -363,6 +367,7 @@ impl Http {
         let Core { http: Some(shared), recorder, now, .. } = core else { return };
         self.give_up(shared, outcome, *now, recorder);
         shared.held_bytes -= std::mem::take(&mut self.held_bytes);
+        self.carry = Vec::new();
     }
 
     /// The connection is no longer HTTP.
@@ -382,15 +387,24 @@ impl Http {
         }
     }
 
+    fn count_held(&mut self, shared: &mut HttpCore) {
+        let held = self.request.held_len() + self.response.held_len() + self.carry.len();
+        shared.held_bytes = shared.held_bytes - self.held_bytes + held;
+        self.held_bytes = held;
+    }
+
     /// Counts what the last step has changed, and stops holding where too much is held.
     fn settle(&mut self, shared: &mut HttpCore, recorder: &Recorder) {
-        let held = self.request.held_len() + self.response.held_len();
-        if held != self.held_bytes {
-            shared.held_bytes = shared.held_bytes - self.held_bytes + held;
-            let grew = held > self.held_bytes;
-            self.held_bytes = held;
-            if grew && shared.held_bytes > shared.held_bytes_max {
-                self.exchanges.seal(Reason::HeldTooMuch);
+        let before = self.held_bytes;
+        // What is carried has to be sent: it counts, but nothing is won by holding no more.
+        let may_stop = self.carry.is_empty();
+        self.count_held(shared);
+        if self.held_bytes > before && may_stop && shared.held_bytes > shared.held_bytes_max {
+            self.exchanges.seal(Reason::HeldTooMuch);
+            if self.response.held_len() > 0 {
+                // These bytes have long been sent, so nobody else would let go of them.
+                self.response.let_go();
+                self.count_held(shared);
             }
         }
         if let Some(reason) = self.exchanges.sealed()

@@ -7,6 +7,8 @@
 //!                                       |            |
 //!                                       +---> 502 <--+
 //! ```
+//! While it drains, the old upstream may end its stream: then so does the connection. Or its
+//! responses can no longer be told apart: then the connection is opaque, and the upstream stays.
 
 use super::Waiting;
 use crate::{
@@ -18,7 +20,11 @@ use crate::{
     shard::Shard,
     timers::Timer,
 };
-use netra_codecs::{h1::RequestKind, route::Target, trace::Outcome};
+use netra_codecs::{
+    h1::{Reason, RequestKind},
+    route::Target,
+    trace::Outcome,
+};
 use netra_perf::Key;
 use std::{
     io,
@@ -41,6 +47,9 @@ enum Stand {
     Dialling,
     /// The new upstream did not answer, with this errno, and its socket is being closed.
     GivingUp(i32),
+    /// The old upstream has ended before it was left, and the downstream has been told: what still
+    /// comes is thrown away.
+    Stranded,
     /// There is none, and the downstream has been told: what still comes is thrown away.
     GaveUp,
 }
@@ -71,17 +80,17 @@ impl Switch {
 impl Http {
     /// The connection has no upstream that could tell anything, or not one that should.
     pub(crate) fn is_detached(&self) -> bool {
-        !matches!(self.switch.stand, Stand::Settled | Stand::Draining(_))
+        !matches!(self.switch.stand, Stand::Settled | Stand::Draining(_) | Stand::Stranded)
     }
 
     /// What its client still sends is thrown away.
     pub(crate) fn gave_up(&self) -> bool {
-        self.switch.stand == Stand::GaveUp
+        matches!(self.switch.stand, Stand::GaveUp | Stand::Stranded)
     }
 
     /// The upstream's socket is the backend's to close; otherwise it is closed, or being closed.
     pub(crate) fn has_upstream(&self) -> bool {
-        matches!(self.switch.stand, Stand::Settled | Stand::Draining(_) | Stand::Dialling)
+        self.switch.stand == Stand::Dialling || !self.is_detached()
     }
 
     /// The backend will tell that the upstream's socket is closed.
@@ -110,10 +119,19 @@ impl Http {
         head + if has_body { &reason } else { "" }
     }
 
-    /// Everything that was asked before has been answered.
-    fn has_drained(&mut self) -> bool {
-        let Stand::Draining(waiting) = self.switch.stand else { return false };
-        self.exchanges.front_mut().is_some_and(|front| front.id == waiting)
+    /// Everything that was asked before this request has been answered. Seals the exchanges where
+    /// the upstream goes on to answer what it has not been asked.
+    fn has_drained(&mut self, waiting: Waiting) -> bool {
+        let is_answered = match self.exchanges.front_mut() {
+            Some(front) if front.id != waiting => return false,
+            Some(front) => front.status.is_some() || front.interim_count > 0,
+            None => true,
+        };
+        if is_answered || self.response.held_len() > 0 {
+            self.exchanges.seal(Reason::ResponseWithoutRequest);
+            return false;
+        }
+        true
     }
 }
 
@@ -132,9 +150,18 @@ impl<I: Io> Shard<I> {
     pub(crate) fn begin_switch(&mut self, downstream: Token) {
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];
-        let quiet = connection.response_is_quiet();
-        let drained = connection.http.as_deref_mut().is_some_and(Http::has_drained);
-        if !quiet || !drained {
+        let has_ended = connection.response_is_finished();
+        let is_quiet = connection.response_is_quiet();
+        let Some(http) = connection.http.as_deref_mut() else { return };
+        let Stand::Draining(waiting) = http.switch.stand else { return };
+        if has_ended && http.exchanges.sealed().is_none() {
+            return self.strand(downstream);
+        }
+        let has_drained = http.has_drained(waiting);
+        if http.exchanges.sealed().is_some() {
+            return self.stay(downstream);
+        }
+        if !has_drained || !is_quiet {
             return;
         }
         connection.detach(core);
@@ -143,6 +170,29 @@ impl<I: Io> Shard<I> {
         match self.core.io.close(downstream.other(), Close::Orderly) {
             When::Now => self.resolve(downstream),
             When::Later => self.stand(downstream.slot, Stand::Closing),
+        }
+    }
+
+    /// The old upstream has ended, and so does the connection when its client has, too.
+    fn strand(&mut self, downstream: Token) {
+        let Self { core, slab, .. } = self;
+        let connection = &mut slab[downstream.slot as usize];
+        if let Some(http) = connection.http.as_deref_mut() {
+            http.switch.stand = Stand::Stranded;
+            http.end(core, Outcome::UpstreamGone);
+        }
+        if let Err(end) = connection.go_on(core, downstream) {
+            self.end(downstream, end);
+        }
+    }
+
+    /// Nobody can tell any more when the old upstream has answered everything: the connection is
+    /// opaque, and what waited goes on as it would have after that.
+    fn stay(&mut self, downstream: Token) {
+        self.stand(downstream.slot, Stand::Settled);
+        match self.slab[downstream.slot as usize].go_on(&mut self.core, downstream) {
+            Ok(()) => self.tend_http(downstream),
+            Err(end) => self.end(downstream, end),
         }
     }
 
@@ -276,7 +326,11 @@ impl<I: Io> Shard<I> {
                 self.unreachable(downstream, &io::Error::from_raw_os_error(libc::ETIMEDOUT));
             }
             Stand::Closing => self.end(downstream, End::DialTimeout),
-            Stand::Settled | Stand::Draining(_) | Stand::GivingUp(_) | Stand::GaveUp => {}
+            Stand::Settled
+            | Stand::Draining(_)
+            | Stand::GivingUp(_)
+            | Stand::Stranded
+            | Stand::GaveUp => {}
         }
     }
 

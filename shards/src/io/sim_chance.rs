@@ -44,6 +44,17 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
+    /// A kernel without unkindness.
+    pub(crate) const NONE: Self = Self {
+        short: 0,
+        would_block: 0,
+        late: 0,
+        spurious: 0,
+        no_pipe: 0,
+        no_buffer: 0,
+        accept_fails: 0,
+    };
+
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let mut percent = |most: u64| if rng.chance(50) { rng.below(most) } else { 0 };
         Self {

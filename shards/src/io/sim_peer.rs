@@ -152,6 +152,8 @@ impl Peer {
         }
         peer.saw_end |= socket.tx_end && socket.tx.is_empty();
         if socket.closed || peer.ended {
+            // Nobody would see its end.
+            peer.ended |= peer.saw_end;
             return;
         }
         let room = socket.buffer.saturating_sub(socket.rx.len());

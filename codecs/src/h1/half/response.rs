@@ -136,6 +136,12 @@ impl ResponseHalf {
         if self.held.spent { 0 } else { self.held.bytes.len() }
     }
 
+    /// Gives up reading along, and what is kept of a head: the exchanges that are open will not
+    /// be finished.
+    pub fn let_go(&mut self) {
+        *self = Self { state: State::Opaque, held: HeldHead::default() };
+    }
+
     /// Gives storage back when nothing is kept; for connections that idle.
     pub fn release_memory(&mut self) {
         self.held.release_memory();
@@ -238,7 +244,7 @@ impl ResponseHalf {
     }
 
     fn turn_opaque<T>(&mut self, reason: Reason) -> ResponseStep<'_, T> {
-        *self = Self { state: State::Opaque, held: HeldHead::default() };
+        self.let_go();
         ResponseStep::Opaque(reason)
     }
 }
