@@ -511,6 +511,7 @@ mod tests {
                 NAMED,
                 ("NETRA_HTTP_PORTS", "8080"),
                 ("NETRA_ACCESS_LOG", "all"),
+                ("NETRA_STATSD_ADDRESS", "statsd:8125"),
                 ("JAEGER_SAMPLER_MANAGER_HOST_PORT", "a:1"),
                 ("NETRA_HTTP_PORT", "8080"),
                 ("JAEGER_SAMPLE_RATE", "1"),
