@@ -77,6 +77,7 @@ impl<'a> Bench<'a> {
             }
         };
         for &scenario in scenarios {
+            let mut has_failed = false;
             // A disturbed sample gets a second chance; the tables prefer the clean one.
             for _ in 0..2 {
                 let sample = match self.sample(running.as_mut(), scenario) {
@@ -87,12 +88,14 @@ impl<'a> Bench<'a> {
                     Err(cause) => failed(name, scenario, round, cause.to_string()),
                 };
                 let is_disturbed = sample.is_disturbed;
+                has_failed = sample.failure.is_some();
                 take(sample)?;
                 if !is_disturbed {
                     break;
                 }
             }
-            if running.as_mut().is_some_and(|running| running.ended().is_some()) {
+            // One that died between two samples is told by the next.
+            if has_failed && running.as_mut().is_some_and(|running| running.ended().is_some()) {
                 break;
             }
         }
