@@ -244,22 +244,24 @@ impl Http {
             Source::Nothing => &[],
         };
         let mut has_begun = false;
+        // The bytes have been sent by now: that is when a response is whole.
+        let sent_at = io.now();
         loop {
             let HttpCore { reader, editor, .. } = &mut **shared;
-            match self.response.step(rest, reader, &mut self.exchanges, *now) {
+            match self.response.step(rest, reader, &mut self.exchanges, sent_at) {
                 ResponseStep::Need | ResponseStep::Opaque(_) => break,
                 ResponseStep::Body(len) => rest = &rest[len..],
                 ResponseStep::Head { consumed, exchange, .. } => {
                     rest = &rest[consumed..];
                     has_begun = true;
-                    let took = io.now().saturating_sub(*now);
+                    let took = sent_at.saturating_sub(*now);
                     self.overhead_ns += took;
                     if let Some(exchange) = self.exchanges.get_mut(exchange) {
                         exchange.data.overhead_ns += took;
                     }
                 }
                 ResponseStep::Finish(done) => {
-                    editor.finish(done, Outcome::Whole, self.direction, *now, recorder);
+                    editor.finish(done, Outcome::Whole, self.direction, sent_at, recorder);
                 }
             }
         }
