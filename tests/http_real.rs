@@ -39,7 +39,7 @@ fn read_along(netra: &Netra<'_>) -> Result<(), String> {
     let (asked, opaque) =
         (scrape.sum("netra_http_requests_total", &[]), scrape.sum("netra_opaque_total", &[]));
     let why = scrape.labels_of("netra_opaque_total");
-    let spans = scrape.sum("netra_shard_spans_total", &[]);
+    let spans = scrape.sum("netra_spans_total", &[("result", "recorded")]);
     let unanswered = scrape.sum("netra_http_requests_total", &[("status_class", "none")]);
     match asked > 0 && opaque == 0 && spans == asked {
         true => Ok(()),

@@ -299,8 +299,7 @@ impl<'w> Stage<'w> {
         if self.row.is_unread {
             found.clear();
         }
-        let recorded =
-            |scrape: &Scrape| scrape.sum("netra_shard_spans_total", &[("result", "recorded")]);
+        let recorded = |scrape: &Scrape| scrape.sum("netra_spans_total", &[("result", "recorded")]);
         let count = usize::try_from(recorded(after) - recorded(before)).expect("a few");
         let mut spans = sink.take(count)?;
         spans.sort_by_key(|span| {

@@ -153,12 +153,12 @@ fn context_of(head: &Head) -> Result<Context, String> {
 fn spans_of(netra: &Netra<'_>, sink: &Sink, before: u64) -> Result<Vec<Span>, String> {
     netra.scrape_until("no connection is active", |scrape| scrape.active() == 0)?;
     let recorded = [("result", "recorded")];
-    let after = netra.scrape().sum("netra_shard_spans_total", &recorded);
+    let after = netra.scrape().sum("netra_spans_total", &recorded);
     sink.take(usize::try_from(after - before).expect("few"))
 }
 
 fn recorded(netra: &Netra<'_>) -> u64 {
-    netra.scrape().sum("netra_shard_spans_total", &[("result", "recorded")])
+    netra.scrape().sum("netra_spans_total", &[("result", "recorded")])
 }
 
 /// What it is, lines of a head, the parent that they name, and the flags that follow.

@@ -9,10 +9,10 @@
 mod support;
 
 use std::time::{Duration, Instant};
-use support::http::{self, Client};
 use support::matrix::{Cell, Driver};
 use support::netra::{Backend, METRICS_PORT, Netra, Setup, apply_rules};
 use support::scrape;
+use support::webapp::{self, Client};
 use support::world::{POD_V4, World};
 
 /// Requests in a block and blocks; a block's mean is one observation.
@@ -63,7 +63,7 @@ fn heavy_the_metric_agrees_with_what_clients_measure() {
     let Some(world) = World::new() else { return };
     apply_rules(&world, Backend::NftNative);
     let (as_http, as_bytes) =
-        (http::serve(&world.pod, POD_V4, 2), http::serve(&world.pod, POD_V4, 2));
+        (webapp::serve(&world.pod, POD_V4, 2), webapp::serve(&world.pod, POD_V4, 2));
     let setup = Setup::new(Cell { driver: Driver::Epoll, shards: 1 })
         .env("NETRA_HTTP_PORTS", as_http.port())
         .env("JAEGER_SAMPLER_TYPE", "const")

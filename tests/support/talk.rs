@@ -88,7 +88,7 @@ impl Talk {
         if (all, named) != (wanted, wanted) {
             return Err(format!("opaque {all} times, {named} times for {:?}", self.opaque));
         }
-        let recorded = count("netra_shard_spans_total", &[("result", "recorded")]);
+        let recorded = count("netra_spans_total", &[("result", "recorded")]);
         let spans = sink.take(usize::try_from(recorded).expect("a few"))?;
         let ended: Vec<Ended> = spans
             .iter()
