@@ -118,6 +118,12 @@ cost: ## Instructions that a request costs the shard, kernel left out (needs val
 		few=$$(count $$work 1000); many=$$(count $$work 11000); \
 		echo "$$work: $$(( (many - few) / 10000 )) instructions a request"; done
 
+.PHONY: fuzz
+fuzz: ## Fuzzes a target of codecs/fuzz: TARGET=halves, for TIME=60 seconds
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked --quiet cargo-fuzz
+	cd codecs && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer address $(or $(TARGET),halves) -- \
+		-max_total_time=$(or $(TIME),60) -max_len=4096
+
 .PHONY: netns
 netns: nextest ## End-to-end tests whose name contains FILTER
 	NETRA_REQUIRE_NETNS=1 $(CARGO) nextest run -p netra -E 'test($(FILTER))' --no-capture
