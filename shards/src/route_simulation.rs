@@ -17,7 +17,7 @@ use crate::{
     simulation::{TURNS_MAX, with_seed},
     spans,
 };
-use netra_codecs::route::RouteNames;
+use netra_codecs::{h1::Reason, route::RouteNames};
 use netra_perf::{Key, Recorder};
 use std::{
     collections::BTreeMap,
@@ -65,6 +65,37 @@ fn server(rng: &mut Rng, port: u16) -> Peer {
         whole * len
     });
     Peer::scripted(rng, response.repeat(REQUESTS_MAX).into_bytes(), Ending::AfterTheOther, turns)
+}
+
+/// A server that may stop answering: by a reset, by ending its stream, or by damage.
+fn unkind(rng: &mut Rng, port: u16) -> Peer {
+    let mut peer = server(rng, port);
+    let (one, answers) = (response(port).len(), rng.len(REQUESTS_MAX));
+    match rng.below(6) {
+        0 => peer.ending = Ending::Reset(rng.len(one * answers)),
+        1 => {
+            peer.sends.truncate(one * answers);
+            peer.ending = Ending::AfterSending;
+        }
+        2 => peer.ending = Ending::Never,
+        3 => peer.sends[one * (answers - 1)] = 0,
+        _ => {}
+    }
+    peer
+}
+
+fn unkind_elsewhere() -> BTreeMap<u16, Elsewhere> {
+    BTreeMap::from([
+        (ORIGINAL, (|rng| (unkind(rng, ORIGINAL), Answer::AtOnce)) as Elsewhere),
+        (QUICK, |rng| (unkind(rng, QUICK), Answer::AtOnce)),
+        (SLOW, |rng| {
+            let after = rng.below(4_000_000);
+            (unkind(rng, SLOW), Answer::After(after))
+        }),
+        (NAMED, |rng| (unkind(rng, NAMED), Answer::After(1_000))),
+        (REFUSES, |rng| (unkind(rng, REFUSES), Answer::RefusedAfter(9_000))),
+        (SILENT, |rng| (unkind(rng, SILENT), Answer::Silence)),
+    ])
 }
 
 pub(crate) fn elsewhere() -> BTreeMap<u16, Elsewhere> {
@@ -151,7 +182,7 @@ struct World {
     requests: Vec<(Vec<u8>, usize)>,
 }
 
-fn world(seed_: u64) -> World {
+fn world(seed_: u64, elsewhere: BTreeMap<u16, Elsewhere>, limits: Limits) -> World {
     let mut rng = Rng::new(seed_);
     let faults = Faults { accept_fails: 0, ..Faults::draw(&mut rng) };
     let requests = requests(&mut rng);
@@ -162,8 +193,8 @@ fn world(seed_: u64) -> World {
         answer: Answer::AtOnce,
     };
     let buffers = if rng.chance(50) { 6 } else { 512 };
-    let io = SimIo::outbound(rng, faults, vec![arrival], elsewhere());
-    let (shard, commands, names) = routing(io, http_config(), limits(), buffers);
+    let io = SimIo::outbound(rng, faults, vec![arrival], elsewhere);
+    let (shard, commands, names) = routing(io, http_config(), limits, buffers);
     World { shard, commands, names, requests }
 }
 
@@ -247,7 +278,7 @@ fn check(seed: u64, world: &World) {
 }
 
 fn simulate(seed: u64) -> Arc<Recorder> {
-    let mut world = world(seed);
+    let mut world = world(seed, elsewhere(), limits());
     let mut turns = 0;
     loop {
         let wait = world.shard.park();
@@ -268,6 +299,62 @@ fn simulate(seed: u64) -> Arc<Recorder> {
     assert!(shard.core.io.sockets.iter().all(|s| s.closed), "{seed}: descriptors lost");
     check(seed, &world);
     Arc::clone(&shard.core.recorder)
+}
+
+/// Peers that reset, end, damage and fall silent, and drains: nothing is left behind, and what was
+/// relayed as HTTP is what was sent.
+fn simulate_unkind(seed: u64) -> Arc<Recorder> {
+    let limits = Limits { idle_timeout: Some(Duration::from_secs(1)), ..limits() };
+    let mut world = world(seed, unkind_elsewhere(), limits);
+    let mut rng = Rng::new(seed ^ 0x5eed);
+    if rng.chance(20) {
+        let peer = &mut world.shard.core.io.arrival().client;
+        peer.ending = Ending::Reset(rng.len(peer.sends.len()));
+    }
+    let drain_at = rng.chance(30).then(|| rng.below(200));
+    for turn in 0.. {
+        if drain_at == Some(turn) {
+            world.commands.send(Command::Drain(Duration::from_millis(3))).unwrap();
+            world.shard.core.io.wake();
+        }
+        let wait = world.shard.park();
+        world.shard.turn(wait).unwrap();
+        let deadline = world.shard.timers.next(&world.shard.slab);
+        let active = world.shard.active;
+        assert!(active > 0 || deadline.is_none(), "{seed}: a free slot has a deadline");
+        assert!(turn < TURNS_MAX.into(), "{seed}: never comes to rest");
+        let over = world.shard.core.io.idle || world.shard.is_over();
+        if !resolve(&mut world) && over {
+            break;
+        }
+    }
+    let World { shard, requests, .. } = &world;
+    assert_eq!(shard.active, 0, "{seed}: the connection waits for ever");
+    assert_eq!(shard.core.pool.lent(), 0, "{seed}: buffers lost");
+    assert_eq!(shard.core.pipes.lent(), 0, "{seed}: pipes lost");
+    let http = shard.core.http.as_deref().unwrap();
+    assert_eq!((http.editor.open_spans(), http.held_bytes()), (0, 0), "{seed}: spans or heads");
+    assert!(shard.core.io.sockets.iter().all(|s| s.closed), "{seed}: descriptors lost");
+    let opaque = Reason::ALL.iter().any(|r| shard.core.recorder.get(Key::opaque(*r as usize)) > 0);
+    if let (false, Some(client)) = (opaque, shard.core.io.sockets.first()) {
+        let (expected, answered) = expected(requests);
+        let received = &client.peer.received;
+        let refused = answered < requests.len() && received.starts_with(&expected);
+        assert!(refused || expected.starts_with(received), "{seed}: response bytes changed");
+    }
+    Arc::clone(&shard.core.recorder)
+}
+
+#[test]
+fn whatever_peers_do_nothing_is_left_behind() {
+    let recorders = with_seed(simulate_unkind);
+    if recorders.len() < 256 {
+        return;
+    }
+    // By its own end, either side's reset, silence, and the drain.
+    for end in [0, 1, 2, 8, 9] {
+        assert!(recorders.iter().any(|r| r.get(Key::closed(1, end)) > 0), "no seed reaches {end}");
+    }
 }
 
 #[test]

@@ -46,8 +46,18 @@ fn places() -> BTreeMap<u16, Elsewhere> {
 
 /// One connection, from its client's first byte until nothing can happen any more.
 fn run(client: Peer, server: Peer, config: HttpConfig, limits: Limits) -> Shard<SimIo> {
+    run_with(Rng::new(1), client, server, config, limits)
+}
+
+fn run_with(
+    rng: Rng,
+    client: Peer,
+    server: Peer,
+    config: HttpConfig,
+    limits: Limits,
+) -> Shard<SimIo> {
     let arrival = Arrival { at: 0, client, server, answer: Answer::AtOnce };
-    let io = SimIo::outbound(Rng::new(1), Faults::NONE, vec![arrival], places());
+    let io = SimIo::outbound(rng, Faults::NONE, vec![arrival], places());
     let (mut shard, _commands, _names) = routing(io, config, limits, 512);
     for _ in 0..TURNS_MAX / 100 {
         let wait = shard.park();
@@ -161,4 +171,18 @@ fn a_head_that_waits_to_leave_counts_as_held() {
     assert!(shard.core.io.idle, "never comes to rest");
     assert_eq!(shard.core.http.as_deref().unwrap().held_bytes(), 0);
     assert_eq!(shard.core.recorder.get(Key::ROUTE_UNREACHABLE), 1);
+}
+
+/// The race of a connection that is kept alive: the upstream has gone when the head is sent.
+#[test]
+fn a_request_whose_head_cannot_be_sent_has_its_span() {
+    let counted = (1..32).filter(|seed| {
+        let rng = &mut Rng::new(*seed);
+        let client = asks(rng, HERE, Ending::AfterTheOther);
+        let server = says(rng, "", Ending::Reset(0));
+        let shard = run_with(rng.clone(), client, server, http_config(), limits());
+        shard.core.recorder.get(Key::request(1, 0, 0)) == 1
+    });
+    // Otherwise the reset was seen before the request.
+    assert!(counted.count() > 0, "no head was sent to an upstream that had gone");
 }

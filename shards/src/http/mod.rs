@@ -201,6 +201,10 @@ impl Http {
                 let asked = Asked { direction: self.direction, remote: self.remote, now };
                 let begun = editor.begin(&head, patch, asked, recorder);
                 let is_elsewhere = begun.target.is_some_and(|to| self.switch.wants(to, exchange));
+                // Before anything is sent: where that fails, the span is to be found.
+                if let Some(exchange) = self.exchanges.get_mut(exchange) {
+                    exchange.data = begun.open;
+                }
                 // The part of the body that came with the head goes out with it.
                 let body = match head.framing() {
                     Framing::Length(len) => usize::try_from(len).unwrap_or(usize::MAX),
@@ -219,7 +223,7 @@ impl Http {
                 let took = io.now().saturating_sub(now);
                 self.overhead_ns += took;
                 if let Some(exchange) = self.exchanges.get_mut(exchange) {
-                    exchange.data = Open { overhead_ns: took, ..begun.open };
+                    exchange.data.overhead_ns = took;
                 }
                 Gated {
                     taken: consumed + body_sent,

@@ -23,7 +23,7 @@ const BATCH: usize = 256;
 /// Receives in one turn: then timers and accepts have theirs.
 const RECEIVES_PER_TURN: u32 = 256;
 
-/// `data` of the listener and the eventfd; sockets have generation and key.
+/// `data` of the listener and the eventfd; sockets have registration and key.
 const LISTENER: u64 = u64::MAX;
 const WAKER: u64 = u64::MAX - 1;
 
@@ -31,6 +31,9 @@ const WAKER: u64 = u64::MAX - 1;
 struct Watch {
     fd: Fd,
     generation: u32,
+    /// Tells apart the sockets that were opened under one token: an upstream may be changed while
+    /// an event of the old one waits in the batch.
+    registration: u32,
     open: bool,
     /// Receives are wanted.
     receiving: bool,
@@ -97,7 +100,7 @@ impl EpollIo {
 
     /// Registers a socket anew: what it is ready for already is told again.
     fn rearm(&mut self, token: Token, interest: Interest) {
-        let data = pack(token.key(), token.generation);
+        let data = pack(token.key(), self.table[token.key()].registration);
         let changed = self.epoll.modify(self.fd(token), interest, data);
         // Only an fd that is not registered fails (EBADF, ENOENT): a bug of ours.
         debug_assert!(changed.is_ok(), "an unregistered socket: {changed:?}");
@@ -119,11 +122,12 @@ impl EpollIo {
             sys::eventfd_clear(self.waker);
             return Some(Event::Woken);
         }
-        let (key, generation) = unpack(data);
+        let (key, registration) = unpack(data);
         let watch = self.table.get_mut(key)?;
-        if !watch.open || watch.generation != generation {
+        if !watch.open || watch.registration != registration {
             return None;
         }
+        let generation = watch.generation;
         let mut wanted = false;
         if conditions & IN != 0 {
             watch.readable = true;
@@ -218,8 +222,8 @@ impl EpollIo {
     }
 }
 
-fn pack(key: usize, generation: u32) -> u64 {
-    u64::from(generation) << 32 | key as u64 & 0xffff_ffff
+fn pack(key: usize, registration: u32) -> u64 {
+    u64::from(registration) << 32 | key as u64 & 0xffff_ffff
 }
 
 fn unpack(data: u64) -> (usize, u32) {
@@ -325,10 +329,11 @@ impl Io for EpollIo {
         if self.table.len() <= key {
             self.table.resize(key + 1, Watch::default());
         }
-        let queued = self.table[key].queued;
+        let Watch { queued, registration, .. } = self.table[key];
+        let (generation, registration) = (token.generation, registration.wrapping_add(1));
         self.table[key] =
-            Watch { fd, generation: token.generation, open: true, queued, ..Watch::default() };
-        self.epoll.add(fd, Interest::Read, pack(key, token.generation))
+            Watch { fd, generation, registration, open: true, queued, ..Watch::default() };
+        self.epoll.add(fd, Interest::Read, pack(key, registration))
     }
 
     fn receive(&mut self, token: Token) {
@@ -380,5 +385,40 @@ impl Drop for EpollIo {
                 sys::close(watch.fd);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Side;
+    use std::{
+        io::Write,
+        net::TcpListener,
+        os::{fd::IntoRawFd, unix::net::UnixStream},
+    };
+
+    #[test]
+    fn what_an_old_socket_was_ready_for_says_nothing_about_the_next_under_its_token() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap().into_raw_fd();
+        let waker = sys::eventfd().unwrap();
+        let mut io = EpollIo::new(listener, waker, &Limits::default()).unwrap();
+        let mut pool = BufferPool::new(4, 4096).unwrap();
+        let token = Token { slot: 0, generation: 1, side: Side::Upstream };
+        let (old, mut peer) = UnixStream::pair().unwrap();
+        io.open(token, old.into_raw_fd()).unwrap();
+        io.watch_write(token);
+        peer.write_all(b"late").unwrap();
+        io.turn(&mut pool, Wait::Poll).unwrap();
+        // Its event has been taken from the kernel; another one of the same batch changes it.
+        io.close(token, Close::Orderly);
+        let (mut full, _peer) = UnixStream::pair().unwrap();
+        full.set_nonblocking(true).unwrap();
+        while full.write(&[0; 4096]).is_ok() {}
+        io.open(token, full.into_raw_fd()).unwrap();
+        io.watch_write(token);
+        assert_eq!(io.next(&mut pool), None);
+        drop(io);
+        sys::close(waker);
     }
 }

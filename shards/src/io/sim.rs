@@ -35,6 +35,8 @@ struct Watched {
     read: bool,
     write: bool,
     closing: bool,
+    /// That it was reset has been told though nobody read.
+    told: bool,
 }
 
 /// Makes the server that a dial reaches, and says how it answers.
@@ -115,6 +117,11 @@ impl SimIo {
         Self { outbound: true, elsewhere, ..Self::new(rng, faults, arrivals) }
     }
 
+    /// The next connection to arrive.
+    pub(crate) fn arrival(&mut self) -> &mut Arrival {
+        self.arrivals.front_mut().unwrap()
+    }
+
     /// Delivers what another thread's eventfd would.
     pub(crate) fn wake(&mut self) {
         self.woken = true;
@@ -190,6 +197,7 @@ impl SimIo {
         let answered = self.dial_answered(socket);
         ((watched.receiving || watched.read) && socket.readable() && socket.dial.is_none())
             || (watched.write && answered && (socket.room() > 0 || socket.rx_reset))
+            || (socket.rx_reset && socket.dial.is_none() && !watched.told)
     }
 
     fn news(&self) -> Vec<usize> {
@@ -232,6 +240,10 @@ impl SimIo {
         if watched.pausing && !misses {
             self.watched[key].pausing = false;
             return Some(Event::Paused(token));
+        }
+        if self.sockets[fd].rx_reset && !watched.receiving && !watched.read {
+            self.watched[key].told = true;
+            return Some(Event::Failed(token, libc::ECONNRESET));
         }
         None
     }

@@ -21,10 +21,10 @@ pub(crate) enum Ending {
 /// One far end.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    sends: Vec<u8>,
+    pub(crate) sends: Vec<u8>,
     sent: usize,
     pub(crate) received: Vec<u8>,
-    ending: Ending,
+    pub(crate) ending: Ending,
     chunk: usize,
     pace: Nanos,
     next_at: Nanos,
