@@ -16,6 +16,8 @@
 //!
 //! All state changes happen in this file; [`Flow::advance`] does whatever the state allows.
 
+mod figures;
+
 use crate::{
     buffers::{BufferId, Queue},
     error::End,
@@ -99,41 +101,6 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// When bytes last came in or, after waiting, went out.
-    pub(crate) fn last_moved(&self) -> Nanos {
-        self.last_moved
-    }
-
-    /// Bytes that have moved.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// What netra itself took to move them, but for HTTP.
-    pub(crate) fn overhead_ns(&self) -> Nanos {
-        self.overhead_ns
-    }
-
-    /// The receiver takes nothing, though there is something.
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.blocked
-    }
-
-    /// Bytes wait for the receiver.
-    pub(crate) fn holds_bytes(&self) -> bool {
-        !self.queue.is_empty() || self.in_pipe > 0
-    }
-
-    /// The source's end has been passed on, or is about to be.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.finished
-    }
-
-    /// All that came has been passed on, and more may come.
-    pub(crate) fn is_quiet(&self) -> bool {
-        !self.holds_bytes() && self.reading != Reading::Over
-    }
-
     /// The source is being changed. Only a quiet flow can be.
     pub(crate) fn detach<I: Io>(&mut self, core: &mut Core<I>) {
         debug_assert!(!self.holds_bytes(), "bytes of the old source would be lost");

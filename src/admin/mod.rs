@@ -135,5 +135,5 @@ fn number(ask: &Ask, name: &str, default: u32, max: u32) -> Result<u32, Answer> 
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
+#[path = "pages_tests.rs"]
 mod tests;

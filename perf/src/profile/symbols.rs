@@ -69,8 +69,15 @@ fn look_up(objects: &mut [Object], probe: u64) -> Vec<Call> {
     let in_file = probe.wrapping_sub(object.bias);
     let loader = object.loader.get_or_insert_with(|| Loader::new(&object.path).ok()).as_ref();
     let mut calls = loader.map(|loader| frames(loader, in_file)).unwrap_or_default();
+    let symbol = loader.and_then(|loader| loader.find_symbol(in_file));
+    // Line tables alone know functions by their last name only; the one that the others were
+    // inlined into has its whole name in the symbol table.
+    if let (Some(outer), Some(symbol)) = (calls.last_mut(), symbol)
+        && !outer.function.contains("::")
+    {
+        outer.function = readable(&addr2line::demangle_auto(symbol.into(), None));
+    }
     if calls.is_empty() {
-        let symbol = loader.and_then(|loader| loader.find_symbol(in_file));
         let name = object.path.rsplit('/').next().unwrap_or_default();
         calls.push(match symbol {
             Some(symbol) => unnamed(&addr2line::demangle_auto(symbol.into(), None)),
