@@ -209,7 +209,7 @@ fn age(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::top::figures::{Totals, tests::answer};
+    use crate::top::{example::answer, figures::Totals};
     use ratatui::{Terminal, backend::TestBackend};
     use serde_json::json;
 

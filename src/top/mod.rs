@@ -2,6 +2,9 @@
 //! netra once a second. The only user of ratatui.
 
 mod draw;
+#[cfg(test)]
+#[path = "example_tests.rs"]
+mod example;
 mod figures;
 
 use crate::exit::Exit;

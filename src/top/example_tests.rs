@@ -1,0 +1,16 @@
+//! An answer of `/shards`, for tests.
+
+use serde_json::{Value, json};
+
+pub(super) fn answer(uptime_s: f64, requests: u64) -> Value {
+    json!({
+        "service": "shop", "version": "1.2.3", "driver": "io_uring", "uptime_s": uptime_s,
+        "resident_bytes": 4_100_000, "cpu_s": uptime_s / 4.0,
+        "requests": {"inbound": {"2xx": requests, "5xx": requests / 10}, "outbound": {}},
+        "bytes": {"inbound": {"request": 1000 * requests, "response": 0}, "outbound": {}},
+        "connections": {"opened": requests / 2},
+        "durations": {"request_inbound": {"cells": [[100.0, requests], [200.0, requests / 50]]}},
+        "shards": [{"connections": 3, "busy_s": uptime_s / 2.0, "turns": 10 * requests,
+                    "buffers_used": 1, "buffers_max": 512, "contexts": 7}],
+    })
+}
