@@ -11,7 +11,7 @@ use super::{
 };
 pub(crate) use super::{
     sim_chance::{Faults, Rng},
-    sim_socket::Socket,
+    sim_socket::{PIPE_BYTES, PIPE_SLOTS, SimPipe, Socket},
 };
 use crate::{
     buffers::BufferPool,
@@ -41,13 +41,6 @@ struct Watched {
 
 /// Makes the server that a dial reaches, and says how it answers.
 pub(crate) type Elsewhere = fn(&mut Rng) -> (Peer, Answer);
-
-/// A simulated pipe: bytes, and slots that run out before the bytes do.
-#[derive(Debug, Default)]
-pub(crate) struct SimPipe(RefCell<(VecDeque<u8>, usize)>);
-
-const PIPE_BYTES: usize = 4096;
-const PIPE_SLOTS: usize = 6;
 
 /// The simulated kernel.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
-//! A simulated socket.
+//! A simulated socket, and a simulated pipe.
 
 use super::sim_peer::Peer;
 use crate::sys::Nanos;
-use std::collections::VecDeque;
+use std::{cell::RefCell, collections::VecDeque};
 
 /// One TCP socket of the shard, as its kernel sees it.
 #[derive(Debug)]
@@ -46,3 +46,10 @@ impl Socket {
         self.buffer.saturating_sub(self.tx.len())
     }
 }
+
+/// A simulated pipe: bytes, and slots that run out before the bytes do.
+#[derive(Debug, Default)]
+pub(crate) struct SimPipe(pub(super) RefCell<(VecDeque<u8>, usize)>);
+
+pub(crate) const PIPE_BYTES: usize = 4096;
+pub(crate) const PIPE_SLOTS: usize = 6;
