@@ -306,7 +306,7 @@ fn simulate_unkind(seed: u64) -> Arc<Recorder> {
     let mut world = world(seed, unkind_elsewhere(), limits);
     let mut rng = Rng::new(seed ^ 0x5eed);
     if rng.chance(20) {
-        let peer = &mut world.shard.core.io.arrivals[0].client;
+        let peer = &mut world.shard.core.io.arrival().client;
         peer.ending = Ending::Reset(rng.len(peer.sends.len()));
     }
     let drain_at = rng.chance(30).then(|| rng.below(200));

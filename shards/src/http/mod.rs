@@ -201,7 +201,12 @@ impl Http {
                 if let Some(exchange) = self.exchanges.get_mut(exchange) {
                     exchange.data = begun.open;
                 }
-                let body = body_behind(head.framing(), &input[consumed..]);
+                // The part of the body that came with the head goes out with it.
+                let body = match head.framing() {
+                    Framing::Length(len) => usize::try_from(len).unwrap_or(usize::MAX),
+                    Framing::Chunked | Framing::UntilClose => 0,
+                };
+                let body = &input[consumed..][..body.min(input.len() - consumed)];
                 let head_len = patch.patched_len(head.bytes().len());
                 let sent =
                     if is_elsewhere { 0 } else { send_head(io, to, patch, head.bytes(), body)? };
@@ -413,15 +418,6 @@ fn overhead_of(direction: Direction) -> Stage {
         Direction::Inbound => Stage::OverheadInbound,
         Direction::Outbound => Stage::OverheadOutbound,
     }
-}
-
-/// The part of a body that came with its head, and goes out with it.
-fn body_behind(framing: Framing, rest: &[u8]) -> &[u8] {
-    let len = match framing {
-        Framing::Length(len) => usize::try_from(len).unwrap_or(usize::MAX),
-        Framing::Chunked | Framing::UntilClose => 0,
-    };
-    &rest[..len.min(rest.len())]
 }
 
 /// Sends what the socket takes of `bytes`.

@@ -54,7 +54,7 @@ pub(crate) struct SimIo {
     rng: RefCell<Rng>,
     faults: Faults,
     now: Nanos,
-    pub(crate) arrivals: VecDeque<Arrival>,
+    arrivals: VecDeque<Arrival>,
     /// Servers of connections that were accepted and not dialled yet, by port.
     servers: BTreeMap<u16, (Peer, Answer)>,
     backlog: VecDeque<Fd>,
@@ -114,6 +114,11 @@ impl SimIo {
         elsewhere: BTreeMap<u16, Elsewhere>,
     ) -> Self {
         Self { outbound: true, elsewhere, ..Self::new(rng, faults, arrivals) }
+    }
+
+    /// The next connection to arrive.
+    pub(crate) fn arrival(&mut self) -> &mut Arrival {
+        self.arrivals.front_mut().unwrap()
     }
 
     /// Delivers what another thread's eventfd would.
