@@ -171,8 +171,12 @@ fn server(rng: &mut Rng, exchanges: &[Exchange]) -> Peer {
         }
         ends[whole]
     });
-    let sends = exchanges.iter().flat_map(|e| e.response.clone()).collect();
-    Peer::scripted(rng, sends, Ending::AfterTheOther, turns)
+    let sends: Vec<u8> = exchanges.iter().flat_map(|e| e.response.clone()).collect();
+    let ending = match rng.below(10) {
+        0 => Ending::Reset(rng.len(sends.len()) - 1),
+        _ => Ending::AfterTheOther,
+    };
+    Peer::scripted(rng, sends, ending, turns)
 }
 
 /// A client that pipelines, or waits for each response.
@@ -285,6 +289,8 @@ fn world(seed_: u64) -> World {
         direction_buffers_max: u32::try_from(rng.len(8)).unwrap(),
         splice_from_bytes: [0, 1, 4_096, 65_536][usize::try_from(rng.below(4)).unwrap()],
         pipes_max: u32::try_from(rng.len(8)).unwrap(),
+        // A server may read so slowly that it has the request later than the usual linger.
+        half_close_linger: Duration::from_secs(3600),
         ..Limits::default()
     };
     let buffers = if rng.chance(50) { u32::try_from(rng.len(8)).unwrap() } else { 512 };
@@ -341,7 +347,8 @@ fn check_connection(seed: u64, world: &World, downstream: usize, exchanges: &[Ex
         return false;
     };
     assert!(server.sends().starts_with(&client.received), "{seed}: response bytes changed");
-    let broken = client.resets() || client.saw_reset || server.saw_reset;
+    let resets = client.resets() || server.resets();
+    let broken = resets || client.saw_reset || server.saw_reset;
     check_requests(seed, exchanges, &server.received, !broken);
     if !broken {
         assert_eq!(client.received.len(), server.sends().len(), "{seed}: response bytes lost");
