@@ -118,6 +118,11 @@ cost: ## Instructions that a request costs the shard, kernel left out (needs val
 		few=$$(count $$work 1000); many=$$(count $$work 11000); \
 		echo "$$work: $$(( (many - few) / 10000 )) instructions a request"; done
 
+.PHONY: overhead
+overhead: nextest ## Whether netra's own cost, as it says, is what a client measures: within 10 %
+	NETRA_REQUIRE_NETNS=1 NETRA_AGREE_PERCENT=10 \
+		$(CARGO) nextest run -p netra -E 'test(the_metric_agrees)' --no-capture
+
 .PHONY: fuzz
 fuzz: ## Fuzzes a target of codecs/fuzz: TARGET=halves, for TIME=60 seconds
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked --quiet cargo-fuzz

