@@ -7,7 +7,7 @@ use crate::{
     json,
     log::{Format, is_bare, rfc3339},
 };
-use netra_codecs::trace::{Outcome, SpanKind, SpanRecord, SpanText};
+use netra_codecs::trace::{SpanKind, SpanRecord, SpanText};
 use netra_shards::{AccessSource, ConnectionRecord, Direction};
 use std::{
     fmt::Write as _,
@@ -116,7 +116,7 @@ impl Lines {
             line.bytes(key, record.text(what));
         }
         line.number("status", (record.status > 0).then_some(record.status.into()));
-        line.text("outcome", outcome(record.outcome));
+        line.text("outcome", record.outcome.name());
         line.number("duration_us", Some(record.duration_ns / 1000));
         line.number("overhead_us", Some(record.overhead_ns / 1000));
         line.number("request_bytes", record.request_bytes);
@@ -154,18 +154,6 @@ impl Lines {
         line.number("request_bytes", Some(record.bytes[0]));
         line.number("response_bytes", Some(record.bytes[1]));
         line.end();
-    }
-}
-
-fn outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Whole => "whole",
-        Outcome::DownstreamGone => "downstream_gone",
-        Outcome::UpstreamGone => "upstream_gone",
-        Outcome::Timeout => "timeout",
-        Outcome::Opaque => "opaque",
-        Outcome::Unreachable => "unreachable",
-        Outcome::Stopped => "stopped",
     }
 }
 

@@ -197,12 +197,7 @@ fn error_type<'s>(span: &SpanRecord, scratch: &'s mut String) -> Option<&'s str>
     Some(match span.outcome {
         Outcome::Whole if span.status >= 500 => shown(scratch, &span.status),
         Outcome::Whole => return None,
-        Outcome::DownstreamGone => "downstream_gone",
-        Outcome::UpstreamGone => "upstream_gone",
-        Outcome::Timeout => "timeout",
-        Outcome::Opaque => "opaque",
-        Outcome::Unreachable => "unreachable",
-        Outcome::Stopped => "stopped",
+        cut_short => cut_short.name(),
     })
 }
 

@@ -76,6 +76,21 @@ pub enum Outcome {
     Stopped,
 }
 
+impl Outcome {
+    /// Its name in logs and tags.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::DownstreamGone => "downstream_gone",
+            Self::UpstreamGone => "upstream_gone",
+            Self::Timeout => "timeout",
+            Self::Opaque => "opaque",
+            Self::Unreachable => "unreachable",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// What a text of a span is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanText {
