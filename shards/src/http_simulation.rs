@@ -12,7 +12,7 @@ use crate::{
         sim_peer::{Answer, Arrival, Ending, Peer, Turns},
     },
     shard::{Command, Parts, Shard},
-    simulation::{TURNS_MAX, with_seed},
+    simulation::{TURNS_MAX, parts, with_seed},
     spans::{self, SpanSource},
     sys,
 };
@@ -302,16 +302,8 @@ fn world(seed_: u64) -> World {
         spans::ring(config.tracing.as_ref().unwrap().spans_max, Waker::noop().clone());
     let (commands, receiver) = mpsc::channel();
     let parts = Parts {
-        index: 0,
         http: Some(Box::new(HttpCore::new(&config, 1, correlation, (Some(sink), None)))),
-        access: None,
-        pool: BufferPool::new(buffers, 4096).unwrap(),
-        limits,
-        port: 14956,
-        spin_max: Duration::ZERO,
-        recorder: Arc::new(Recorder::default()),
-        descriptors: Arc::new(Descriptors::new(100)),
-        commands: receiver,
+        ..parts(limits, buffers, receiver)
     };
     World {
         shard: Shard::new(SimIo::new(rng, faults, arrivals), parts),

@@ -2,8 +2,6 @@
 //! sent, in order, and what cannot be reached is answered with 502.
 
 use crate::{
-    accept::Descriptors,
-    buffers::BufferPool,
     config::{HttpConfig, Limits, RoutingConfig},
     correlate::{Keep, correlate, seed},
     http::HttpCore,
@@ -14,7 +12,7 @@ use crate::{
     },
     resolve::{Resolver, ToResolve},
     shard::{Command, Parts, Shard},
-    simulation::{TURNS_MAX, with_seed},
+    simulation::{TURNS_MAX, parts, with_seed},
     spans,
 };
 use netra_codecs::{h1::Reason, route::RouteNames};
@@ -224,16 +222,8 @@ pub(crate) fn routing(
     let (sink, _) = spans::ring(64, Waker::noop().clone());
     let (commands, receiver) = mpsc::channel();
     let parts = Parts {
-        index: 0,
         http: Some(Box::new(HttpCore::new(&config, 1, correlation, (Some(sink), None)))),
-        access: None,
-        pool: BufferPool::new(buffers, 4096).unwrap(),
-        limits,
-        port: 14956,
-        spin_max: Duration::ZERO,
-        recorder: Arc::new(Recorder::default()),
-        descriptors: Arc::new(Descriptors::new(100)),
-        commands: receiver,
+        ..parts(limits, buffers, receiver)
     };
     (Shard::new(io, parts), commands, names)
 }

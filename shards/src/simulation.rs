@@ -60,6 +60,22 @@ fn arrival(rng: &mut Rng, resets: u64, dial_faults: bool) -> Arrival {
     Arrival { at: rng.below(20_000_000), client, server, answer }
 }
 
+/// What a simulated shard is made of: no HTTP, and room for a hundred connections.
+pub(crate) fn parts(limits: Limits, buffers: u32, commands: mpsc::Receiver<Command>) -> Parts {
+    Parts {
+        index: 0,
+        http: None,
+        access: None,
+        pool: BufferPool::new(buffers, 4096).unwrap(),
+        limits,
+        port: 14956,
+        spin_max: Duration::ZERO,
+        recorder: Arc::new(Recorder::default()),
+        descriptors: Arc::new(Descriptors::new(100)),
+        commands,
+    }
+}
+
 struct World {
     shard: Shard<SimIo>,
     commands: mpsc::Sender<Command>,
@@ -84,18 +100,7 @@ fn world(seed: u64) -> World {
     let buffers = if few { u32::try_from(rng.len(8)).unwrap() } else { 512 };
     let (commands, receiver) = mpsc::channel();
     let descriptors = Arc::new(Descriptors::new(u32::try_from(rng.len(30)).unwrap() + 1));
-    let parts = Parts {
-        index: 0,
-        http: None,
-        access: None,
-        pool: BufferPool::new(buffers, 4096).unwrap(),
-        limits,
-        port: 14956,
-        spin_max: Duration::ZERO,
-        recorder: Arc::new(Recorder::default()),
-        descriptors: Arc::clone(&descriptors),
-        commands: receiver,
-    };
+    let parts = Parts { descriptors: Arc::clone(&descriptors), ..parts(limits, buffers, receiver) };
     let shard = Shard::new(SimIo::new(rng, faults, arrivals), parts);
     World { shard, commands, descriptors }
 }
