@@ -165,8 +165,8 @@ impl Connection {
     }
 
     /// The upstream is being changed; its old socket is about to be closed.
-    pub(crate) fn detach<I: Io>(&mut self, core: &mut Core<I>) {
-        self.response.detach(core);
+    pub(crate) fn detach<I: Io>(&mut self, core: &mut Core<I>, downstream: Token) {
+        self.response.detach(core, downstream);
     }
 
     /// The upstream has been changed.
@@ -384,8 +384,9 @@ impl<I: Io> Shard<I> {
         if connection.http.is_none() {
             log_connection(&mut self.core, connection, token, end);
         }
-        connection.request.release(&mut self.core);
-        connection.response.release(&mut self.core);
+        let downstream = Token { side: Side::Downstream, ..token };
+        connection.request.release(&mut self.core, downstream.other());
+        connection.response.release(&mut self.core, downstream);
         let how = match end {
             End::Eof | End::HalfCloseLinger | End::IdleTimeout => Close::Orderly,
             _ => Close::Reset,

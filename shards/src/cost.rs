@@ -120,6 +120,13 @@ impl Io for Treadmill {
         self.sent += bytes.len();
         Ok(bytes.len())
     }
+    fn end_follows(&mut self, _: Token) -> bool {
+        false
+    }
+    fn send_before_end(&mut self, token: Token, bytes: &[u8]) -> io::Result<usize> {
+        self.send(token, bytes)
+    }
+    fn push(&mut self, _: Token) {}
     fn send_pieces(&mut self, _: Token, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let len = pieces.iter().map(|piece| piece.len()).sum();
         self.sent += len;

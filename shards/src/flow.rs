@@ -88,6 +88,8 @@ pub(crate) struct Flow {
     blocked: bool,
     /// Both the source's end and all bytes before it have been passed on.
     finished: bool,
+    /// Bytes may wait at the receiver's socket for the end to travel with them.
+    corked: bool,
     calm: u8,
     pipe: Option<PipeId>,
     in_pipe: u32,
@@ -102,9 +104,10 @@ pub(crate) struct Flow {
 
 impl Flow {
     /// The source is being changed. Only a quiet flow can be.
-    pub(crate) fn detach<I: Io>(&mut self, core: &mut Core<I>) {
+    pub(crate) fn detach<I: Io>(&mut self, core: &mut Core<I>, to: Token) {
         debug_assert!(!self.holds_bytes(), "bytes of the old source would be lost");
         self.return_pipe(core);
+        self.uncork(core, to);
         *self = Self {
             reading: Reading::Detached,
             last_moved: self.last_moved,
@@ -244,7 +247,13 @@ impl Flow {
         let to = from.other();
         let mut sent = 0;
         if self.queue.is_empty() && !self.blocked {
-            match core.io.send(to, core.pool.bytes(buffer)) {
+            // The end travels in the packet of the bytes before it: to receive a packet is most of
+            // what a short connection costs, on either side.
+            self.corked = core.io.end_follows(from);
+            let bytes = core.pool.bytes(buffer);
+            let result =
+                if self.corked { core.io.send_before_end(to, bytes) } else { core.io.send(to, bytes) };
+            match result {
                 Ok(n) => sent = n,
                 Err(e) if would_block(&e) => {}
                 Err(e) => {
@@ -561,9 +570,17 @@ impl Flow {
     }
 
     /// Returns all that the flow holds, when its connection closes.
-    pub(crate) fn release<I: Io>(&mut self, core: &mut Core<I>) {
+    pub(crate) fn release<I: Io>(&mut self, core: &mut Core<I>, to: Token) {
         self.queue.clear(&mut core.pool);
         self.return_pipe(core);
+        self.uncork(core, to);
+    }
+
+    /// No end will be sent after all: what waits for it goes.
+    fn uncork<I: Io>(&mut self, core: &mut Core<I>, to: Token) {
+        if std::mem::take(&mut self.corked) && !self.finished {
+            core.io.push(to);
+        }
     }
 }
 

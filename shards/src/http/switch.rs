@@ -164,7 +164,7 @@ impl<I: Io> Shard<I> {
         if !has_drained || !is_quiet {
             return;
         }
-        connection.detach(core);
+        connection.detach(core, downstream);
         let deadline = self.core.now + crate::connection::nanos(self.core.limits.connect_timeout);
         self.timers.set(&mut self.slab, downstream.slot, Timer::Dial, deadline);
         match self.core.io.close(downstream.other(), Close::Orderly) {

@@ -12,7 +12,7 @@ use crate::{
     config::Limits,
     sys::{
         self, Fd, Nanos,
-        epoll::{ERROR, Epoll, IN, Interest, OUT, READ_ON},
+        epoll::{ERROR, Epoll, IN, Interest, OUT, READ_ON, is_end},
         socket,
     },
 };
@@ -45,6 +45,10 @@ struct Watch {
     read_on: bool,
     /// Registered for EPOLLOUT too.
     both: bool,
+    /// The end of the stream is behind the bytes that are there, and no urgent byte between.
+    ends: bool,
+    /// All bytes before it have been received.
+    ended: bool,
     /// In the queue of ready sockets.
     queued: bool,
 }
@@ -132,6 +136,7 @@ impl EpollIo {
         if conditions & IN != 0 {
             watch.readable = true;
             watch.read_on |= conditions & READ_ON != 0;
+            watch.ends |= is_end(conditions);
             wanted = watch.receiving || watch.watching_read;
         }
         let writable = conditions & OUT != 0 && std::mem::take(&mut watch.watching_write);
@@ -187,6 +192,10 @@ impl EpollIo {
         if !watch.receiving {
             return None;
         }
+        if watch.ended {
+            (watch.receiving, watch.readable) = (false, false);
+            return Some(Event::Ended(token));
+        }
         let Some(buffer) = pool.lend() else {
             watch.receiving = false;
             return Some(Event::Starved(token));
@@ -204,7 +213,12 @@ impl EpollIo {
                 pool.set_filled(buffer, u32::try_from(n).unwrap_or(u32::MAX));
                 // A short read has emptied the socket, unless something waits behind the bytes.
                 watch.readable = n == size || watch.read_on;
-                if watch.readable {
+                watch.ended = watch.ends && n < size;
+                if watch.ended {
+                    // Nothing of another socket comes between the last bytes and the end.
+                    watch.queued = true;
+                    self.ready.push_front(key);
+                } else if watch.readable {
                     self.queue(key);
                 }
                 Some(Event::Received(token, buffer))
@@ -334,6 +348,10 @@ impl Io for EpollIo {
         self.table[key] =
             Watch { fd, generation, registration, open: true, queued, ..Watch::default() };
         self.epoll.add(fd, Interest::Read, pack(key, registration))
+    }
+
+    fn end_follows(&mut self, token: Token) -> bool {
+        self.watch(token).is_some_and(|watch| watch.ended)
     }
 
     fn receive(&mut self, token: Token) {

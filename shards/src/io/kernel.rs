@@ -137,6 +137,18 @@ macro_rules! plain_calls {
             $crate::sys::socket::send(self.fd(token), bytes)
         }
 
+        fn send_before_end(
+            &mut self,
+            token: $crate::io::Token,
+            bytes: &[u8],
+        ) -> std::io::Result<usize> {
+            $crate::sys::socket::send_before_end(self.fd(token), bytes)
+        }
+
+        fn push(&mut self, token: $crate::io::Token) {
+            $crate::sys::socket::push(self.fd(token));
+        }
+
         fn send_pieces(
             &mut self,
             token: $crate::io::Token,

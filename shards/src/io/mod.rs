@@ -203,6 +203,15 @@ pub(crate) trait Io {
     fn watch_write(&mut self, token: Token);
     /// Sends bytes; fewer when the socket is full.
     fn send(&mut self, token: Token, bytes: &[u8]) -> io::Result<usize>;
+    /// Whether nothing but the end of the stream is behind the bytes that this socket handed over
+    /// last: [`Event::Ended`] is the next event then, unless receiving is stopped.
+    fn end_follows(&mut self, token: Token) -> bool;
+    /// Sends bytes that the end of our stream will follow at once, so that both may travel in one
+    /// packet: until [`Io::shutdown_write`], [`Io::push`], an orderly close or further bytes they
+    /// may wait. Where the socket takes fewer than all, none waits.
+    fn send_before_end(&mut self, token: Token, bytes: &[u8]) -> io::Result<usize>;
+    /// Lets go what waits for an end that will not follow.
+    fn push(&mut self, token: Token);
     /// Sends pieces in one call; fewer bytes when the socket is full.
     fn send_pieces(&mut self, token: Token, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
     /// Copies what can be received without taking it; 0 is the end of the stream.

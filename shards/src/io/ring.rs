@@ -401,6 +401,11 @@ impl Io for RingIo {
         Ok(())
     }
 
+    fn end_follows(&mut self, token: Token) -> bool {
+        let data = pack(token.key(), token.generation, RECEIVE);
+        self.ring.peek().is_some_and(|next| next.data == data && next.result == 0 && !next.more)
+    }
+
     fn receive(&mut self, token: Token) {
         if let Some(entry) = self.entry(token) {
             // A pause that is still on its way is taken back when its completion comes.

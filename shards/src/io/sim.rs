@@ -507,8 +507,29 @@ impl Io for SimIo {
         if len == 0 || block {
             return Err(failure(libc::EAGAIN));
         }
+        socket.push();
         socket.tx.extend(&bytes[..len]);
         Ok(len)
+    }
+
+    fn end_follows(&mut self, token: Token) -> bool {
+        let socket = self.socket(token);
+        socket.rx.is_empty() && socket.rx_end && !socket.rx_reset
+    }
+
+    fn send_before_end(&mut self, token: Token, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.send(token, bytes)?;
+        // A kernel that takes only some sends them (tcp_sendmsg_locked: no MSG_MORE without room).
+        if sent == bytes.len() {
+            let socket = self.socket(token);
+            let before = socket.tx.len() - sent;
+            socket.corked.extend(socket.tx.drain(before..));
+        }
+        Ok(sent)
+    }
+
+    fn push(&mut self, token: Token) {
+        self.socket(token).push();
     }
 
     fn send_pieces(&mut self, token: Token, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -540,6 +561,7 @@ impl Io for SimIo {
     fn shutdown_write(&mut self, token: Token) -> io::Result<()> {
         let socket = self.socket(token);
         assert!(!socket.tx_end, "shut twice");
+        socket.push();
         socket.tx_end = true;
         if socket.rx_reset { Err(failure(libc::ENOTCONN)) } else { Ok(()) }
     }
@@ -548,6 +570,10 @@ impl Io for SimIo {
         let late = self.chance(self.faults.late);
         let socket = self.socket(token);
         assert!(!socket.closed, "closed twice: {token:?}");
+        if how == Close::Orderly {
+            socket.push();
+        }
+        assert!(socket.corked.is_empty(), "bytes lost that waited for an end: {token:?}");
         (socket.closed, socket.tx_end) = (!late, true);
         socket.tx_reset = how == Close::Reset;
         let watched = &mut self.watched[token.key()];

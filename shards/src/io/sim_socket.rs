@@ -14,6 +14,8 @@ pub(crate) struct Socket {
     pub(crate) rx_reset: bool,
     /// Bytes that were sent and that the peer has not read.
     pub(crate) tx: VecDeque<u8>,
+    /// Bytes that wait for the end to go with them.
+    pub(crate) corked: Vec<u8>,
     pub(crate) tx_end: bool,
     pub(crate) tx_reset: bool,
     pub(crate) buffer: usize,
@@ -30,6 +32,7 @@ impl Socket {
             rx_end: false,
             rx_reset: false,
             tx: VecDeque::new(),
+            corked: Vec::new(),
             tx_end: false,
             tx_reset: false,
             buffer,
@@ -43,7 +46,12 @@ impl Socket {
     }
 
     pub(super) fn room(&self) -> usize {
-        self.buffer.saturating_sub(self.tx.len())
+        self.buffer.saturating_sub(self.tx.len() + self.corked.len())
+    }
+
+    /// Lets go what waits for the end.
+    pub(super) fn push(&mut self) {
+        self.tx.extend(self.corked.drain(..));
     }
 }
 

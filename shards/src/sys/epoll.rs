@@ -23,6 +23,13 @@ pub(crate) const OUT: u32 = (libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR).c
 /// pending, or an urgent byte is there, which no receive crosses.
 pub(crate) const READ_ON: u32 =
     (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI).cast_unsigned();
+/// Whether the end of the stream is behind the bytes that are there, and nothing else: no error,
+/// and no urgent byte that would divide them.
+pub(crate) fn is_end(conditions: u32) -> bool {
+    let (end, other) = (libc::EPOLLRDHUP, libc::EPOLLERR | libc::EPOLLPRI);
+    conditions & end.cast_unsigned() != 0 && conditions & other.cast_unsigned() == 0
+}
+
 /// An error is pending.
 pub(crate) const ERROR: u32 = libc::EPOLLERR.cast_unsigned();
 

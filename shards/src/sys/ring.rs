@@ -44,6 +44,8 @@ pub(crate) struct Ring {
     tail: u16,
     /// Submissions that found the queue full; pushed before the next enter.
     backlog: std::collections::VecDeque<squeue::Entry>,
+    /// A completion that was looked at and not taken.
+    ahead: Option<Completion>,
 }
 
 impl Ring {
@@ -63,7 +65,7 @@ impl Ring {
         }
         .map_err(|source| Refused { step: "io_uring_register(PBUF_RING)", source })?;
         let backlog = std::collections::VecDeque::new();
-        Ok(Self { ring, driver, entries, mask: count - 1, tail: 0, backlog })
+        Ok(Self { ring, driver, entries, mask: count - 1, tail: 0, backlog, ahead: None })
     }
 
     /// Which rung of the ladder this ring stands on.
@@ -198,11 +200,24 @@ impl Ring {
 
     /// Whether a completion is there, or would be after a [`Ring::submit`]: memory reads only.
     pub(crate) fn has_work(&mut self) -> bool {
-        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+        let is_empty = self.ahead.is_none() && self.ring.completion().is_empty();
+        !is_empty || self.ring.submission().taskrun()
+    }
+
+    /// The next completion, which stays.
+    pub(crate) fn peek(&mut self) -> Option<Completion> {
+        if self.ahead.is_none() {
+            self.ahead = self.take();
+        }
+        self.ahead
     }
 
     /// Takes the next completion.
     pub(crate) fn pop(&mut self) -> Option<Completion> {
+        self.ahead.take().or_else(|| self.take())
+    }
+
+    fn take(&mut self) -> Option<Completion> {
         let entry = self.ring.completion().next()?;
         Some(Completion {
             data: entry.user_data(),

@@ -249,6 +249,21 @@ pub(crate) fn send(fd: Fd, bytes: &[u8]) -> io::Result<usize> {
     check_len(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
 }
 
+/// Sends bytes that may wait for what follows, which is a [`shutdown_write`] in a moment: the end
+/// then travels in their packet (man 2 send, MSG_MORE; tcp_send_fin in tcp_output.c). Alone they
+/// would leave after 200 ms.
+pub(crate) fn send_before_end(fd: Fd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE;
+    // SAFETY: the kernel reads at most `bytes.len()` bytes of `bytes`.
+    check_len(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
+}
+
+/// Sends what waits for more. Setting TCP_NODELAY, also where it is set, does that (man 7 tcp).
+pub(crate) fn push(fd: Fd) {
+    // Only a socket without a connection refuses it, and from there nothing can be sent.
+    let _ = set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+}
+
 /// Sends several pieces in one call; fewer bytes than given when the socket is full.
 pub(crate) fn send_pieces(fd: Fd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     // SAFETY: a zeroed msghdr is a valid one: null pointers with zero lengths.
