@@ -222,11 +222,18 @@ impl Queue {
         }
     }
 
-    fn pop(&mut self, pool: &mut BufferPool) {
-        let id = self.head;
-        self.head = pool.table[usize::from(id)].next;
+    /// Takes the buffer at the front; it stays lent.
+    pub(crate) fn take(&mut self, pool: &BufferPool) -> Option<BufferId> {
+        let id = self.first()?;
+        self.head = pool.table[usize::from(id.0)].next;
         self.len -= 1;
-        pool.give_back(BufferId(id));
+        Some(id)
+    }
+
+    fn pop(&mut self, pool: &mut BufferPool) {
+        if let Some(id) = self.take(pool) {
+            pool.give_back(id);
+        }
     }
 }
 

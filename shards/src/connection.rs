@@ -7,7 +7,7 @@ use crate::{
     error::{Direction, End},
     flow::{Counted, Flow},
     http::{Http, outcome_of},
-    io::{Close, Event, Io, Side, Token, When},
+    io::{Close, Event, Hop, Io, Side, Token, When},
     shard::{Core, Shard},
     sys::{Fd, Nanos, monotonic_ns},
     timers::{Link, Linked, Timer},
@@ -267,20 +267,30 @@ impl<I: Io> Shard<I> {
         };
         let is_http = self.core.is_http(original_dst.port());
         self.core.recorder.bump(Key::opened(direction.index(), is_http.into()));
-        let local_hop = direction == Direction::Inbound || original_dst.ip().is_loopback();
+        let is_local = direction == Direction::Inbound || original_dst.ip().is_loopback();
         if direction == Direction::Outbound {
             self.core.io.local_hop(fd);
         }
-        let dialled = match self.core.io.dial(original_dst, local_hop) {
-            Ok(dialled) => dialled,
-            Err(e) => {
-                let end = dial::failed(&self.core, &e);
+        let begun = self.core.early(fd, is_local).and_then(|early| {
+            let hop = Hop { is_local, has_bytes: early.is_some() };
+            let dialled = self.core.io.dial(original_dst, hop).map_err(|e| {
+                early.inspect(|buffer| self.core.pool.give_back(*buffer));
+                dial::failed(&self.core, &e)
+            });
+            Ok((early, dialled?))
+        });
+        let (early, dialled) = match begun {
+            Ok(begun) => begun,
+            Err(end) => {
                 self.core.recorder.bump(Key::closed(direction.index(), end.index()));
                 self.reject(fd);
                 return;
             }
         };
         let downstream = self.occupy(original_dst, direction);
+        if let Some(buffer) = early {
+            self.slab[downstream.slot as usize].request.keep_early(&mut self.core.pool, buffer);
+        }
         let opened = [(downstream, fd), (downstream.other(), dialled.fd)]
             .map(|(token, fd)| self.core.io.open(token, fd).is_ok());
         if opened != [true, true] {
@@ -320,13 +330,17 @@ impl<I: Io> Shard<I> {
         dial::record(&self.core, self.slab[slot].accepted_at);
         self.slab[slot].http = self.http_of(downstream);
         self.timers.clear(&mut self.slab, downstream.slot);
+        let early = self.slab[slot].request.take_early(&self.core.pool);
         for from in [downstream, downstream.other()] {
             if let Err(end) = self.slab[slot].go_on(&mut self.core, from) {
-                self.end(downstream, end);
-                return;
+                early.inspect(|buffer| self.core.pool.give_back(*buffer));
+                return self.end(downstream, end);
             }
         }
-        self.renew_deadline(downstream.slot);
+        match early {
+            Some(buffer) => self.on_event(Event::Received(downstream, buffer)),
+            None => self.renew_deadline(downstream.slot),
+        }
     }
 
     /// The HTTP state of a connection that begins, on an HTTP port.

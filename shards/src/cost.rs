@@ -7,7 +7,7 @@ use crate::{
     config::{HttpConfig, Limits, TracingConfig},
     correlate::{Keep, correlate, seed},
     http::HttpCore,
-    io::{Close, Dialled, Event, Io, Polled, Side, Token, Wait, When},
+    io::{Close, Dialled, Event, Hop, Io, Polled, Side, Token, Wait, When},
     look::TcpInfo,
     shard::{Parts, Shard},
     spans::{self, SpanSource},
@@ -98,7 +98,10 @@ impl Io for Treadmill {
     fn tcp_info(&self, _: Token) -> io::Result<TcpInfo> {
         Err(io::ErrorKind::NotConnected.into())
     }
-    fn dial(&mut self, _: SocketAddr, _: bool) -> io::Result<Dialled> {
+    fn receive_early(&mut self, _: Fd, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::from_raw_os_error(libc::EAGAIN))
+    }
+    fn dial(&mut self, _: SocketAddr, _: Hop) -> io::Result<Dialled> {
         Ok(Dialled { fd: 4, connected: true })
     }
     fn local_hop(&mut self, _: Fd) {}

@@ -19,7 +19,7 @@
 mod figures;
 
 use crate::{
-    buffers::{BufferId, Queue},
+    buffers::{BufferId, BufferPool, Queue},
     error::End,
     http::{Http, Source},
     io::{Event, Io, Side, Token, When, would_block},
@@ -140,6 +140,16 @@ impl Flow {
         self.queue.push(&mut core.pool, buffer, 0);
     }
 
+    /// Keeps bytes that came before there was anybody to send them to.
+    pub(crate) fn keep_early(&mut self, pool: &mut BufferPool, buffer: BufferId) {
+        self.queue.push(pool, buffer, 0);
+    }
+
+    /// Hands out the bytes that came early: they are to be received now.
+    pub(crate) fn take_early(&mut self, pool: &BufferPool) -> Option<BufferId> {
+        self.queue.take(pool)
+    }
+
     /// Throws away what waits to be sent.
     pub(crate) fn discard<I: Io>(&mut self, core: &mut Core<I>) {
         self.queue.clear(&mut core.pool);
@@ -251,8 +261,11 @@ impl Flow {
             // what a short connection costs, on either side.
             self.corked = core.io.end_follows(from);
             let bytes = core.pool.bytes(buffer);
-            let result =
-                if self.corked { core.io.send_before_end(to, bytes) } else { core.io.send(to, bytes) };
+            let result = if self.corked {
+                core.io.send_before_end(to, bytes)
+            } else {
+                core.io.send(to, bytes)
+            };
             match result {
                 Ok(n) => sent = n,
                 Err(e) if would_block(&e) => {}

@@ -388,9 +388,7 @@ fn simulate(seed: u64) -> Arc<Recorder> {
         .filter(|reason| shard.core.recorder.get(Key::opaque(**reason as usize)) > 0);
     let reasons: Vec<_> = reasons.collect();
     assert!(reasons.is_empty(), "{seed}: what is certain turned opaque: {reasons:?}");
-    let downstreams: Vec<_> = (0..shard.core.io.sockets.len())
-        .filter(|fd| shard.core.io.upstream_of(*fd).is_some())
-        .collect();
+    let downstreams = shard.core.io.arrived.clone();
     let whole: Vec<_> = (0..world.conversations.len())
         .map(|index| {
             let downstream = downstreams.get(index).copied();

@@ -4,7 +4,7 @@
 use crate::{
     buffers::BufferPool,
     config::{Driver, Limits},
-    io::{Event, Io, Side, Token, Wait, kernel::tuning, ring::RingIo},
+    io::{Event, Hop, Io, Side, Token, Wait, kernel::tuning, ring::RingIo},
     sys::{self, ring::Refused, socket},
 };
 use std::{
@@ -32,7 +32,8 @@ fn probe(limits: &Limits, waker: sys::Fd) -> Result<Driver, Refused> {
     ring.accept(1);
     let port = socket::local_addr(listener).map_err(refused("probe listener"))?.port();
     let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let client = ring.dial(to, true).map_err(refused("probe connection"))?.fd;
+    let hop = Hop { is_local: true, has_bytes: false };
+    let client = ring.dial(to, hop).map_err(refused("probe connection"))?.fd;
     let heard = converse(&mut ring, &mut pool, client);
     sys::close(client);
     heard.map(|()| ring.driver())

@@ -7,17 +7,17 @@
 use crate::{
     accept::Descriptors,
     access::{AccessSink, ConnectionRecord},
-    buffers::BufferPool,
+    buffers::{BufferId, BufferPool},
     config::Limits,
     connection::{Connection, LocalAddresses, Phase, nanos},
     error::{Direction, End},
     http::HttpCore,
-    io::{Event, Io, Polled, Side, Token, Wait},
+    io::{Event, Io, Polled, Side, Token, Wait, would_block},
     look::{Look, TimeLine, Turn},
     pipes::PipePool,
     polling::Polling,
     resolve::{Asker, Resolved},
-    sys::Nanos,
+    sys::{Fd, Nanos},
     timers::{Timer, Timers},
 };
 use netra_codecs::{PortSet, trace::SamplerPlan};
@@ -118,6 +118,31 @@ impl<I: Io> Core<I> {
     /// Whether connections to this port are read as HTTP/1.
     pub(crate) fn is_http(&self, port: u16) -> bool {
         self.http.is_some() && self.http_ports.contains(port)
+    }
+
+    /// What an accepted connection has sent already, where the hop to its upstream is on this host
+    /// and answers at once: it is sent behind the dial, without a turn between. A dial that may
+    /// take long holds no buffer.
+    pub(crate) fn early(&mut self, fd: Fd, is_local: bool) -> Result<Option<BufferId>, End> {
+        if !is_local || self.pool_is_scarce() {
+            return Ok(None);
+        }
+        let Some(buffer) = self.pool.lend() else { return Ok(None) };
+        match self.io.receive_early(fd, self.pool.room(buffer)) {
+            Ok(n) if n > 0 => {
+                self.pool.set_filled(buffer, u32::try_from(n).unwrap_or(0));
+                Ok(Some(buffer))
+            }
+            result => {
+                self.pool.give_back(buffer);
+                match result {
+                    // An end is seen once more when its turn has come.
+                    Ok(_) => Ok(None),
+                    Err(e) if would_block(&e) => Ok(None),
+                    Err(e) => Err(End::of_error(Side::Downstream, &e)),
+                }
+            }
+        }
     }
 
     /// Whether `ip` is an address of this host.
@@ -290,7 +315,7 @@ impl<I: Io> Shard<I> {
         self.report
     }
 
-    fn on_event(&mut self, event: Event) {
+    pub(crate) fn on_event(&mut self, event: Event) {
         let token = match event {
             Event::Accepted(fd) => return self.on_accepted(fd),
             Event::AcceptFailed(errno) => return self.on_accept_failed(errno),

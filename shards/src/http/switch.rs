@@ -15,7 +15,7 @@ use crate::{
     dial,
     error::End,
     http::Http,
-    io::{Close, Event, Io, Side, Token, When, errno},
+    io::{Close, Event, Hop, Io, Side, Token, When, errno},
     resolve::{Asker, Resolved, ToResolve},
     shard::Shard,
     timers::Timer,
@@ -245,11 +245,12 @@ impl<I: Io> Shard<I> {
             self.core.recorder.bump(Key::LOOP_REJECTED);
             return self.give_up(downstream, "it is this sidecar itself");
         }
-        let local_hop = to.ip().is_loopback();
+        // The request that waits is sent as soon as this dial is answered.
+        let hop = Hop { is_local: to.ip().is_loopback(), has_bytes: true };
         if let Some(http) = self.http(downstream.slot) {
             http.remote = Some(to);
         }
-        let dialled = match self.core.io.dial(to, local_hop) {
+        let dialled = match self.core.io.dial(to, hop) {
             Ok(dialled) => dialled,
             Err(e) => return self.unreachable(downstream, &e),
         };

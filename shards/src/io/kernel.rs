@@ -1,7 +1,7 @@
 //! What the ring and the epoll backend have in common: the calls that are plain system calls in
 //! both.
 
-use super::{Close, Dialled};
+use super::{Close, Dialled, Hop};
 use crate::{
     config::Limits,
     sys::{
@@ -33,9 +33,10 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn dial(&self, to: SocketAddr, local_hop: bool) -> io::Result<Dialled> {
-        let congestion = (local_hop && self.paced).then_some(LOCAL_HOP_CONGESTION);
-        socket::dial(to, self.tuning, congestion).map(|(fd, connected)| Dialled { fd, connected })
+    pub(crate) fn dial(&self, to: SocketAddr, hop: Hop) -> io::Result<Dialled> {
+        let congestion = (hop.is_local && self.paced).then_some(LOCAL_HOP_CONGESTION);
+        let dial = socket::Dial { tuning: self.tuning, congestion, has_bytes: hop.has_bytes };
+        socket::dial(to, dial).map(|(fd, connected)| Dialled { fd, connected })
     }
 
     pub(crate) fn local_hop(&self, fd: Fd) {
@@ -113,12 +114,20 @@ macro_rules! plain_calls {
             $crate::sys::tcp_info::tcp_info(self.fd(token))
         }
 
+        fn receive_early(
+            &mut self,
+            fd: $crate::sys::Fd,
+            into: &mut [u8],
+        ) -> std::io::Result<usize> {
+            $crate::sys::socket::receive(fd, into)
+        }
+
         fn dial(
             &mut self,
             to: std::net::SocketAddr,
-            local_hop: bool,
+            hop: $crate::io::Hop,
         ) -> std::io::Result<$crate::io::Dialled> {
-            self.kernel.dial(to, local_hop)
+            self.kernel.dial(to, hop)
         }
 
         fn local_hop(&mut self, fd: $crate::sys::Fd) {

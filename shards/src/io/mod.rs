@@ -141,6 +141,15 @@ pub(crate) enum Close {
     Reset,
 }
 
+/// What is known about the way to a peer that is dialled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hop {
+    /// The peer is on this host.
+    pub(crate) is_local: bool,
+    /// Bytes for it are at hand: the handshake's last step may travel with them.
+    pub(crate) has_bytes: bool,
+}
+
 /// A socket that has begun to connect.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dialled {
@@ -182,8 +191,10 @@ pub(crate) trait Io {
     fn peer_addr(&self, token: Token) -> io::Result<SocketAddr>;
     /// What TCP knows about a socket.
     fn tcp_info(&self, token: Token) -> io::Result<TcpInfo>;
-    /// Begins to connect. `local_hop` says that the peer is on this host.
-    fn dial(&mut self, to: SocketAddr, local_hop: bool) -> io::Result<Dialled>;
+    /// Receives from an accepted connection what is there already; 0 is the end of the stream.
+    fn receive_early(&mut self, fd: Fd, into: &mut [u8]) -> io::Result<usize>;
+    /// Begins to connect.
+    fn dial(&mut self, to: SocketAddr, hop: Hop) -> io::Result<Dialled>;
     /// Tells that the peer of an accepted connection is on this host.
     fn local_hop(&mut self, fd: Fd);
     /// Closes a descriptor that was never opened under a token.

@@ -6,7 +6,7 @@
 //! readiness, pipes that fill by slots, no buffers, no pipes, no descriptors.
 
 use super::{
-    Close, Dialled, Event, Io, Polled, Token, Wait, When,
+    Close, Dialled, Event, Hop, Io, Polled, Token, Wait, When,
     sim_peer::{Answer, Arrival, Peer},
 };
 pub(crate) use super::{
@@ -53,6 +53,8 @@ pub(crate) struct SimIo {
     servers: BTreeMap<u16, (Peer, Answer)>,
     backlog: VecDeque<Fd>,
     pub(crate) sockets: Vec<Socket>,
+    /// Downstream sockets, in the order of their arrival.
+    pub(crate) arrived: Vec<usize>,
     /// Upstream of each downstream, by descriptor.
     upstreams: BTreeMap<usize, usize>,
     /// Connections come from this host and go to another.
@@ -85,6 +87,7 @@ impl SimIo {
             servers: BTreeMap::new(),
             backlog: VecDeque::new(),
             sockets: Vec::new(),
+            arrived: Vec::new(),
             upstreams: BTreeMap::new(),
             outbound: false,
             elsewhere: BTreeMap::new(),
@@ -150,6 +153,7 @@ impl SimIo {
             let Some(arrival) = self.arrivals.pop_front() else { break };
             let buffer = self.rng.borrow_mut().len(30_000) + 200;
             let fd = self.sockets.len();
+            self.arrived.push(fd);
             self.sockets.push(Socket::new(arrival.client, buffer));
             let port = port_of(fd);
             self.servers.insert(port, (arrival.server, arrival.answer));
@@ -417,7 +421,24 @@ impl Io for SimIo {
         Err(failure(libc::ENOTCONN))
     }
 
-    fn dial(&mut self, to: SocketAddr, _local_hop: bool) -> io::Result<Dialled> {
+    fn receive_early(&mut self, fd: Fd, into: &mut [u8]) -> io::Result<usize> {
+        let fd = usize::try_from(fd).unwrap();
+        let most = self.some(into.len());
+        let socket = &mut self.sockets[fd];
+        if socket.rx_reset {
+            return Err(failure(libc::ECONNRESET));
+        }
+        if socket.rx.is_empty() {
+            return if socket.rx_end { Ok(0) } else { Err(failure(libc::EAGAIN)) };
+        }
+        let len = most.min(socket.rx.len());
+        for (slot, byte) in into.iter_mut().zip(socket.rx.drain(..len)) {
+            *slot = byte;
+        }
+        Ok(len)
+    }
+
+    fn dial(&mut self, to: SocketAddr, _hop: Hop) -> io::Result<Dialled> {
         let elsewhere = self.elsewhere.get_mut(&to.port());
         let is_elsewhere = elsewhere.is_some();
         let (peer, answer) = match elsewhere {

@@ -115,20 +115,32 @@ pub(crate) fn accept(listener: Fd) -> io::Result<Fd> {
     check(unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) })
 }
 
+/// How to dial.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dial<'d> {
+    pub(crate) tuning: Tuning,
+    /// The congestion control to use instead of the default one: a paced one only burns CPU on
+    /// this host (`dataplane.md` section 5: BBR halves bulk on loopback).
+    pub(crate) congestion: Option<&'d [u8]>,
+    /// Bytes will be sent as soon as it is connected.
+    pub(crate) has_bytes: bool,
+}
+
 /// A new socket that is tuned and has begun to connect: true when it is connected already.
-/// `local_hop` says that the peer is on this host, where a paced congestion control only burns
-/// CPU (`dataplane.md` section 5: BBR halves bulk on loopback).
-pub(crate) fn dial(
-    to: SocketAddr,
-    tuning: Tuning,
-    congestion: Option<&[u8]>,
-) -> io::Result<(Fd, bool)> {
+pub(crate) fn dial(to: SocketAddr, dial: Dial<'_>) -> io::Result<(Fd, bool)> {
+    let Dial { tuning, congestion, has_bytes } = dial;
     let fd = stream_socket(if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 })?;
     let connecting = (|| {
         tune(fd, tuning)?;
         if let Some(name) = congestion {
             // Where it may not be chosen the default one is only slower.
             let _ = set_congestion(fd, name);
+        }
+        if has_bytes {
+            // The handshake's last step then waits for the first bytes and goes with them, for
+            // 200 ms at most (tcp_rcv_synsent_state_process in tcp_input.c: "Save one ACK"). A
+            // kernel that does not only sends a packet more.
+            let _ = set(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0);
         }
         connect(fd, to)
     })();
@@ -414,8 +426,8 @@ mod tests {
         let tuning = Tuning { user_timeout_ms: 7_000, keepalive_s: 33 };
         let listener = listen(0, tuning).unwrap();
         let port = local_addr(listener).unwrap().port();
-        let (client, _) =
-            dial(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), tuning, None).unwrap();
+        let how = Dial { tuning, congestion: None, has_bytes: false };
+        let (client, _) = dial(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), how).unwrap();
         let accepted = accept(listener).unwrap();
         let option = |level, name| {
             let (mut value, mut len): (libc::c_int, libc::socklen_t) = (0, 4);
