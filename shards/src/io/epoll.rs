@@ -70,6 +70,11 @@ pub(crate) struct EpollIo {
     room: u32,
     receives_left: u32,
     accepts_left: u32,
+    /// Accepts in one turn, as many as lately found a connection: one more costs a call that finds
+    /// none.
+    accepts_per_turn: u32,
+    /// The last turn took that many, so there may be more.
+    accepts_used_up: bool,
 }
 
 impl EpollIo {
@@ -91,6 +96,8 @@ impl EpollIo {
             room: 0,
             receives_left: 0,
             accepts_left: 0,
+            accepts_per_turn: 1,
+            accepts_used_up: false,
         })
     }
 
@@ -120,6 +127,10 @@ impl EpollIo {
     fn notice(&mut self, data: u64, conditions: u32) -> Option<Event> {
         if data == LISTENER {
             self.acceptable = true;
+            if std::mem::take(&mut self.accepts_used_up) {
+                self.accepts_per_turn = (2 * self.accepts_per_turn).min(ACCEPTS_AHEAD);
+                self.accepts_left = self.accepts_per_turn;
+            }
             return None;
         }
         if data == WAKER {
@@ -166,11 +177,19 @@ impl EpollIo {
         self.accepts_left = self.accepts_left.saturating_sub(1);
         self.room = self.room.saturating_sub(1);
         match socket::accept(listener) {
-            Ok(fd) => Some(Event::Accepted(fd)),
+            Ok(fd) => {
+                if self.accepts_left == 0 && !self.closing {
+                    // Where there are more, the listener tells so in the next wait.
+                    (self.acceptable, self.accepts_used_up) = (false, true);
+                }
+                Some(Event::Accepted(fd))
+            }
             // The client left the queue; others may wait behind it.
             Err(e) if matches!(e.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) => None,
             Err(e) => {
                 self.acceptable = false;
+                let taken = self.accepts_per_turn.saturating_sub(self.accepts_left + 1);
+                self.accepts_per_turn = taken.max(1);
                 if self.closing {
                     self.kernel.close_listener();
                 }
@@ -248,7 +267,8 @@ impl Io for EpollIo {
     plain_calls!();
 
     fn turn(&mut self, _pool: &mut BufferPool, wait: Wait) -> io::Result<()> {
-        (self.receives_left, self.accepts_left) = (RECEIVES_PER_TURN, ACCEPTS_AHEAD);
+        let accepts = if self.closing { ACCEPTS_AHEAD } else { self.accepts_per_turn };
+        (self.receives_left, self.accepts_left) = (RECEIVES_PER_TURN, accepts);
         if self.batch.0 < self.batch.1 {
             return Ok(());
         }
