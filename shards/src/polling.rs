@@ -4,6 +4,10 @@
 //! upstream, one at a rate where gaps are long as often as short, and a throttled one park; and
 //! one that shares its CPU with whom it waits for soon finds out that polling only keeps them from
 //! answering.
+//!
+//! What it waits for decides how long that takes: an answer comes as soon as an upstream gives it,
+//! the next request when a client has one. So there are two estimates, and a shard may poll for
+//! answers and sleep until requests.
 
 use crate::sys::Nanos;
 
@@ -23,17 +27,34 @@ const SHARE_HOPELESS: u32 = SHARE_ONE / 4;
 const PROBE_TURNS: u32 = 64;
 const HOPELESS_TURNS: u32 = 4096;
 
-/// The estimate of how soon work comes after a shard has run out of it.
+/// What a shard waits for after a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// Nothing that it has passed on asks for an answer: the next request.
+    #[default]
+    Request,
+    /// Something went to an upstream: its answer.
+    Answer,
+}
+
+/// The estimate of how soon what is awaited comes after a shard has run out of work.
 #[derive(Debug)]
-pub(crate) struct Polling {
-    budget_max: Nanos,
-    allowed: bool,
-    /// Estimated time from running out of work to the next event.
+struct Estimate {
+    /// Time from running out of work to the next event.
     gap: Nanos,
     /// Share of polls that found work.
     share: u32,
     /// Turns to let go by without polling.
     skip: u32,
+}
+
+/// Decides about polling.
+#[derive(Debug)]
+pub(crate) struct Polling {
+    budget_max: Nanos,
+    allowed: bool,
+    estimates: [Estimate; 2],
+    awaited: Awaited,
     quiet_since: Nanos,
 }
 
@@ -41,7 +62,14 @@ impl Polling {
     /// Polls for `budget_max` at most; zero never polls.
     pub(crate) fn new(budget_max: Nanos) -> Self {
         let gap = budget_max.saturating_mul(GAP_CAP_BUDGETS);
-        Self { budget_max, allowed: true, gap, share: SHARE_ONE, skip: 0, quiet_since: 0 }
+        let estimate = || Estimate { gap, share: SHARE_ONE, skip: 0 };
+        Self {
+            budget_max,
+            allowed: true,
+            estimates: [estimate(), estimate()],
+            awaited: Awaited::Request,
+            quiet_since: 0,
+        }
     }
 
     /// Whether polling is allowed at all.
@@ -49,50 +77,66 @@ impl Polling {
         self.allowed = allowed;
     }
 
+    fn estimate(&mut self) -> &mut Estimate {
+        &mut self.estimates[self.awaited as usize]
+    }
+
     /// How long to poll before parking; not at all where that is not likely to find work.
     pub(crate) fn budget(&mut self) -> Option<Nanos> {
-        if self.budget_max == 0 || !self.allowed || self.gap > self.budget_max {
+        let (budget, allowed) = (self.budget_max, self.allowed);
+        let estimate = self.estimate();
+        if budget == 0 || !allowed || estimate.gap > budget {
             return None;
         }
-        if self.skip > 0 {
-            self.skip -= 1;
+        if estimate.skip > 0 {
+            estimate.skip -= 1;
             return None;
         }
-        Some(self.budget_max)
+        Some(budget)
     }
 
     /// Work came while polling. Where there was no hope, one find is reason to look more often.
     pub(crate) fn found(&mut self) {
-        self.share += (SHARE_ONE - self.share) >> SHARE_SHIFT;
-        self.share = self.share.max(SHARE_HOPELESS);
-        self.plan();
+        let estimate = self.estimate();
+        estimate.share += (SHARE_ONE - estimate.share) >> SHARE_SHIFT;
+        estimate.share = estimate.share.max(SHARE_HOPELESS);
+        estimate.plan();
     }
 
     /// Polling found nothing. Gaps that are short only while the shard sleeps are those of somebody
     /// who needs its CPU; one that was long by chance is no reason to stop.
     pub(crate) fn missed(&mut self) {
-        self.share -= self.share >> SHARE_SHIFT;
-        self.plan();
+        let estimate = self.estimate();
+        estimate.share -= estimate.share >> SHARE_SHIFT;
+        estimate.plan();
     }
 
+    /// A turn is over: it woke at `woke_at` and ran out of work at `quiet_since`. If it had events,
+    /// `awaited` is what they leave to wait for.
+    pub(crate) fn after_turn(
+        &mut self,
+        awaited: Option<Awaited>,
+        woke_at: Nanos,
+        quiet_since: Nanos,
+    ) {
+        let Some(awaited) = awaited else { return };
+        if self.quiet_since > 0 {
+            let gap = woke_at.saturating_sub(self.quiet_since);
+            let gap = gap.min(self.budget_max.saturating_mul(GAP_CAP_BUDGETS));
+            let estimate = self.estimate();
+            estimate.gap = estimate.gap - (estimate.gap >> GAP_SHIFT) + (gap >> GAP_SHIFT);
+        }
+        (self.quiet_since, self.awaited) = (quiet_since, awaited);
+    }
+}
+
+impl Estimate {
     fn plan(&mut self) {
         self.skip = match self.share {
             SHARE_PAYS.. => 0,
             SHARE_HOPELESS.. => PROBE_TURNS - 1,
             _ => HOPELESS_TURNS - 1,
         };
-    }
-
-    /// A turn is over: it woke at `woke_at` and ran out of work at `quiet_since`.
-    pub(crate) fn after_turn(&mut self, worked: bool, woke_at: Nanos, quiet_since: Nanos) {
-        if worked {
-            if self.quiet_since > 0 {
-                let gap = woke_at.saturating_sub(self.quiet_since);
-                let gap = gap.min(self.budget_max.saturating_mul(GAP_CAP_BUDGETS));
-                self.gap = self.gap - (self.gap >> GAP_SHIFT) + (gap >> GAP_SHIFT);
-            }
-            self.quiet_since = quiet_since;
-        }
     }
 }
 
@@ -111,7 +155,7 @@ mod tests {
     ) -> (u32, u32) {
         let (mut now, mut polls, mut misses) = (1, 0, 0);
         for gap in gaps_us.into_iter().map(|us| us * 1_000) {
-            polling.after_turn(true, now, now + 5_000);
+            polling.after_turn(Some(Awaited::Request), now, now + 5_000);
             now += 5_000;
             if polling.budget().is_some() {
                 polls += 1;
@@ -161,6 +205,27 @@ mod tests {
     fn who_shares_its_cpu_with_the_answerer_hardly_ever_polls() {
         let (polls, _) = live(&mut Polling::new(BUDGET), [10; 10_000], false);
         assert!(polls < 80, "{polls} polls for nothing");
+    }
+
+    #[test]
+    fn it_polls_for_answers_while_requests_are_far_between() {
+        let mut polling = Polling::new(BUDGET);
+        let (mut now, mut polls) = (1, [0, 0]);
+        for turn in 0..2000 {
+            let (awaited, gap) = if turn % 2 == 0 {
+                (Awaited::Answer, 30_000)
+            } else {
+                (Awaited::Request, 1_000_000)
+            };
+            polling.after_turn(Some(awaited), now, now + 5_000);
+            if polling.budget().is_some() {
+                polls[awaited as usize] += 1;
+                if gap <= BUDGET { polling.found() } else { polling.missed() }
+            }
+            now += 5_000 + gap;
+        }
+        assert_eq!(polls[Awaited::Request as usize], 0);
+        assert!(polls[Awaited::Answer as usize] > 950, "{polls:?}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     io::{Event, Io, Polled, Side, Token, Wait, would_block},
     look::{Look, TimeLine, Turn},
     pipes::PipePool,
-    polling::Polling,
+    polling::{Awaited, Polling},
     resolve::{Asker, Resolved},
     sys::{Fd, Nanos},
     timers::{Timer, Timers},
@@ -238,7 +238,11 @@ impl<I: Io> Shard<I> {
         let woke_at = self.core.now;
         self.core.recorder.bump(Key::TURNS);
         let mut events = 0u32;
+        let mut awaited = Awaited::Request;
         while let Some(event) = self.core.io.next(&mut self.core.pool) {
+            if event.asks() {
+                awaited = Awaited::Answer;
+            }
             self.on_event(event);
             events += 1;
         }
@@ -250,7 +254,7 @@ impl<I: Io> Shard<I> {
         }
         let quiet_since = self.core.io.now();
         self.core.recorder.add(Key::BUSY_NS, quiet_since.saturating_sub(woke_at));
-        self.polling.after_turn(events > 0, woke_at, quiet_since);
+        self.polling.after_turn((events > 0).then_some(awaited), woke_at, quiet_since);
         if let Some(turn) = noted {
             self.note_turn(Turn { woke_at_ns: woke_at, quiet_at_ns: quiet_since, events, ..turn });
         }

@@ -98,6 +98,17 @@ pub(crate) enum Event {
     Woken,
 }
 
+impl Event {
+    /// Whether an upstream is likely to answer what this brings.
+    pub(crate) fn asks(&self) -> bool {
+        match self {
+            Self::Accepted(_) => true,
+            Self::Received(token, _) | Self::Readable(token) => token.side == Side::Downstream,
+            _ => false,
+        }
+    }
+}
+
 /// Connections that a backend may accept before it hears that there is no more room.
 pub(crate) const ACCEPTS_AHEAD: u32 = 8;
 
