@@ -294,8 +294,10 @@ impl<I: Io> Shard<I> {
         let opened = [(downstream, fd), (downstream.other(), dialled.fd)]
             .map(|(token, fd)| self.core.io.open(token, fd).is_ok());
         if opened != [true, true] {
-            self.end(downstream, End::Netra);
-        } else if dialled.connected {
+            return self.end(downstream, End::Netra);
+        }
+        self.watch_silence_of(downstream.other());
+        if dialled.connected {
             self.relay(downstream);
         } else {
             self.await_dial(downstream);

@@ -112,6 +112,7 @@ impl Io for Treadmill {
     fn dial_outcome(&mut self, _: Token) -> io::Result<()> {
         Ok(())
     }
+    fn watch_silence(&mut self, _: Token) {}
     fn receive(&mut self, _: Token) {}
     fn pause(&mut self, _: Token) -> When {
         When::Now
@@ -203,6 +204,7 @@ fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
         spin_max: Duration::ZERO,
         recorder: Arc::new(Recorder::default()),
         descriptors: Arc::new(Descriptors::new(10)),
+        put_off: Arc::default(),
         commands: mpsc::channel().1,
         access: None,
     };

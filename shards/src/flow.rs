@@ -32,6 +32,8 @@ use std::io::IoSlice;
 
 /// A pause this long ends a burst.
 const BURST_GAP_NS: Nanos = 2_000_000;
+/// So does a receive of fewer bytes than this: a conversation, however busy, is no bulk.
+const CHAT_BYTES: usize = 4 * 1024;
 /// A fill of fewer bytes than this is a calm one; this many of them in a row end splicing.
 const CALM_BYTES: usize = 16 * 1024;
 const CALM_FILLS: u8 = 8;
@@ -566,7 +568,8 @@ impl Flow {
 
     #[inline]
     fn moved<I: Io>(&mut self, core: &Core<I>, counted: Counted, len: usize) {
-        if core.now.saturating_sub(self.last_moved) > BURST_GAP_NS {
+        let chat_bytes = CHAT_BYTES.min(core.limits.splice_from_bytes as usize);
+        if len < chat_bytes || core.now.saturating_sub(self.last_moved) > BURST_GAP_NS {
             self.burst_bytes = 0;
         }
         self.burst_bytes = self.burst_bytes.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));

@@ -2,8 +2,6 @@
 //! the documented lines, every exchange has its span, and nothing is left behind.
 
 use crate::{
-    accept::Descriptors,
-    buffers::BufferPool,
     config::{HttpConfig, Limits, TracingConfig},
     correlate::{Keep, correlate, seed},
     http::HttpCore,
@@ -240,14 +238,8 @@ fn a_shard_that_is_woken_empties_its_mailbox() {
     let parts = Parts {
         index: 1,
         http: Some(Box::new(HttpCore::new(&http_config(), 2, own, (None, None)))),
-        access: None,
-        pool: BufferPool::new(8, 4096).unwrap(),
-        limits: Limits::default(),
-        port: 14956,
-        spin_max: Duration::ZERO,
         recorder: Arc::clone(&recorder),
-        descriptors: Arc::new(Descriptors::new(100)),
-        commands: receiver,
+        ..parts(Limits::default(), 8, receiver)
     };
     let mut shard = Shard::new(SimIo::new(Rng::new(1), Faults::NONE, vec![]), parts);
     for number in 1..=5_000_u64 {

@@ -38,6 +38,7 @@ mod spans;
 mod switch_simulation;
 mod sys;
 mod timers;
+mod young;
 
 pub use access::{AccessLogConfig, AccessSource, ConnectionRecord};
 pub use config::{

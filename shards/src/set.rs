@@ -21,6 +21,7 @@ use std::{
     io,
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{Sender, channel},
     },
     thread::{self, JoinHandle},
@@ -46,6 +47,7 @@ pub struct ShardSet {
 struct Running {
     commands: Sender<Command>,
     waker: Fd,
+    put_off: Arc<AtomicBool>,
     thread: JoinHandle<DrainReport>,
 }
 
@@ -107,6 +109,7 @@ impl ShardSet {
     fn spawn(&mut self, config: &ShardConfig, index: usize, seat: Seat) -> Result<(), StartError> {
         let recorder = Arc::new(Recorder::default());
         let (commands, receiver) = channel();
+        let put_off = Arc::new(AtomicBool::new(false));
         let os = |what| move |source| StartError::Os { what, source };
         let Seat { listener, waker, correlation } = seat;
         let tracing = config.http.tracing.as_ref().filter(|_| correlation.is_some());
@@ -134,6 +137,7 @@ impl ShardSet {
             spin_max: config.spin_max,
             recorder: Arc::clone(&recorder),
             descriptors: Arc::clone(&self.descriptors),
+            put_off: Arc::clone(&put_off),
             commands: receiver,
         };
         let cpu = (!config.cpus.is_empty()).then(|| config.cpus[index % config.cpus.len()]);
@@ -150,7 +154,7 @@ impl ShardSet {
             })
             .map_err(os("shard thread"))?;
         self.recorders.push(recorder);
-        self.shards.push(Running { commands, waker, thread });
+        self.shards.push(Running { commands, waker, put_off, thread });
         Ok(())
     }
 
@@ -190,11 +194,13 @@ impl ShardSet {
         self.tell(&Command::Sample(Arc::clone(plan)));
     }
 
-    /// Shards that remember anything by request id forget what has expired. Expired entries are
-    /// never found; this is for the memory of a shard that has nothing else to do.
+    /// Shards that remember anything by request id forget what has expired, and those that have put
+    /// something off do it. Expired entries are never found; this is for the memory of a shard that
+    /// has nothing else to do. Call it once a second.
     pub fn tend(&self) {
         for (shard, recorder) in self.shards.iter().zip(&self.recorders) {
-            if recorder.gauge(Gauge::ContextEntries) > 0 {
+            let has_put_off = shard.put_off.load(Relaxed);
+            if has_put_off || recorder.gauge(Gauge::ContextEntries) > 0 {
                 shard.tell(&Command::Tend);
             }
         }

@@ -19,6 +19,7 @@ use crate::{
     resolve::{Asker, Resolved},
     sys::{Fd, Nanos},
     timers::{Timer, Timers},
+    young::Young,
 };
 use netra_codecs::{PortSet, trace::SamplerPlan};
 use netra_perf::{Gauge, Key, Recorder};
@@ -26,7 +27,7 @@ use std::{
     collections::VecDeque,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, mpsc::Receiver},
+    sync::{Arc, atomic::AtomicBool, mpsc::Receiver},
     time::Duration,
 };
 
@@ -70,7 +71,7 @@ pub(crate) enum Command {
     Sample(Arc<SamplerPlan>),
     /// The address that a connection asked for.
     Resolved(Asker, Resolved),
-    /// Forget what has expired.
+    /// Forget what has expired, and do what was put off.
     Tend,
     /// Say what there is.
     Look(Look),
@@ -161,6 +162,7 @@ pub(crate) struct Shard<I: Io> {
     pub(crate) timers: Timers,
     pub(crate) active: u32,
     pub(crate) descriptors: Arc<Descriptors>,
+    young: Young,
     pub(crate) accept_again_at: Option<Nanos>,
     commands: Receiver<Command>,
     polling: Polling,
@@ -184,6 +186,8 @@ pub(crate) struct Parts {
     pub(crate) spin_max: Duration,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) descriptors: Arc<Descriptors>,
+    /// Set while somebody should tell [`Command::Tend`] for what the shard has put off.
+    pub(crate) put_off: Arc<AtomicBool>,
     pub(crate) commands: Receiver<Command>,
 }
 
@@ -193,6 +197,7 @@ impl<I: Io> Shard<I> {
         let scratch = vec![0; parts.pool.buffer_bytes() as usize];
         parts.recorder.set(Gauge::BuffersMax, parts.pool.capacity() as u64);
         let now = io.now();
+        let young = Young::new(&parts.limits, parts.put_off);
         let core = Core {
             io,
             pool: parts.pool,
@@ -217,6 +222,7 @@ impl<I: Io> Shard<I> {
             timers: Timers::default(),
             active: 0,
             descriptors: parts.descriptors,
+            young,
             accept_again_at: None,
             commands: parts.commands,
             polling: Polling::new(nanos(parts.spin_max)),
@@ -423,6 +429,19 @@ impl<I: Io> Shard<I> {
         nanos(if timer == Timer::Idle { idle } else { self.core.limits.half_close_linger })
     }
 
+    /// Has an upstream socket watched for silence, soon.
+    pub(crate) fn watch_silence_of(&mut self, upstream: Token) {
+        let slab = &self.slab;
+        let is_dead = |token: Token| {
+            let connection = &slab[token.slot as usize];
+            let lives = matches!(connection.phase, Phase::Dialling | Phase::Relaying);
+            !lives || connection.generation != token.generation
+        };
+        if let Some(oldest) = self.young.push(upstream, is_dead) {
+            self.core.io.watch_silence(oldest);
+        }
+    }
+
     pub(crate) fn downstream_of(&self, slot: u32) -> Token {
         let generation = self.slab[slot as usize].generation;
         Token { slot, generation, side: Side::Downstream }
@@ -453,6 +472,9 @@ impl<I: Io> Shard<I> {
                 Command::Tend => {
                     if let Some(http) = self.core.http.as_deref_mut() {
                         http.editor.correlation.tend(self.core.now);
+                    }
+                    while let Some(upstream) = self.young.pop() {
+                        self.core.io.watch_silence(upstream);
                     }
                 }
             }

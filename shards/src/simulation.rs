@@ -72,6 +72,7 @@ pub(crate) fn parts(limits: Limits, buffers: u32, commands: mpsc::Receiver<Comma
         spin_max: Duration::ZERO,
         recorder: Arc::new(Recorder::default()),
         descriptors: Arc::new(Descriptors::new(100)),
+        put_off: Arc::default(),
         commands,
     }
 }

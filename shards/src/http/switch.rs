@@ -257,8 +257,10 @@ impl<I: Io> Shard<I> {
         self.stand(downstream.slot, Stand::Dialling);
         let upstream = downstream.other();
         if self.core.io.open(upstream, dialled.fd).is_err() {
-            self.end(downstream, End::Netra);
-        } else if dialled.connected {
+            return self.end(downstream, End::Netra);
+        }
+        self.watch_silence_of(upstream);
+        if dialled.connected {
             self.settle(downstream);
         } else {
             self.core.io.watch_write(upstream);

@@ -374,6 +374,12 @@ impl Io for EpollIo {
         self.watch(token).is_some_and(|watch| watch.ended)
     }
 
+    fn watch_silence(&mut self, token: Token) {
+        if let Some(fd) = self.watch(token).map(|socket| socket.fd) {
+            self.kernel.watch_silence(fd);
+        }
+    }
+
     fn receive(&mut self, token: Token) {
         let Some(watch) = self.watch(token) else { return };
         watch.receiving = true;

@@ -35,8 +35,13 @@ impl Kernel {
 
     pub(crate) fn dial(&self, to: SocketAddr, hop: Hop) -> io::Result<Dialled> {
         let congestion = (hop.is_local && self.paced).then_some(LOCAL_HOP_CONGESTION);
-        let dial = socket::Dial { tuning: self.tuning, congestion, has_bytes: hop.has_bytes };
+        let dial = socket::Dial { congestion, has_bytes: hop.has_bytes };
         socket::dial(to, dial).map(|(fd, connected)| Dialled { fd, connected })
+    }
+
+    pub(crate) fn watch_silence(&self, fd: Fd) {
+        // Only a socket that has ended refuses.
+        let _ = socket::watch_silence(fd, self.tuning);
     }
 
     pub(crate) fn local_hop(&self, fd: Fd) {

@@ -215,6 +215,10 @@ pub(crate) trait Io {
     fn open(&mut self, token: Token, fd: Fd) -> io::Result<()>;
     /// How a dial ended, when its socket has become writable.
     fn dial_outcome(&mut self, token: Token) -> io::Result<()>;
+    /// Has the kernel watch an upstream for silence: keep-alive, and the limit on unacknowledged
+    /// bytes. A downstream is from the beginning, as its listener was. A token that is no longer
+    /// open is let be.
+    fn watch_silence(&mut self, token: Token);
     /// Receives until told otherwise.
     fn receive(&mut self, token: Token);
     /// Stops receiving. What arrives until [`Event::Paused`] is still handed over.

@@ -406,6 +406,12 @@ impl Io for RingIo {
         self.ring.peek().is_some_and(|next| next.data == data && next.result == 0 && !next.more)
     }
 
+    fn watch_silence(&mut self, token: Token) {
+        if let Some(fd) = self.entry(token).map(|socket| socket.fd) {
+            self.kernel.watch_silence(fd);
+        }
+    }
+
     fn receive(&mut self, token: Token) {
         if let Some(entry) = self.entry(token) {
             // A pause that is still on its way is taken back when its completion comes.

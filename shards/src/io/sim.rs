@@ -492,6 +492,13 @@ impl Io for SimIo {
         }
     }
 
+    fn watch_silence(&mut self, token: Token) {
+        let watched = self.watched[token.key()];
+        if watched.open && watched.generation == token.generation {
+            self.socket(token).is_watched = true;
+        }
+    }
+
     fn receive(&mut self, token: Token) {
         self.fd(token);
         let watched = &mut self.watched[token.key()];

@@ -22,6 +22,8 @@ pub(crate) struct Socket {
     /// When a dial is answered, and whether it was refused.
     pub(super) dial: Option<(Nanos, bool)>,
     pub(crate) closed: bool,
+    /// The kernel watches it for silence.
+    pub(crate) is_watched: bool,
 }
 
 impl Socket {
@@ -38,6 +40,7 @@ impl Socket {
             buffer,
             dial: None,
             closed: false,
+            is_watched: false,
         }
     }
 

@@ -20,11 +20,15 @@ pub(crate) struct Tuning {
     pub(crate) keepalive_s: libc::c_int,
 }
 
-/// Sets the options of [`Tuning`], TCP_NODELAY and SO_OOBINLINE (an urgent byte stays in line, as
-/// a relay that loses no byte needs it).
-fn tune(fd: Fd, tuning: Tuning) -> io::Result<()> {
+/// Sets TCP_NODELAY and SO_OOBINLINE (an urgent byte stays in line, as a relay that loses no byte
+/// needs it).
+fn tune(fd: Fd) -> io::Result<()> {
     set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-    set(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)?;
+    set(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)
+}
+
+/// Sets the options of [`Tuning`].
+pub(crate) fn watch_silence(fd: Fd, tuning: Tuning) -> io::Result<()> {
     set(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
     set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, tuning.keepalive_s)?;
     set(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, tuning.user_timeout_ms)
@@ -67,7 +71,8 @@ pub(crate) fn listen(port: u16, tuning: Tuning) -> io::Result<Fd> {
         }
         set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         set(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
-        tune(fd, tuning)?;
+        tune(fd)?;
+        watch_silence(fd, tuning)?;
         bind(fd, address)?;
         // SAFETY: no memory is passed. The kernel caps the backlog at net.core.somaxconn.
         check(unsafe { libc::listen(fd, 65_535) }).map(|_| ())
@@ -118,7 +123,6 @@ pub(crate) fn accept(listener: Fd) -> io::Result<Fd> {
 /// How to dial.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dial<'d> {
-    pub(crate) tuning: Tuning,
     /// The congestion control to use instead of the default one: a paced one only burns CPU on
     /// this host (`dataplane.md` section 5: BBR halves bulk on loopback).
     pub(crate) congestion: Option<&'d [u8]>,
@@ -126,12 +130,12 @@ pub(crate) struct Dial<'d> {
     pub(crate) has_bytes: bool,
 }
 
-/// A new socket that is tuned and has begun to connect: true when it is connected already.
+/// A new socket that has begun to connect: true when it is connected already.
 pub(crate) fn dial(to: SocketAddr, dial: Dial<'_>) -> io::Result<(Fd, bool)> {
-    let Dial { tuning, congestion, has_bytes } = dial;
+    let Dial { congestion, has_bytes } = dial;
     let fd = stream_socket(if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 })?;
     let connecting = (|| {
-        tune(fd, tuning)?;
+        tune(fd)?;
         if let Some(name) = congestion {
             // Where it may not be chosen the default one is only slower.
             let _ = set_congestion(fd, name);
@@ -426,7 +430,7 @@ mod tests {
         let tuning = Tuning { user_timeout_ms: 7_000, keepalive_s: 33 };
         let listener = listen(0, tuning).unwrap();
         let port = local_addr(listener).unwrap().port();
-        let how = Dial { tuning, congestion: None, has_bytes: false };
+        let how = Dial { congestion: None, has_bytes: false };
         let (client, _) = dial(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), how).unwrap();
         let accepted = accept(listener).unwrap();
         let option = |level, name| {
