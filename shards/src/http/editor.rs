@@ -140,6 +140,12 @@ impl Editor {
         self.correlation.record(recorder);
     }
 
+    /// Goes on with the random numbers of this seed, which are the same each time.
+    #[cfg(test)]
+    pub(crate) fn draw_from(&mut self, seed: u64) {
+        self.random = fastrand::Rng::with_seed(seed);
+    }
+
     /// Spans in the making.
     #[cfg(test)]
     pub(crate) fn open_spans(&self) -> usize {
