@@ -88,12 +88,25 @@ pub struct FieldRange {
 }
 
 /// Offsets of one header field in its head.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LineOffsets {
     line: u32,
     name_end: u32,
     value: u32,
     value_end: u32,
+}
+
+impl LineOffsets {
+    /// Of a head within the limits, whose offsets 32 bits hold.
+    #[allow(clippy::cast_possible_truncation)]
+    pub(crate) fn new(line: usize, name_end: usize, value: usize, value_end: usize) -> Self {
+        Self {
+            line: line as u32,
+            name_end: name_end as u32,
+            value: value as u32,
+            value_end: value_end as u32,
+        }
+    }
 }
 
 /// Writes the ranges of httparse's slices into the table. It lets LF alone end a line; here that

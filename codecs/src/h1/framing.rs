@@ -18,6 +18,15 @@ pub enum Framing {
     UntilClose,
 }
 
+/// What the fields of a head say about its framing, where it is certain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Declared {
+    /// Neither field is there.
+    Nothing,
+    /// One of them is, once.
+    Once(Framing),
+}
+
 /// The fields that say how a message is framed, collected in one pass.
 #[derive(Debug, Default)]
 pub(crate) struct FramingFields<'b> {
@@ -25,6 +34,16 @@ pub(crate) struct FramingFields<'b> {
     coding: Option<&'b [u8]>,
     /// Whether an Upgrade line is there.
     pub(crate) upgrade: bool,
+}
+
+impl Declared {
+    /// What was declared, or else this.
+    pub(crate) fn or(self, otherwise: Framing) -> Framing {
+        match self {
+            Self::Nothing => otherwise,
+            Self::Once(framing) => framing,
+        }
+    }
 }
 
 impl<'b> FramingFields<'b> {
@@ -47,19 +66,19 @@ impl<'b> FramingFields<'b> {
         Ok(found)
     }
 
-    /// The part of the rules that requests and responses share. None without either field.
-    fn declared(&self, version: Version) -> Result<Option<Framing>, Reason> {
+    /// The part of the rules that requests and responses share.
+    fn declared(&self, version: Version) -> Result<Declared, Reason> {
         match (self.coding, self.length) {
-            (None, None) => Ok(None),
+            (None, None) => Ok(Declared::Nothing),
             (None, Some(length)) => {
-                parse_length(length).map(|length| Some(Framing::Length(length)))
+                parse_length(length).map(|length| Declared::Once(Framing::Length(length)))
             }
             // RFC 9112 §6.1: Transfer-Encoding overrides, and "ought to be handled as an error".
             (Some(_), Some(_)) => Err(Reason::BothLengths),
             // RFC 9112 §6.1: "MUST treat the message as if the framing is faulty".
             (Some(_), None) if version == Version::Http10 => Err(Reason::TransferEncodingInHttp10),
             (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => {
-                Ok(Some(Framing::Chunked))
+                Ok(Declared::Once(Framing::Chunked))
             }
             (Some(_), None) => Err(Reason::OddTransferEncoding),
         }
@@ -72,7 +91,7 @@ pub(crate) fn request(
     kind: RequestKind,
     fields: &FramingFields<'_>,
 ) -> Result<Framing, Reason> {
-    let framing = fields.declared(version)?.unwrap_or(Framing::Length(0));
+    let framing = fields.declared(version)?.or(Framing::Length(0));
     // RFC 9110 §9.3.6: content of a CONNECT has no meaning; some servers take it for the tunnel's.
     if kind == RequestKind::Connect && framing != Framing::Length(0) {
         return Err(Reason::ConnectWithBody);
@@ -80,12 +99,12 @@ pub(crate) fn request(
     Ok(framing)
 }
 
-/// RFC 9112 §6.3, for responses to a request of this kind.
+/// RFC 9112 §6.3, for responses to a request of this kind, which `declared` says unless their
+/// fields do not matter.
 pub(crate) fn response(
-    version: Version,
     status: u16,
     kind: RequestKind,
-    fields: Fields<'_>,
+    declared: impl FnOnce() -> Result<Declared, Reason>,
 ) -> Result<Framing, Reason> {
     // Rule 1: no body, whatever the fields say, so that nothing in them can be ambiguous.
     if kind == RequestKind::Head || matches!(status, 100..200 | 204 | 304) {
@@ -95,9 +114,13 @@ pub(crate) fn response(
     if kind == RequestKind::Connect && matches!(status, 200..300) {
         return Ok(Framing::Length(0));
     }
-    let declared = FramingFields::collect(fields)?.declared(version)?;
     // Rule 8.
-    Ok(declared.unwrap_or(Framing::UntilClose))
+    Ok(declared()?.or(Framing::UntilClose))
+}
+
+/// What the fields of a response declare.
+pub(crate) fn declared(fields: Fields<'_>, version: Version) -> Result<Declared, Reason> {
+    FramingFields::collect(fields)?.declared(version)
 }
 
 /// RFC 9110 §8.6: `1*DIGIT`. Signs, lists, blanks and padding with zeros, which some parsers take

@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 use httparse::ParserConfig;
 
 use crate::h1::fields::{Fields, LineOffsets, fill};
-use crate::h1::framing::{self, Framing, FramingFields};
+use crate::h1::framing::{self, Declared, Framing, FramingFields};
+use crate::h1::plain;
 use crate::h1::reason::Reason;
 use crate::h1::scan::is_token_byte;
 use crate::limits::{HEADERS_CAP, Limits};
@@ -68,6 +69,36 @@ impl HeadReader {
         Ok(parts.view(bytes, self))
     }
 
+    /// Reads the head at the beginning of `input` if it is whole and plain: its length and what it
+    /// says. None is no judgement: see [`plain`].
+    pub(crate) fn plain_request(&mut self, input: &[u8]) -> Option<(usize, RequestParts)> {
+        let plain = plain::request(input, &mut self.table, &self.limits)?;
+        let (line, fields) = (plain.start, plain.fields);
+        let parts = RequestParts {
+            field_count: fields.count,
+            method_end: line.method_end,
+            target_end: line.target_end,
+            version: line.version,
+            kind: line.kind,
+            framing: fields.framing.or(Framing::Length(0)),
+            upgrade: fields.upgrade,
+        };
+        Some((plain.len, parts))
+    }
+
+    /// As [`plain_request`](Self::plain_request), for a response.
+    pub(crate) fn plain_response(&mut self, input: &[u8]) -> Option<(usize, ResponseParts)> {
+        let plain = plain::response(input, &mut self.table, &self.limits)?;
+        let (line, fields) = (plain.start, plain.fields);
+        let parts = ResponseParts {
+            field_count: fields.count,
+            status: line.status,
+            version: line.version,
+            declared: Some(fields.framing),
+        };
+        Some((plain.len, parts))
+    }
+
     /// As [`request`](Self::request), without borrowing: the view is made later, of the same bytes.
     pub(crate) fn read_request(&mut self, bytes: &[u8]) -> Result<RequestParts, Reason> {
         let mut request = httparse::Request::new(&mut []);
@@ -107,12 +138,12 @@ impl HeadReader {
         };
         let version = version(response.version)?;
         let field_count = fill(&mut self.table[..], bytes, response.headers)?.len();
-        Ok(ResponseParts { field_count, status, version })
+        Ok(ResponseParts { field_count, status, version, declared: None })
     }
 }
 
 /// What was read of a request head, as offsets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestParts {
     field_count: usize,
     method_end: usize,
@@ -139,11 +170,19 @@ impl RequestParts {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResponseParts {
     field_count: usize,
-    status: u16,
+    pub(crate) status: u16,
     version: Version,
+    /// What its fields say about the framing, if that was found out already.
+    declared: Option<Declared>,
 }
 
 impl ResponseParts {
+    /// The framing of the response to a request of this kind, if the head is plain.
+    pub(crate) fn plain_framing(&self, kind: RequestKind) -> Option<Framing> {
+        let declared = self.declared?;
+        framing::response(self.status, kind, || Ok(declared)).ok()
+    }
+
     /// The head of the bytes that were read last.
     pub(crate) fn view<'b>(self, bytes: &'b [u8], reader: &'b HeadReader) -> ResponseHead<'b> {
         let fields = Fields::new(bytes, &reader.table[..self.field_count]);
@@ -255,7 +294,7 @@ impl<'b> ResponseHead<'b> {
     /// RFC 9110 §15.2: another head follows for the same request. 101 is not interim: it is the
     /// last thing that is HTTP.
     pub fn is_interim(&self) -> bool {
-        (100..200).contains(&self.status()) && self.status() != 101
+        is_interim(self.status())
     }
 
     /// The HTTP version.
@@ -268,7 +307,10 @@ impl<'b> ResponseHead<'b> {
     /// # Errors
     /// The reason for which two parsers could find different ends.
     pub fn framing(&self, kind: RequestKind) -> Result<Framing, Reason> {
-        framing::response(self.version(), self.status(), kind, self.fields)
+        framing::response(self.status(), kind, || match self.parts.declared {
+            Some(declared) => Ok(declared),
+            None => framing::declared(self.fields, self.version()),
+        })
     }
 
     /// The header fields.
@@ -280,6 +322,10 @@ impl<'b> ResponseHead<'b> {
     pub fn field(&self, name: &[u8]) -> Option<&'b [u8]> {
         self.fields.named(name).next()
     }
+}
+
+pub(crate) fn is_interim(status: u16) -> bool {
+    (100..200).contains(&status) && status != 101
 }
 
 /// Turns httparse's answer into a reason. The head must be the whole of `bytes`: an earlier end

@@ -151,6 +151,7 @@ pub mod framing;
 pub mod half;
 pub mod head;
 pub mod patch;
+mod plain;
 mod reason;
 pub mod scan;
 

@@ -1,0 +1,393 @@
+//! Heads as almost all are: whole in one input, strict, framed in one way. One pass finds the end,
+//! the fields and the framing.
+//!
+//! Whatever is not plain is left to the scan and the parser, which take longer and know why. So
+//! nothing here gives a reason, and everything here must read a head exactly as they do: the tests
+//! below, `tests/split.rs` and the fuzz targets compare the two.
+
+use crate::h1::fields::LineOffsets;
+use crate::h1::framing::{Declared, Framing, parse_length};
+use crate::h1::head::{RequestKind, Version};
+use crate::h1::scan::is_token_byte;
+use crate::limits::{HEADERS_CAP, Limits};
+
+/// What was read of a plain head besides its lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plain<S> {
+    /// Bytes of the head.
+    pub(crate) len: usize,
+    pub(crate) start: S,
+    pub(crate) fields: PlainFields,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlainFields {
+    pub(crate) count: usize,
+    pub(crate) framing: Declared,
+    pub(crate) upgrade: bool,
+}
+
+/// A request line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestLine {
+    pub(crate) method_end: usize,
+    pub(crate) target_end: usize,
+    pub(crate) version: Version,
+    pub(crate) kind: RequestKind,
+}
+
+/// A status line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StatusLine {
+    pub(crate) status: u16,
+    pub(crate) version: Version,
+}
+
+type Table = [LineOffsets; HEADERS_CAP];
+
+/// Reads the request head at the beginning of `input`, if it is a plain one.
+pub(crate) fn request(
+    input: &[u8],
+    table: &mut Table,
+    limits: &Limits,
+) -> Option<Plain<RequestLine>> {
+    let input = &input[..input.len().min(limits.head_bytes_max as usize)];
+    let method_end = token_end(input, 0);
+    let method = &input[..method_end];
+    if method.len() > usize::from(limits.method_bytes_max) || *input.get(method_end)? != b' ' {
+        return None;
+    }
+    let kind = match (method.len(), method.first()? | 0x20) {
+        (3, b'p') if method == b"PRI" => return None,
+        (4, b'h') | (7, b'c') => kind_of(method)?,
+        _ => RequestKind::Ordinary,
+    };
+    let target = method_end + 1;
+    if !matches!(input.get(target)?, b'/' | b'*' | b'a'..=b'z' | b'A'..=b'Z') {
+        return None;
+    }
+    let target_end = skip(input, target, not_in_target);
+    let (version, fields) = match input.get(target_end..)?.first_chunk()? {
+        b" HTTP/1.1\r\n" => (Version::Http11, target_end + 11),
+        b" HTTP/1.0\r\n" => (Version::Http10, target_end + 11),
+        _ => return None,
+    };
+    let (len, fields) = read_fields(input, fields, table, limits, version)?;
+    if kind == RequestKind::Connect && fields.framing != Declared::Nothing {
+        return None;
+    }
+    Some(Plain { len, start: RequestLine { method_end, target_end, version, kind }, fields })
+}
+
+/// Reads the response head at the beginning of `input`, if it is a plain one.
+pub(crate) fn response(
+    input: &[u8],
+    table: &mut Table,
+    limits: &Limits,
+) -> Option<Plain<StatusLine>> {
+    let input = &input[..input.len().min(limits.head_bytes_max as usize)];
+    let (start, rest) = input.split_first_chunk::<13>()?;
+    let version = match &start[..9] {
+        b"HTTP/1.1 " => Version::Http11,
+        b"HTTP/1.0 " => Version::Http10,
+        _ => return None,
+    };
+    let status = start[9..12].iter().try_fold(0, |status, digit| {
+        digit.is_ascii_digit().then(|| status * 10 + u16::from(digit - b'0'))
+    })?;
+    let end = match start[12] {
+        b' ' => line_end(input, 13)?,
+        b'\r' if rest.first() == Some(&b'\n') => 12,
+        _ => return None,
+    };
+    if status < 100 {
+        return None;
+    }
+    let (len, fields) = read_fields(input, end + 2, table, limits, version)?;
+    Some(Plain { len, start: StatusLine { status, version }, fields })
+}
+
+/// Reads lines up to the empty one: the end of the head, and what was found.
+fn read_fields(
+    input: &[u8],
+    from: usize,
+    table: &mut Table,
+    limits: &Limits,
+    version: Version,
+) -> Option<(usize, PlainFields)> {
+    let table = &mut table[..usize::from(limits.headers_max).min(HEADERS_CAP)];
+    let mut fields = PlainFields { count: 0, framing: Declared::Nothing, upgrade: false };
+    let mut line = from;
+    while *input.get(line)? != b'\r' {
+        let name_end = token_end(input, line);
+        if name_end == line || *input.get(name_end)? != b':' {
+            return None;
+        }
+        let mut value = name_end + 1;
+        while matches!(input.get(value)?, b' ' | b'\t') {
+            value += 1;
+        }
+        let end = line_end(input, value)?;
+        let mut value_end = end;
+        while value_end > value && matches!(input[value_end - 1], b' ' | b'\t') {
+            value_end -= 1;
+        }
+        if let 7 | 14 | 17 = name_end - line {
+            fields.note(&input[line..name_end], &input[value..value_end], version)?;
+        }
+        *table.get_mut(fields.count)? = LineOffsets::new(line, name_end, value, value_end);
+        fields.count += 1;
+        line = end + 2;
+    }
+    (*input.get(line + 1)? == b'\n').then_some((line + 2, fields))
+}
+
+impl PlainFields {
+    /// Takes note of a field that may say something about framing. None where it says that in an
+    /// odd way, or not alone.
+    fn note(&mut self, name: &[u8], value: &[u8], version: Version) -> Option<()> {
+        let framing = if name.eq_ignore_ascii_case(b"upgrade") {
+            self.upgrade = true;
+            return Some(());
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            Framing::Length(parse_length(value).ok()?)
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            let is_sure = version == Version::Http11 && value.eq_ignore_ascii_case(b"chunked");
+            is_sure.then_some(Framing::Chunked)?
+        } else {
+            return (!name.contains(&b'_')).then_some(());
+        };
+        if self.framing != Declared::Nothing {
+            return None;
+        }
+        self.framing = Declared::Once(framing);
+        Some(())
+    }
+}
+
+/// The kind of a method that may be HEAD or CONNECT. None where it is one in an odd case.
+fn kind_of(method: &[u8]) -> Option<RequestKind> {
+    match method {
+        b"HEAD" => Some(RequestKind::Head),
+        b"CONNECT" => Some(RequestKind::Connect),
+        _ if method.eq_ignore_ascii_case(b"HEAD") => None,
+        _ if method.eq_ignore_ascii_case(b"CONNECT") => None,
+        _ => Some(RequestKind::Ordinary),
+    }
+}
+
+/// The end of the token that begins here.
+fn token_end(input: &[u8], from: usize) -> usize {
+    let len = input[from..].iter().position(|&byte| !is_token_byte(byte));
+    len.map_or(input.len(), |len| from + len)
+}
+
+/// The CR that ends the line of this value, which may have tabs and no other control bytes.
+fn line_end(input: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        at = skip(input, at, not_in_value);
+        match input.get(at)? {
+            b'\t' => at += 1,
+            b'\r' if input.get(at + 1) == Some(&b'\n') => return Some(at),
+            _ => return None,
+        }
+    }
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const LOW_BITS: u64 = 0x7f * ONES;
+const HIGH_BITS: u64 = 0x80 * ONES;
+
+/// The first byte from here on that the mask marks, or the end. A mask sets the upper bit of the
+/// bytes that it marks, and leaves all others 0.
+fn skip(input: &[u8], from: usize, mask: impl Fn(u64) -> u64) -> usize {
+    let mut rest = &input[from..];
+    while let Some((word, tail)) = rest.split_first_chunk() {
+        let marked = mask(u64::from_le_bytes(*word));
+        if marked != 0 {
+            return input.len() - rest.len() + marked.trailing_zeros() as usize / 8;
+        }
+        rest = tail;
+    }
+    let marked = rest.iter().position(|&byte| mask(byte.into()) & 0x80 != 0);
+    input.len() - rest.len() + marked.unwrap_or(rest.len())
+}
+
+/// Control bytes, DEL among them.
+fn not_in_value(word: u64) -> u64 {
+    let low = word & LOW_BITS;
+    // Sums stay within their bytes: at most 0x7f + 0x60.
+    let (above_controls, del) = (low + 0x60 * ONES, low + ONES);
+    (!above_controls | del) & !word & HIGH_BITS
+}
+
+/// Control bytes, blanks, and what is not ASCII, of which the parser wants to know more.
+fn not_in_target(word: u64) -> u64 {
+    let low = word & LOW_BITS;
+    let (above_blank, del) = (low + 0x5f * ONES, low + ONES);
+    (!above_blank | del | word) & HIGH_BITS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h1::head::HeadReader;
+    use crate::h1::scan::{HeadKind, HeadScan, Scanned};
+
+    /// Heads that have to be plain, for netra to be quick with them.
+    const REQUESTS: [&str; 6] = [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET /a/b?c=d&e#f HTTP/1.1\r\nHost: a:80\r\nAccept: */*\r\nCookie: a=b; c=\"d\"\r\n\r\n",
+        "POST http://a/ HTTP/1.0\r\nHost:a\r\nContent-Length: 17\r\nX-Empty:\r\nX: \t \r\n\r\n",
+        "PUT * HTTP/1.1\r\ntransfer-encoding: Chunked\r\nX-A: b\tc \u{e9} \t\r\n\r\n",
+        "HEAD / HTTP/1.1\r\nUpgrade: h2c\r\nUpgrade: h2c\r\n12345678901234: 1\r\n\r\n",
+        "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nProxy_Connection: x\r\n\r\n",
+    ];
+    const RESPONSES: [&str; 4] = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: Thu, 26 Nov 2026 00:00:00 GMT\r\n\r\n",
+        "HTTP/1.0 404\r\nA: b\r\n\r\n",
+        "HTTP/1.1 999 Wh\u{e9}n \t x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 100 \r\n\r\n",
+    ];
+
+    /// Both ways of a reader over these bytes: whether they are plain. Where they are, the scan and
+    /// the parser must have read the same.
+    fn is_plain(bytes: &[u8], kind: HeadKind, limits: Limits) -> bool {
+        let (mut quick, mut slow) = (HeadReader::new(limits), HeadReader::new(limits));
+        let scanned = HeadScan::default().scan(bytes, kind, &limits);
+        let shown = bytes.escape_ascii();
+        let head = |len: usize| {
+            assert_eq!(scanned, Ok(Scanned::Complete(len)), "{shown}");
+            &bytes[..len]
+        };
+        let (quick, slow) = match kind {
+            HeadKind::Request => {
+                let Some((len, parts)) = quick.plain_request(bytes) else { return false };
+                let head = head(len);
+                let read = slow.read_request(head);
+                assert_eq!(Ok(parts), read, "{shown}");
+                (parts.view(head, &quick).fields(), parts.view(head, &slow).fields())
+            }
+            HeadKind::Response => {
+                let Some((len, parts)) = quick.plain_response(bytes) else { return false };
+                let head = head(len);
+                let read = slow.read_response(head);
+                let (one, two) = (parts.view(head, &quick), read.unwrap().view(head, &slow));
+                assert_eq!((one.status(), one.version()), (two.status(), two.version()));
+                for kind in [RequestKind::Ordinary, RequestKind::Head, RequestKind::Connect] {
+                    assert_eq!(one.framing(kind), two.framing(kind), "{shown}");
+                }
+                (one.fields(), two.fields())
+            }
+        };
+        assert_eq!(quick.len(), slow.len(), "{shown}");
+        assert!((0..quick.len()).all(|index| quick.at(index) == slow.at(index)), "{shown}");
+        true
+    }
+
+    #[test]
+    fn usual_heads_are_plain_and_only_whole_ones() {
+        let requests = REQUESTS.map(|head| (head, HeadKind::Request));
+        let responses = RESPONSES.map(|head| (head, HeadKind::Response));
+        for (head, kind) in requests.into_iter().chain(responses) {
+            let mut bytes = head.as_bytes().to_vec();
+            for len in 0..bytes.len() {
+                assert!(!is_plain(&bytes[..len], kind, Limits::DEFAULT), "{:?}", &head[..len]);
+            }
+            bytes.extend_from_slice(b"GET / HTTP");
+            assert!(is_plain(&bytes, kind, Limits::DEFAULT), "{head:?}");
+            let head_bytes_max = u32::try_from(head.len()).unwrap();
+            let just = Limits { head_bytes_max, ..Limits::DEFAULT };
+            assert!(is_plain(&bytes, kind, just), "{head:?}");
+            let short = Limits { head_bytes_max: head_bytes_max - 1, ..Limits::DEFAULT };
+            assert!(!is_plain(&bytes, kind, short), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn limits_hold() {
+        let three = b"POST / HTTP/1.1\r\nA: b\r\nB: c\r\nC: d\r\n\r\n";
+        for (headers_max, method_bytes_max, plain) in [(3, 4, true), (2, 4, false), (3, 3, false)] {
+            let limits = Limits { headers_max, method_bytes_max, ..Limits::DEFAULT };
+            assert_eq!(is_plain(three, HeadKind::Request, limits), plain);
+        }
+        let many = |count| format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(count));
+        let limits = Limits { headers_max: u16::MAX, ..Limits::DEFAULT };
+        assert!(is_plain(many(HEADERS_CAP).as_bytes(), HeadKind::Request, limits));
+        assert!(!is_plain(many(HEADERS_CAP + 1).as_bytes(), HeadKind::Request, limits));
+    }
+
+    /// What is almost a usual head is either left to the others or read as they read it.
+    #[test]
+    fn damaged_heads_are_read_as_the_others_read_them() {
+        const PIECES: [&[u8]; 24] = [
+            b"\r",
+            b"\n",
+            b"\r\n",
+            b" ",
+            b"\t",
+            b":",
+            b"\0",
+            b"\x7f",
+            b"\x80",
+            b"_",
+            b"PRI ",
+            b"HEAD ",
+            b"head ",
+            b"Connect ",
+            b"HTTP/1.0",
+            b"HTTP/2.0",
+            b"Content-Length: 5\r\n",
+            b"Content_Length: 5\r\n",
+            b"Content-Length: 05\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"Transfer-Encoding: gzip\r\n",
+            b"Upgrade: x\r\n",
+            b"Upgrade",
+            b"\r\n\r\n",
+        ];
+        let mut state = 7_u64;
+        let mut draw = |below: usize| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            usize::try_from(state >> 33).unwrap() % below
+        };
+        let mut plain = 0;
+        for _ in 0..20_000 {
+            let pick = draw(REQUESTS.len() + RESPONSES.len());
+            let (head, kind) = match pick.checked_sub(REQUESTS.len()) {
+                None => (REQUESTS[pick], HeadKind::Request),
+                Some(pick) => (RESPONSES[pick], HeadKind::Response),
+            };
+            let mut bytes = head.as_bytes().to_vec();
+            for _ in 0..=draw(2) {
+                let at = draw(bytes.len());
+                let until = at + draw(3).min(bytes.len() - at);
+                // A line is more likely to matter where a line may stand.
+                let starts = (1..bytes.len()).filter(|at| bytes[at - 1] == b'\n');
+                let at_line = draw(2) == 0;
+                let line = starts.clone().nth(draw(starts.count().max(1)));
+                let place = if at_line { line.map_or(0..0, |at| at..at) } else { at..until };
+                bytes.splice(place, PIECES[draw(PIECES.len())].iter().copied());
+            }
+            plain += u32::from(is_plain(&bytes, kind, Limits::DEFAULT));
+        }
+        assert!((2_000..18_000).contains(&plain), "{plain} of 20000 are plain");
+    }
+
+    #[test]
+    fn masks_mark_what_they_say() {
+        for byte in 0..=u8::MAX {
+            for place in 0..8 {
+                let mut word = [b'a'; 8];
+                word[place] = byte;
+                let expected = |is: bool| if is { 0x80_u64 << (place * 8) } else { 0 };
+                let word = u64::from_le_bytes(word);
+                let is_control = byte < b' ' || byte == 127;
+                assert_eq!(not_in_value(word), expected(is_control), "{byte:#x}");
+                let is_outside = is_control || byte == b' ' || byte >= 0x80;
+                assert_eq!(not_in_target(word), expected(is_outside), "{byte:#x}");
+            }
+        }
+    }
+}
