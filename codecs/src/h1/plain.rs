@@ -8,7 +8,7 @@
 use crate::h1::fields::LineOffsets;
 use crate::h1::framing::{Declared, Framing, parse_length};
 use crate::h1::head::{RequestKind, Version};
-use crate::h1::scan::is_token_byte;
+use crate::h1::words::{control, not_graphic, skip, token_end};
 use crate::limits::{HEADERS_CAP, Limits};
 
 /// What was read of a plain head besides its lines.
@@ -66,7 +66,7 @@ pub(crate) fn request(
     if !matches!(input.get(target)?, b'/' | b'*' | b'a'..=b'z' | b'A'..=b'Z') {
         return None;
     }
-    let target_end = skip(input, target, not_in_target);
+    let target_end = skip(input, target, not_graphic);
     let (version, fields) = match input.get(target_end..)?.first_chunk()? {
         b" HTTP/1.1\r\n" => (Version::Http11, target_end + 11),
         b" HTTP/1.0\r\n" => (Version::Http10, target_end + 11),
@@ -176,57 +176,17 @@ fn kind_of(method: &[u8]) -> Option<RequestKind> {
     }
 }
 
-/// The end of the token that begins here.
-fn token_end(input: &[u8], from: usize) -> usize {
-    let len = input[from..].iter().position(|&byte| !is_token_byte(byte));
-    len.map_or(input.len(), |len| from + len)
-}
-
 /// The CR that ends the line of this value, which may have tabs and no other control bytes.
 fn line_end(input: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {
-        at = skip(input, at, not_in_value);
+        at = skip(input, at, control);
         match input.get(at)? {
             b'\t' => at += 1,
             b'\r' if input.get(at + 1) == Some(&b'\n') => return Some(at),
             _ => return None,
         }
     }
-}
-
-const ONES: u64 = 0x0101_0101_0101_0101;
-const LOW_BITS: u64 = 0x7f * ONES;
-const HIGH_BITS: u64 = 0x80 * ONES;
-
-/// The first byte from here on that the mask marks, or the end. A mask sets the upper bit of the
-/// bytes that it marks, and leaves all others 0.
-fn skip(input: &[u8], from: usize, mask: impl Fn(u64) -> u64) -> usize {
-    let mut rest = &input[from..];
-    while let Some((word, tail)) = rest.split_first_chunk() {
-        let marked = mask(u64::from_le_bytes(*word));
-        if marked != 0 {
-            return input.len() - rest.len() + marked.trailing_zeros() as usize / 8;
-        }
-        rest = tail;
-    }
-    let marked = rest.iter().position(|&byte| mask(byte.into()) & 0x80 != 0);
-    input.len() - rest.len() + marked.unwrap_or(rest.len())
-}
-
-/// Control bytes, DEL among them.
-fn not_in_value(word: u64) -> u64 {
-    let low = word & LOW_BITS;
-    // Sums stay within their bytes: at most 0x7f + 0x60.
-    let (above_controls, del) = (low + 0x60 * ONES, low + ONES);
-    (!above_controls | del) & !word & HIGH_BITS
-}
-
-/// Control bytes, blanks, and what is not ASCII, of which the parser wants to know more.
-fn not_in_target(word: u64) -> u64 {
-    let low = word & LOW_BITS;
-    let (above_blank, del) = (low + 0x5f * ONES, low + ONES);
-    (!above_blank | del | word) & HIGH_BITS
 }
 
 #[cfg(test)]
@@ -373,21 +333,5 @@ mod tests {
             plain += u32::from(is_plain(&bytes, kind, Limits::DEFAULT));
         }
         assert!((2_000..18_000).contains(&plain), "{plain} of 20000 are plain");
-    }
-
-    #[test]
-    fn masks_mark_what_they_say() {
-        for byte in 0..=u8::MAX {
-            for place in 0..8 {
-                let mut word = [b'a'; 8];
-                word[place] = byte;
-                let expected = |is: bool| if is { 0x80_u64 << (place * 8) } else { 0 };
-                let word = u64::from_le_bytes(word);
-                let is_control = byte < b' ' || byte == 127;
-                assert_eq!(not_in_value(word), expected(is_control), "{byte:#x}");
-                let is_outside = is_control || byte == b' ' || byte >= 0x80;
-                assert_eq!(not_in_target(word), expected(is_outside), "{byte:#x}");
-            }
-        }
     }
 }

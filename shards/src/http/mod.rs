@@ -142,6 +142,8 @@ pub(crate) struct Gated {
 
 /// Pieces of an edited head that are sent in one call, and the body behind it.
 const PIECES_MAX: usize = 2 * netra_codecs::h1::patch::EDITS_MAX + 2;
+/// As many as nearly all have: what need not be cleared costs nothing.
+const PIECES_USUAL: usize = 8;
 
 impl Http {
     /// A connection that begins.
@@ -440,12 +442,28 @@ fn send_head(
     head: &[u8],
     body: &[u8],
 ) -> Result<usize, End> {
-    let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+    if patch.pieces_max() < PIECES_USUAL {
+        send_pieces::<PIECES_USUAL>(io, to, patch, head, body)
+    } else {
+        send_pieces::<PIECES_MAX>(io, to, patch, head, body)
+    }
+}
+
+fn send_pieces<const MAX: usize>(
+    io: &mut impl Io,
+    to: Token,
+    patch: &HeadPatch,
+    head: &[u8],
+    body: &[u8],
+) -> Result<usize, End> {
+    let mut pieces = [IoSlice::new(&[]); MAX];
     let mut count = 0;
-    let body = (!body.is_empty()).then_some(body);
-    let edited = patch.pieces(head).map(|piece| piece.bytes()).chain(body);
-    for (slot, bytes) in pieces.iter_mut().zip(edited) {
-        *slot = IoSlice::new(bytes);
+    for piece in patch.pieces(head) {
+        pieces[count] = IoSlice::new(piece.bytes());
+        count += 1;
+    }
+    if !body.is_empty() {
+        pieces[count] = IoSlice::new(body);
         count += 1;
     }
     taken(io.send_pieces(to, &pieces[..count]), to)
