@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use httparse::ParserConfig;
 
-use crate::h1::fields::{Fields, LineOffsets, fill};
+use crate::h1::fields::{Fields, Lengths, LineOffsets, fill};
 use crate::h1::framing::{self, Declared, Framing, FramingFields};
 use crate::h1::plain;
 use crate::h1::reason::Reason;
@@ -76,6 +76,7 @@ impl HeadReader {
         let (line, fields) = (plain.start, plain.fields);
         let parts = RequestParts {
             field_count: fields.count,
+            lengths: fields.lengths,
             method_end: line.method_end,
             target_end: line.target_end,
             version: line.version,
@@ -92,6 +93,7 @@ impl HeadReader {
         let (line, fields) = (plain.start, plain.fields);
         let parts = ResponseParts {
             field_count: fields.count,
+            lengths: fields.lengths,
             status: line.status,
             version: line.version,
             declared: Some(fields.framing),
@@ -116,6 +118,7 @@ impl HeadReader {
         let kind = request_kind(method.as_bytes())?;
         Ok(RequestParts {
             field_count: fields.len(),
+            lengths: fields.lengths(),
             method_end: method.len(),
             target_end: method.len() + 1 + target.len(),
             version,
@@ -137,8 +140,9 @@ impl HeadReader {
             return Err(Reason::BadStatusLine);
         };
         let version = version(response.version)?;
-        let field_count = fill(&mut self.table[..], bytes, response.headers)?.len();
-        Ok(ResponseParts { field_count, status, version, declared: None })
+        let fields = fill(&mut self.table[..], bytes, response.headers)?;
+        let (field_count, lengths) = (fields.len(), fields.lengths());
+        Ok(ResponseParts { field_count, lengths, status, version, declared: None })
     }
 }
 
@@ -146,6 +150,7 @@ impl HeadReader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestParts {
     field_count: usize,
+    lengths: Lengths,
     method_end: usize,
     target_end: usize,
     version: Version,
@@ -157,7 +162,7 @@ pub(crate) struct RequestParts {
 impl RequestParts {
     /// The head of the bytes that were read last.
     pub(crate) fn view<'b>(self, bytes: &'b [u8], reader: &'b HeadReader) -> RequestHead<'b> {
-        let fields = Fields::new(bytes, &reader.table[..self.field_count]);
+        let fields = Fields::new(bytes, &reader.table[..self.field_count], self.lengths);
         RequestHead { fields, parts: self }
     }
 
@@ -170,6 +175,7 @@ impl RequestParts {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResponseParts {
     field_count: usize,
+    lengths: Lengths,
     pub(crate) status: u16,
     version: Version,
     /// What its fields say about the framing, if that was found out already.
@@ -185,7 +191,7 @@ impl ResponseParts {
 
     /// The head of the bytes that were read last.
     pub(crate) fn view<'b>(self, bytes: &'b [u8], reader: &'b HeadReader) -> ResponseHead<'b> {
-        let fields = Fields::new(bytes, &reader.table[..self.field_count]);
+        let fields = Fields::new(bytes, &reader.table[..self.field_count], self.lengths);
         ResponseHead { fields, parts: self }
     }
 }

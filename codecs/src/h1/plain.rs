@@ -5,10 +5,10 @@
 //! nothing here gives a reason, and everything here must read a head exactly as they do: the tests
 //! below, `tests/split.rs` and the fuzz targets compare the two.
 
-use crate::h1::fields::LineOffsets;
+use crate::h1::fields::{Lengths, LineOffsets};
 use crate::h1::framing::{Declared, Framing, parse_length};
 use crate::h1::head::{RequestKind, Version};
-use crate::h1::words::{control, not_graphic, skip, token_end};
+use crate::h1::words::{target_end, token_len, value_end};
 use crate::limits::{HEADERS_CAP, Limits};
 
 /// What was read of a plain head besides its lines.
@@ -23,6 +23,7 @@ pub(crate) struct Plain<S> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PlainFields {
     pub(crate) count: usize,
+    pub(crate) lengths: Lengths,
     pub(crate) framing: Declared,
     pub(crate) upgrade: bool,
 }
@@ -52,7 +53,7 @@ pub(crate) fn request(
     limits: &Limits,
 ) -> Option<Plain<RequestLine>> {
     let input = &input[..input.len().min(limits.head_bytes_max as usize)];
-    let method_end = token_end(input, 0);
+    let method_end = token_len(input);
     let method = &input[..method_end];
     if method.len() > usize::from(limits.method_bytes_max) || *input.get(method_end)? != b' ' {
         return None;
@@ -66,7 +67,7 @@ pub(crate) fn request(
     if !matches!(input.get(target)?, b'/' | b'*' | b'a'..=b'z' | b'A'..=b'Z') {
         return None;
     }
-    let target_end = skip(input, target, not_graphic);
+    let target_end = target_end(input, target);
     let (version, fields) = match input.get(target_end..)?.first_chunk()? {
         b" HTTP/1.1\r\n" => (Version::Http11, target_end + 11),
         b" HTTP/1.0\r\n" => (Version::Http10, target_end + 11),
@@ -116,30 +117,53 @@ fn read_fields(
     version: Version,
 ) -> Option<(usize, PlainFields)> {
     let table = &mut table[..usize::from(limits.headers_max).min(HEADERS_CAP)];
-    let mut fields = PlainFields { count: 0, framing: Declared::Nothing, upgrade: false };
+    let mut fields = PlainFields {
+        count: 0,
+        lengths: Lengths::default(),
+        framing: Declared::Nothing,
+        upgrade: false,
+    };
     let mut line = from;
-    while *input.get(line)? != b'\r' {
-        let name_end = token_end(input, line);
-        if name_end == line || *input.get(name_end)? != b':' {
+    loop {
+        let rest = input.get(line..)?;
+        if *rest.first()? == b'\r' {
+            return (*rest.get(1)? == b'\n').then_some((line + 2, fields));
+        }
+        let name_len = token_len(rest);
+        if name_len == 0 || *rest.get(name_len)? != b':' {
             return None;
         }
-        let mut value = name_end + 1;
-        while matches!(input.get(value)?, b' ' | b'\t') {
+        let mut value = name_len + 1;
+        if *rest.get(value)? == b' ' {
             value += 1;
         }
-        let end = line_end(input, value)?;
+        if let b' ' | b'\t' = rest.get(value)? {
+            value += blanks(&rest[value..]);
+        }
+        let end = value_end(rest, value);
+        if rest.get(end..)?.first_chunk()? != b"\r\n" {
+            return None;
+        }
         let mut value_end = end;
-        while value_end > value && matches!(input[value_end - 1], b' ' | b'\t') {
-            value_end -= 1;
+        if let b' ' | b'\t' = rest[end - 1] {
+            value_end = value + rest[value..end].trim_ascii_end().len();
         }
-        if let 7 | 14 | 17 = name_end - line {
-            fields.note(&input[line..name_end], &input[value..value_end], version)?;
+        if let 7 | 14 | 17 = name_len {
+            fields.note(&rest[..name_len], &rest[value..value_end], version)?;
         }
-        *table.get_mut(fields.count)? = LineOffsets::new(line, name_end, value, value_end);
+        *table.get_mut(fields.count)? =
+            LineOffsets::new(line, line + name_len, line + value, line + value_end);
         fields.count += 1;
-        line = end + 2;
+        fields.lengths.add(name_len);
+        line += end + 2;
     }
-    (*input.get(line + 1)? == b'\n').then_some((line + 2, fields))
+}
+
+/// The number of blanks before anything else.
+#[cold]
+fn blanks(bytes: &[u8]) -> usize {
+    let len = bytes.iter().position(|byte| !matches!(byte, b' ' | b'\t'));
+    len.unwrap_or(bytes.len())
 }
 
 impl PlainFields {
@@ -176,17 +200,10 @@ fn kind_of(method: &[u8]) -> Option<RequestKind> {
     }
 }
 
-/// The CR that ends the line of this value, which may have tabs and no other control bytes.
+/// The CR that ends the line of this value.
 fn line_end(input: &[u8], from: usize) -> Option<usize> {
-    let mut at = from;
-    loop {
-        at = skip(input, at, control);
-        match input.get(at)? {
-            b'\t' => at += 1,
-            b'\r' if input.get(at + 1) == Some(&b'\n') => return Some(at),
-            _ => return None,
-        }
-    }
+    let end = value_end(input, from);
+    (input.get(end..)?.first_chunk()? == b"\r\n").then_some(end)
 }
 
 #[cfg(test)]
@@ -242,6 +259,7 @@ mod tests {
             }
         };
         assert_eq!(quick.len(), slow.len(), "{shown}");
+        assert_eq!(quick.lengths(), slow.lengths(), "{shown}");
         assert!((0..quick.len()).all(|index| quick.at(index) == slow.at(index)), "{shown}");
         true
     }

@@ -15,7 +15,7 @@ use netra_codecs::{
     route::{RouteText, Target, cookie_value, find_target},
     trace::{
         Extracted, Outcome, RequestId, RequestKey, Sampler, SamplerPlan, SamplerTag, SpanKind,
-        SpanRecord, SpanText, TraceContext, TraceFlags, extract, inject,
+        SpanRecord, SpanText, TraceContext, TraceFlags, extract_from, inject,
     },
 };
 use netra_perf::{Key, Recorder, Stage, labels};
@@ -225,7 +225,7 @@ impl Editor {
     ) -> Option<super::OpenSpan> {
         let Self { config, correlation, tracer, spans, random, wall, .. } = self;
         let (tracing, tracer) = (config.tracing.as_ref()?, tracer.as_mut()?);
-        let extracted = extract(head.fields().iter());
+        let extracted = extract_from(head.fields());
         let is_inbound = asked.direction == Direction::Inbound;
         let is_ignored =
             tracing.ignored_paths.binary_search_by(|path| (**path).cmp(head.path())).is_ok();
