@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::h1::fields::Fields;
-use crate::h1::words::{is_value, token_len};
+use crate::h1::words::{is_token, is_value};
 
 /// Edits that one head can have; a `set` of a name that comes n times needs n of them.
 pub const EDITS_MAX: usize = 24;
@@ -268,8 +268,7 @@ impl fmt::Debug for HeadPatch {
 /// # Errors
 /// [`PatchError::BadText`].
 pub fn check_field(name: &[u8], value: &[u8]) -> Result<(), PatchError> {
-    let name_good = !name.is_empty() && token_len(name) == name.len();
-    if name_good && is_value(value) { Ok(()) } else { Err(PatchError::BadText) }
+    if is_token(name) && is_value(value) { Ok(()) } else { Err(PatchError::BadText) }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use crate::h1::fields::{Lengths, LineOffsets};
 use crate::h1::framing::{Declared, Framing, parse_length};
 use crate::h1::head::{RequestKind, Version};
-use crate::h1::words::{target_end, token_len, value_end};
+use crate::h1::words::{target_len, token, value_len};
 use crate::limits::{HEADERS_CAP, Limits};
 
 /// What was read of a plain head besides its lines.
@@ -53,9 +53,9 @@ pub(crate) fn request(
     limits: &Limits,
 ) -> Option<Plain<RequestLine>> {
     let input = &input[..input.len().min(limits.head_bytes_max as usize)];
-    let method_end = token_len(input);
+    let (method_end, b' ') = token(input)? else { return None };
     let method = &input[..method_end];
-    if method.len() > usize::from(limits.method_bytes_max) || *input.get(method_end)? != b' ' {
+    if method.len() > usize::from(limits.method_bytes_max) {
         return None;
     }
     let kind = match (method.len(), method.first()? | 0x20) {
@@ -64,10 +64,11 @@ pub(crate) fn request(
         _ => RequestKind::Ordinary,
     };
     let target = method_end + 1;
-    if !matches!(input.get(target)?, b'/' | b'*' | b'a'..=b'z' | b'A'..=b'Z') {
+    let rest = &input[target..];
+    if !matches!(rest.first()?, b'/' | b'*' | b'a'..=b'z' | b'A'..=b'Z') {
         return None;
     }
-    let target_end = target_end(input, target);
+    let target_end = target + target_len(rest);
     let (version, fields) = match input.get(target_end..)?.first_chunk()? {
         b" HTTP/1.1\r\n" => (Version::Http11, target_end + 11),
         b" HTTP/1.0\r\n" => (Version::Http10, target_end + 11),
@@ -129,27 +130,25 @@ fn read_fields(
         if *rest.first()? == b'\r' {
             return (*rest.get(1)? == b'\n').then_some((line + 2, fields));
         }
-        let name_len = token_len(rest);
-        if name_len == 0 || *rest.get(name_len)? != b':' {
-            return None;
-        }
+        let (name_len @ 1.., b':') = token(rest)? else { return None };
         let mut value = name_len + 1;
         if *rest.get(value)? == b' ' {
             value += 1;
         }
-        if let b' ' | b'\t' = rest.get(value)? {
-            value += blanks(&rest[value..]);
+        let mut after = rest.get(value..)?;
+        if let b' ' | b'\t' = after.first()? {
+            after = after_blanks(after);
+            value = rest.len() - after.len();
         }
-        let end = value_end(rest, value);
-        if rest.get(end..)?.first_chunk()? != b"\r\n" {
+        let len = value_len(after);
+        let (said, ending) = after.split_at_checked(len)?;
+        if ending.first_chunk()? != b"\r\n" {
             return None;
         }
-        let mut value_end = end;
-        if let b' ' | b'\t' = rest[end - 1] {
-            value_end = value + rest[value..end].trim_ascii_end().len();
-        }
+        let said = if let Some(b' ' | b'\t') = said.last() { said.trim_ascii_end() } else { said };
+        let (end, value_end) = (value + len, value + said.len());
         if let 7 | 14 | 17 = name_len {
-            fields.note(&rest[..name_len], &rest[value..value_end], version)?;
+            fields.note(&rest[..name_len], said, version)?;
         }
         *table.get_mut(fields.count)? =
             LineOffsets::new(line, line + name_len, line + value, line + value_end);
@@ -159,11 +158,12 @@ fn read_fields(
     }
 }
 
-/// The number of blanks before anything else.
+/// What stands behind blanks; to trim would go on with the next line.
 #[cold]
-fn blanks(bytes: &[u8]) -> usize {
-    let len = bytes.iter().position(|byte| !matches!(byte, b' ' | b'\t'));
-    len.unwrap_or(bytes.len())
+#[inline(never)]
+fn after_blanks(bytes: &[u8]) -> &[u8] {
+    let blanks = bytes.iter().position(|byte| !matches!(byte, b' ' | b'\t'));
+    &bytes[blanks.unwrap_or(bytes.len())..]
 }
 
 impl PlainFields {
@@ -202,7 +202,7 @@ fn kind_of(method: &[u8]) -> Option<RequestKind> {
 
 /// The CR that ends the line of this value.
 fn line_end(input: &[u8], from: usize) -> Option<usize> {
-    let end = value_end(input, from);
+    let end = from + value_len(input.get(from..)?);
     (input.get(end..)?.first_chunk()? == b"\r\n").then_some(end)
 }
 

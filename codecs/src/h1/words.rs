@@ -3,104 +3,103 @@
 use crate::h1::scan::is_token_byte;
 use crate::sys::{BLOCK, controls, not_graphic, unusual};
 
-/// The first byte from here on that is marked, or the end. A NUL always is.
+/// The place of the first byte that is marked, or the length. A NUL always is.
 #[inline(always)]
-fn skip(input: &[u8], from: usize, marks: impl Fn(&[u8; BLOCK]) -> u32) -> usize {
-    let mut at = from;
-    while let Some(block) = input.get(at..).and_then(|rest| rest.first_chunk()) {
+fn first(bytes: &[u8], marks: impl Fn(&[u8; BLOCK]) -> u32) -> usize {
+    let mut rest = bytes;
+    while let Some((block, tail)) = rest.split_first_chunk() {
         let marked = marks(block);
         if marked != 0 {
-            return at + marked.trailing_zeros() as usize;
+            return bytes.len() - rest.len() + marked.trailing_zeros() as usize;
         }
-        at += BLOCK;
+        rest = tail;
     }
-    skip_last(input, at, marks)
+    bytes.len() - rest.len() + first_of_few(rest, marks)
 }
 
-/// As [`skip`], with less than a block left.
+/// As [`first`], of less than a block.
 #[cold]
 #[inline(never)]
-fn skip_last(input: &[u8], from: usize, marks: impl Fn(&[u8; BLOCK]) -> u32) -> usize {
-    let rest = input.get(from..).unwrap_or_default();
+fn first_of_few(bytes: &[u8], marks: impl Fn(&[u8; BLOCK]) -> u32) -> usize {
     let mut block = [0; BLOCK];
-    block[..rest.len()].copy_from_slice(rest);
-    from + (marks(&block).trailing_zeros() as usize).min(rest.len())
-}
-
-/// The first byte from here on that ends a target in ASCII.
-#[inline(always)]
-pub(crate) fn target_end(input: &[u8], from: usize) -> usize {
-    skip(input, from, not_graphic)
-}
-
-/// The first byte from here on that is no part of a value: a control byte, but no tab.
-#[inline(always)]
-pub(crate) fn value_end(input: &[u8], from: usize) -> usize {
-    let mut at = skip(input, from, controls);
-    if input.get(at) == Some(&b'\t') {
-        at = value_end_after_tab(input, at);
+    for (place, byte) in block.iter_mut().zip(bytes) {
+        *place = *byte;
     }
-    at
+    (marks(&block).trailing_zeros() as usize).min(bytes.len())
+}
+
+/// The length of a target in ASCII.
+#[inline(always)]
+pub(crate) fn target_len(bytes: &[u8]) -> usize {
+    first(bytes, not_graphic)
+}
+
+/// The length of a value: up to a control byte that is no tab.
+#[inline(always)]
+pub(crate) fn value_len(bytes: &[u8]) -> usize {
+    let len = first(bytes, controls);
+    if bytes.get(len) == Some(&b'\t') { value_len_after_tab(bytes, len) } else { len }
 }
 
 #[cold]
 #[inline(never)]
-fn value_end_after_tab(input: &[u8], tab: usize) -> usize {
+fn value_len_after_tab(bytes: &[u8], tab: usize) -> usize {
     let mut at = tab;
-    while input.get(at) == Some(&b'\t') {
-        at = skip(input, at + 1, controls);
+    while bytes.get(at) == Some(&b'\t') {
+        at += 1 + first(&bytes[at + 1..], controls);
     }
     at
 }
 
-/// The length of the token at the beginning (RFC 9110 §5.6.2).
+/// The length of the token at the beginning (RFC 9110 §5.6.2), and the byte behind it.
 #[inline(always)]
-pub(crate) fn token_len(input: &[u8]) -> usize {
-    let Some(block) = input.first_chunk::<BLOCK>() else { return short_token(input) };
-    let at = unusual(block).trailing_zeros() as usize;
-    match block.get(at) {
-        Some(b':' | b' ') => at,
-        _ => longer_token(input, at.min(BLOCK)),
-    }
+pub(crate) fn token(bytes: &[u8]) -> Option<(usize, u8)> {
+    let len = match bytes.first_chunk::<BLOCK>() {
+        Some(block) => {
+            let len = unusual(block).trailing_zeros() as usize;
+            match block.get(len) {
+                Some(behind @ (b':' | b' ')) => return Some((len, *behind)),
+                _ => len.min(BLOCK),
+            }
+        }
+        None => first_of_few(bytes, unusual),
+    };
+    longer_token(bytes, len)
 }
 
-/// The length of the token in less than a block.
-#[inline(never)]
-fn short_token(input: &[u8]) -> usize {
-    match skip_last(input, 0, unusual) {
-        len if len == input.len() => len,
-        len => longer_token(input, len),
-    }
-}
-
-/// The length of a token that has so many bytes at least.
+/// As [`token`], which is known to have so many bytes at least.
 #[cold]
 #[inline(never)]
-fn longer_token(input: &[u8], len: usize) -> usize {
-    let rest = input[len..].iter().position(|&byte| !is_token_byte(byte));
-    rest.map_or(input.len(), |rest| len + rest)
+fn longer_token(bytes: &[u8], len: usize) -> Option<(usize, u8)> {
+    let rest = &bytes[len..];
+    let more = rest.iter().position(|&byte| !is_token_byte(byte))?;
+    Some((len + more, rest[more]))
+}
+
+/// Whether all of it is a token.
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
+    let few = if bytes.len() < BLOCK { first_of_few(bytes, unusual) } else { 0 };
+    !bytes.is_empty() && bytes[few..].iter().all(|&byte| is_token_byte(byte))
 }
 
 /// Whether two names are the same, whatever their case. They have the same length.
 #[inline]
 pub(crate) fn is_same_name(name: &[u8], wanted: &[u8]) -> bool {
-    let mut at = 0;
-    let (Some(last), Some(wanted_last)) = (name.last_chunk(), wanted.last_chunk()) else {
-        return name.eq_ignore_ascii_case(wanted);
+    let last = |bytes: &[u8]| Some(u64::from_le_bytes(*bytes.last_chunk()?));
+    let short = |bytes: &[u8]| {
+        let (first, last) = (bytes.first_chunk()?, bytes.last_chunk()?);
+        Some(u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last)))
     };
-    while let (Some(one), Some(two)) = (word_at(name, at), word_at(wanted, at)) {
-        if !is_same(one, two) {
-            return false;
-        }
-        at += 8;
+    // Names that are not of whole words are ended by words that overlap.
+    if let (Some(name_last), Some(wanted_last)) = (last(name), last(wanted)) {
+        let words = name.as_chunks().0.iter().zip(wanted.as_chunks().0);
+        let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+        is_same(name_last, wanted_last) && words.into_iter().all(|(a, b)| is_same(word(a), word(b)))
+    } else if let (Some(name), Some(wanted)) = (short(name), short(wanted)) {
+        is_same(name, wanted)
+    } else {
+        name.eq_ignore_ascii_case(wanted)
     }
-    // Some bytes of it for the second time, unless nothing is left.
-    at == name.len() || is_same(u64::from_le_bytes(*last), u64::from_le_bytes(*wanted_last))
-}
-
-#[inline(always)]
-fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 /// Whether eight bytes are the same but for the case of letters.
@@ -122,7 +121,7 @@ fn letter(word: u64) -> u64 {
 
 /// Whether this can be the value of a field.
 pub(crate) fn is_value(value: &[u8]) -> bool {
-    value_end(value, 0) == value.len()
+    value_len(value) == value.len()
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;
@@ -157,12 +156,14 @@ mod tests {
         for byte in 0..=u8::MAX {
             for len in 0..40 {
                 let text = [&[b'a'; 40][..len], &[byte], b"bcdefghij"].concat();
-                let ends = if is_token_byte(byte) { text.len() } else { len };
-                assert_eq!(token_len(&text), ends, "{}", text.escape_ascii());
+                let is_part = is_token_byte(byte);
+                let behind = (!is_part).then_some((len, byte));
+                assert_eq!(token(&text), behind, "{}", text.escape_ascii());
+                assert_eq!(is_token(&text), is_part, "{}", text.escape_ascii());
                 let is_good = byte == b'\t' || (byte >= b' ' && byte != 127);
                 assert_eq!(is_value(&text), is_good, "{}", text.escape_ascii());
             }
         }
-        assert!(is_value(b"") && token_len(b"") == 0);
+        assert!(is_value(b"") && !is_token(b"") && token(b"").is_none());
     }
 }

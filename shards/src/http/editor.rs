@@ -203,14 +203,14 @@ impl Editor {
     ) -> Option<super::OpenSpan> {
         let untraced = TraceContext::root(0, 0, TraceFlags::NONE);
         let start = self.wall.unix_ns(asked.now);
-        let mut record = SpanRecord::begin(untraced, kind_of(asked.direction), start);
-        record.remote = asked.remote;
-        describe(&mut record, head, id, None, None);
-        let open = self.spans.open(record);
-        if open.is_none() {
+        let Some((open, record)) = self.spans.open(untraced, kind_of(asked.direction), start)
+        else {
             recorder.bump(Key::ACCESS_LOG_DROPPED);
-        }
-        open
+            return None;
+        };
+        record.remote = asked.remote;
+        describe(record, head, id, None, None);
+        Some(open)
     }
 
     /// Extracts or makes the trace context, writes it into the head, remembers it, and begins the
@@ -251,14 +251,13 @@ impl Editor {
             return None;
         }
         let start = wall.unix_ns(asked.now);
-        let mut span = SpanRecord::begin(context, kind_of(asked.direction), start);
-        (span.remote, span.sampler) = (asked.remote, sampler);
-        describe(&mut span, head, id, extracted.debug_id, Some(tracing));
-        let open = spans.open(span);
-        if open.is_none() {
+        let Some((open, span)) = spans.open(context, kind_of(asked.direction), start) else {
             recorder.bump(Key::span(DROPPED_OPEN));
-        }
-        open
+            return None;
+        };
+        (span.remote, span.sampler) = (asked.remote, sampler);
+        describe(span, head, id, extracted.debug_id, Some(tracing));
+        Some(open)
     }
 
     /// Where the request is to go, by its own routing value or by the one that is remembered.
