@@ -67,14 +67,13 @@ impl<'b> Fields<'b> {
         self.table.iter().map(move |field| (field.name(self.head), field.value(self.head)))
     }
 
-    /// Name and value of the fields whose name has one of these lengths: a bit for each.
-    pub(crate) fn of_lengths(self, lengths: u64) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
-        let table = if self.lengths.0 & lengths == 0 { &[][..] } else { self.table };
-        let wanted = move |field: &&LineOffsets| lengths & Lengths::bit(field.name_len()) != 0;
-        table
-            .iter()
-            .filter(wanted)
-            .map(move |field| (field.name(self.head), field.value(self.head)))
+    /// Whether there is a name of one of these lengths, a bit for each, that `is_it` takes.
+    #[inline]
+    pub(crate) fn has_name(self, lengths: u64, is_it: impl Fn(&[u8]) -> bool) -> bool {
+        self.lengths.0 & lengths != 0
+            && self.table.iter().any(|field| {
+                lengths & Lengths::bit(field.name_len()) != 0 && is_it(field.name(self.head))
+            })
     }
 
     /// The values of all fields of this name, whatever its case.
@@ -87,6 +86,22 @@ impl<'b> Fields<'b> {
         self.indexes(name).map(move |index| self.at(index))
     }
 
+    /// The value of the first field of this name.
+    #[inline]
+    pub(crate) fn first(&self, name: &[u8]) -> Option<&'b [u8]> {
+        Some(self.table[self.find(name, 0)?].value(self.head))
+    }
+
+    /// The value of the field of this name, unless there are several.
+    #[inline]
+    pub(crate) fn only(&self, name: &[u8]) -> Option<&'b [u8]> {
+        let found = self.find(name, 0)?;
+        match self.find(name, found + 1) {
+            None => Some(self.table[found].value(self.head)),
+            Some(_) => None,
+        }
+    }
+
     fn indexes<'n>(self, name: &'n [u8]) -> impl Iterator<Item = usize> + use<'b, 'n> {
         let mut from = 0;
         std::iter::from_fn(move || {
@@ -97,15 +112,19 @@ impl<'b> Fields<'b> {
     }
 
     /// The first field of this name from here on.
+    #[inline]
     fn find(&self, name: &[u8], from: usize) -> Option<usize> {
         if !self.lengths.has(name.len()) {
             return None;
         }
-        let is_named = |field: &LineOffsets| {
-            field.name_len() == name.len() && is_same_name(field.name(self.head), name)
-        };
-        let found = self.table.get(from..)?.iter().position(is_named)?;
-        Some(from + found)
+        let mut index = from;
+        while let Some(field) = self.table.get(index) {
+            if field.name_len() == name.len() && is_same_name(field.name(self.head), name) {
+                return Some(index);
+            }
+            index += 1;
+        }
+        None
     }
 
     /// The place of the field with this index.

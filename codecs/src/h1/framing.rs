@@ -130,15 +130,26 @@ pub(crate) fn declared(fields: Fields<'_>, version: Version) -> Result<Declared,
 /// [`Reason::BadContentLength`] or [`Reason::HugeContentLength`].
 pub fn parse_length(value: &[u8]) -> Result<u64, Reason> {
     const MAX: u64 = i64::MAX as u64;
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+    /// Digits of which no number is too long.
+    const SURE: usize = 18;
+    if value.is_empty() || (value.len() > 1 && value[0] == b'0') {
         return Err(Reason::BadContentLength);
     }
-    if value.len() > 1 && value[0] == b'0' {
+    let (sure, rest) = value.split_at(value.len().min(SURE));
+    let mut length = 0;
+    for byte in sure {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return Err(Reason::BadContentLength);
+        }
+        length = length * 10 + u64::from(digit);
+    }
+    if !rest.iter().all(u8::is_ascii_digit) {
         return Err(Reason::BadContentLength);
     }
-    let digits = value.iter().map(|digit| u64::from(digit - b'0'));
-    let length = digits.into_iter().try_fold(0_u64, |length, digit| {
-        length.checked_mul(10)?.checked_add(digit).filter(|&length| length <= MAX)
+    let length = rest.iter().try_fold(length, |length: u64, digit| {
+        let length = length.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+        (length <= MAX).then_some(length)
     });
     length.ok_or(Reason::HugeContentLength)
 }
@@ -188,6 +199,12 @@ mod tests {
             ("0x1", Err(Reason::BadContentLength)),
             ("01", Err(Reason::BadContentLength)),
             ("00", Err(Reason::BadContentLength)),
+            ("00000000000000000000000000000", Err(Reason::BadContentLength)),
+            ("999999999999999999", Ok(999_999_999_999_999_999)),
+            ("1000000000000000000", Ok(1_000_000_000_000_000_000)),
+            ("99999999999999999x", Err(Reason::BadContentLength)),
+            ("999999999999999999x", Err(Reason::BadContentLength)),
+            ("99999999999999999999999999x", Err(Reason::BadContentLength)),
             ("1e3", Err(Reason::BadContentLength)),
         ] {
             assert_eq!(parse_length(text.as_bytes()), expected, "{text:?}");

@@ -240,11 +240,7 @@ impl<'b> RequestHead<'b> {
             let user = memchr::memrchr(b'@', authority).map_or(0, |at| at + 1);
             return Some(&authority[user..]);
         }
-        let mut hosts = self.fields.named(b"host");
-        match (hosts.next(), hosts.next()) {
-            (Some(host), None) if !host.is_empty() => Some(host),
-            _ => None,
-        }
+        self.fields.only(b"host").filter(|host| !host.is_empty())
     }
 
     /// The HTTP version.
@@ -274,8 +270,9 @@ impl<'b> RequestHead<'b> {
     }
 
     /// The value of the first field of this name.
+    #[inline]
     pub fn field(&self, name: &[u8]) -> Option<&'b [u8]> {
-        self.fields.named(name).next()
+        self.fields.first(name)
     }
 }
 
@@ -325,8 +322,9 @@ impl<'b> ResponseHead<'b> {
     }
 
     /// The value of the first field of this name.
+    #[inline]
     pub fn field(&self, name: &[u8]) -> Option<&'b [u8]> {
-        self.fields.named(name).next()
+        self.fields.first(name)
     }
 }
 

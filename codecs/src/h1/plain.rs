@@ -8,7 +8,7 @@
 use crate::h1::fields::{Lengths, LineOffsets};
 use crate::h1::framing::{Declared, Framing, parse_length};
 use crate::h1::head::{RequestKind, Version};
-use crate::h1::words::{target_len, token, value_len};
+use crate::h1::words::{is_same_name, target_len, token, value_len};
 use crate::limits::{HEADERS_CAP, Limits};
 
 /// What was read of a plain head besides its lines.
@@ -169,13 +169,15 @@ fn after_blanks(bytes: &[u8]) -> &[u8] {
 impl PlainFields {
     /// Takes note of a field that may say something about framing. None where it says that in an
     /// odd way, or not alone.
+    #[inline(never)]
     fn note(&mut self, name: &[u8], value: &[u8], version: Version) -> Option<()> {
-        let framing = if name.eq_ignore_ascii_case(b"upgrade") {
+        let is = |wanted: &[u8]| name.len() == wanted.len() && is_same_name(name, wanted);
+        let framing = if is(b"content-length") {
+            Framing::Length(parse_length(value).ok()?)
+        } else if is(b"upgrade") {
             self.upgrade = true;
             return Some(());
-        } else if name.eq_ignore_ascii_case(b"content-length") {
-            Framing::Length(parse_length(value).ok()?)
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+        } else if is(b"transfer-encoding") {
             let is_sure = version == Version::Http11 && value.eq_ignore_ascii_case(b"chunked");
             is_sure.then_some(Framing::Chunked)?
         } else {

@@ -81,11 +81,13 @@ pub struct Extracted<'h> {
 /// Lengths of the names that are looked for.
 const LENGTHS: u64 = 1 << 2 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 15 | 1 << 17;
 
-/// Reads the trace headers of a head in one pass.
-pub fn extract_from<'h>(fields: Fields<'h>) -> Extracted<'h> {
-    // First letters tell nearly all others of these lengths apart.
-    let mut wanted = fields.of_lengths(LENGTHS).filter(|(name, _)| may_be_trace(name)).peekable();
-    if wanted.peek().is_none() { Extracted::default() } else { extract(wanted) }
+/// Reads the trace headers of a head. First letters tell nearly all others apart.
+pub fn extract_from(fields: Fields<'_>) -> Extracted<'_> {
+    if fields.has_name(LENGTHS, may_be_trace) {
+        extract(fields.iter())
+    } else {
+        Extracted::default()
+    }
 }
 
 /// Whether a name can be one of a trace header: none that is one is missed.

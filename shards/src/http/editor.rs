@@ -304,7 +304,7 @@ impl Editor {
     /// The exchange is over: counts it and hands its span over.
     pub(super) fn finish(
         &mut self,
-        done: Done,
+        done: &Done,
         outcome: Outcome,
         direction: Direction,
         now: Nanos,

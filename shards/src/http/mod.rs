@@ -267,7 +267,7 @@ impl Http {
                     }
                 }
                 ResponseStep::Finish(done) => {
-                    editor.finish(done, Outcome::Whole, self.direction, sent_at, recorder);
+                    editor.finish(&done, Outcome::Whole, self.direction, sent_at, recorder);
                 }
             }
         }
@@ -362,7 +362,7 @@ impl Http {
     pub(crate) fn end_response<I: Io>(&mut self, core: &mut Core<I>) {
         let Core { http: Some(shared), recorder, now, .. } = core else { return };
         if let Some(done) = self.response.end(&mut self.exchanges, *now) {
-            shared.editor.finish(done, Outcome::Whole, self.direction, *now, recorder);
+            shared.editor.finish(&done, Outcome::Whole, self.direction, *now, recorder);
         }
         self.give_up(shared, Outcome::UpstreamGone, *now, recorder);
     }
@@ -389,7 +389,7 @@ impl Http {
         recorder: &Recorder,
     ) {
         for open in self.exchanges.drain() {
-            shared.editor.finish(open, outcome, self.direction, now, recorder);
+            shared.editor.finish(&open, outcome, self.direction, now, recorder);
         }
     }
 
