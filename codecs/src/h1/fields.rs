@@ -67,12 +67,14 @@ impl<'b> Fields<'b> {
         self.table.iter().map(move |field| (field.name(self.head), field.value(self.head)))
     }
 
-    /// Whether there is a name of one of these lengths, a bit for each, that `is_it` takes.
+    /// Whether there is a name of one of these lengths, a bit for each, of whose first three bytes
+    /// `is_it` thinks so; those of a shorter name are followed by its colon.
     #[inline]
-    pub(crate) fn has_name(self, lengths: u64, is_it: impl Fn(&[u8]) -> bool) -> bool {
+    pub(crate) fn has_name(self, lengths: u64, is_it: impl Fn([u8; 3]) -> bool) -> bool {
         self.lengths.0 & lengths != 0
             && self.table.iter().any(|field| {
-                lengths & Lengths::bit(field.name_len()) != 0 && is_it(field.name(self.head))
+                let name = self.head.get(field.line as usize..).and_then(|line| line.first_chunk());
+                lengths & Lengths::bit(field.name_len()) != 0 && name.is_some_and(|it| is_it(*it))
             })
     }
 
@@ -84,6 +86,12 @@ impl<'b> Fields<'b> {
     /// The places of all fields of this name, whatever its case.
     pub fn lines<'n>(self, name: &'n [u8]) -> impl Iterator<Item = FieldRange> + use<'b, 'n> {
         self.indexes(name).map(move |index| self.at(index))
+    }
+
+    /// Whether there is a field of this name, whatever its case.
+    #[inline]
+    pub fn has(&self, name: &[u8]) -> bool {
+        self.find(name, 0).is_some()
     }
 
     /// The value of the first field of this name.

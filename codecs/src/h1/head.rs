@@ -71,6 +71,7 @@ impl HeadReader {
 
     /// Reads the head at the beginning of `input` if it is whole and plain: its length and what it
     /// says. None is no judgement: see [`plain`].
+    #[inline]
     pub(crate) fn plain_request(&mut self, input: &[u8]) -> Option<(usize, RequestParts)> {
         let plain = plain::request(input, &mut self.table, &self.limits)?;
         let (line, fields) = (plain.start, plain.fields);
@@ -88,6 +89,7 @@ impl HeadReader {
     }
 
     /// As [`plain_request`](Self::plain_request), for a response.
+    #[inline]
     pub(crate) fn plain_response(&mut self, input: &[u8]) -> Option<(usize, ResponseParts)> {
         let plain = plain::response(input, &mut self.table, &self.limits)?;
         let (line, fields) = (plain.start, plain.fields);
@@ -161,6 +163,7 @@ pub(crate) struct RequestParts {
 
 impl RequestParts {
     /// The head of the bytes that were read last.
+    #[inline]
     pub(crate) fn view<'b>(self, bytes: &'b [u8], reader: &'b HeadReader) -> RequestHead<'b> {
         let fields = Fields::new(bytes, &reader.table[..self.field_count], self.lengths);
         RequestHead { fields, parts: self }
@@ -190,6 +193,7 @@ impl ResponseParts {
     }
 
     /// The head of the bytes that were read last.
+    #[inline]
     pub(crate) fn view<'b>(self, bytes: &'b [u8], reader: &'b HeadReader) -> ResponseHead<'b> {
         let fields = Fields::new(bytes, &reader.table[..self.field_count], self.lengths);
         ResponseHead { fields, parts: self }

@@ -151,10 +151,7 @@ impl HeadPatch {
         value: &[u8],
     ) -> Result<(), PatchError> {
         check_field(name, value)?;
-        self.check_room(1, name.len() + value.len() + 4)?;
-        let at = fields.head().len() - 2;
-        self.push(at..at, &[name, b": ", value, b"\r\n"]);
-        Ok(())
+        self.insert_own(fields, name, value)
     }
 
     /// Gives the field this value: the first line of the name gets it, further lines of the name
@@ -163,11 +160,26 @@ impl HeadPatch {
     /// # Errors
     /// [`PatchError`], and then none of it is done.
     pub fn set(&mut self, fields: Fields<'_>, name: &[u8], value: &[u8]) -> Result<(), PatchError> {
-        let count = fields.lines(name).count();
-        if count == 0 {
-            return self.insert(fields, name, value);
-        }
         check_field(name, value)?;
+        self.set_own(fields, name, value)
+    }
+
+    /// As [`set`](Self::set), of a name and a value that are netra's own, or have been checked when
+    /// netra started: they are not looked at again.
+    ///
+    /// # Errors
+    /// [`PatchError::Full`] and [`PatchError::Overlap`], and then none of it is done.
+    pub fn set_own(
+        &mut self,
+        fields: Fields<'_>,
+        name: &[u8],
+        value: &[u8],
+    ) -> Result<(), PatchError> {
+        debug_assert_eq!(check_field(name, value), Ok(()));
+        if !fields.has(name) {
+            return self.insert_own(fields, name, value);
+        }
+        let count = fields.lines(name).count();
         self.check_room(count, value.len() + 1)?;
         if fields.lines(name).any(|field| self.touches(&field.line)) {
             return Err(PatchError::Overlap);
@@ -179,6 +191,18 @@ impl HeadPatch {
         for further in lines {
             self.push(further.line, &[]);
         }
+        Ok(())
+    }
+
+    fn insert_own(
+        &mut self,
+        fields: Fields<'_>,
+        name: &[u8],
+        value: &[u8],
+    ) -> Result<(), PatchError> {
+        self.check_room(1, name.len() + value.len() + 4)?;
+        let at = fields.head().len() - 2;
+        self.push(at..at, &[name, b": ", value, b"\r\n"]);
         Ok(())
     }
 
@@ -228,6 +252,7 @@ impl HeadPatch {
     }
 
     /// Puts an edit in its place by offset, after others at the same offset. Room is checked.
+    #[inline]
     fn push(&mut self, range: Range<usize>, parts: &[&[u8]]) {
         let text_start = self.text_len;
         for part in parts {

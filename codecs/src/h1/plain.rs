@@ -47,6 +47,7 @@ pub(crate) struct StatusLine {
 type Table = [LineOffsets; HEADERS_CAP];
 
 /// Reads the request head at the beginning of `input`, if it is a plain one.
+#[inline]
 pub(crate) fn request(
     input: &[u8],
     table: &mut Table,
@@ -82,6 +83,7 @@ pub(crate) fn request(
 }
 
 /// Reads the response head at the beginning of `input`, if it is a plain one.
+#[inline]
 pub(crate) fn response(
     input: &[u8],
     table: &mut Table,

@@ -98,6 +98,11 @@ struct Edits<'p, 'b> {
 }
 
 impl Edits<'_, '_> {
+    /// Of what netra has made itself, or checked when it started.
+    fn set_own(&mut self, name: &[u8], value: &[u8]) {
+        self.all_fit &= self.patch.set_own(self.fields, name, value).is_ok();
+    }
+
     fn set(&mut self, name: &[u8], value: &[u8]) {
         self.all_fit &= self.patch.set(self.fields, name, value).is_ok();
     }
@@ -168,7 +173,7 @@ impl Editor {
             Some(id) => id,
             None => {
                 made = RequestId::from_random(self.random.u128(..));
-                edits.set(&self.config.request_id_name, made.as_bytes());
+                edits.set_own(&self.config.request_id_name, made.as_bytes());
                 &made.as_bytes()[..]
             }
         };
@@ -243,7 +248,7 @@ impl Editor {
         let operation = (if is_inbound { b"" } else { head.host().unwrap_or(b"") }, head.path());
         let (context, sampler) =
             tracer.context(&extracted, remembered, tracing.wide_ids, operation, random, asked.now);
-        inject(&context, tracing.formats, |name, value| edits.set(name.as_bytes(), value));
+        inject(&context, tracing.formats, |name, value| edits.set_own(name.as_bytes(), value));
         if is_inbound {
             correlation.remember_context(*key, context, asked.now);
         }

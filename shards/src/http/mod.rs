@@ -268,6 +268,10 @@ impl Http {
                 }
                 ResponseStep::Finish(done) => {
                     editor.finish(&done, Outcome::Whole, self.direction, sent_at, recorder);
+                    // As nearly always: no further step would find anything.
+                    if rest.is_empty() && self.exchanges.sealed().is_none() {
+                        break;
+                    }
                 }
             }
         }
@@ -400,7 +404,15 @@ impl Http {
     }
 
     /// Counts what the last step has changed, and stops holding where too much is held.
+    #[inline]
     fn settle(&mut self, shared: &mut HttpCore, recorder: &Recorder) {
+        let held = self.request.held_len() + self.response.held_len() + self.carry.len();
+        if held != self.held_bytes || self.exchanges.sealed().is_some() {
+            self.settle_change(shared, recorder);
+        }
+    }
+
+    fn settle_change(&mut self, shared: &mut HttpCore, recorder: &Recorder) {
         let before = self.held_bytes;
         // What is carried has to be sent: it counts, but nothing is won by holding no more.
         let may_stop = self.carry.is_empty();
