@@ -183,23 +183,22 @@ impl SpanRecord {
 
     /// Adds a text, cut to [`VALUE_BYTES_MAX`] and to the room that is left.
     pub fn put(&mut self, what: SpanText, value: &[u8]) {
-        let at = usize::from(self.text_len);
-        let Some(room) = (TEXT_BYTES - at).checked_sub(3).filter(|room| *room > 0) else {
+        let rest = &mut self.text[usize::from(self.text_len)..];
+        let Some((head, room)) = rest.split_first_chunk_mut().filter(|(_, room)| !room.is_empty())
+        else {
             self.is_cut |= !value.is_empty();
             return;
         };
-        let len = value.len().min(VALUE_BYTES_MAX).min(room);
+        let len = value.len().min(VALUE_BYTES_MAX).min(room.len());
         self.is_cut |= len < value.len();
-        self.text[at] = what.code();
+        room[..len].copy_from_slice(&value[..len]);
         // At most VALUE_BYTES_MAX.
         #[allow(clippy::cast_possible_truncation)]
-        self.text[at + 1..at + 3].copy_from_slice(&(len as u16).to_le_bytes());
-        self.text[at + 3..at + 3 + len].copy_from_slice(&value[..len]);
+        let len = len as u16;
+        let [low, high] = len.to_le_bytes();
+        *head = [what.code(), low, high];
         // At most TEXT_BYTES.
-        #[allow(clippy::cast_possible_truncation)]
-        {
-            self.text_len = (at + 3 + len) as u16;
-        }
+        self.text_len += 3 + len;
     }
 
     /// The texts in the order in which they were put.

@@ -232,8 +232,8 @@ impl Editor {
         let (tracing, tracer) = (config.tracing.as_ref()?, tracer.as_mut()?);
         let extracted = extract_from(head.fields());
         let is_inbound = asked.direction == Direction::Inbound;
-        let is_ignored =
-            tracing.ignored_paths.binary_search_by(|path| (**path).cmp(head.path())).is_ok();
+        let is_ignored = !tracing.ignored_paths.is_empty()
+            && tracing.ignored_paths.binary_search_by(|path| (**path).cmp(head.path())).is_ok();
         if is_ignored {
             // No span of its own, but the caller's trace goes on behind it.
             if let (true, Some(context)) = (is_inbound, extracted.context) {
@@ -245,7 +245,11 @@ impl Editor {
             (None, false, Some(key)) => correlation.context(key, asked.now),
             _ => None,
         };
-        let operation = (if is_inbound { b"" } else { head.host().unwrap_or(b"") }, head.path());
+        let operation = match tracer.sampler.asks_for_operation() {
+            true if is_inbound => (&b""[..], head.path()),
+            true => (head.host().unwrap_or(b""), head.path()),
+            false => (&b""[..], &b""[..]),
+        };
         let (context, sampler) =
             tracer.context(&extracted, remembered, tracing.wide_ids, operation, random, asked.now);
         inject(&context, tracing.formats, |name, value| edits.set_own(name.as_bytes(), value));
