@@ -110,6 +110,7 @@ sim: ## The shard on a simulated kernel: SEED=n repeats one, SEEDS=n runs more t
 .PHONY: bench-check
 bench-check: ## Instructions of the shard's works against docs/bench/instructions.txt; UPDATE=1 renews it
 	$(call install,valgrind)
+	$(CARGO) build --release --quiet -p netra-codecs --example encode
 	UPDATE=$(UPDATE) $(CARGO) test --release --quiet -p netra-shards --lib \
 		instructions_are_those_committed -- --ignored --nocapture
 
