@@ -73,8 +73,8 @@ impl<'b> Fields<'b> {
     pub(crate) fn has_name(self, lengths: u64, is_it: impl Fn([u8; 3]) -> bool) -> bool {
         self.lengths.0 & lengths != 0
             && self.table.iter().any(|field| {
-                let name = self.head.get(field.line as usize..).and_then(|line| line.first_chunk());
-                lengths & Lengths::bit(field.name_len()) != 0 && name.is_some_and(|it| is_it(*it))
+                let line = || self.head.get(field.line as usize..)?.first_chunk();
+                lengths & Lengths::bit(field.name_len()) != 0 && line().is_some_and(|it| is_it(*it))
             })
     }
 

@@ -14,7 +14,10 @@ fn first(bytes: &[u8], marks: impl Fn(&[u8; BLOCK]) -> u32) -> usize {
         }
         rest = tail;
     }
-    bytes.len() - rest.len() + first_of_few(rest, marks)
+    let Some(block) = bytes.last_chunk() else { return first_of_few(bytes, marks) };
+    // The last bytes; those before them, which have been looked at, are shifted out.
+    let marked = marks(block) >> (BLOCK - rest.len());
+    bytes.len() - rest.len() + (marked.trailing_zeros() as usize).min(rest.len())
 }
 
 /// As [`first`], of less than a block.

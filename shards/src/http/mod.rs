@@ -143,7 +143,7 @@ pub(crate) struct Gated {
 /// Pieces of an edited head that are sent in one call, and the body behind it.
 const PIECES_MAX: usize = 2 * netra_codecs::h1::patch::EDITS_MAX + 2;
 /// As many as nearly all have: what need not be cleared costs nothing.
-const PIECES_USUAL: usize = 8;
+const PIECES_USUAL: usize = 6;
 
 impl Http {
     /// A connection that begins.
