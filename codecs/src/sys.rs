@@ -137,10 +137,10 @@ mod words {
     pub(super) fn unusual(block: &[u8; BLOCK]) -> u32 {
         bits(block, |word| {
             let low = word & LOW_BITS;
-            let small = low | 0x20 * ONES;
+            let small = low | (0x20 * ONES);
             let letter = (small + (0x80 - 0x61) * ONES) & !(small + (0x7f - 0x7a) * ONES);
             let digit = (low + (0x80 - 0x30) * ONES) & !(low + (0x7f - 0x39) * ONES);
-            let not_dash = (low ^ 0x2d * ONES) + LOW_BITS;
+            let not_dash = (low ^ (0x2d * ONES)) + LOW_BITS;
             !(letter | digit) & not_dash | word
         })
     }

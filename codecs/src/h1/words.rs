@@ -118,7 +118,7 @@ fn is_same(one: u64, two: u64) -> bool {
 
 #[inline(always)]
 fn letter(word: u64) -> u64 {
-    let small = word & LOW_BITS | 0x20 * ONES;
+    let small = (word & LOW_BITS) | (0x20 * ONES);
     (small + (0x80 - 0x61) * ONES) & !(small + (0x7f - 0x7a) * ONES) & !word & HIGH_BITS
 }
 

@@ -15,7 +15,6 @@ use std::{
     fs,
     path::PathBuf,
     process::{Command, Stdio},
-    sync::Mutex,
     thread,
 };
 
@@ -226,19 +225,14 @@ fn count(work: &str) -> Count {
 fn count_all() -> Vec<(String, Count)> {
     let works: Vec<_> =
         Work::ALL.map(|work| format!("{work:?}")).into_iter().chain([ENCODING.into()]).collect();
-    let (left, done) = (Mutex::new(works.clone()), Mutex::new(HashMap::new()));
-    thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let Some(work) = left.lock().unwrap().pop() else { return };
-                    let count = count(&work);
-                    done.lock().unwrap().insert(work, count);
-                }
-            });
-        }
+    let every_second = |from: usize| -> Vec<_> {
+        works.iter().skip(from).step_by(2).map(|work| (work.clone(), count(work))).collect()
+    };
+    let (one, two) = thread::scope(|scope| {
+        let other = scope.spawn(|| every_second(1));
+        (every_second(0), other.join().unwrap())
     });
-    let done = done.into_inner().unwrap();
+    let done: HashMap<_, _> = one.into_iter().chain(two).collect();
     works.into_iter().map(|work| (work.clone(), done[&work])).collect()
 }
 
