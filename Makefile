@@ -107,16 +107,12 @@ sim: ## The shard on a simulated kernel: SEED=n repeats one, SEEDS=n runs more t
 	$(if $(SEED),NETRA_SIM_SEED=$(SEED)) $(if $(SEEDS),NETRA_SIM_SEEDS=$(SEEDS)) \
 		$(CARGO) test --release -p netra-shards simulation -- --nocapture
 
-.PHONY: cost
-cost: ## Instructions that a request costs the shard, kernel left out (needs valgrind)
+.PHONY: bench-check
+bench-check: ## Instructions of the shard's works against docs/bench/instructions.txt; UPDATE=1 renews it
 	$(call install,valgrind)
-	@test=$$($(CARGO) test --release -p netra-shards --lib --no-run --message-format=json 2>/dev/null \
-		| sed -n 's/.*"executable":"\([^"]*netra_shards[^"]*\)".*/\1/p'); \
-	count() { NETRA_COST_WORK=$$1 NETRA_COST_REQUESTS=$$2 valgrind --tool=callgrind \
-		--callgrind-out-file=target/callgrind.$$1.$$2 $$test allocates 2>&1 | awk '/Collected/ {print $$4}'; }; \
-	for work in Tcp Unsampled Sampled; do \
-		few=$$(count $$work 1000); many=$$(count $$work 11000); \
-		echo "$$work: $$(( (many - few) / 10000 )) instructions a request"; done
+	$(CARGO) build --release --quiet -p netra-codecs --example encode
+	UPDATE=$(UPDATE) $(CARGO) test --release --quiet -p netra-shards --lib \
+		instructions_are_those_committed -- --ignored --nocapture
 
 .PHONY: overhead
 overhead: nextest ## Whether netra's own cost, as it says, is what a client measures: within 10 %

@@ -83,7 +83,7 @@ fn sources() -> Vec<(String, String)> {
 }
 
 fn is_test(name: &str) -> bool {
-    let named = ["tests/", "_tests.rs", "/sim", "simulation.rs", "shards/src/cost.rs"];
+    let named = ["tests/", "_tests.rs", "/sim", "simulation.rs", "shards/src/cost"];
     named.iter().any(|part| name.contains(part))
 }
 

@@ -9,12 +9,14 @@
 //! - [`trace`]: trace context in headers, the map that carries it from a service's inbound request
 //!   to its outbound ones, request ids.
 //! - [`route`]: which backend a request asks for.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod h1;
 pub mod limits;
 pub mod ports;
 pub mod route;
+#[allow(unsafe_code)]
+mod sys;
 pub mod trace;
 
 pub use limits::Limits;

@@ -1,24 +1,31 @@
 //! What a request costs the shard, kernel left out: a backend that always has the next message and
-//! takes every byte, and the very same loop over it. `make cost` counts its instructions.
+//! takes every byte, and the very same loop over it; beside it the parts that it is made of, each
+//! alone. `make bench-check` counts their instructions.
+//!
+//! Nothing here depends on the clock or on chance, so that two runs of one build are one count.
+
+mod check;
+mod parts;
 
 use crate::{
     accept::Descriptors,
     buffers::{BufferId, BufferPool},
     config::{HttpConfig, Limits, TracingConfig},
-    correlate::{Keep, correlate, seed},
+    correlate::{Keep, correlate},
     http::HttpCore,
     io::{Close, Dialled, Event, Hop, Io, Polled, Side, Token, Wait, When},
     look::TcpInfo,
     shard::{Parts, Shard},
     spans::{self, SpanSource},
-    sys::{Fd, Nanos, counting, monotonic_ns},
+    sys::{Fd, Nanos, counting},
 };
 use netra_codecs::trace::{
-    Formats,
+    Formats, KeySeed,
     sampler::{SampleRule, SamplerPlan},
 };
 use netra_perf::{Key, Recorder};
 use std::{
+    cell::Cell,
     io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
     sync::{Arc, mpsc},
@@ -41,7 +48,12 @@ struct Treadmill {
     /// What comes next in this turn.
     left: u32,
     sent: usize,
+    /// How often the time was asked for: it goes on by as much each time.
+    clock_reads: Cell<u64>,
 }
+
+/// What passes between two looks at the clock.
+const TICK_NS: Nanos = 2_000;
 
 const DOWNSTREAM: Token = Token { slot: 0, generation: 1, side: Side::Downstream };
 
@@ -49,7 +61,8 @@ impl Io for Treadmill {
     type Pipe = ();
 
     fn now(&self) -> Nanos {
-        monotonic_ns()
+        self.clock_reads.set(self.clock_reads.get() + 1);
+        1_000_000_000 + TICK_NS * self.clock_reads.get()
     }
 
     fn turn(&mut self, _: &mut BufferPool, _: Wait) -> io::Result<()> {
@@ -163,21 +176,57 @@ impl Io for Treadmill {
     }
 }
 
-/// What is done with the connection.
+/// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
-    /// Its bytes are relayed.
+    /// A request and its response are relayed.
     Tcp,
-    /// It is read as HTTP, and no trace is sampled.
-    Unsampled,
-    /// Every request is traced.
-    Sampled,
+    /// They are read as HTTP, and no trace is sampled.
+    Untraced,
+    /// The same, and every request is traced.
+    Traced,
+    /// The head of the request is read.
+    RequestHead,
+    /// The head of the response is read.
+    ResponseHead,
+    /// A context is remembered and found, and one expires.
+    Context,
+}
+
+impl Work {
+    const ALL: [Self; 6] = [
+        Self::Tcp,
+        Self::Untraced,
+        Self::Traced,
+        Self::RequestHead,
+        Self::ResponseHead,
+        Self::Context,
+    ];
+
+    /// Does it so often, after as often as it takes until nothing grows any more. Returns the
+    /// allocations that it made then.
+    fn play(self, times: u32) -> u64 {
+        match self {
+            Self::Tcp | Self::Untraced | Self::Traced => play_shard(self, times),
+            Self::RequestHead => parts::request_head(REQUEST, times),
+            Self::ResponseHead => parts::response_head(RESPONSE, times),
+            Self::Context => parts::context(times),
+        }
+    }
+}
+
+/// What `work` allocates. Of memory that grows with use nothing is left to grow after a while.
+fn allocations_of(mut work: impl FnMut(u32), times: u32) -> u64 {
+    work(WARM_UP);
+    let before = counting::allocations();
+    work(times);
+    counting::allocations() - before
 }
 
 fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
     let ttl = Duration::from_secs(5);
     let keep = Keep { entries_max: 4096, context_ttl: ttl, route_ttl: ttl };
-    let rule = SampleRule::Const(work == Work::Sampled);
+    let rule = SampleRule::Const(work == Work::Traced);
     let config = HttpConfig {
         ports: [8080].into_iter().collect(),
         tracing: Some(TracingConfig {
@@ -193,8 +242,9 @@ fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
         ..HttpConfig::default()
     };
     let (sink, source) = spans::ring(256, Waker::noop().clone());
-    let correlation = correlate(seed(), keep, &[-1]).remove(0);
-    let http = HttpCore::new(&config, 1, correlation, (Some(sink), None));
+    let correlation = correlate(KeySeed::from_random([1, 2, 3]), keep, &[-1]).remove(0);
+    let mut http = HttpCore::new(&config, 1, correlation, (Some(sink), None));
+    http.editor.draw_from(4);
     let parts = Parts {
         index: 0,
         http: (work != Work::Tcp).then(|| Box::new(http)),
@@ -226,29 +276,44 @@ fn play(shard: &mut Shard<Treadmill>, spans: &mut Option<SpanSource>, requests: 
 /// Beyond the size of the map of contexts, so that it turns over.
 const WARM_UP: u32 = 10_000;
 
-/// `NETRA_COST_REQUESTS=n NETRA_COST_WORK=Sampled` plays that alone, for a profiler.
+fn play_shard(work: Work, requests: u32) -> u64 {
+    let (mut shard, mut spans) = shard(work);
+    let allocated = allocations_of(|times| play(&mut shard, &mut spans, times), requests);
+    let recorder = &shard.core.recorder;
+    let spans = recorder.get(Key::span(0));
+    let expected = if work == Work::Traced { u64::from(requests + WARM_UP) } else { 0 };
+    assert!(spans + 1 >= expected, "{spans} spans of {expected}");
+    assert_eq!(recorder.get(Key::span(2)), 0, "the ring was full");
+    allocated
+}
+
+/// `NETRA_COST_TIMES=n NETRA_COST_WORK=Traced` plays that alone, for a profiler.
 #[test]
 fn a_request_allocates_nothing() {
     let number = |name: &str| std::env::var(name).ok();
-    let requests = number("NETRA_COST_REQUESTS").map_or(20_000, |text| text.parse().unwrap());
+    let times = number("NETRA_COST_TIMES").map_or(20_000, |text| text.parse().unwrap());
     let only = number("NETRA_COST_WORK");
-    for work in [Work::Tcp, Work::Unsampled, Work::Sampled] {
-        if only.as_ref().is_some_and(|only| *only != format!("{work:?}")) {
-            continue;
-        }
+    let is_asked_for = |work: &Work| only.as_ref().is_none_or(|it| *it == format!("{work:?}"));
+    let works: Vec<_> = Work::ALL.into_iter().filter(is_asked_for).collect();
+    assert!(!works.is_empty(), "{only:?} is no work");
+    for work in works {
+        let begun = Instant::now();
+        let allocated = work.play(times);
+        let took = begun.elapsed().as_nanos() / u128::from(times + WARM_UP);
+        eprintln!("{work:?}: {took} ns each time");
+        assert_eq!(allocated, 0, "{work:?}: allocations in {times} times");
+    }
+}
+
+/// Each look at the clock is a call that the kernel's page answers, but a call.
+#[test]
+fn a_request_looks_at_the_clock_so_often() {
+    for (work, reads) in [(Work::Tcp, 4), (Work::Untraced, 4), (Work::Traced, 4)] {
         let (mut shard, mut spans) = shard(work);
-        if requests > 0 {
-            play(&mut shard, &mut spans, WARM_UP);
-        }
-        let (before, begun) = (counting::allocations(), Instant::now());
-        play(&mut shard, &mut spans, requests);
-        let (took, allocated) = (begun.elapsed(), counting::allocations() - before);
-        eprintln!("{work:?}: {} ns a request", took.as_nanos() / u128::from(requests.max(1)));
-        assert_eq!(allocated, 0, "{work:?}: allocations in {requests} requests");
-        let recorder = &shard.core.recorder;
-        let spans = recorder.get(Key::span(0));
-        let expected = if work == Work::Sampled { u64::from(requests + WARM_UP) } else { 0 };
-        assert!(spans + 1 >= expected || requests == 0, "{spans} spans of {expected}");
-        assert_eq!(recorder.get(Key::span(2)), 0, "the ring was full");
+        play(&mut shard, &mut spans, 1);
+        let before = shard.core.io.clock_reads.get();
+        play(&mut shard, &mut spans, 100);
+        let read = shard.core.io.clock_reads.get() - before;
+        assert_eq!(read, 100 * reads, "{work:?}: {read} looks at the clock in 100 requests");
     }
 }

@@ -294,11 +294,13 @@ impl<I: Io> Shard<I> {
         if let Some(http) = self.core.http.as_deref() {
             http.record(&self.core.recorder);
         }
-        let now = self.core.io.now();
+        // Without a deadline nobody has to know what time it is.
         let wait = match self.deadline() {
             None => Wait::Forever,
-            Some(at) if at <= now => Wait::Poll,
-            Some(at) => Wait::AtMost(at - now),
+            Some(at) => match at.saturating_sub(self.core.io.now()) {
+                0 => Wait::Poll,
+                left => Wait::AtMost(left),
+            },
         };
         if wait != Wait::Poll {
             self.core.recorder.bump(Key::PARKS);

@@ -1,10 +1,13 @@
 //! Any bytes as a head: the scan gives the same answer however they are cut, and a head that is
-//! taken is ranges of its own bytes.
+//! taken is ranges of its own bytes, the same whichever way it was read.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use netra_codecs::Limits;
-use netra_codecs::h1::{HeadKind, HeadPatch, HeadReader, HeadScan, Scanned};
+use netra_codecs::h1::{
+    Exchanges, HeadKind, HeadPatch, HeadReader, HeadScan, RequestHalf, RequestKind, RequestStep,
+    ResponseHalf, ResponseStep, Scanned,
+};
 
 fuzz_target!(|input: &[u8]| {
     let Some((&choice, bytes)) = input.split_first() else { return };
@@ -23,6 +26,7 @@ fuzz_target!(|input: &[u8]| {
     let Ok(Scanned::Complete(len)) = whole else { return };
     let bytes = &bytes[..len];
     assert!(bytes.ends_with(b"\r\n\r\n"));
+    check_half(bytes, kind);
     let mut reader = HeadReader::new(Limits::DEFAULT);
     let fields = match kind {
         HeadKind::Request => reader.request(bytes).map(|head| head.fields()),
@@ -41,6 +45,55 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(&bytes[at..], b"\r\n");
     check_patch(bytes, kind);
 });
+
+/// A half reads a head that came whole in one pass if it can: as the reader does, which takes two.
+fn check_half(bytes: &[u8], kind: HeadKind) {
+    let (mut quick, mut slow) =
+        (HeadReader::new(Limits::DEFAULT), HeadReader::new(Limits::DEFAULT));
+    let mut exchanges = Exchanges::<()>::new();
+    let (mut gate, mut tap) = (RequestHalf::new(), ResponseHalf::new());
+    let (one, two) = match kind {
+        HeadKind::Request => {
+            let read = slow.request(bytes);
+            match gate.step(bytes, &mut quick, &mut exchanges, 0) {
+                RequestStep::Head { head, .. } => {
+                    let read = read.expect("a head to both");
+                    assert_eq!((head.method(), head.target()), (read.method(), read.target()));
+                    assert_eq!((head.version(), head.kind()), (read.version(), read.kind()));
+                    assert_eq!(head.framing(), read.framing());
+                    assert_eq!(head.asks_to_switch(), read.asks_to_switch());
+                    assert_eq!(head.host(), read.host());
+                    (head.fields(), read.fields())
+                }
+                step => return assert!(read.is_err(), "{step:?}"),
+            }
+        }
+        HeadKind::Response => {
+            let ask = b"GET / HTTP/1.1\r\n\r\n";
+            assert!(matches!(
+                gate.step(ask, &mut quick, &mut exchanges, 0),
+                RequestStep::Head { .. }
+            ));
+            let read = slow.response(bytes);
+            match tap.step(bytes, &mut quick, &mut exchanges, 0) {
+                ResponseStep::Head { head, .. } => {
+                    let read = read.expect("a head to both");
+                    assert_eq!((head.status(), head.version()), (read.status(), read.version()));
+                    for kind in [RequestKind::Ordinary, RequestKind::Head, RequestKind::Connect] {
+                        assert_eq!(head.framing(kind), read.framing(kind));
+                    }
+                    (head.fields(), read.fields())
+                }
+                step => {
+                    let framing = read.and_then(|head| head.framing(RequestKind::Ordinary));
+                    return assert!(framing.is_err(), "{step:?}");
+                }
+            }
+        }
+    };
+    assert_eq!(one.len(), two.len());
+    assert!((0..one.len()).all(|index| one.at(index) == two.at(index)));
+}
 
 /// A patched head is a head: the same fields, and the one that was set exactly once.
 fn check_patch(bytes: &[u8], kind: HeadKind) {

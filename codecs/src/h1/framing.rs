@@ -18,6 +18,15 @@ pub enum Framing {
     UntilClose,
 }
 
+/// What the fields of a head say about its framing, where it is certain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Declared {
+    /// Neither field is there.
+    Nothing,
+    /// One of them is, once.
+    Once(Framing),
+}
+
 /// The fields that say how a message is framed, collected in one pass.
 #[derive(Debug, Default)]
 pub(crate) struct FramingFields<'b> {
@@ -25,6 +34,16 @@ pub(crate) struct FramingFields<'b> {
     coding: Option<&'b [u8]>,
     /// Whether an Upgrade line is there.
     pub(crate) upgrade: bool,
+}
+
+impl Declared {
+    /// What was declared, or else this.
+    pub(crate) fn or(self, otherwise: Framing) -> Framing {
+        match self {
+            Self::Nothing => otherwise,
+            Self::Once(framing) => framing,
+        }
+    }
 }
 
 impl<'b> FramingFields<'b> {
@@ -47,19 +66,19 @@ impl<'b> FramingFields<'b> {
         Ok(found)
     }
 
-    /// The part of the rules that requests and responses share. None without either field.
-    fn declared(&self, version: Version) -> Result<Option<Framing>, Reason> {
+    /// The part of the rules that requests and responses share.
+    fn declared(&self, version: Version) -> Result<Declared, Reason> {
         match (self.coding, self.length) {
-            (None, None) => Ok(None),
+            (None, None) => Ok(Declared::Nothing),
             (None, Some(length)) => {
-                parse_length(length).map(|length| Some(Framing::Length(length)))
+                parse_length(length).map(|length| Declared::Once(Framing::Length(length)))
             }
             // RFC 9112 §6.1: Transfer-Encoding overrides, and "ought to be handled as an error".
             (Some(_), Some(_)) => Err(Reason::BothLengths),
             // RFC 9112 §6.1: "MUST treat the message as if the framing is faulty".
             (Some(_), None) if version == Version::Http10 => Err(Reason::TransferEncodingInHttp10),
             (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => {
-                Ok(Some(Framing::Chunked))
+                Ok(Declared::Once(Framing::Chunked))
             }
             (Some(_), None) => Err(Reason::OddTransferEncoding),
         }
@@ -72,7 +91,7 @@ pub(crate) fn request(
     kind: RequestKind,
     fields: &FramingFields<'_>,
 ) -> Result<Framing, Reason> {
-    let framing = fields.declared(version)?.unwrap_or(Framing::Length(0));
+    let framing = fields.declared(version)?.or(Framing::Length(0));
     // RFC 9110 §9.3.6: content of a CONNECT has no meaning; some servers take it for the tunnel's.
     if kind == RequestKind::Connect && framing != Framing::Length(0) {
         return Err(Reason::ConnectWithBody);
@@ -80,12 +99,12 @@ pub(crate) fn request(
     Ok(framing)
 }
 
-/// RFC 9112 §6.3, for responses to a request of this kind.
+/// RFC 9112 §6.3, for responses to a request of this kind, which `declared` says unless their
+/// fields do not matter.
 pub(crate) fn response(
-    version: Version,
     status: u16,
     kind: RequestKind,
-    fields: Fields<'_>,
+    declared: impl FnOnce() -> Result<Declared, Reason>,
 ) -> Result<Framing, Reason> {
     // Rule 1: no body, whatever the fields say, so that nothing in them can be ambiguous.
     if kind == RequestKind::Head || matches!(status, 100..200 | 204 | 304) {
@@ -95,9 +114,13 @@ pub(crate) fn response(
     if kind == RequestKind::Connect && matches!(status, 200..300) {
         return Ok(Framing::Length(0));
     }
-    let declared = FramingFields::collect(fields)?.declared(version)?;
     // Rule 8.
-    Ok(declared.unwrap_or(Framing::UntilClose))
+    Ok(declared()?.or(Framing::UntilClose))
+}
+
+/// What the fields of a response declare.
+pub(crate) fn declared(fields: Fields<'_>, version: Version) -> Result<Declared, Reason> {
+    FramingFields::collect(fields)?.declared(version)
 }
 
 /// RFC 9110 §8.6: `1*DIGIT`. Signs, lists, blanks and padding with zeros, which some parsers take
@@ -107,15 +130,26 @@ pub(crate) fn response(
 /// [`Reason::BadContentLength`] or [`Reason::HugeContentLength`].
 pub fn parse_length(value: &[u8]) -> Result<u64, Reason> {
     const MAX: u64 = i64::MAX as u64;
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+    /// Digits of which no number is too long.
+    const SURE: usize = 18;
+    if value.is_empty() || (value.len() > 1 && value[0] == b'0') {
         return Err(Reason::BadContentLength);
     }
-    if value.len() > 1 && value[0] == b'0' {
+    let (sure, rest) = value.split_at(value.len().min(SURE));
+    let mut length = 0;
+    for byte in sure {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return Err(Reason::BadContentLength);
+        }
+        length = length * 10 + u64::from(digit);
+    }
+    if !rest.iter().all(u8::is_ascii_digit) {
         return Err(Reason::BadContentLength);
     }
-    let digits = value.iter().map(|digit| u64::from(digit - b'0'));
-    let length = digits.into_iter().try_fold(0_u64, |length, digit| {
-        length.checked_mul(10)?.checked_add(digit).filter(|&length| length <= MAX)
+    let length = rest.iter().try_fold(length, |length: u64, digit| {
+        let length = length.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+        (length <= MAX).then_some(length)
     });
     length.ok_or(Reason::HugeContentLength)
 }
@@ -165,6 +199,12 @@ mod tests {
             ("0x1", Err(Reason::BadContentLength)),
             ("01", Err(Reason::BadContentLength)),
             ("00", Err(Reason::BadContentLength)),
+            ("00000000000000000000000000000", Err(Reason::BadContentLength)),
+            ("999999999999999999", Ok(999_999_999_999_999_999)),
+            ("1000000000000000000", Ok(1_000_000_000_000_000_000)),
+            ("99999999999999999x", Err(Reason::BadContentLength)),
+            ("999999999999999999x", Err(Reason::BadContentLength)),
+            ("99999999999999999999999999x", Err(Reason::BadContentLength)),
             ("1e3", Err(Reason::BadContentLength)),
         ] {
             assert_eq!(parse_length(text.as_bytes()), expected, "{text:?}");

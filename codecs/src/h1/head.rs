@@ -4,8 +4,9 @@ use std::mem::MaybeUninit;
 
 use httparse::ParserConfig;
 
-use crate::h1::fields::{Fields, LineOffsets, fill};
-use crate::h1::framing::{self, Framing, FramingFields};
+use crate::h1::fields::{Fields, Lengths, LineOffsets, fill};
+use crate::h1::framing::{self, Declared, Framing, FramingFields};
+use crate::h1::plain;
 use crate::h1::reason::Reason;
 use crate::h1::scan::is_token_byte;
 use crate::limits::{HEADERS_CAP, Limits};
@@ -68,6 +69,40 @@ impl HeadReader {
         Ok(parts.view(bytes, self))
     }
 
+    /// Reads the head at the beginning of `input` if it is whole and plain: its length and what it
+    /// says. None is no judgement: see [`plain`].
+    #[inline]
+    pub(crate) fn plain_request(&mut self, input: &[u8]) -> Option<(usize, RequestParts)> {
+        let plain = plain::request(input, &mut self.table, &self.limits)?;
+        let (line, fields) = (plain.start, plain.fields);
+        let parts = RequestParts {
+            field_count: fields.count,
+            lengths: fields.lengths,
+            method_end: line.method_end,
+            target_end: line.target_end,
+            version: line.version,
+            kind: line.kind,
+            framing: fields.framing.or(Framing::Length(0)),
+            upgrade: fields.upgrade,
+        };
+        Some((plain.len, parts))
+    }
+
+    /// As [`plain_request`](Self::plain_request), for a response.
+    #[inline]
+    pub(crate) fn plain_response(&mut self, input: &[u8]) -> Option<(usize, ResponseParts)> {
+        let plain = plain::response(input, &mut self.table, &self.limits)?;
+        let (line, fields) = (plain.start, plain.fields);
+        let parts = ResponseParts {
+            field_count: fields.count,
+            lengths: fields.lengths,
+            status: line.status,
+            version: line.version,
+            declared: Some(fields.framing),
+        };
+        Some((plain.len, parts))
+    }
+
     /// As [`request`](Self::request), without borrowing: the view is made later, of the same bytes.
     pub(crate) fn read_request(&mut self, bytes: &[u8]) -> Result<RequestParts, Reason> {
         let mut request = httparse::Request::new(&mut []);
@@ -85,6 +120,7 @@ impl HeadReader {
         let kind = request_kind(method.as_bytes())?;
         Ok(RequestParts {
             field_count: fields.len(),
+            lengths: fields.lengths(),
             method_end: method.len(),
             target_end: method.len() + 1 + target.len(),
             version,
@@ -106,15 +142,17 @@ impl HeadReader {
             return Err(Reason::BadStatusLine);
         };
         let version = version(response.version)?;
-        let field_count = fill(&mut self.table[..], bytes, response.headers)?.len();
-        Ok(ResponseParts { field_count, status, version })
+        let fields = fill(&mut self.table[..], bytes, response.headers)?;
+        let (field_count, lengths) = (fields.len(), fields.lengths());
+        Ok(ResponseParts { field_count, lengths, status, version, declared: None })
     }
 }
 
 /// What was read of a request head, as offsets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestParts {
     field_count: usize,
+    lengths: Lengths,
     method_end: usize,
     target_end: usize,
     version: Version,
@@ -125,8 +163,9 @@ pub(crate) struct RequestParts {
 
 impl RequestParts {
     /// The head of the bytes that were read last.
+    #[inline]
     pub(crate) fn view<'b>(self, bytes: &'b [u8], reader: &'b HeadReader) -> RequestHead<'b> {
-        let fields = Fields::new(bytes, &reader.table[..self.field_count]);
+        let fields = Fields::new(bytes, &reader.table[..self.field_count], self.lengths);
         RequestHead { fields, parts: self }
     }
 
@@ -139,14 +178,24 @@ impl RequestParts {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResponseParts {
     field_count: usize,
-    status: u16,
+    lengths: Lengths,
+    pub(crate) status: u16,
     version: Version,
+    /// What its fields say about the framing, if that was found out already.
+    declared: Option<Declared>,
 }
 
 impl ResponseParts {
+    /// The framing of the response to a request of this kind, if the head is plain.
+    pub(crate) fn plain_framing(&self, kind: RequestKind) -> Option<Framing> {
+        let declared = self.declared?;
+        framing::response(self.status, kind, || Ok(declared)).ok()
+    }
+
     /// The head of the bytes that were read last.
+    #[inline]
     pub(crate) fn view<'b>(self, bytes: &'b [u8], reader: &'b HeadReader) -> ResponseHead<'b> {
-        let fields = Fields::new(bytes, &reader.table[..self.field_count]);
+        let fields = Fields::new(bytes, &reader.table[..self.field_count], self.lengths);
         ResponseHead { fields, parts: self }
     }
 }
@@ -195,11 +244,7 @@ impl<'b> RequestHead<'b> {
             let user = memchr::memrchr(b'@', authority).map_or(0, |at| at + 1);
             return Some(&authority[user..]);
         }
-        let mut hosts = self.fields.named(b"host");
-        match (hosts.next(), hosts.next()) {
-            (Some(host), None) if !host.is_empty() => Some(host),
-            _ => None,
-        }
+        self.fields.only(b"host").filter(|host| !host.is_empty())
     }
 
     /// The HTTP version.
@@ -229,8 +274,9 @@ impl<'b> RequestHead<'b> {
     }
 
     /// The value of the first field of this name.
+    #[inline]
     pub fn field(&self, name: &[u8]) -> Option<&'b [u8]> {
-        self.fields.named(name).next()
+        self.fields.first(name)
     }
 }
 
@@ -255,7 +301,7 @@ impl<'b> ResponseHead<'b> {
     /// RFC 9110 §15.2: another head follows for the same request. 101 is not interim: it is the
     /// last thing that is HTTP.
     pub fn is_interim(&self) -> bool {
-        (100..200).contains(&self.status()) && self.status() != 101
+        is_interim(self.status())
     }
 
     /// The HTTP version.
@@ -268,7 +314,10 @@ impl<'b> ResponseHead<'b> {
     /// # Errors
     /// The reason for which two parsers could find different ends.
     pub fn framing(&self, kind: RequestKind) -> Result<Framing, Reason> {
-        framing::response(self.version(), self.status(), kind, self.fields)
+        framing::response(self.status(), kind, || match self.parts.declared {
+            Some(declared) => Ok(declared),
+            None => framing::declared(self.fields, self.version()),
+        })
     }
 
     /// The header fields.
@@ -277,9 +326,14 @@ impl<'b> ResponseHead<'b> {
     }
 
     /// The value of the first field of this name.
+    #[inline]
     pub fn field(&self, name: &[u8]) -> Option<&'b [u8]> {
-        self.fields.named(name).next()
+        self.fields.first(name)
     }
+}
+
+pub(crate) fn is_interim(status: u16) -> bool {
+    (100..200).contains(&status) && status != 101
 }
 
 /// Turns httparse's answer into a reason. The head must be the whole of `bytes`: an earlier end

@@ -151,8 +151,10 @@ pub mod framing;
 pub mod half;
 pub mod head;
 pub mod patch;
+mod plain;
 mod reason;
 pub mod scan;
+mod words;
 
 pub use body::{Advance, BodyCursor};
 pub use exchange::{Exchange, ExchangeId, Exchanges};
@@ -160,6 +162,6 @@ pub use fields::{FieldRange, Fields};
 pub use framing::Framing;
 pub use half::{RequestHalf, RequestStep, ResponseHalf, ResponseStep};
 pub use head::{HeadReader, RequestHead, RequestKind, ResponseHead, Version};
-pub use patch::{HeadPatch, PatchError, Piece, check_field};
+pub use patch::{HeadPatch, PatchError, Piece, Pieces, check_field};
 pub use reason::Reason;
 pub use scan::{HeadKind, HeadScan, Scanned};

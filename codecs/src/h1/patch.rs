@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::h1::fields::Fields;
-use crate::h1::scan::is_token_byte;
+use crate::h1::words::{is_token, is_value};
 
 /// Edits that one head can have; a `set` of a name that comes n times needs n of them.
 pub const EDITS_MAX: usize = 24;
@@ -27,7 +27,7 @@ pub struct HeadPatch {
 }
 
 /// Replaces `start..end` of the head by a range of the patch's text.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Edit {
     start: usize,
     end: usize,
@@ -49,6 +49,52 @@ impl<'a> Piece<'a> {
     pub fn bytes(&self) -> &'a [u8] {
         match self {
             Self::Original(_, bytes) | Self::Text(bytes) => bytes,
+        }
+    }
+}
+
+/// The pieces of a patched head: what [`HeadPatch::pieces`] gives.
+#[derive(Clone, Debug)]
+pub struct Pieces<'a> {
+    /// Edits whose original has not been reached.
+    edits: &'a [Edit],
+    text: &'a [u8],
+    head: &'a [u8],
+    /// Where in the head the next piece begins, once the text in between has gone.
+    at: usize,
+    /// Text that comes before it.
+    next: Range<usize>,
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = Piece<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Piece<'a>> {
+        loop {
+            if !self.next.is_empty() {
+                let text = std::mem::take(&mut self.next);
+                return Some(Piece::Text(&self.text[text]));
+            }
+            let from = self.at;
+            let to = match self.edits.split_first() {
+                Some((edit, rest)) => {
+                    self.edits = rest;
+                    self.at = edit.end;
+                    self.next = edit.text_start..edit.text_end;
+                    edit.start
+                }
+                None => {
+                    self.at = self.head.len();
+                    self.head.len()
+                }
+            };
+            if from < to {
+                return Some(Piece::Original(from..to, &self.head[from..to]));
+            }
+            if self.edits.is_empty() && self.next.is_empty() && self.at == self.head.len() {
+                return None;
+            }
         }
     }
 }
@@ -105,10 +151,7 @@ impl HeadPatch {
         value: &[u8],
     ) -> Result<(), PatchError> {
         check_field(name, value)?;
-        self.check_room(1, name.len() + value.len() + 4)?;
-        let at = fields.head().len() - 2;
-        self.push(at..at, &[name, b": ", value, b"\r\n"]);
-        Ok(())
+        self.insert_own(fields, name, value)
     }
 
     /// Gives the field this value: the first line of the name gets it, further lines of the name
@@ -117,11 +160,26 @@ impl HeadPatch {
     /// # Errors
     /// [`PatchError`], and then none of it is done.
     pub fn set(&mut self, fields: Fields<'_>, name: &[u8], value: &[u8]) -> Result<(), PatchError> {
-        let count = fields.lines(name).count();
-        if count == 0 {
-            return self.insert(fields, name, value);
-        }
         check_field(name, value)?;
+        self.set_own(fields, name, value)
+    }
+
+    /// As [`set`](Self::set), of a name and a value that are netra's own, or have been checked when
+    /// netra started: they are not looked at again.
+    ///
+    /// # Errors
+    /// [`PatchError::Full`] and [`PatchError::Overlap`], and then none of it is done.
+    pub fn set_own(
+        &mut self,
+        fields: Fields<'_>,
+        name: &[u8],
+        value: &[u8],
+    ) -> Result<(), PatchError> {
+        debug_assert_eq!(check_field(name, value), Ok(()));
+        if !fields.has(name) {
+            return self.insert_own(fields, name, value);
+        }
+        let count = fields.lines(name).count();
         self.check_room(count, value.len() + 1)?;
         if fields.lines(name).any(|field| self.touches(&field.line)) {
             return Err(PatchError::Overlap);
@@ -136,18 +194,26 @@ impl HeadPatch {
         Ok(())
     }
 
+    fn insert_own(
+        &mut self,
+        fields: Fields<'_>,
+        name: &[u8],
+        value: &[u8],
+    ) -> Result<(), PatchError> {
+        self.check_room(1, name.len() + value.len() + 4)?;
+        let at = fields.head().len() - 2;
+        self.push(at..at, &[name, b": ", value, b"\r\n"]);
+        Ok(())
+    }
+
     /// The patched head as stretches of the original and of new text, in order; none is empty.
-    pub fn pieces<'a>(&'a self, head: &'a [u8]) -> impl Iterator<Item = Piece<'a>> {
-        let ends = self.edits[..self.edit_count].iter().map(|edit| edit.end);
-        let starts = self.edits[..self.edit_count].iter().map(|edit| edit.start);
-        let texts = self.edits[..self.edit_count].iter().map(|edit| edit.text_start..edit.text_end);
-        let originals = std::iter::once(0).chain(ends).zip(starts.chain([head.len()]));
-        let texts = texts.map(|range| &self.text[range]).chain([&[][..]]);
-        originals.zip(texts).flat_map(|((from, to), text)| {
-            let original = (from < to).then(|| Piece::Original(from..to, &head[from..to]));
-            let text = (!text.is_empty()).then_some(Piece::Text(text));
-            original.into_iter().chain(text)
-        })
+    pub fn pieces<'a>(&'a self, head: &'a [u8]) -> Pieces<'a> {
+        Pieces { edits: &self.edits[..self.edit_count], text: &self.text, head, at: 0, next: 0..0 }
+    }
+
+    /// How many pieces there are at most.
+    pub fn pieces_max(&self) -> usize {
+        2 * self.edit_count + 1
     }
 
     /// The length of the patched head, in bytes, for an original of this length.
@@ -186,18 +252,22 @@ impl HeadPatch {
     }
 
     /// Puts an edit in its place by offset, after others at the same offset. Room is checked.
+    #[inline]
     fn push(&mut self, range: Range<usize>, parts: &[&[u8]]) {
         let text_start = self.text_len;
         for part in parts {
             self.text[self.text_len..self.text_len + part.len()].copy_from_slice(part);
             self.text_len += part.len();
         }
-        let edits = &mut self.edits[..=self.edit_count];
-        let place = edits[..self.edit_count].partition_point(|edit| edit.start <= range.start);
-        edits[place..].rotate_right(1);
-        edits[place] =
-            Edit { start: range.start, end: range.end, text_start, text_end: self.text_len };
+        let edit = Edit { start: range.start, end: range.end, text_start, text_end: self.text_len };
+        self.edits[self.edit_count] = edit;
+        let edits = &mut self.edits[..self.edit_count];
         self.edit_count += 1;
+        // Nearly all edits come in their order.
+        if edits.last().is_some_and(|last| last.start > range.start) {
+            let place = edits.partition_point(|edit| edit.start <= range.start);
+            self.edits[place..self.edit_count].rotate_right(1);
+        }
     }
 }
 
@@ -223,9 +293,7 @@ impl fmt::Debug for HeadPatch {
 /// # Errors
 /// [`PatchError::BadText`].
 pub fn check_field(name: &[u8], value: &[u8]) -> Result<(), PatchError> {
-    let name_good = !name.is_empty() && name.iter().all(|&byte| is_token_byte(byte));
-    let value_good = value.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 127));
-    if name_good && value_good { Ok(()) } else { Err(PatchError::BadText) }
+    if is_token(name) && is_value(value) { Ok(()) } else { Err(PatchError::BadText) }
 }
 
 #[cfg(test)]

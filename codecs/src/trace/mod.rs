@@ -10,7 +10,9 @@ mod text;
 pub mod ttl_map;
 
 pub use context::{TraceContext, TraceFlags};
-pub use propagation::{Extracted, Format, Formats, FormatsError, Sampling, extract, inject};
+pub use propagation::{
+    Extracted, Format, Formats, FormatsError, Sampling, extract, extract_from, inject,
+};
 pub use request_id::RequestId;
 pub use sampler::{Operations, SampleRule, Sampler, SamplerPlan, SamplerTag, Verdict};
 pub use span::{Outcome, SpanKind, SpanRecord, SpanText};

@@ -12,6 +12,7 @@ mod w3c;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::h1::Fields;
 use crate::trace::context::{TraceContext, TraceFlags};
 
 /// A header format.
@@ -75,6 +76,29 @@ pub struct Extracted<'h> {
     pub sampling: Sampling,
     /// `jaeger-debug-id`, when there is no context: a root to be reported and tagged with it.
     pub debug_id: Option<&'h [u8]>,
+}
+
+/// Lengths of the names that are looked for.
+const LENGTHS: u64 = 1 << 2 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 15 | 1 << 17;
+
+/// Reads the trace headers of a head. First letters tell nearly all others apart.
+pub fn extract_from(fields: Fields<'_>) -> Extracted<'_> {
+    if fields.has_name(LENGTHS, may_be_trace) {
+        extract(fields.iter())
+    } else {
+        Extracted::default()
+    }
+}
+
+/// Whether a name that begins so can be one of a trace header: none that is one is missed.
+#[inline]
+fn may_be_trace(begin: [u8; 3]) -> bool {
+    match begin.map(|byte| byte | 0x20) {
+        [b'x', _, third] => third == b'b',
+        [b'u', second, _] => second == b'b',
+        [b't' | b'b' | b'j', ..] => true,
+        _ => false,
+    }
 }
 
 /// Reads the trace headers among these fields (name, value) in one pass.
@@ -200,6 +224,8 @@ impl std::error::Error for FormatsError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::h1::HeadReader;
+    use crate::limits::Limits;
 
     const UBER: (&str, &str) = ("Uber-Trace-Id", "a:b:0:1");
     const W3C: (&str, &str) =
@@ -207,7 +233,39 @@ mod tests {
     const B3: (&str, &str) = ("B3", "000000000000000e-000000000000000f-d");
 
     fn read<'h>(fields: &'h [(&'h str, &'h str)]) -> Extracted<'h> {
-        extract(fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+        let found = extract(fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+        assert_eq!(read_from_a_head(fields), format!("{found:?}"));
+        found
+    }
+
+    fn read_from_a_head(fields: &[(&str, &str)]) -> String {
+        let line = |(name, value): &(&str, &str)| format!("{name}: {value}\r\n");
+        let named = |(name, _): &&(&str, &str)| !name.is_empty();
+        let lines: String = fields.iter().filter(named).map(line).collect();
+        let head = format!("GET / HTTP/1.1\r\nUser-Agent: x\r\n{lines}X-Request-Id: 1\r\n\r\n");
+        let mut reader = HeadReader::new(Limits::DEFAULT);
+        format!("{:?}", extract_from(reader.request(head.as_bytes()).unwrap().fields()))
+    }
+
+    #[test]
+    fn every_name_that_is_read_is_looked_for() {
+        for name in [
+            "uber-trace-id",
+            "traceparent",
+            "b3",
+            "jaeger-debug-id",
+            "x-b3-traceid",
+            "x-b3-spanid",
+            "x-b3-parentspanid",
+            "x-b3-sampled",
+            "x-b3-flags",
+        ] {
+            for name in [name.to_owned(), name.to_ascii_uppercase()] {
+                let line = format!("{name}: 1");
+                assert!(may_be_trace(*line.as_bytes().first_chunk().unwrap()), "{name}");
+                assert_eq!(LENGTHS >> name.len() & 1, 1, "{name}");
+            }
+        }
     }
 
     #[test]

@@ -155,6 +155,11 @@ impl Sampler {
         self.plan.parent_based
     }
 
+    /// Whether [`decide`](Self::decide) looks at the operation.
+    pub fn asks_for_operation(&self) -> bool {
+        matches!(self.plan.rule, SampleRule::PerOperation(_))
+    }
+
     /// Decides about a new trace. The operation is `host` and `path`, of which `host` is empty for
     /// a server span.
     pub fn decide(&mut self, trace_id: u128, host: &[u8], path: &[u8], now_ns: u64) -> Verdict {

@@ -15,7 +15,7 @@ use netra_codecs::{
     route::{RouteText, Target, cookie_value, find_target},
     trace::{
         Extracted, Outcome, RequestId, RequestKey, Sampler, SamplerPlan, SamplerTag, SpanKind,
-        SpanRecord, SpanText, TraceContext, TraceFlags, extract, inject,
+        SpanRecord, SpanText, TraceContext, TraceFlags, extract_from, inject,
     },
 };
 use netra_perf::{Key, Recorder, Stage, labels};
@@ -98,6 +98,11 @@ struct Edits<'p, 'b> {
 }
 
 impl Edits<'_, '_> {
+    /// Of what netra has made itself, or checked when it started.
+    fn set_own(&mut self, name: &[u8], value: &[u8]) {
+        self.all_fit &= self.patch.set_own(self.fields, name, value).is_ok();
+    }
+
     fn set(&mut self, name: &[u8], value: &[u8]) {
         self.all_fit &= self.patch.set(self.fields, name, value).is_ok();
     }
@@ -140,6 +145,12 @@ impl Editor {
         self.correlation.record(recorder);
     }
 
+    /// Goes on with the random numbers of this seed, which are the same each time.
+    #[cfg(test)]
+    pub(crate) fn draw_from(&mut self, seed: u64) {
+        self.random = fastrand::Rng::with_seed(seed);
+    }
+
     /// Spans in the making.
     #[cfg(test)]
     pub(crate) fn open_spans(&self) -> usize {
@@ -162,7 +173,7 @@ impl Editor {
             Some(id) => id,
             None => {
                 made = RequestId::from_random(self.random.u128(..));
-                edits.set(&self.config.request_id_name, made.as_bytes());
+                edits.set_own(&self.config.request_id_name, made.as_bytes());
                 &made.as_bytes()[..]
             }
         };
@@ -197,14 +208,14 @@ impl Editor {
     ) -> Option<super::OpenSpan> {
         let untraced = TraceContext::root(0, 0, TraceFlags::NONE);
         let start = self.wall.unix_ns(asked.now);
-        let mut record = SpanRecord::begin(untraced, kind_of(asked.direction), start);
-        record.remote = asked.remote;
-        describe(&mut record, head, id, None, None);
-        let open = self.spans.open(record);
-        if open.is_none() {
+        let Some((open, record)) = self.spans.open(untraced, kind_of(asked.direction), start)
+        else {
             recorder.bump(Key::ACCESS_LOG_DROPPED);
-        }
-        open
+            return None;
+        };
+        record.remote = asked.remote;
+        describe(record, head, id, None, None);
+        Some(open)
     }
 
     /// Extracts or makes the trace context, writes it into the head, remembers it, and begins the
@@ -219,10 +230,10 @@ impl Editor {
     ) -> Option<super::OpenSpan> {
         let Self { config, correlation, tracer, spans, random, wall, .. } = self;
         let (tracing, tracer) = (config.tracing.as_ref()?, tracer.as_mut()?);
-        let extracted = extract(head.fields().iter());
+        let extracted = extract_from(head.fields());
         let is_inbound = asked.direction == Direction::Inbound;
-        let is_ignored =
-            tracing.ignored_paths.binary_search_by(|path| (**path).cmp(head.path())).is_ok();
+        let is_ignored = !tracing.ignored_paths.is_empty()
+            && tracing.ignored_paths.binary_search_by(|path| (**path).cmp(head.path())).is_ok();
         if is_ignored {
             // No span of its own, but the caller's trace goes on behind it.
             if let (true, Some(context)) = (is_inbound, extracted.context) {
@@ -234,10 +245,14 @@ impl Editor {
             (None, false, Some(key)) => correlation.context(key, asked.now),
             _ => None,
         };
-        let operation = (if is_inbound { b"" } else { head.host().unwrap_or(b"") }, head.path());
+        let operation = match tracer.sampler.asks_for_operation() {
+            true if is_inbound => (&b""[..], head.path()),
+            true => (head.host().unwrap_or(b""), head.path()),
+            false => (&b""[..], &b""[..]),
+        };
         let (context, sampler) =
             tracer.context(&extracted, remembered, tracing.wide_ids, operation, random, asked.now);
-        inject(&context, tracing.formats, |name, value| edits.set(name.as_bytes(), value));
+        inject(&context, tracing.formats, |name, value| edits.set_own(name.as_bytes(), value));
         if is_inbound {
             correlation.remember_context(*key, context, asked.now);
         }
@@ -245,14 +260,13 @@ impl Editor {
             return None;
         }
         let start = wall.unix_ns(asked.now);
-        let mut span = SpanRecord::begin(context, kind_of(asked.direction), start);
-        (span.remote, span.sampler) = (asked.remote, sampler);
-        describe(&mut span, head, id, extracted.debug_id, Some(tracing));
-        let open = spans.open(span);
-        if open.is_none() {
+        let Some((open, span)) = spans.open(context, kind_of(asked.direction), start) else {
             recorder.bump(Key::span(DROPPED_OPEN));
-        }
-        open
+            return None;
+        };
+        (span.remote, span.sampler) = (asked.remote, sampler);
+        describe(span, head, id, extracted.debug_id, Some(tracing));
+        Some(open)
     }
 
     /// Where the request is to go, by its own routing value or by the one that is remembered.
@@ -299,7 +313,7 @@ impl Editor {
     /// The exchange is over: counts it and hands its span over.
     pub(super) fn finish(
         &mut self,
-        done: Done,
+        done: &Done,
         outcome: Outcome,
         direction: Direction,
         now: Nanos,

@@ -142,6 +142,8 @@ pub(crate) struct Gated {
 
 /// Pieces of an edited head that are sent in one call, and the body behind it.
 const PIECES_MAX: usize = 2 * netra_codecs::h1::patch::EDITS_MAX + 2;
+/// As many as nearly all have: what need not be cleared costs nothing.
+const PIECES_USUAL: usize = 6;
 
 impl Http {
     /// A connection that begins.
@@ -265,7 +267,11 @@ impl Http {
                     }
                 }
                 ResponseStep::Finish(done) => {
-                    editor.finish(done, Outcome::Whole, self.direction, sent_at, recorder);
+                    editor.finish(&done, Outcome::Whole, self.direction, sent_at, recorder);
+                    // As nearly always: no further step would find anything.
+                    if rest.is_empty() && self.exchanges.sealed().is_none() {
+                        break;
+                    }
                 }
             }
         }
@@ -360,7 +366,7 @@ impl Http {
     pub(crate) fn end_response<I: Io>(&mut self, core: &mut Core<I>) {
         let Core { http: Some(shared), recorder, now, .. } = core else { return };
         if let Some(done) = self.response.end(&mut self.exchanges, *now) {
-            shared.editor.finish(done, Outcome::Whole, self.direction, *now, recorder);
+            shared.editor.finish(&done, Outcome::Whole, self.direction, *now, recorder);
         }
         self.give_up(shared, Outcome::UpstreamGone, *now, recorder);
     }
@@ -387,7 +393,7 @@ impl Http {
         recorder: &Recorder,
     ) {
         for open in self.exchanges.drain() {
-            shared.editor.finish(open, outcome, self.direction, now, recorder);
+            shared.editor.finish(&open, outcome, self.direction, now, recorder);
         }
     }
 
@@ -398,7 +404,15 @@ impl Http {
     }
 
     /// Counts what the last step has changed, and stops holding where too much is held.
+    #[inline]
     fn settle(&mut self, shared: &mut HttpCore, recorder: &Recorder) {
+        let held = self.request.held_len() + self.response.held_len() + self.carry.len();
+        if held != self.held_bytes || self.exchanges.sealed().is_some() {
+            self.settle_change(shared, recorder);
+        }
+    }
+
+    fn settle_change(&mut self, shared: &mut HttpCore, recorder: &Recorder) {
         let before = self.held_bytes;
         // What is carried has to be sent: it counts, but nothing is won by holding no more.
         let may_stop = self.carry.is_empty();
@@ -440,12 +454,28 @@ fn send_head(
     head: &[u8],
     body: &[u8],
 ) -> Result<usize, End> {
-    let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+    if patch.pieces_max() < PIECES_USUAL {
+        send_pieces::<PIECES_USUAL>(io, to, patch, head, body)
+    } else {
+        send_pieces::<PIECES_MAX>(io, to, patch, head, body)
+    }
+}
+
+fn send_pieces<const MAX: usize>(
+    io: &mut impl Io,
+    to: Token,
+    patch: &HeadPatch,
+    head: &[u8],
+    body: &[u8],
+) -> Result<usize, End> {
+    let mut pieces = [IoSlice::new(&[]); MAX];
     let mut count = 0;
-    let body = (!body.is_empty()).then_some(body);
-    let edited = patch.pieces(head).map(|piece| piece.bytes()).chain(body);
-    for (slot, bytes) in pieces.iter_mut().zip(edited) {
-        *slot = IoSlice::new(bytes);
+    for piece in patch.pieces(head) {
+        pieces[count] = IoSlice::new(piece.bytes());
+        count += 1;
+    }
+    if !body.is_empty() {
+        pieces[count] = IoSlice::new(body);
         count += 1;
     }
     taken(io.send_pieces(to, &pieces[..count]), to)

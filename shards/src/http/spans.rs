@@ -1,7 +1,7 @@
 //! Spans in the making: a bounded slab of records, filled in when the request goes, handed over
 //! when its response has gone.
 
-use netra_codecs::trace::SpanRecord;
+use netra_codecs::trace::{SpanKind, SpanRecord, TraceContext};
 
 /// A span in the making.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,18 +20,24 @@ impl OpenSpans {
         Self { records: Vec::new(), free: Vec::new(), open_max }
     }
 
-    /// Room for a span, unless too many are open.
-    pub(crate) fn open(&mut self, record: SpanRecord) -> Option<OpenSpan> {
+    /// Begins a span, unless too many are open.
+    pub(crate) fn open(
+        &mut self,
+        context: TraceContext,
+        kind: SpanKind,
+        start_unix_ns: u64,
+    ) -> Option<(OpenSpan, &mut SpanRecord)> {
         if let Some(index) = self.free.pop() {
-            self.records[index as usize] = record;
-            return Some(OpenSpan(index));
+            let record = &mut self.records[index as usize];
+            record.begin_again(context, kind, start_unix_ns);
+            return Some((OpenSpan(index), record));
         }
         if self.records.len() >= self.open_max {
             return None;
         }
         let index = u32::try_from(self.records.len()).ok()?;
-        self.records.push(record);
-        Some(OpenSpan(index))
+        self.records.push(SpanRecord::begin(context, kind, start_unix_ns));
+        Some((OpenSpan(index), self.records.last_mut()?))
     }
 
     /// The span.
@@ -55,19 +61,20 @@ impl OpenSpans {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netra_codecs::trace::{SpanKind, TraceContext, TraceFlags};
+    use netra_codecs::trace::TraceFlags;
 
     #[test]
     fn no_more_than_the_cap_and_places_are_used_again() {
-        let record = |id| {
-            let context = TraceContext::root(1, id, TraceFlags::SAMPLED);
-            SpanRecord::begin(context, SpanKind::Server, 0)
-        };
         let mut spans = OpenSpans::new(2);
-        let (one, two) = (spans.open(record(1)).unwrap(), spans.open(record(2)).unwrap());
-        assert_eq!(spans.open(record(3)), None);
+        let mut open = |id| {
+            let context = TraceContext::root(1, id, TraceFlags::SAMPLED);
+            Some(spans.open(context, SpanKind::Server, 0)?.0)
+        };
+        let (one, two) = (open(1).unwrap(), open(2).unwrap());
+        assert_eq!(open(3), None);
         spans.close(one);
-        assert_eq!(spans.open(record(4)), Some(one));
+        let context = TraceContext::root(1, 4, TraceFlags::SAMPLED);
+        assert_eq!(spans.open(context, SpanKind::Server, 0).unwrap().0, one);
         assert_eq!(spans.get_mut(two).context.span_id, 2);
         assert_eq!(spans.get_mut(one).context.span_id, 4);
         assert_eq!(spans.len(), 2);

@@ -4,9 +4,10 @@ use super::{Fed, HeldHead};
 use crate::h1::body::{Advance, BodyCursor};
 use crate::h1::exchange::{ExchangeId, Exchanges};
 use crate::h1::framing::Framing;
-use crate::h1::head::{HeadReader, RequestHead};
+use crate::h1::head::{HeadReader, RequestHead, RequestParts};
 use crate::h1::reason::Reason;
 use crate::h1::scan::HeadKind;
+use crate::limits::Limits;
 
 /// The direction from client to server: holds each head until it is whole, so that it can be
 /// edited, and lets everything else pass as it came.
@@ -196,6 +197,27 @@ impl RequestHalf {
         exchanges: &mut Exchanges<T>,
         now_ns: u64,
     ) -> RequestStep<'b> {
+        let max = reader.limits().exchanges_max;
+        if self.held.is_empty()
+            && let Some((consumed, parts)) = reader.plain_request(input)
+            && let Some(exchange) = exchanges.open(&parts, max, now_ns)
+        {
+            self.begin_body(&parts, exchange, reader.limits(), exchanges, now_ns);
+            let head = parts.view(&input[..consumed], reader);
+            return RequestStep::Head { head, consumed, held: false, exchange };
+        }
+        self.step_other_head(input, reader, exchanges, now_ns)
+    }
+
+    /// A head that comes in pieces, or is not plain, or is none.
+    #[cold]
+    fn step_other_head<'b, T: Default>(
+        &'b mut self,
+        input: &'b [u8],
+        reader: &'b mut HeadReader,
+        exchanges: &mut Exchanges<T>,
+        now_ns: u64,
+    ) -> RequestStep<'b> {
         let limits = *reader.limits();
         let (consumed, held) = match self.held.feed(input, HeadKind::Request, &limits) {
             Ok(Fed::Partial) => return RequestStep::Need,
@@ -217,15 +239,27 @@ impl RequestHalf {
                 return self.turn_opaque(exchanges.seal(reason));
             }
         };
+        self.begin_body(&parts, exchange, &limits, exchanges, now_ns);
+        let bytes = if held { &self.held.bytes[..] } else { &input[..consumed] };
+        RequestStep::Head { head: parts.view(bytes, reader), consumed, held, exchange }
+    }
+
+    /// What follows a head: its body, if it has one.
+    fn begin_body<T>(
+        &mut self,
+        parts: &RequestParts,
+        exchange: ExchangeId,
+        limits: &Limits,
+        exchanges: &mut Exchanges<T>,
+        now_ns: u64,
+    ) {
         let switch = parts.asks_to_switch();
         if parts.framing == Framing::Length(0) {
             self.end_message(exchange, switch, exchanges, now_ns);
         } else {
-            let cursor = BodyCursor::new(parts.framing, &limits);
+            let cursor = BodyCursor::new(parts.framing, limits);
             self.state = State::Body { cursor, exchange, switch };
         }
-        let bytes = if held { &self.held.bytes[..] } else { &input[..consumed] };
-        RequestStep::Head { head: parts.view(bytes, reader), consumed, held, exchange }
     }
 
     fn step_body<T>(

@@ -4,9 +4,10 @@ use super::{Fed, HeldHead};
 use crate::h1::body::{Advance, BodyCursor};
 use crate::h1::exchange::{Exchange, ExchangeId, Exchanges};
 use crate::h1::framing::Framing;
-use crate::h1::head::{HeadReader, RequestKind, ResponseHead};
+use crate::h1::head::{HeadReader, RequestKind, ResponseHead, is_interim};
 use crate::h1::reason::Reason;
 use crate::h1::scan::HeadKind;
+use crate::limits::Limits;
 
 /// The direction from server to client: reads along and finishes exchanges.
 ///
@@ -184,6 +185,28 @@ impl ResponseHalf {
             return ResponseStep::Need;
         }
         let (exchange, kind) = (front.id, front.kind);
+        if self.held.is_empty()
+            && let Some((consumed, parts)) = reader.plain_response(input)
+            && let Some(framing) = parts.plain_framing(kind)
+        {
+            let (status, is_interim) = (parts.status, is_interim(parts.status));
+            self.begin_body(status, is_interim, framing, exchanges, reader.limits(), now_ns);
+            let head = parts.view(&input[..consumed], reader);
+            return ResponseStep::Head { head, consumed, exchange };
+        }
+        self.step_other_head(input, reader, exchanges, (exchange, kind), now_ns)
+    }
+
+    /// A head that comes in pieces, or is not plain, or is none.
+    #[cold]
+    fn step_other_head<'b, T>(
+        &'b mut self,
+        input: &'b [u8],
+        reader: &'b mut HeadReader,
+        exchanges: &mut Exchanges<T>,
+        (exchange, kind): (ExchangeId, RequestKind),
+        now_ns: u64,
+    ) -> ResponseStep<'b, T> {
         let limits = *reader.limits();
         let (consumed, held) = match self.held.feed(input, HeadKind::Response, &limits) {
             Ok(Fed::Partial) => return ResponseStep::Need,
@@ -200,19 +223,34 @@ impl ResponseHalf {
             Ok(framed) => framed,
             Err(reason) => return self.turn_opaque(exchanges.seal(reason)),
         };
-        if is_interim {
-            front.interim_count = front.interim_count.saturating_add(1);
-        } else {
-            exchanges.answer(status, framing, now_ns);
-            self.state = match (switch_reason(kind, status), framing) {
-                (None, Framing::Length(1..) | Framing::Chunked | Framing::UntilClose) => {
-                    State::Body(BodyCursor::new(framing, &limits))
-                }
-                (switched, _) => State::Whole(switched),
-            };
-        }
+        self.begin_body(status, is_interim, framing, exchanges, &limits, now_ns);
         let bytes = if held { &self.held.bytes[..] } else { &input[..consumed] };
         ResponseStep::Head { head: parts.view(bytes, reader), consumed, exchange }
+    }
+
+    /// What follows a head: another one, its body, or nothing.
+    fn begin_body<T>(
+        &mut self,
+        status: u16,
+        is_interim: bool,
+        framing: Framing,
+        exchanges: &mut Exchanges<T>,
+        limits: &Limits,
+        now_ns: u64,
+    ) {
+        let Some(front) = exchanges.front_mut() else { return };
+        if is_interim {
+            front.interim_count = front.interim_count.saturating_add(1);
+            return;
+        }
+        let switched = switch_reason(front.kind, status);
+        exchanges.answer(status, framing, now_ns);
+        self.state = match (switched, framing) {
+            (None, Framing::Length(1..) | Framing::Chunked | Framing::UntilClose) => {
+                State::Body(BodyCursor::new(framing, limits))
+            }
+            (switched, _) => State::Whole(switched),
+        };
     }
 
     fn step_body<T>(

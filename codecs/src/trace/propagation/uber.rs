@@ -31,15 +31,16 @@ pub(super) fn parse(value: &[u8]) -> Option<TraceContext> {
 }
 
 /// Digits without leading zeros, lower case.
-pub(super) fn write(context: &TraceContext) -> Text<72> {
+#[inline]
+pub(super) fn write(context: &TraceContext) -> Text<88> {
     let mut text = Text::new();
     text.push_hex(context.trace_id, 1);
     text.push(b':');
-    text.push_hex(context.span_id.into(), 1);
+    text.push_hex_u64(context.span_id, 1);
     text.push(b':');
-    text.push_hex(context.parent_id.into(), 1);
+    text.push_hex_u64(context.parent_id, 1);
     text.push(b':');
-    text.push_hex(context.flags.0.into(), 1);
+    text.push_hex_u64(context.flags.0.into(), 1);
     text
 }
 
