@@ -233,7 +233,7 @@ fn a_connection_keeps_room_for_one_exchange() {
     }
     assert!(exchanges.is_empty());
     let kept = BYTES.with(Cell::get) - before;
-    assert_eq!(usize::try_from(kept).unwrap(), size_of::<Exchange<u64>>());
+    assert_eq!(kept, size_of::<Exchange<u64>>());
 }
 
 /// Between two heads no more is kept than the limit says, however long the first was.
