@@ -7,8 +7,8 @@ use std::cell::Cell;
 
 use netra_codecs::Limits;
 use netra_codecs::h1::{
-    Exchanges, HeadPatch, HeadReader, RequestHalf, RequestHead, RequestStep, ResponseHalf,
-    ResponseStep,
+    Exchange, Exchanges, HeadPatch, HeadReader, RequestHalf, RequestHead, RequestStep,
+    ResponseHalf, ResponseStep,
 };
 use netra_codecs::route::{RouteNames, RouteText, find_target};
 use netra_codecs::trace::{
@@ -210,6 +210,30 @@ fn a_quiet_connection_holds_no_storage() {
     let halves = (RequestHalf::new(), ResponseHalf::new(), Exchanges::<u64>::new());
     assert_eq!(BYTES.with(Cell::get), before);
     drop(halves);
+}
+
+/// A connection whose client does not pipeline has storage for one exchange, asked or not.
+#[test]
+fn a_connection_keeps_room_for_one_exchange() {
+    let (mut reader, mut half) = (HeadReader::new(Limits::DEFAULT), RequestHalf::new());
+    let mut response = ResponseHalf::new();
+    let mut exchanges = Exchanges::<u64>::new();
+    let before = BYTES.with(Cell::get);
+    for now in 0..3 {
+        let step = half.step(b"GET / HTTP/1.1\r\n\r\n", &mut reader, &mut exchanges, now);
+        assert!(matches!(step, RequestStep::Head { .. }));
+        let mut rest: &[u8] = b"HTTP/1.1 204 No\r\n\r\n";
+        loop {
+            match response.step(rest, &mut reader, &mut exchanges, now) {
+                ResponseStep::Head { consumed, .. } => rest = &rest[consumed..],
+                ResponseStep::Finish(_) => break,
+                step => panic!("{step:?}"),
+            }
+        }
+    }
+    assert!(exchanges.is_empty());
+    let kept = BYTES.with(Cell::get) - before;
+    assert_eq!(kept, size_of::<Exchange<u64>>());
 }
 
 /// Between two heads no more is kept than the limit says, however long the first was.

@@ -133,6 +133,10 @@ impl<T> Exchanges<T> {
         if head.asks_to_switch() {
             self.switching = Some(id);
         }
+        if self.open.capacity() == 0 {
+            // Clients that pipeline are rare, and a connection keeps this storage while it idles.
+            self.open.reserve_exact(1);
+        }
         self.open.push_back(Exchange {
             id,
             kind: head.kind,
