@@ -80,7 +80,8 @@ test: nextest span-venv ## Everything: unit, simulation, real binaries in namesp
 
 .PHONY: test-images
 test-images: image-tools
-	@PROFILE=dev TAG=$${NETRA_TEST_TAG-test} docker/images.sh netra netra-init netra-test
+	$(call install,iptables)
+	@PROFILE=dev TAG=$${NETRA_TEST_TAG-test} BASE=machine docker/images.sh netra netra-init netra-init-iptables netra-test
 
 .PHONY: nextest
 nextest:

@@ -58,6 +58,40 @@ fn everything_passes_where_io_uring_is_refused_and_where_it_is_allowed() {
 }
 
 #[test]
+fn the_image_with_iptables_redirects_by_every_backend() {
+    if !is_there() {
+        return;
+    }
+    let network = Network::new("iptables");
+    let (_, server) = network.server("server");
+    let pod = Pod::new(&network, "pod");
+    pod.start_app();
+    pod.start_netra(Sidecar::default());
+    let both = ["--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW"];
+    let init = |args: &[&str]| pod.init_by("netra-init-iptables", &both, args);
+    let opened = || (pod.scrape().opened("inbound"), pod.scrape().opened("outbound"));
+    // How many connections netra sees of one that comes and one that goes.
+    let brief_load = || {
+        let before = opened();
+        let brief = ["--seconds=0.2", "--warm-up=0", "--connections=1"];
+        network
+            .load(&[&["http", &format!("{}:{HTTP}", pod.address)], &brief[..]].concat())
+            .succeeds();
+        pod.load(&[&["http", &format!("{server}:{HTTP}")], &brief[..]].concat()).succeeds();
+        let after = opened();
+        (after.0 - before.0, after.1 - before.1)
+    };
+    for backend in ["nft-native", "iptables-nft", "iptables-legacy"] {
+        let said = init(&["apply", "--backend", backend]);
+        assert!(said.contains(&format!("applied ({backend})")), "{said}");
+        init(&["status", "--backend", backend]);
+        assert_eq!(brief_load(), (1, 1), "{backend}");
+        assert!(init(&["cleanup"]).contains("rules removed"));
+        assert_eq!(brief_load(), (0, 0), "{backend} has left something");
+    }
+}
+
+#[test]
 fn heavy_thirty_two_megabytes_are_enough_under_load() {
     if !is_there() {
         return;

@@ -218,7 +218,7 @@ fn ask(args: &AskArgs) -> Result<bool> {
         match service::connect(host).and_then(exchange) {
             Ok(answer) => break answer,
             Err(error) if begun.elapsed() > PATIENCE => return Err(format!("{host}: {error}")),
-            Err(_) => thread::sleep(Duration::from_millis(100)),
+            Err(_) => thread::park_timeout(Duration::from_millis(100)),
         }
     };
     say(&format!("GET http://{host}{path}: {} {}\n", answer.status, answer.body));

@@ -44,7 +44,7 @@ pub fn is_there() -> bool {
         eprintln!("*** SKIPPED: no Docker engine answers here; it proves nothing ***");
         return false;
     }
-    for name in ["netra", "netra-init", "netra-test"] {
+    for name in ["netra", "netra-init", "netra-init-iptables", "netra-test"] {
         let there = answers(&["image", "inspect", &image(name)]);
         assert!(there, "no image {}: make test-images", image(name));
     }
@@ -233,10 +233,15 @@ impl<'a> Pod<'a> {
     /// Runs netra-init as an ordinary user with the one capability that it needs.
     #[track_caller]
     pub fn init(&self, args: &[&str]) -> String {
+        self.init_by("netra-init", &["--cap-add", "NET_ADMIN"], args)
+    }
+
+    /// The same by another image and with other capabilities.
+    #[track_caller]
+    pub fn init_by(&self, name: &str, capabilities: &[&str], args: &[&str]) -> String {
         let network = self.joined();
         let base = ["run", "--rm", "--network", &network, "--read-only", "--cap-drop", "ALL"];
-        let image = image("netra-init");
-        docker(&[&base[..], &["--cap-add", "NET_ADMIN", &image], args].concat())
+        docker(&[&base[..], capabilities, &[&image(name)], args].concat())
     }
 
     /// Starts netra as the image's user, without any capability, with nothing to write to.
