@@ -9,7 +9,7 @@ TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx 
 	libcap2-bin systemd python3-venv hey apache2-bin apache2-utils gunicorn nodejs openssl \
 	python3 python3-requests python3-httpx python3-aiohttp python3-websockets \
 	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3 \
-	prometheus golang-go binutils tmux
+	prometheus golang-go binutils tmux docker-compose
 DEMO_PACKAGES := iproute2 util-linux
 # binutils has readelf, libcap2-bin setcap.
 IMAGE_PACKAGES := binutils libcap2-bin debootstrap
@@ -49,7 +49,7 @@ deb: ## Debian package, in target/debian
 	CARGO_TARGET_DIR=target $(CARGO) deb --no-build --no-strip --profile ship
 
 .PHONY: manifests
-manifests: ## Checks docker/kubernetes: schemas of Kubernetes, Helm, kustomize
+manifests: ## Checks docker/kubernetes and compose.yaml: schemas, Helm, kustomize
 	$(call install,python3-venv)
 	@test -x $(VENV)/bin/python || python3 -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r docker/kubernetes/requirements.txt
