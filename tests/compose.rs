@@ -54,9 +54,7 @@ impl Drop for Project {
 /// The traces that were drawn: (service, kind, operation, status) of each line.
 fn traces(log: &str) -> Vec<Vec<[String; 4]>> {
     let mut traces = Vec::new();
-    // Each line comes with the name of its container, and maybe in colour.
-    for line in log.lines().filter_map(|line| Some(line.split_once('|')?.1)) {
-        let line = line.trim_start_matches(|c| c != ' ').trim_start();
+    for line in log.lines() {
         if line.starts_with("trace ") {
             traces.push(Vec::new());
         }
@@ -90,7 +88,8 @@ fn one_command_shows_one_trace() {
     }
     let project = Project { name: format!("netra-compose-{}", std::process::id()) };
     project.run(&["up", "--detach"]);
-    let traces = || traces(&project.run(&["logs", "--no-color", "traces"]));
+    let container = project.run(&["ps", "--quiet", "traces"]);
+    let traces = || traces(&docker(&["logs", container.trim()]));
     let seen = |count| wait_until(PATIENCE, || traces().len() == count);
     assert!(seen(1), "{}", project.run(&["logs"]));
     assert_eq!(traces(), [wanted("stock")]);
@@ -103,8 +102,7 @@ fn one_command_shows_one_trace() {
     assert!(seen(2), "{}", project.run(&["logs"]));
     assert_eq!(traces(), [wanted("stock"), wanted("stock-canary")]);
 
-    // Everything leaves when it is asked to, and nothing stays.
-    let begun = std::time::Instant::now();
+    // Everything leaves when it is asked to, not by SIGKILL, and nothing stays.
     project.run(&["stop", "--timeout", "30"]);
     let codes = project.left(&["ps", "--all"]);
     let codes: Vec<&str> = codes.split_whitespace().collect();
@@ -112,7 +110,6 @@ fn one_command_shows_one_trace() {
     let ends = docker(&[&inspect[..], &codes].concat());
     assert_eq!(ends.lines().count(), 14, "{ends}");
     assert!(ends.lines().all(|line| line.ends_with(" 0")), "{ends}");
-    assert!(begun.elapsed().as_secs() < 20, "somebody does not hear SIGTERM: {ends}");
     project.run(&["down"]);
     assert_eq!(project.left(&["ps", "--all"]) + &project.left(&["network", "ls"]), "");
 }
