@@ -48,6 +48,11 @@ deb: ## Debian package, in target/debian
 		target/ship/netra $${page%%:*} >target/pages/$${page#*:}; done
 	CARGO_TARGET_DIR=target $(CARGO) deb --no-build --no-strip --profile ship
 
+.PHONY: deb-check
+deb-check: deb ## Makes the Debian package and looks at it: files, programs, lintian (minutes)
+	$(call install,lintian)
+	hosts/check.sh "$$(ls -t target/debian/netra_*.deb | head -1)"
+
 .PHONY: manifests
 manifests: ## Checks docker/kubernetes and compose.yaml: schemas, Helm, kustomize
 	$(call install,python3-venv)
