@@ -34,6 +34,8 @@ pub(crate) enum Task {
     Top(TopArgs),
     /// Say by exit code whether netra is ready.
     Ready(ReadyArgs),
+    /// Hold a network for other containers.
+    Pause,
 }
 
 /// A command line, read.
@@ -85,7 +87,7 @@ pub(crate) fn command() -> Command {
         )
 }
 
-fn small_commands() -> [Command; 4] {
+fn small_commands() -> [Command; 5] {
     let format = Arg::new("format")
         .long("format")
         .value_name("text|json")
@@ -96,6 +98,7 @@ fn small_commands() -> [Command; 4] {
     [
         Command::new(DOCTOR).about("Look at what this machine gives the sidecar").arg(format),
         Command::new(COMPLETIONS).about("Write the completions of a shell").arg(shell),
+        Command::new(PAUSE).about(PAUSE_ABOUT),
         Command::new(MAN).about("Write the man page netra(8)"),
         Command::new(SETTINGS).about("Write the table of all settings in Markdown"),
     ]
@@ -110,6 +113,8 @@ const INJECT: &str = "inject";
 const DEMO_ABOUT: &str = "Show interception on this machine, in namespaces of its own";
 const TOP: &str = "top";
 const TOP_ABOUT: &str = "Watch a running netra: rates, percentiles, shards, connections";
+const PAUSE: &str = "pause";
+const PAUSE_ABOUT: &str = "Do nothing until SIGTERM: for the container that holds a pod's network";
 const READY: &str = "ready";
 const READY_ABOUT: &str = "Say by exit code whether the netra in here is ready: for health checks";
 const CHECK: &str = "check-config";
@@ -151,6 +156,7 @@ fn task(matches: &ArgMatches) -> Result<Task, clap::Error> {
             let shell = arguments.get_one::<Shell>("shell").copied().unwrap_or(Shell::Bash);
             return Ok(Task::Completions(shell));
         }
+        Some((PAUSE, _)) => return Ok(Task::Pause),
         Some((MAN, _)) => return Ok(Task::Man),
         Some((SETTINGS, _)) => return Ok(Task::Settings),
         _ => {}

@@ -19,6 +19,7 @@ mod json;
 mod log;
 mod notify;
 mod pages;
+mod pause;
 mod ready;
 mod resolver;
 mod sampling;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         (Task::Completions(shell), _) => pages::completions(shell).into(),
         (Task::Man, _) => pages::man().into(),
         (Task::Settings, _) => pages::settings().into(),
+        (Task::Pause, _) => pause::run().into(),
         (Task::Ready(args), _) => ready::run(&args).into(),
         (Task::Top(args), _) => top::run(&args).into(),
         (_, Err(refused)) => refuse(&refused).into(),

@@ -96,11 +96,17 @@ fn one_command_shows_one_trace() {
     let said = project.run(&["logs", "--no-color", "client"]);
     assert!(said.contains("GET http://front/cart: 200 front < shop < stock: 7 left"), "{said}");
     let steered = ["--header", "X-Route: stock=stock-canary"];
-    let ask = ["run", "--rm", "client", "demo", "ask", "front/cart"];
+    let ask = ["run", "--rm", "--no-deps", "client", "demo", "ask", "front/cart"];
     let said = project.run(&[&ask[..], &steered].concat());
     assert!(said.contains("200 front < shop < stock-canary: 7 left, 5 on their way"), "{said}");
     assert!(seen(2), "{}", project.run(&["logs"]));
     assert_eq!(traces(), [wanted("stock"), wanted("stock-canary")]);
+
+    // An application that restarts comes back behind its sidecar.
+    project.run(&["restart", "--timeout", "5", "shop-app"]);
+    project.run(&ask);
+    assert!(seen(3), "{}", project.run(&["logs"]));
+    assert_eq!(traces()[2], wanted("stock"));
 
     // Everything leaves when it is asked to, not by SIGKILL, and nothing stays.
     project.run(&["stop", "--timeout", "30"]);
@@ -108,7 +114,7 @@ fn one_command_shows_one_trace() {
     let codes: Vec<&str> = codes.split_whitespace().collect();
     let inspect = ["inspect", "--format", "{{.Name}} {{.State.ExitCode}}"];
     let ends = docker(&[&inspect[..], &codes].concat());
-    assert_eq!(ends.lines().count(), 14, "{ends}");
+    assert_eq!(ends.lines().count(), 18, "{ends}");
     assert!(ends.lines().all(|line| line.ends_with(" 0")), "{ends}");
     project.run(&["down"]);
     assert_eq!(project.left(&["ps", "--all"]) + &project.left(&["network", "ls"]), "");
@@ -123,5 +129,5 @@ fn the_images_are_those_that_make_images_builds() {
     let ours = |name: &str| format!("${{NETRA_PREFIX:-}}{name}:${{NETRA_TAG:-{version}}}");
     let (netra, init) = (ours("netra"), ours("netra-init"));
     let jaeger = "${JAEGER_IMAGE:-jaegertracing/all-in-one:1.57}";
-    assert_eq!(images, [netra.as_str(), &init, &netra, jaeger]);
+    assert_eq!(images, [netra.as_str(), &init, &netra, &netra, jaeger]);
 }
