@@ -80,7 +80,7 @@ impl FromStr for Place {
 /// How long a request may find nobody who answers: containers start in any order.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a trace has not grown when it is drawn. Sidecars send what they have every second.
-const QUIET: Duration = Duration::from_millis(1_500);
+const QUIET: Duration = Duration::from_secs(2);
 /// Spans that wait for others of their trace; with more, all are drawn as they are.
 const SPANS_MAX: usize = 10_000;
 
