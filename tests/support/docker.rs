@@ -160,8 +160,7 @@ impl Drop for Network {
 }
 
 /// The demo's services are in netra's image. They run as any user but netra's.
-const DEMO_SERVICE: &[&str] =
-    &["--user", "1000:1000", "--read-only", "--cap-drop", "ALL", "--stop-signal", "KILL"];
+const DEMO_SERVICE: &[&str] = &["--user", "1000:1000", "--read-only", "--cap-drop", "ALL"];
 
 const SERVE: &[&str] = &[
     "upstream",
