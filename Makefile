@@ -9,7 +9,7 @@ TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx 
 	libcap2-bin systemd python3-venv hey apache2-bin apache2-utils gunicorn nodejs openssl \
 	python3 python3-requests python3-httpx python3-aiohttp python3-websockets \
 	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3 \
-	prometheus golang-go binutils tmux
+	prometheus golang-go binutils tmux docker-compose
 DEMO_PACKAGES := iproute2 util-linux
 # binutils has readelf, libcap2-bin setcap.
 IMAGE_PACKAGES := binutils libcap2-bin debootstrap
@@ -48,8 +48,13 @@ deb: ## Debian package, in target/debian
 		target/ship/netra $${page%%:*} >target/pages/$${page#*:}; done
 	CARGO_TARGET_DIR=target $(CARGO) deb --no-build --no-strip --profile ship
 
+.PHONY: deb-check
+deb-check: deb ## Makes the Debian package and looks at it: files, programs, lintian (minutes)
+	$(call install,lintian)
+	hosts/check.sh "$$(ls -t target/debian/netra_*.deb | head -1)"
+
 .PHONY: manifests
-manifests: ## Checks docker/kubernetes: schemas of Kubernetes, Helm, kustomize
+manifests: ## Checks docker/kubernetes and compose.yaml: schemas, Helm, kustomize
 	$(call install,python3-venv)
 	@test -x $(VENV)/bin/python || python3 -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r docker/kubernetes/requirements.txt
@@ -80,7 +85,8 @@ test: nextest span-venv ## Everything: unit, simulation, real binaries in namesp
 
 .PHONY: test-images
 test-images: image-tools
-	@PROFILE=dev TAG=$${NETRA_TEST_TAG-test} docker/images.sh netra netra-init netra-test
+	$(call install,iptables)
+	@PROFILE=dev TAG=$${NETRA_TEST_TAG-test} BASE=machine docker/images.sh netra netra-init netra-init-iptables netra-test
 
 .PHONY: nextest
 nextest:

@@ -2,8 +2,8 @@
 //! here; what they mean is for `config.rs`, where flags and variables are judged by the same rules.
 
 use crate::{
-    demo::DemoArgs, exit, inject::InjectArgs, setting::Setting, show::Shape, table::table,
-    top::TopArgs,
+    demo::DemoArgs, exit, inject::InjectArgs, ready::ReadyArgs, setting::Setting, show::Shape,
+    table::table, top::TopArgs,
 };
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use clap_complete::Shell;
@@ -32,6 +32,10 @@ pub(crate) enum Task {
     Settings,
     /// Watch a running netra in a terminal.
     Top(TopArgs),
+    /// Say by exit code whether netra is ready.
+    Ready(ReadyArgs),
+    /// Hold a network for other containers.
+    Pause,
 }
 
 /// A command line, read.
@@ -57,6 +61,7 @@ pub(crate) fn command() -> Command {
         .subcommand(DemoArgs::augment_args(Command::new(DEMO).about(DEMO_ABOUT)))
         .subcommand(InjectArgs::augment_args(Command::new(INJECT)))
         .subcommand(TopArgs::augment_args(Command::new(TOP).about(TOP_ABOUT)))
+        .subcommand(ReadyArgs::augment_args(Command::new(READY).about(READY_ABOUT)))
         .subcommands(small_commands())
         .disable_help_subcommand(true)
         .args_conflicts_with_subcommands(true)
@@ -82,7 +87,7 @@ pub(crate) fn command() -> Command {
         )
 }
 
-fn small_commands() -> [Command; 4] {
+fn small_commands() -> [Command; 5] {
     let format = Arg::new("format")
         .long("format")
         .value_name("text|json")
@@ -93,6 +98,7 @@ fn small_commands() -> [Command; 4] {
     [
         Command::new(DOCTOR).about("Look at what this machine gives the sidecar").arg(format),
         Command::new(COMPLETIONS).about("Write the completions of a shell").arg(shell),
+        Command::new(PAUSE).about(PAUSE_ABOUT),
         Command::new(MAN).about("Write the man page netra(8)"),
         Command::new(SETTINGS).about("Write the table of all settings in Markdown"),
     ]
@@ -107,6 +113,10 @@ const INJECT: &str = "inject";
 const DEMO_ABOUT: &str = "Show interception on this machine, in namespaces of its own";
 const TOP: &str = "top";
 const TOP_ABOUT: &str = "Watch a running netra: rates, percentiles, shards, connections";
+const PAUSE: &str = "pause";
+const PAUSE_ABOUT: &str = "Do nothing until SIGTERM: for the container that holds a pod's network";
+const READY: &str = "ready";
+const READY_ABOUT: &str = "Say by exit code whether the netra in here is ready: for health checks";
 const CHECK: &str = "check-config";
 const PRINT: &str = "print-config";
 
@@ -131,6 +141,9 @@ fn task(matches: &ArgMatches) -> Result<Task, clap::Error> {
     if let Some(top) = matches.subcommand_matches(TOP) {
         return TopArgs::from_arg_matches(top).map(Task::Top);
     }
+    if let Some(ready) = matches.subcommand_matches(READY) {
+        return ReadyArgs::from_arg_matches(ready).map(Task::Ready);
+    }
     if let Some(inject) = matches.subcommand_matches(INJECT) {
         return InjectArgs::from_arg_matches(inject).map(Task::Inject);
     }
@@ -143,6 +156,7 @@ fn task(matches: &ArgMatches) -> Result<Task, clap::Error> {
             let shell = arguments.get_one::<Shell>("shell").copied().unwrap_or(Shell::Bash);
             return Ok(Task::Completions(shell));
         }
+        Some((PAUSE, _)) => return Ok(Task::Pause),
         Some((MAN, _)) => return Ok(Task::Man),
         Some((SETTINGS, _)) => return Ok(Task::Settings),
         _ => {}

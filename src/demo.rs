@@ -11,6 +11,7 @@ mod journey;
 mod mesh;
 mod metrics;
 mod namespace;
+mod parts;
 mod pod;
 mod report;
 mod server;
@@ -29,6 +30,7 @@ use std::process::ExitCode;
 
 /// Shows interception on this machine, in namespaces of its own.
 #[derive(clap::Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct DemoArgs {
     /// Requests on an open connection, each way, directly and through netra
     #[arg(long, value_name = "N", default_value_t = 2_000,
@@ -40,6 +42,8 @@ pub(crate) struct DemoArgs {
     /// The report as JSON
     #[arg(long)]
     json: bool,
+    #[command(subcommand)]
+    part: Option<parts::Part>,
 }
 
 /// What can go wrong, as one line for people.
@@ -47,10 +51,13 @@ type Result<T> = std::result::Result<T, String>;
 
 /// Runs the demo; 0 when everything that was checked holds.
 pub(crate) fn run(args: DemoArgs) -> ExitCode {
-    let done = match stage::enter() {
-        Ok(stage::Entered::Here(lane)) => perform(&args, &lane),
-        Ok(stage::Entered::Elsewhere(code)) => return code,
-        Err(what) => Err(what),
+    let done = match &args.part {
+        Some(part) => parts::run(part),
+        None => match stage::enter() {
+            Ok(stage::Entered::Here(lane)) => perform(&args, &lane),
+            Ok(stage::Entered::Elsewhere(code)) => return code,
+            Err(what) => Err(what),
+        },
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -19,6 +19,8 @@ mod json;
 mod log;
 mod notify;
 mod pages;
+mod pause;
+mod ready;
 mod resolver;
 mod sampling;
 mod setting;
@@ -58,6 +60,8 @@ fn main() -> ExitCode {
         (Task::Completions(shell), _) => pages::completions(shell).into(),
         (Task::Man, _) => pages::man().into(),
         (Task::Settings, _) => pages::settings().into(),
+        (Task::Pause, _) => pause::run().into(),
+        (Task::Ready(args), _) => ready::run(&args).into(),
         (Task::Top(args), _) => top::run(&args).into(),
         (_, Err(refused)) => refuse(&refused).into(),
         (Task::Serve, Ok((loaded, plan))) => control::run(&loaded, plan).into(),

@@ -3,24 +3,12 @@
 
 mod support;
 
-use std::fs;
+use std::collections::BTreeSet;
 use std::time::Duration;
-use support::docker::{BULK, ECHO, HTTP, Network, Pod, Sidecar, docker, is_there};
-
-const PROFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/seccomp.json");
-
-/// Our profile without what it adds: what engines since 25 do by default, on any engine.
-fn profile_without_io_uring() -> String {
-    let text = fs::read_to_string(PROFILE).unwrap();
-    let mut profile: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let rules = profile["syscalls"].as_array_mut().unwrap();
-    let before = rules.len();
-    rules.retain(|rule| !rule["names"].as_array().unwrap().contains(&"io_uring_setup".into()));
-    assert_eq!(rules.len(), before - 1, "io_uring has a rule of its own");
-    let path = format!("{}/seccomp-{}.json", env!("CARGO_TARGET_TMPDIR"), std::process::id());
-    fs::write(&path, profile.to_string()).unwrap();
-    path
-}
+use support::docker::{
+    BULK, DEFAULT_PROFILE, ECHO, HTTP, Network, OUR_PROFILE, Pod, Sidecar, docker, is_there,
+};
+use support::spans::tag;
 
 /// TCP and HTTP in both directions, by address and by a name that Docker's resolver knows.
 fn everything_passes(network: &Network, pod: &Pod<'_>, server: &str) {
@@ -48,9 +36,8 @@ fn everything_passes_where_io_uring_is_refused_and_where_it_is_allowed() {
     let pod = Pod::new(&network, "pod");
     assert!(pod.init(&["apply"]).contains("applied (nft-native)"));
     pod.start_app();
-    let refused = format!("seccomp={}", profile_without_io_uring());
-    let allowed = format!("seccomp={PROFILE}");
-    for (profile, driver) in [(refused, "epoll"), (allowed, "io_uring")] {
+    for (profile, driver) in [(DEFAULT_PROFILE, "epoll"), (OUR_PROFILE, "io_uring")] {
+        let profile = format!("seccomp={profile}");
         pod.start_netra(Sidecar { run: &["--security-opt", &profile], ..Default::default() });
         everything_passes(&network, &pod, &server);
         let driven = |driver| pod.scrape().sum("netra_io_driver", &[("driver", driver)]);
@@ -68,6 +55,40 @@ fn everything_passes_where_io_uring_is_refused_and_where_it_is_allowed() {
     // Whatever this engine's own profile says, it works.
     pod.start_netra(Sidecar::default());
     everything_passes(&network, &pod, &server);
+}
+
+#[test]
+fn the_image_with_iptables_redirects_by_every_backend() {
+    if !is_there() {
+        return;
+    }
+    let network = Network::new("iptables");
+    let (_, server) = network.server("server");
+    let pod = Pod::new(&network, "pod");
+    pod.start_app();
+    pod.start_netra(Sidecar::default());
+    let both = ["--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW"];
+    let init = |args: &[&str]| pod.init_by("netra-init-iptables", &both, args);
+    let opened = || (pod.scrape().opened("inbound"), pod.scrape().opened("outbound"));
+    // How many connections netra sees of one that comes and one that goes.
+    let brief_load = || {
+        let before = opened();
+        let brief = ["--seconds=0.2", "--warm-up=0", "--connections=1"];
+        network
+            .load(&[&["http", &format!("{}:{HTTP}", pod.address)], &brief[..]].concat())
+            .succeeds();
+        pod.load(&[&["http", &format!("{server}:{HTTP}")], &brief[..]].concat()).succeeds();
+        let after = opened();
+        (after.0 - before.0, after.1 - before.1)
+    };
+    for backend in ["nft-native", "iptables-nft", "iptables-legacy"] {
+        let said = init(&["apply", "--backend", backend]);
+        assert!(said.contains(&format!("applied ({backend})")), "{said}");
+        init(&["status", "--backend", backend]);
+        assert_eq!(brief_load(), (1, 1), "{backend}");
+        assert!(init(&["cleanup"]).contains("rules removed"));
+        assert_eq!(brief_load(), (0, 0), "{backend} has left something");
+    }
 }
 
 #[test]
@@ -103,11 +124,50 @@ fn docker_stop_drains_and_no_request_fails() {
         return;
     }
     let network = Network::new("stop");
-    let (_, server) = network.server("server");
     let pod = Pod::new(&network, "pod");
     pod.init(&["apply"]);
     pod.start_app();
     pod.start_netra(Sidecar::default());
+    stops_under_load(&network, &pod);
+}
+
+/// The same where netra reads the requests. Spans of both ways come until the end, and it tells of
+/// none that was lost.
+#[test]
+fn docker_stop_drains_traced_requests_and_sends_their_spans() {
+    if !is_there() {
+        return;
+    }
+    let network = Network::new("stop-http");
+    let (mut sink, receiver) = network.sink("receiver");
+    let pod = Pod::new(&network, "pod");
+    pod.init(&["apply"]);
+    pod.start_app();
+    let variables = [
+        format!("NETRA_HTTP_PORTS={HTTP}"),
+        format!("JAEGER_AGENT_HOST={receiver}"),
+        "JAEGER_SAMPLER_TYPE=ratelimiting".into(),
+        "JAEGER_SAMPLER_PARAM=100".into(),
+        // Full packets are sent at once, all else at the end.
+        "JAEGER_REPORTER_FLUSH_INTERVAL=1h".into(),
+    ];
+    let run: Vec<&str> = variables.iter().flat_map(|variable| ["--env", variable]).collect();
+    pod.start_netra(Sidecar { run: &run, ..Default::default() });
+    stops_under_load(&network, &pod);
+    let mut kinds = BTreeSet::new();
+    let mut count = 0;
+    while let Some(span) = sink.next_within(Duration::from_secs(1)) {
+        assert_eq!(tag(&span, "http.status_code"), Some(&200.into()), "{span}");
+        kinds.insert(tag(&span, "span.kind").unwrap().to_string());
+        count += 1;
+    }
+    assert_eq!(kinds, BTreeSet::from(["\"client\"".into(), "\"server\"".into()]));
+    assert!(count > 100, "{count} spans in four seconds, 100 a second allowed");
+}
+
+/// `docker stop` in the middle of requests both ways, each of which has to succeed.
+fn stops_under_load(network: &Network, pod: &Pod<'_>) {
+    let (_, server) = network.server("server");
     let seconds = ["--seconds=4", "--warm-up=0", "--connections=16"];
     let inbound = format!("{}:{HTTP}", pod.address);
     let outbound = format!("{server}:{HTTP}");

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Checks every manifest of this folder: Kubernetes' own schemas, Helm's own renderer, and that all
-ways of deployment say the same. `make manifests` runs it."""
+ways of deployment say the same; and ../compose.yaml by the schema of the Compose specification, which
+comes newer than the docker-compose that the tests run. `make manifests` runs it."""
 
 import json
 import pathlib
@@ -140,6 +141,14 @@ def check_kustomize(native):
     same("kustomize", containers(found), native)
 
 
+def check_compose():
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    ran = subprocess.run([*check, HERE.parent / "compose.yaml"], capture_output=True, text=True)
+    if ran.returncode != 0:
+        sys.exit(f"compose.yaml: {ran.stdout}{ran.stderr}")
+    print("good: compose.yaml: against the Compose specification")
+
+
 def main():
     read = lambda name: documents((HERE / name).read_text())
     native = containers(validate("native.yaml", read("native.yaml"), NATIVE))
@@ -147,6 +156,7 @@ def main():
     check_helm(native, classic)
     check_values()
     check_kustomize(native)
+    check_compose()
 
 
 main()

@@ -64,18 +64,7 @@ impl Collector {
     pub(super) fn start(namespace: &Namespace, ip: Ipv4Addr) -> Result<Self> {
         let bound = namespace.enter(|| UdpSocket::bind((ip, PORT)))?;
         let socket = bound.map_err(|error| format!("UDP port {PORT}: {error}"))?;
-        let (tell, arriving) = channel();
-        thread::spawn(move || {
-            let mut packet = vec![0; 1 << 16];
-            while let Ok(len) = socket.recv(&mut packet) {
-                let read = batch(&packet[..len]);
-                let what = read.ok_or_else(|| format!("{len} bytes that are no batch of spans"));
-                if tell.send(what).is_err() {
-                    break;
-                }
-            }
-        });
-        Ok(Self { arriving, spans: vec![] })
+        Ok(Self { arriving: listen(socket), spans: vec![] })
     }
 
     /// Takes in what arrives until `enough` says so, or until the deadline.
@@ -93,6 +82,22 @@ impl Collector {
         }
         Ok(&self.spans)
     }
+}
+
+/// What arrives at a socket, batch by batch.
+pub(super) fn listen(socket: UdpSocket) -> Receiver<Result<Vec<Span>>> {
+    let (tell, arriving) = channel();
+    thread::spawn(move || {
+        let mut packet = vec![0; 1 << 16];
+        while let Ok(len) = socket.recv(&mut packet) {
+            let read = batch(&packet[..len]);
+            let what = read.ok_or_else(|| format!("{len} bytes that are no batch of spans"));
+            if tell.send(what).is_err() {
+                break;
+            }
+        }
+    });
+    arriving
 }
 
 /// `emitBatch` of jaeger.thrift: a process and its spans.

@@ -63,11 +63,11 @@ pub(super) struct Counts {
 /// An ordinary request and, where outbound requests are netra's, one that is sent elsewhere; both
 /// with their spans.
 pub(super) fn all(mesh: &mut Mesh) -> Result<(Vec<Journey>, Counts)> {
-    let connected = mesh.hub.enter(|| service::connect(FRONT.ip))?;
+    let connected = mesh.hub.enter(|| service::connect(FRONT.at))?;
     let stream = connected.map_err(|error| format!("{}: {error}", FRONT.name))?;
     let mut routes = vec![None];
     if mesh.lane == Lane::Both {
-        routes.push(Some(format!("stock.demo={}", CANARY.ip)));
+        routes.push(Some(format!("stock.demo={}", CANARY.at)));
     }
     for _ in 0..WARM {
         for route in &routes {

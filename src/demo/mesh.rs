@@ -12,26 +12,22 @@ use std::sync::mpsc::{Receiver, channel};
 
 pub(super) static FRONT: Service = Service {
     name: "front",
-    ip: Ipv4Addr::new(10, 77, 1, 2),
+    at: "10.77.1.2",
     path: "/cart",
     does: Does::Ask { host: "shop.demo", service: &SHOP },
 };
 pub(super) static SHOP: Service = Service {
     name: "shop",
-    ip: Ipv4Addr::new(10, 77, 1, 3),
+    at: "10.77.1.3",
     path: "/offer",
     does: Does::Ask { host: "stock.demo", service: &STOCK },
 };
-pub(super) static STOCK: Service = Service {
-    name: "stock",
-    ip: Ipv4Addr::new(10, 77, 1, 4),
-    path: "/tea",
-    does: Does::Answer("7 left"),
-};
+pub(super) static STOCK: Service =
+    Service { name: "stock", at: "10.77.1.4", path: "/tea", does: Does::Answer("7 left") };
 /// The other backend of stock: nobody asks it but by a route.
 pub(super) static CANARY: Service = Service {
     name: "stock-canary",
-    ip: Ipv4Addr::new(10, 77, 1, 5),
+    at: "10.77.1.5",
     path: "/tea",
     does: Does::Answer("7 left, 5 on their way"),
 };
@@ -80,7 +76,7 @@ impl Mesh {
 }
 
 fn wire(hub: &Namespace, pod: &Namespace, service: &Service, index: usize) -> Result<()> {
-    let (name, ip) = (service.name, service.ip);
+    let (name, ip) = (service.name, service.at);
     // Indexes that differ: see the first pod.
     let (here, there) = (10 + index, 30 + index);
     hub.ip(&format!(

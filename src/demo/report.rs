@@ -215,7 +215,7 @@ fn checks(leg: &Leg, metrics: &Metrics) -> Vec<Check> {
 pub(super) fn how_to_look(pod: &Pod, mesh: &Mesh) -> String {
     let netra = pod.sidecar.pid;
     let (host, direct) = (POD[0], APP + DIRECT);
-    let (front, path, canary) = (FRONT.ip, FRONT.path, CANARY.ip);
+    let (front, path, canary) = (FRONT.at, FRONT.path, CANARY.at);
     format!(
         "\nUp until Ctrl-C. In another terminal:\n\
          \x20 nsenter --net={client} curl -i http://{host}:{APP}/64        through netra\n\

@@ -5,7 +5,7 @@ use super::http1::{self, Answer};
 use super::namespace::Namespace;
 use super::{Result, server};
 use std::io::{self, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) name: &'static str,
-    pub(super) ip: Ipv4Addr,
+    /// Its address, or a name for it.
+    pub(super) at: &'static str,
     pub(super) path: &'static str,
     pub(super) does: Does,
 }
@@ -46,16 +47,21 @@ pub(super) struct Seen {
 /// Serves in `pod`; what was seen is told before it is answered.
 pub(super) fn serve(pod: &Namespace, service: &'static Service, tell: Sender<Seen>) -> Result<()> {
     // Threads live where the thread lives that starts them, and so do the sockets that they open.
-    let served = pod.enter(|| {
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+    pod.enter(|| serve_here(service, tell))?
+}
+
+/// The same where the calling thread is.
+pub(super) fn serve_here(service: &'static Service, tell: Sender<Seen>) -> Result<()> {
+    let served = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).and_then(|listener| {
         server::serve(&listener, move |stream| service.converse(stream, &tell))
-    })?;
+    });
     served.map_err(|error| format!("port {PORT} of {}: {error}", service.name))
 }
 
 /// An open connection to a service.
-pub(super) fn connect(ip: Ipv4Addr) -> io::Result<TcpStream> {
-    let address = SocketAddr::new(IpAddr::V4(ip), PORT);
+pub(super) fn connect(at: &str) -> io::Result<TcpStream> {
+    let found = (at, PORT).to_socket_addrs()?.next();
+    let address = found.ok_or_else(|| io::Error::other(format!("{at} has no address")))?;
     let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -88,7 +94,7 @@ impl Service {
     }
 
     fn ask(&self, service: &Self, request: &str) -> Answer {
-        let asked = connect(service.ip)
+        let asked = connect(service.at)
             .and_then(|stream| http1::ask(&mut BufReader::new(&stream), request));
         match asked {
             Ok(Answer { status, body }) => {

@@ -257,7 +257,7 @@ fn journey_json(journey: &Journey) -> String {
     })
 }
 
-fn row_json(Row { depth, span }: &Row) -> String {
+pub(super) fn row_json(Row { depth, span }: &Row) -> String {
     let number = |value: Option<i64>| value.map_or_else(|| "null".to_owned(), |n| n.to_string());
     json::object(|object| {
         object.raw("depth", &depth.to_string());

@@ -2,9 +2,12 @@
 //! Everything of a test carries its label and goes with it, however it ends.
 
 use super::scrape::{self, Scrape};
+use super::spans::{Ports, SpanSink, python_path};
+use super::world::checked;
 use super::{PATIENCE, wait_until};
 use std::env;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// Ports of the application: HTTP, echo, bulk.
@@ -13,9 +16,20 @@ pub const ECHO: u16 = 9000;
 pub const BULK: u16 = 9001;
 const METRICS: u16 = 14958;
 
+/// What Docker 28 allows by default, which engines before 25 do not: without io_uring.
+pub const DEFAULT_PROFILE: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/docker/seccomp/default.json");
+/// The same and io_uring.
+pub const OUR_PROFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/seccomp.json");
+
 /// An image of this checkout: `docker/images.sh` makes them, `make test` calls it.
 fn image(name: &str) -> String {
-    format!("{name}:{}", env::var("NETRA_TEST_TAG").unwrap_or_else(|_| "test".to_owned()))
+    format!("{name}:{}", tag())
+}
+
+/// Tag of the images under test.
+pub fn tag() -> String {
+    env::var("NETRA_TEST_TAG").unwrap_or_else(|_| "test".to_owned())
 }
 
 /// Whether a Docker engine answers. If one must, or if there is one without our images, the test
@@ -30,7 +44,7 @@ pub fn is_there() -> bool {
         eprintln!("*** SKIPPED: no Docker engine answers here; it proves nothing ***");
         return false;
     }
-    for name in ["netra", "netra-init", "netra-test"] {
+    for name in ["netra", "netra-init", "netra-init-iptables", "netra-test"] {
         let there = answers(&["image", "inspect", &image(name)]);
         assert!(there, "no image {}: make test-images", image(name));
     }
@@ -76,6 +90,47 @@ impl Network {
         (self.address(&name), name)
     }
 
+    /// A service of the demo on this network, without a sidecar, listening on port 80: its name.
+    pub fn service(&self, name: &str, args: &[&str]) -> String {
+        let name = self.container(name);
+        let base = self.detached(&name);
+        docker(
+            &[
+                &base[..],
+                &["--network", &self.name],
+                DEMO_SERVICE,
+                &[&image("netra"), "demo", "service"],
+                args,
+            ]
+            .concat(),
+        );
+        name
+    }
+
+    /// The span sink in a container, on the ports where receivers of spans are looked for, and its
+    /// name. There is no image with Python: it gets to see this machine's, and this checkout.
+    pub fn sink(&self, name: &str) -> (SpanSink, String) {
+        let name = self.container(name);
+        let python = python_path();
+        let home = python.parent().and_then(Path::parent).expect("a folder with bin/python");
+        let base = ["-c", "import sys; print(sys.base_prefix)"];
+        let base = checked(Command::new(&python).args(base).output().expect("python"), "python");
+        let folders =
+            [env!("CARGO_MANIFEST_DIR"), home.to_str().expect("a path in UTF-8"), base.trim()];
+        let mut command = Command::new("docker");
+        command.args(["run", "--rm", "--interactive", "--name", &name, "--label", &self.name]);
+        command.args(["--network", &self.name, "--user", "0"]);
+        let seen = folders.iter().filter(|folder| **folder != "/usr");
+        let seen: Vec<String> = seen.map(|folder| format!("{folder}:{folder}:ro")).collect();
+        let system = ["/usr:/usr:ro", "/usr/lib:/lib:ro", "/usr/lib64:/lib64:ro"];
+        for volume in seen.iter().map(String::as_str).chain(system) {
+            command.args(["--volume", volume]);
+        }
+        command.arg("--entrypoint").arg(&python).arg(image("netra-test"));
+        let ports = Ports { agent: 6831, collector: 14268, otlp_http: 4318, otlp_grpc: 4317 };
+        (SpanSink::start_as(command, ports, "0.0.0.0"), name)
+    }
+
     fn address(&self, container: &str) -> Ipv4Addr {
         let format = format!("{{{{(index .NetworkSettings.Networks {:?}).IPAddress}}}}", self.name);
         docker(&["inspect", "--format", &format, container]).parse().expect("an address")
@@ -103,6 +158,9 @@ impl Drop for Network {
         drop(Command::new("docker").args(["network", "rm", &self.name]).output());
     }
 }
+
+/// The demo's services are in netra's image. They run as any user but netra's.
+const DEMO_SERVICE: &[&str] = &["--user", "1000:1000", "--read-only", "--cap-drop", "ALL"];
 
 const SERVE: &[&str] = &[
     "upstream",
@@ -174,10 +232,15 @@ impl<'a> Pod<'a> {
     /// Runs netra-init as an ordinary user with the one capability that it needs.
     #[track_caller]
     pub fn init(&self, args: &[&str]) -> String {
+        self.init_by("netra-init", &["--cap-add", "NET_ADMIN"], args)
+    }
+
+    /// The same by another image and with other capabilities.
+    #[track_caller]
+    pub fn init_by(&self, name: &str, capabilities: &[&str], args: &[&str]) -> String {
         let network = self.joined();
         let base = ["run", "--rm", "--network", &network, "--read-only", "--cap-drop", "ALL"];
-        let image = image("netra-init");
-        docker(&[&base[..], &["--cap-add", "NET_ADMIN", &image], args].concat())
+        docker(&[&base[..], capabilities, &[&image(name)], args].concat())
     }
 
     /// Starts netra as the image's user, without any capability, with nothing to write to.
@@ -197,6 +260,22 @@ impl<'a> Pod<'a> {
         let (name, network) = (format!("{}-app", self.name), self.joined());
         let base = self.network.detached(&name);
         docker(&[&base[..], &["--network", &network, &image("netra-test")], SERVE].concat());
+    }
+
+    /// A service of the demo as the application, on port 80.
+    pub fn start_service(&self, args: &[&str]) {
+        let (name, network) = (format!("{}-app", self.name), self.joined());
+        let base = self.network.detached(&name);
+        docker(
+            &[
+                &base[..],
+                &["--network", &network],
+                DEMO_SERVICE,
+                &[&image("netra"), "demo", "service"],
+                args,
+            ]
+            .concat(),
+        );
     }
 
     /// The container of netra.
