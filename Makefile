@@ -159,6 +159,16 @@ bench-run:
 		--rounds $(ROUNDS) --seconds $(SECONDS_EACH) --json target/bench/$$layout.json \
 		--html target/bench/$$layout.html; done
 
+BUDGET ?= target/bench/budget.json
+.PHONY: budget
+budget: ## What one request and one connection cost, call by call, into docs/PERFORMANCE.md (root)
+	$(call install,$(BENCH_PACKAGES) valgrind bpftrace)
+	$(CARGO) build --release -p netra -p netra-loadtest
+	mkdir -p target/bench
+	NETRA_BIN=$${NETRA_BIN-$(CURDIR)/target/release/netra} target/release/netra-loadtest budget \
+		$(addprefix -s ,$(BUDGET_SUBJECTS)) --skip-missing --json $(BUDGET) \
+		--markdown docs/PERFORMANCE.md --svg docs/bench/budget.svg
+
 .PHONY: check-harness
 check-harness: ## Whether netra-loadtest can be believed here: against wrk, ab and a raw client
 	$(call install,wrk apache2-utils)
