@@ -224,6 +224,9 @@ struct RelayArgs {
     /// Where redirected connections arrive
     #[arg(long, value_name = "ADDR")]
     listen: SocketAddrV4,
+    /// Close both sides as soon as one has ended, as nginx does: a turn less, and no half-close
+    #[arg(long)]
+    closes_early: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -274,7 +277,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
         Command::Bulk(args) => bulk::run(&args.plan()?, args.json.as_deref()),
         Command::Idle(args) => idle::run(&args.plan()?, args.json.as_deref()),
         Command::Upstream(args) => args.serve(),
-        Command::Relay(args) => relay::serve(args.listen),
+        Command::Relay(args) => relay::serve(args.listen, args.closes_early),
         Command::Budget(args) => budget::run(&args),
         Command::Ramp(args) => {
             let plan = args.http.plan("ramp", false)?;

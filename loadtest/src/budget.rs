@@ -29,6 +29,7 @@ use watch::Seen;
 /// Subjects without -s.
 const SUBJECTS: &[&str] = &[
     "smallest",
+    "smallest-closing",
     "netra-io_uring",
     "netra-epoll",
     "nginx-stream",
@@ -213,9 +214,14 @@ fn merge(files: &[PathBuf]) -> Result<BudgetReport> {
         };
         into.versions.retain(|(name, _)| report.versions.iter().all(|(other, _)| other != name));
         into.versions.extend(report.versions);
+        into.direct = report.direct.or(into.direct.take());
         for row in report.rows {
             let same = |old: &Row| old.subject == row.subject && old.load == row.load;
             match into.rows.iter_mut().find(|old| same(old)) {
+                // Times and instructions may come from runs of their own.
+                Some(old) if row.instructions.is_err() => {
+                    *old = Row { instructions: old.instructions.clone(), ..row };
+                }
                 Some(old) => *old = row,
                 None => into.rows.push(row),
             }

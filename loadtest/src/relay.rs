@@ -51,8 +51,9 @@ enum Turn {
     Broken,
 }
 
-/// Relays for ever.
-pub(crate) fn serve(listen: SocketAddrV4) -> Result<()> {
+/// Relays until a signal comes. `closes_early` closes both sides as soon as one has ended, which
+/// saves a turn per connection and loses what the other side still has to say.
+pub(crate) fn serve(listen: SocketAddrV4, closes_early: bool) -> Result<()> {
     let listener = std::net::TcpListener::bind(SocketAddr::V4(listen))
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .context(|| format!("cannot listen on {listen}"))?;
@@ -60,7 +61,9 @@ pub(crate) fn serve(listen: SocketAddrV4) -> Result<()> {
     let tuned = nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::MAXCONN)
         .and_then(|()| setsockopt(&listener, sockopt::TcpNoDelay, &true));
     tuned.context(|| format!("cannot listen on {listen}"))?;
-    Relay::new(&listener).and_then(|mut relay| relay.run(&listener)).context(|| "relay".to_owned())
+    Relay::new(&listener, closes_early)
+        .and_then(|mut relay| relay.run(&listener))
+        .context(|| "relay".to_owned())
 }
 
 struct Relay {
@@ -68,24 +71,27 @@ struct Relay {
     pairs: Vec<Option<Pair>>,
     free: Vec<usize>,
     buffer: Vec<u8>,
+    closes_early: bool,
 }
 
 impl Relay {
-    fn new(listener: &impl AsFd) -> io::Result<Self> {
+    fn new(listener: &impl AsFd, closes_early: bool) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
         let buffer = vec![0; BUFFER_BYTES];
-        Ok(Self { epoll, pairs: Vec::new(), free: Vec::new(), buffer })
+        Ok(Self { epoll, pairs: Vec::new(), free: Vec::new(), buffer, closes_early })
     }
 
     fn run(&mut self, listener: &impl AsFd) -> io::Result<()> {
         let mut events = vec![EpollEvent::empty(); EVENT_COUNT];
         loop {
             let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
-                Err(Errno::EINTR) if crate::sys::is_interrupted() => return Ok(()),
-                Err(Errno::EINTR) => continue,
+                Err(Errno::EINTR) => 0,
                 other => other?,
             };
+            if crate::sys::is_interrupted() {
+                return Ok(());
+            }
             // What ends in this turn is freed after it: a later event may still name its slot.
             let mut over = Vec::new();
             for event in &events[..count] {
@@ -141,10 +147,10 @@ impl Relay {
         let mut turns = [Turn::Wait; 2];
         if readable {
             let whole = events.intersects(closed);
-            turns[0] = pump(&mut pair.ends, side, whole, &mut self.buffer);
+            turns[0] = pump(&mut pair.ends, side, whole, self.closes_early, &mut self.buffer);
         }
         if writable && !pair.ends[1 - side].rest.is_empty() {
-            turns[1] = pump(&mut pair.ends, 1 - side, true, &mut self.buffer);
+            turns[1] = pump(&mut pair.ends, 1 - side, true, self.closes_early, &mut self.buffer);
         }
         turns.contains(&Turn::Broken) || pair.ends.iter().all(|end| end.has_ended)
     }
@@ -152,7 +158,13 @@ impl Relay {
 
 /// Moves bytes away from one end. A short read says that there is no more, unless the peer has
 /// closed: then its end is in the same edge (`whole`), and must be read as well.
-fn pump(ends: &mut [End; 2], from: usize, whole: bool, buffer: &mut [u8]) -> Turn {
+fn pump(
+    ends: &mut [End; 2],
+    from: usize,
+    whole: bool,
+    closes_early: bool,
+    buffer: &mut [u8],
+) -> Turn {
     let [one, two] = ends;
     let (from, to) = if from == 0 { (one, two) } else { (two, one) };
     if !from.rest.is_empty() {
@@ -168,8 +180,9 @@ fn pump(ends: &mut [End; 2], from: usize, whole: bool, buffer: &mut [u8]) -> Tur
         let count = match recv(from.fd.as_raw_fd(), buffer, MsgFlags::empty()) {
             Ok(0) => {
                 from.has_ended = true;
-                if to.has_ended {
+                if to.has_ended || closes_early {
                     // Closing both says the same.
+                    to.has_ended = true;
                     return Turn::Ended;
                 }
                 return match shutdown(to.fd.as_raw_fd(), Shutdown::Write) {

@@ -38,6 +38,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("envoy-tcp", include_str!("../subjects/envoy-tcp.toml")),
     ("envoy-http", include_str!("../subjects/envoy-http.toml")),
     ("smallest", include_str!("../subjects/smallest.toml")),
+    ("smallest-closing", include_str!("../subjects/smallest-closing.toml")),
 ];
 
 /// What a subject calls this program.

@@ -274,6 +274,7 @@ mod tests {
             load,
             timed: Some(Timed {
                 p50_us: 100.0,
+                p99_us: 150.0,
                 user_ns: 500.0,
                 kernel_ns: 5500.0,
                 ..Timed::default()
@@ -318,7 +319,7 @@ mod tests {
         assert!(text.contains("close 2.00 (13.0), accept4 1.00 (3.00) |"), "{text}");
         assert!(text.contains("close (4.00), close (9.00), epoll_wait! |"), "{text}");
         assert!(
-            text.contains("| smallest | 80.0 | 100 | 6.00 | 2.00 | 30.0 | 2.00 | 20.0 | 50 % |")
+            text.contains("| smallest | 80.0 | 150 | 6.00 | 2.00 | 30.0 | 2.00 | 20.0 | 50 % |")
         );
         assert!(
             text.contains("rounds of 1 s. a 1.\n") && text.contains("Left out: c: no program c.")

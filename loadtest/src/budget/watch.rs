@@ -81,8 +81,8 @@ impl Watch {
         let (script, out) = (work.join("watch.bt"), work.join("watch.json"));
         let threads: String =
             procfs::threads(root).iter().map(|tid| format!("@is[{tid}] = 1; ")).collect();
-        std::fs::write(&script, PROGRAM.replace("{threads}", &threads))
-            .context(|| script.display().to_string())?;
+        let program = PROGRAM.replace("{threads}", &threads).replace("{comm}", &own_comm());
+        std::fs::write(&script, program).context(|| script.display().to_string())?;
         let mut command = Command::new("bpftrace");
         command.args(["-B", "none", "-f", "json"]).arg(&script);
         let mut process = start(&mut command, &out, &work.join("watch.log"))?;
@@ -129,6 +129,14 @@ impl Watch {
             Some(because) => Ok(Seen { calls: parse_counts(&text), wakes: Err(because) }),
         }
     }
+}
+
+/// The name that load and server have in the kernel, being this program.
+fn own_comm() -> String {
+    let path = std::env::current_exe().unwrap_or_default();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // TASK_COMM_LEN with its zero.
+    name.chars().filter(|c| !matches!(c, '"' | '\\')).take(15).collect()
 }
 
 /// Starts a tool with its output in files.
