@@ -22,6 +22,7 @@ use crate::error::{Error, Kind, Result};
 use crate::machine::Machine;
 use crate::report::{write_json, write_text};
 use crate::subject::Subject;
+use crate::summary::Spread;
 use crate::sys;
 use crate::topology::{Topology, WorkDir};
 use watch::Seen;
@@ -50,15 +51,16 @@ pub(crate) struct BudgetArgs {
     #[arg(long)]
     skip_missing: bool,
     /// Seconds of each load
-    #[arg(long, default_value = "3", value_parser = clock::seconds)]
+    #[arg(long, default_value = "1", value_parser = clock::seconds)]
     seconds: Duration,
-    /// How often each load is timed; the tables have medians
-    #[arg(short, long, default_value_t = 3)]
+    /// How often each load is timed, all subjects in turn; the tables have medians
+    #[arg(short, long, default_value_t = 5)]
     rounds: usize,
-    /// Do not count instructions, which takes half of the time
-    #[arg(long)]
-    no_instructions: bool,
-    /// Show and publish these reports instead of measuring; later ones replace rows of earlier ones
+    /// What to take: times need a quiet machine, counts do not, instructions take longest
+    #[arg(long, value_delimiter = ',', value_enum,
+        default_values = ["times", "counts", "instructions"])]
+    parts: Vec<Part>,
+    /// Show and publish these reports instead of measuring; later ones replace what they have of earlier ones
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "subjects")]
     from: Vec<PathBuf>,
     /// Write the counts as JSON; kept up to date during the run
@@ -70,6 +72,17 @@ pub(crate) struct BudgetArgs {
     /// Picture of the figures
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+}
+
+/// What is taken of each subject.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Part {
+    /// Latency, CPU time, context switches, page faults
+    Times,
+    /// System calls, their order, wake-ups
+    Counts,
+    /// Instructions in user space
+    Instructions,
 }
 
 /// What one unit of a row is, and how it comes.
@@ -145,7 +158,7 @@ pub(crate) fn run(args: &BudgetArgs) -> Result<()> {
     let gaps: Vec<String> = report
         .rows
         .iter()
-        .filter(|row| row.timed.is_none())
+        .filter(|row| row.timed.is_none() && args.parts.contains(&Part::Times))
         .map(|row| format!("{} {:?} was not measured", row.subject, row.load))
         .collect();
     if gaps.is_empty() { Ok(()) } else { Err(Error::new(Kind::Failed, gaps.join("\n"))) }
@@ -171,33 +184,131 @@ fn measure(args: &BudgetArgs) -> Result<BudgetReport> {
     let work = WorkDir::create()?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let topology = Topology::build()?;
-    let bench = bench::Bench::new(args.seconds, args.rounds, &topology, &work)?;
+    let bench = bench::Bench::new(args.seconds, &topology, &work)?;
     let mut report = BudgetReport {
         machine: Machine::here(),
         seconds: args.seconds.as_secs_f64(),
         rounds: args.rounds,
         versions: subjects.iter().map(|s| (s.name.clone(), version(s))).collect(),
         skipped,
-        direct: Some(bench.direct()?),
+        direct: None,
         rows: Vec::new(),
     };
     for subject in &subjects {
-        for mut row in bench.visit(subject)? {
-            if args.no_instructions {
-                row.instructions = Err("left out".to_owned());
-            } else if !matches!(row.load, Load::FreshSlow | Load::Paced) {
-                row.instructions =
-                    bench.instructions(subject, row.load).map_err(|cause| cause.to_string());
+        let row = |load| Row::new(&subject.name, load, "left out");
+        report.rows.extend(Load::ALL.map(row));
+    }
+    let keep =
+        |report: &BudgetReport| args.json.as_ref().map_or(Ok(()), |path| write_json(path, report));
+    if args.parts.contains(&Part::Times) {
+        take_times(&bench, &subjects, args.rounds, &mut report)?;
+        keep(&report)?;
+    }
+    for subject in &subjects {
+        if args.parts.contains(&Part::Counts) {
+            bench.counts(subject, rows_of(&mut report, &subject.name))?;
+            keep(&report)?;
+        }
+        if args.parts.contains(&Part::Instructions) {
+            for row in rows_of(&mut report, &subject.name) {
+                row.instructions = match row.load {
+                    Load::FreshSlow | Load::Paced => Err("counted at full speed only".to_owned()),
+                    load => bench.instructions(subject, load).map_err(|cause| cause.to_string()),
+                };
+                if sys::is_interrupted() {
+                    return Err(Error::new(Kind::Interrupted, "interrupted; nothing is published"));
+                }
             }
-            report.rows.push(row);
-            if sys::is_interrupted() {
-                return Err(Error::new(Kind::Interrupted, "interrupted; nothing is published"));
-            }
-            args.json.as_ref().map_or(Ok(()), |path| write_json(path, &report))?;
+            keep(&report)?;
         }
         crate::say::progress(format_args!("{}: counted", subject.name));
     }
     Ok(report)
+}
+
+fn rows_of<'a>(report: &'a mut BudgetReport, subject: &str) -> impl Iterator<Item = &'a mut Row> {
+    report.rows.iter_mut().filter(move |row| row.subject == subject)
+}
+
+/// All subjects in turn, in rotating order, so that a slow minute of the machine hits them alike.
+fn take_times(
+    bench: &bench::Bench<'_>,
+    subjects: &[Subject],
+    rounds: usize,
+    report: &mut BudgetReport,
+) -> Result<()> {
+    let mut all: Vec<(String, Load, Timed)> = Vec::new();
+    let mut direct = Vec::new();
+    let mut order: Vec<&Subject> = subjects.iter().collect();
+    for round in 1..=rounds {
+        direct.push(bench.direct()?);
+        for subject in &order {
+            all.extend(
+                bench.times(subject)?.map(|(load, timed)| (subject.name.clone(), load, timed)),
+            );
+        }
+        // Nobody is always after the same neighbour.
+        let first = 1.min(order.len());
+        order.rotate_left(first);
+        crate::say::progress(format_args!("round {round}/{rounds}: timed"));
+    }
+    report.direct = Timed::median(&direct);
+    for row in &mut report.rows {
+        let same = |(subject, load, _): &&(String, Load, Timed)| {
+            *subject == row.subject && *load == row.load
+        };
+        let rounds: Vec<Timed> = all.iter().filter(same).map(|(_, _, t)| t.clone()).collect();
+        row.timed = Timed::median(&rounds);
+    }
+    Ok(())
+}
+
+impl Row {
+    /// Nothing yet, and why.
+    fn new(subject: &str, load: Load, why: &str) -> Self {
+        Self {
+            subject: subject.to_owned(),
+            load,
+            timed: None,
+            seen: Err(why.to_owned()),
+            instructions: Err(why.to_owned()),
+            order: Vec::new(),
+        }
+    }
+
+    /// Takes over what another run has.
+    fn take(&mut self, other: Self) {
+        self.timed = other.timed.or(self.timed.take());
+        if other.seen.is_ok() || self.seen.is_err() {
+            self.seen = other.seen;
+        }
+        if other.instructions.is_ok() || self.instructions.is_err() {
+            self.instructions = other.instructions;
+        }
+        if !other.order.is_empty() {
+            self.order = other.order;
+        }
+    }
+}
+
+impl Timed {
+    /// Of each figure by itself.
+    fn median(rounds: &[Self]) -> Option<Self> {
+        let of = |of: fn(&Self) -> f64| -> Option<f64> {
+            let values: Vec<f64> = rounds.iter().map(of).collect();
+            Spread::of(&values).map(|spread| spread.median)
+        };
+        Some(Self {
+            rate: of(|t| t.rate)?,
+            p50_us: of(|t| t.p50_us)?,
+            p99_us: of(|t| t.p99_us)?,
+            user_ns: of(|t| t.user_ns)?,
+            kernel_ns: of(|t| t.kernel_ns)?,
+            voluntary: of(|t| t.voluntary)?,
+            forced: of(|t| t.forced)?,
+            faults: of(|t| t.faults)?,
+        })
+    }
 }
 
 /// Reports as one.
@@ -218,11 +329,7 @@ fn merge(files: &[PathBuf]) -> Result<BudgetReport> {
         for row in report.rows {
             let same = |old: &Row| old.subject == row.subject && old.load == row.load;
             match into.rows.iter_mut().find(|old| same(old)) {
-                // Times and instructions may come from runs of their own.
-                Some(old) if row.instructions.is_err() => {
-                    *old = Row { instructions: old.instructions.clone(), ..row };
-                }
-                Some(old) => *old = row,
+                Some(old) => old.take(row),
                 None => into.rows.push(row),
             }
         }

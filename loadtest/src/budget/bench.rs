@@ -18,7 +18,6 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::procfs::{Usage, tree};
 use crate::report::RunReport;
 use crate::subject::{HTTP_PORT, POD_IP, RAW_PORT, Subject};
-use crate::summary::Spread;
 use crate::sys;
 use crate::topology::{Place, Running, Topology, WorkDir};
 
@@ -31,10 +30,15 @@ const GRACE: Duration = Duration::from_secs(60);
 /// For strace to attach before the connections whose order it sees, and how long they come.
 const ATTACH: Duration = Duration::from_millis(500);
 
+/// Which loads run where.
+const LAYOUTS: [(Layout, &[Load]); 2] = [
+    (Layout::OneCpu, &[Load::Kept, Load::Fresh, Load::FreshSlow]),
+    (Layout::TwoCpu, &[Load::Paced]),
+];
+
 /// Everything that stays the same from row to row.
 pub(super) struct Bench<'a> {
     seconds: Duration,
-    rounds: usize,
     topology: &'a Topology,
     work: &'a WorkDir,
     program: PathBuf,
@@ -46,14 +50,13 @@ pub(super) struct Bench<'a> {
 impl<'a> Bench<'a> {
     pub(super) fn new(
         seconds: Duration,
-        rounds: usize,
         topology: &'a Topology,
         work: &'a WorkDir,
     ) -> Result<Self> {
         let program = std::env::current_exe().context(|| "our own path".to_owned())?;
         let (load_cpu, _) = choose_cpus(Layout::OneCpu)?;
         let upstream = topology.start_upstream(&program, Place::Pod, load_cpu)?;
-        Ok(Self { seconds, rounds, topology, work, program, _upstream: upstream, load_cpu })
+        Ok(Self { seconds, topology, work, program, _upstream: upstream, load_cpu })
     }
 
     /// The latency without a subject, which has no cost of its own.
@@ -61,35 +64,84 @@ impl<'a> Bench<'a> {
         self.timed(Load::Paced, RAW_PORT, None)
     }
 
-    /// All rows of a subject, without instructions. Its failure is a row without figures.
-    pub(super) fn visit(&self, subject: &Subject) -> Result<Vec<Row>> {
-        let mut rows = Vec::new();
-        for (layout, loads) in [
-            (Layout::OneCpu, &Load::ALL[..3]),
-            // Where there is one CPU only, this row says so.
-            (Layout::TwoCpu, &Load::ALL[3..]),
-        ] {
-            let started = choose_cpus(layout).and_then(|(_, cpu)| self.start(subject, cpu));
-            let mut running = match started {
-                Ok(running) => running,
-                Err(cause) if cause.kind() == Kind::Interrupted => return Err(cause),
-                Err(cause) => {
-                    let why = cause.to_string();
-                    rows.extend(loads.iter().map(|&load| empty(subject, load, &why)));
-                    continue;
+    /// One round of a subject; what failed is missing.
+    pub(super) fn times(&self, subject: &Subject) -> Result<impl Iterator<Item = (Load, Timed)>> {
+        let mut times = Vec::new();
+        for (layout, loads) in LAYOUTS {
+            let each = self.visit(subject, layout, loads, |load, running| {
+                self.timed(load, port(subject), Some(running.pid()))
+            })?;
+            for (load, timed) in each {
+                match timed {
+                    Ok(timed) => times.push((load, timed)),
+                    Err(why) => {
+                        crate::say::progress(format_args!("{} {load:?}: {why}", subject.name))
+                    }
                 }
-            };
-            for &load in loads {
-                rows.push(match self.row(subject, load, &running) {
-                    Ok(row) => row,
-                    Err(cause) if cause.kind() == Kind::Interrupted => return Err(cause),
-                    Err(cause) => empty(subject, load, &cause.to_string()),
-                });
             }
-            running.stop();
-            self.topology.clear_rules()?;
         }
-        Ok(rows)
+        Ok(times.into_iter())
+    }
+
+    /// Calls, their order, and wake-ups, into the rows of a subject.
+    pub(super) fn counts<'r>(
+        &self,
+        subject: &Subject,
+        rows: impl Iterator<Item = &'r mut Row>,
+    ) -> Result<()> {
+        let port = port(subject);
+        let mut seen = Vec::new();
+        for (layout, loads) in LAYOUTS {
+            seen.extend(self.visit(subject, layout, loads, |load, running| {
+                let seen = self.seen(load, port, running.pid())?;
+                let order = match load {
+                    Load::FreshSlow => self.order(port, running.pid()).unwrap_or_default(),
+                    _ => Vec::new(),
+                };
+                Ok((seen, order))
+            })?);
+        }
+        for row in rows {
+            let Some(at) = seen.iter().position(|(load, _)| *load == row.load) else { continue };
+            match seen.swap_remove(at).1 {
+                Ok((seen, order)) => (row.seen, row.order) = (Ok(seen), order),
+                Err(why) => row.seen = Err(why),
+            }
+        }
+        Ok(())
+    }
+
+    /// Does something under each load with a subject that runs; its failure is told, not ours.
+    fn visit<T>(
+        &self,
+        subject: &Subject,
+        layout: Layout,
+        loads: &[Load],
+        work: impl Fn(Load, &Running) -> Result<T>,
+    ) -> Result<Vec<(Load, std::result::Result<T, String>)>> {
+        let told = |cause: Error| match cause.kind() {
+            Kind::Interrupted => Err(cause),
+            _ => Ok(cause.to_string()),
+        };
+        // Where there is one CPU only, the rows of two say so.
+        let mut running = match choose_cpus(layout).and_then(|(_, cpu)| self.start(subject, cpu)) {
+            Ok(running) => running,
+            Err(cause) => {
+                let why = told(cause)?;
+                return Ok(loads.iter().map(|&load| (load, Err(why.clone()))).collect());
+            }
+        };
+        let mut done = Vec::new();
+        for &load in loads {
+            let outcome = match work(load, &running) {
+                Ok(value) => Ok(value),
+                Err(cause) => Err(told(cause)?),
+            };
+            done.push((load, outcome));
+        }
+        running.stop();
+        self.topology.clear_rules()?;
+        Ok(done)
     }
 
     fn start(&self, subject: &Subject, cpu: usize) -> Result<Running> {
@@ -103,65 +155,29 @@ impl<'a> Bench<'a> {
         started
     }
 
-    fn row(&self, subject: &Subject, load: Load, running: &Running) -> Result<Row> {
-        let port = port(subject);
-        let timed = self.timed(load, port, Some(running.pid()))?;
-        let seen = self.seen(load, port, running.pid());
-        let order = match load {
-            Load::FreshSlow => self.order(port, running.pid()).unwrap_or_default(),
-            _ => Vec::new(),
-        };
-        Ok(Row {
-            subject: subject.name.clone(),
-            load,
-            timed: Some(timed),
-            seen: seen.map_err(|cause| cause.to_string()),
-            instructions: Err("counted at full speed only".to_owned()),
-            order,
-        })
-    }
-
-    /// Medians over the rounds.
+    /// A load once, after a shorter one that warms caches, pools and conntrack.
     fn timed(&self, load: Load, port: u16, subject: Option<u32>) -> Result<Timed> {
-        // Caches, pools and conntrack are warm afterwards.
         self.put(load, port, self.seconds / 4)?;
-        let mut rounds = Vec::new();
-        for _ in 0..self.rounds {
-            let usage = || subject.map(Usage::of_tree).unwrap_or_default();
-            let before = usage();
-            let report = self.put(load, port, self.seconds)?;
-            let after = usage();
-            let units = float(report.counts.good);
-            let per = |was: u64, is: u64| float(is.saturating_sub(was)) / units;
-            // The kernel's own split is by the tick; their sum is exact.
-            let (user, system) = (after.user - before.user, after.system - before.system);
-            let cpu_ns = (after.cpu - before.cpu).max(0.0) * 1e9 / units;
-            let share = if user + system > 0.0 { user / (user + system) } else { 0.0 };
-            let forced = per(before.forced_switches, after.forced_switches);
-            rounds.push(Timed {
-                rate: report.rate,
-                p50_us: report.latency.p50,
-                p99_us: report.latency.p99,
-                user_ns: cpu_ns * share,
-                kernel_ns: cpu_ns * (1.0 - share),
-                voluntary: per(before.switches, after.switches) - forced,
-                forced,
-                faults: per(before.faults, after.faults),
-            });
-        }
-        let median = |of: fn(&Timed) -> f64| {
-            let values: Vec<f64> = rounds.iter().map(of).collect();
-            Spread::of(&values).map_or(0.0, |spread| spread.median)
-        };
+        let usage = || subject.map(Usage::of_tree).unwrap_or_default();
+        let before = usage();
+        let report = self.put(load, port, self.seconds)?;
+        let after = usage();
+        let units = float(report.counts.good);
+        let per = |was: u64, is: u64| float(is.saturating_sub(was)) / units;
+        // The kernel's own split is by the tick; their sum is exact.
+        let (user, system) = (after.user - before.user, after.system - before.system);
+        let cpu_ns = (after.cpu - before.cpu).max(0.0) * 1e9 / units;
+        let share = if user + system > 0.0 { user / (user + system) } else { 0.0 };
+        let forced = per(before.forced_switches, after.forced_switches);
         Ok(Timed {
-            rate: median(|t| t.rate),
-            p50_us: median(|t| t.p50_us),
-            p99_us: median(|t| t.p99_us),
-            user_ns: median(|t| t.user_ns),
-            kernel_ns: median(|t| t.kernel_ns),
-            voluntary: median(|t| t.voluntary),
-            forced: median(|t| t.forced),
-            faults: median(|t| t.faults),
+            rate: report.rate,
+            p50_us: report.latency.p50,
+            p99_us: report.latency.p99,
+            user_ns: cpu_ns * share,
+            kernel_ns: cpu_ns * (1.0 - share),
+            voluntary: per(before.switches, after.switches) - forced,
+            forced,
+            faults: per(before.faults, after.faults),
         })
     }
 
@@ -281,15 +297,4 @@ fn port(subject: &Subject) -> u16 {
 
 pub(super) fn is_http(name: &str) -> bool {
     name.split('-').any(|word| word == "http")
-}
-
-fn empty(subject: &Subject, load: Load, why: &str) -> Row {
-    Row {
-        subject: subject.name.clone(),
-        load,
-        timed: None,
-        seen: Err(why.to_owned()),
-        instructions: Err(why.to_owned()),
-        order: Vec::new(),
-    }
 }

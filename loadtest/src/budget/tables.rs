@@ -337,7 +337,7 @@ mod tests {
         report.rows[3].timed = None;
         let text = markdown(&report);
         assert!(text.contains("not counted: bpftrace: a/b |"), "{text}");
-        assert!(text.contains("| smallest | not measured: bpftrace: a|b |"), "{text}");
+        assert!(text.contains("| smallest | not measured: bpftrace: a/b |"), "{text}");
         assert!(!text.contains("more"));
         let picture = drawing(&report);
         assert!(picture.contains("Request: instructions") && !picture.contains("system calls"));
