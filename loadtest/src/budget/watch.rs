@@ -214,6 +214,7 @@ fn name(id: &str) -> String {
         (libc::SYS_fcntl, "fcntl"),
         (libc::SYS_futex, "futex"),
         (libc::SYS_getpeername, "getpeername"),
+        (libc::SYS_getpid, "getpid"),
         (libc::SYS_getsockname, "getsockname"),
         (libc::SYS_getsockopt, "getsockopt"),
         (libc::SYS_io_uring_enter, "io_uring_enter"),
