@@ -165,6 +165,8 @@ budget: ## What one request and one connection cost, call by call, into docs/PER
 	$(call install,$(BENCH_PACKAGES) valgrind bpftrace)
 	$(CARGO) build --release -p netra -p netra-loadtest
 	mkdir -p target/bench
+	# bpftrace does not do it by itself; without it strace counts, and no times.
+	mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing || true
 	NETRA_BIN=$${NETRA_BIN-$(CURDIR)/target/release/netra} target/release/netra-loadtest budget \
 		$(addprefix -s ,$(BUDGET_SUBJECTS)) --skip-missing --json $(BUDGET) \
 		--markdown docs/PERFORMANCE.md --svg docs/bench/budget.svg
