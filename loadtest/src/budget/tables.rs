@@ -192,6 +192,7 @@ fn push_latency(out: &mut String, report: &BudgetReport) {
         let Some(timed) = &row.timed else {
             let why =
                 row.seen.as_ref().err().and_then(|why| why.lines().next()).unwrap_or_default();
+            let why = why.replace('|', "/");
             let _ = writeln!(out, "| {} | not measured: {why} | | | | | | | |", row.subject);
             continue;
         };
