@@ -161,6 +161,18 @@ bench-run:
 		--rounds $(ROUNDS) --seconds $(SECONDS_EACH) --json target/bench/$$layout.json \
 		--html target/bench/$$layout.html; done
 
+# bpftrace needs tracefs and does not mount it; without it strace counts, and no call has a time.
+BUDGET ?= target/bench/budget.json
+.PHONY: budget
+budget: ## What one request and one connection cost, call by call, into docs/PERFORMANCE.md (root)
+	$(call install,$(BENCH_PACKAGES) valgrind bpftrace)
+	$(CARGO) build --release -p netra -p netra-loadtest
+	mkdir -p target/bench
+	mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing || true
+	NETRA_BIN=$${NETRA_BIN-$(CURDIR)/target/release/netra} target/release/netra-loadtest budget \
+		$(addprefix -s ,$(BUDGET_SUBJECTS)) --skip-missing --json $(BUDGET) \
+		--markdown docs/PERFORMANCE.md --svg docs/bench/budget.svg
+
 .PHONY: check-harness
 check-harness: ## Whether netra-loadtest can be believed here: against wrk, ab and a raw client
 	$(call install,wrk apache2-utils)

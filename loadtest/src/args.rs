@@ -1,12 +1,13 @@
 //! The command line: what each command takes, and who carries it out.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::budget::{self, BudgetArgs};
 use crate::bulk::{self, BulkPlan};
 use crate::check::{self, CheckArgs};
 use crate::clock;
@@ -18,7 +19,7 @@ use crate::pacer::Arrival;
 use crate::plan::{LoadPlan, Pace, Payload, RequestSpec, Target};
 use crate::report::{self, RunReport, hgrm, html, table};
 use crate::upstream::{self, Behaviour, UpstreamPlan};
-use crate::{mix, ramp, run};
+use crate::{mix, ramp, relay, run};
 
 /// Measures what a proxy costs: latency from the intended start, throughput, CPU and memory.
 #[derive(Debug, Parser)]
@@ -42,12 +43,16 @@ enum Command {
     Idle(IdleArgs),
     /// A server to send load to
     Upstream(UpstreamArgs),
+    /// The smallest relay that could exist, as a floor under the figures of real ones
+    Relay(RelayArgs),
     /// Find the highest rate that keeps the p99 within a budget
     Ramp(RampArgs),
     /// Several loads at once, from a TOML file
     Mix(MixArgs),
     /// What sidecars add, against no sidecar, in network namespaces of its own
     Compare(CompareArgs),
+    /// What one request and one connection cost, call by call and instruction by instruction
+    Budget(BudgetArgs),
     /// Whether the figures can be believed here: against other tools, a stall, and for speed
     Check(CheckArgs),
     /// Write comparisons into a README, between its markers
@@ -215,6 +220,16 @@ struct UpstreamArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+struct RelayArgs {
+    /// Where redirected connections arrive
+    #[arg(long, value_name = "ADDR")]
+    listen: SocketAddrV4,
+    /// Close both sides as soon as one has ended, as nginx does: a turn less, and no half-close
+    #[arg(long)]
+    closes_early: bool,
+}
+
+#[derive(Clone, Debug, Args)]
 struct RampArgs {
     #[command(flatten)]
     http: HttpArgs,
@@ -262,6 +277,8 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
         Command::Bulk(args) => bulk::run(&args.plan()?, args.json.as_deref()),
         Command::Idle(args) => idle::run(&args.plan()?, args.json.as_deref()),
         Command::Upstream(args) => args.serve(),
+        Command::Relay(args) => relay::serve(args.listen, args.closes_early),
+        Command::Budget(args) => budget::run(&args),
         Command::Ramp(args) => {
             let plan = args.http.plan("ramp", false)?;
             let search = ramp::Search::new(plan.pace.rate(), args.rate_max, args.precision)?;

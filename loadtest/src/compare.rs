@@ -1,7 +1,7 @@
 //! What a sidecar adds: the same load without and with each subject, in turn, for several rounds.
 
 mod figures;
-mod measure;
+pub(crate) mod measure;
 pub(crate) mod publish;
 mod syscalls;
 mod tables;
@@ -292,7 +292,7 @@ fn load(args: &CompareArgs) -> Result<(Vec<Subject>, Skipped)> {
 }
 
 /// The first line with words that it prints about itself, on either stream.
-fn version(subject: &Subject) -> String {
+pub(crate) fn version(subject: &Subject) -> String {
     let asked = subject.find().map(|path| Command::new(path).args(&subject.version).output());
     let Ok(Ok(said)) = asked else { return "unknown".to_owned() };
     let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();

@@ -5,6 +5,7 @@
 //! measures its own lateness and says when the figures are its own fault.
 
 mod args;
+mod budget;
 mod bulk;
 mod check;
 mod client;
@@ -20,6 +21,7 @@ mod pacer;
 mod plan;
 mod procfs;
 mod ramp;
+mod relay;
 mod report;
 mod run;
 mod say;

@@ -16,8 +16,11 @@ pub(crate) struct Usage {
     /// CPU seconds in user space and in the kernel, to the clock tick.
     pub(crate) user: f64,
     pub(crate) system: f64,
-    /// Context switches of the threads that are alive.
+    /// Context switches of the threads that are alive, and those of them that were forced.
     pub(crate) switches: u64,
+    pub(crate) forced_switches: u64,
+    /// Page faults that needed no disk.
+    pub(crate) faults: u64,
     pub(crate) rss_bytes: u64,
     pub(crate) pss_bytes: u64,
     pub(crate) fd_count: u64,
@@ -44,6 +47,7 @@ impl Usage {
             self.system += float(system) / tick;
             self.cpu += cpu_seconds(pid).unwrap_or(float(user + system) / tick);
         }
+        self.faults += read("stat").ok().as_deref().and_then(parse_faults).unwrap_or(0);
         if let Ok(rollup) = read("smaps_rollup") {
             self.rss_bytes += field(&rollup, "Rss:").unwrap_or(0) * 1024;
             self.pss_bytes += field(&rollup, "Pss:").unwrap_or(0) * 1024;
@@ -54,8 +58,9 @@ impl Usage {
             let name = fs::read_to_string(format!("/proc/{pid}/task/{task}/comm"));
             self.io_workers += u64::from(name.is_ok_and(|name| name.starts_with("iou-")));
             if let Ok(status) = fs::read_to_string(format!("/proc/{pid}/task/{task}/status")) {
-                self.switches += field(&status, "voluntary_ctxt_switches:").unwrap_or(0)
-                    + field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
+                let forced = field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
+                self.switches += field(&status, "voluntary_ctxt_switches:").unwrap_or(0) + forced;
+                self.forced_switches += forced;
             }
         }
     }
@@ -97,10 +102,20 @@ pub(crate) fn tree(root: u32) -> Vec<u32> {
     all
 }
 
+/// Every thread of a process and of all below it.
+pub(crate) fn threads(root: u32) -> Vec<u32> {
+    tree(root).into_iter().flat_map(tasks).collect()
+}
+
 /// User and system ticks from `stat`; the name in parentheses may hold anything.
 fn parse_times(stat: &str) -> Option<(u64, u64)> {
     let mut words = stat.rsplit_once(')')?.1.split_whitespace();
     Some((words.nth(11)?.parse().ok()?, words.next()?.parse().ok()?))
+}
+
+/// Minor page faults from `stat`.
+fn parse_faults(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(7)?.parse().ok()
 }
 
 fn field(text: &str, name: &str) -> Option<u64> {
@@ -148,6 +163,7 @@ mod tests {
     fn times_are_found_behind_any_name() {
         let stat = "12 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 111 222 0 0 20";
         assert_eq!(parse_times(stat), Some((111, 222)));
+        assert_eq!(parse_faults(stat), Some(7));
         assert_eq!(parse_times("nonsense"), None);
     }
 
@@ -167,6 +183,8 @@ mod tests {
         }
         let after = Usage::of_tree(std::process::id());
         assert!(after.cpu > before.cpu, "{before:?} {after:?}");
+        assert!(after.faults > 0 && after.forced_switches <= after.switches);
+        assert!(threads(std::process::id()).contains(&std::process::id()));
         assert!(after.rss_bytes > 0 && after.pss_bytes > 0 && after.fd_count > 2);
         assert!(after.thread_count >= 1 && rss_of_tree(std::process::id()) > 0);
     }

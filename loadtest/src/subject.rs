@@ -37,7 +37,12 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("nginx-http", include_str!("../subjects/nginx-http.toml")),
     ("envoy-tcp", include_str!("../subjects/envoy-tcp.toml")),
     ("envoy-http", include_str!("../subjects/envoy-http.toml")),
+    ("smallest", include_str!("../subjects/smallest.toml")),
+    ("smallest-closing", include_str!("../subjects/smallest-closing.toml")),
 ];
+
+/// What a subject calls this program.
+const OURSELVES: &str = "{self}";
 
 /// One proxy to compare.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -47,7 +52,7 @@ pub(crate) struct Subject {
     /// What it is, for readers of the file.
     #[serde(default)]
     pub(crate) about: String,
-    /// A program in PATH, or a path.
+    /// A program in PATH, or a path, or `{self}`.
     binary: String,
     /// Environment variable that names the program instead.
     binary_env: Option<String>,
@@ -178,6 +183,9 @@ impl Subject {
 
     /// Finds the program.
     pub(crate) fn find(&self) -> Result<PathBuf> {
+        if self.binary == OURSELVES {
+            return std::env::current_exe().context(|| "our own path".to_owned());
+        }
         let variable = self.binary_env.as_deref();
         let named = variable.and_then(std::env::var_os).map(PathBuf::from);
         let wanted = named.clone().unwrap_or_else(|| PathBuf::from(&self.binary));

@@ -133,6 +133,19 @@ impl Poller {
     }
 }
 
+/// Takes a connection from a listener, as a socket that does not block.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let (from, length) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: the listener is borrowed for the call; with null pointers no address is written.
+    let fd = unsafe { libc::accept4(listener.as_raw_fd(), from, length, flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call above just returned this descriptor to us and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn on_signal(_: libc::c_int) {

@@ -255,3 +255,58 @@ fn what_is_missing_is_named() {
     assert_eq!(output.status.code(), Some(4), "{said}");
     assert!(said.contains("neither nft nor iptables-restore is installed"), "{said}");
 }
+
+#[test]
+fn the_budget_of_the_smallest_relay_is_what_its_code_says() {
+    if subject().is_none() {
+        return;
+    }
+    let dir = Dir::new("budget");
+    let (json, markdown, svg) = (dir.file("b.json"), dir.file("b.md"), dir.file("b.svg"));
+    let marks = "<!-- budget: begin (written by `make budget`) -->\n<!-- budget: end -->\n";
+    std::fs::write(&markdown, format!("before\n{marks}after\n")).expect("a file to write into");
+    let ended = run(&format!(
+        "budget --subject smallest --seconds 0.5 --rounds 1 --json {json} --markdown {markdown} \
+         --svg {svg}"
+    ));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let report = read(&json);
+    let row = |load: &str| {
+        let rows = report["rows"].as_array().expect("rows");
+        rows.iter().find(|row| row["load"] == load).unwrap_or_else(|| panic!("no row {load}"))
+    };
+    let calls = |load: &str, name: &str| -> f64 {
+        let calls = row(load).pointer("/seen/Ok/calls").and_then(|calls| calls.as_array());
+        let calls = calls.unwrap_or_else(|| panic!("no calls: {}", row(load)));
+        let of_name = calls.iter().filter(|call| call["name"] == name);
+        of_name.map(|call| number(call, "/count")).sum()
+    };
+    // Requests of whole connections may be cut by the end of the load.
+    let is_about = |is: f64, wanted: f64| (is - wanted).abs() < 0.2;
+    for (name, wanted) in [("recvfrom", 2.0), ("sendto", 2.0), ("connect", 0.0)] {
+        let is = calls("kept", name);
+        assert!(is_about(is, wanted), "a request: {name} {is}");
+    }
+    for (name, wanted) in [
+        ("accept4", 1.0),
+        ("getsockopt", 1.0),
+        ("socket", 1.0),
+        ("connect", 1.0),
+        ("sendto", 2.0),
+        ("shutdown", 1.0),
+        ("close", 2.0),
+    ] {
+        let is = calls("fresh", name);
+        assert!(is_about(is, wanted), "a connection: {name} {is}");
+    }
+    for load in ["kept", "fresh", "fresh_slow"] {
+        assert!(number(row(load), "/timed/kernel_ns") > 0.0, "{}", row(load));
+    }
+    let page = std::fs::read_to_string(&markdown).expect("what was written");
+    assert!(page.starts_with("before\n<!--") && page.ends_with("-->\nafter\n"), "{page}");
+    assert!(page.contains("| smallest | accept4"), "the order of calls: {page}");
+    assert!(std::fs::read_to_string(&svg).expect("a picture").starts_with("<svg "));
+    // Published again from what was kept, it is the same.
+    let again = run(&format!("budget --from {json}"));
+    assert!(page.contains(again.stdout.trim_end()), "{}", again.stdout);
+}

@@ -91,9 +91,10 @@ mod tests {
     #[test]
     fn no_more_wait_than_the_cap() {
         let mut young = Young::new(&Limits::default(), Arc::default());
+        let max = u32::try_from(YOUNG_MAX).unwrap();
         for slot in 0..1000 {
             let oldest = young.push(token(slot), |_| false);
-            assert_eq!(oldest.map(|token| token.slot), slot.checked_sub(YOUNG_MAX as u32));
+            assert_eq!(oldest.map(|token| token.slot), slot.checked_sub(max));
         }
         assert_eq!(young.tokens.len(), YOUNG_MAX);
     }

@@ -279,7 +279,7 @@ impl<'a> Bench<'a> {
 }
 
 /// CPUs of the load and of the subject.
-fn choose_cpus(layout: Layout) -> Result<(usize, usize)> {
+pub(crate) fn choose_cpus(layout: Layout) -> Result<(usize, usize)> {
     let mask = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))
         .context(|| "sched_getaffinity".to_owned())?;
     let mut allowed = (0..nix::sched::CpuSet::count()).filter(|&cpu| mask.is_set(cpu) == Ok(true));

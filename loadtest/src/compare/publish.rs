@@ -43,7 +43,7 @@ pub(crate) fn run(args: &PublishArgs) -> Result<()> {
     for report in &reports {
         part.push_str(&markdown(report));
     }
-    let text = replace(&text, &part)
+    let text = replace(&text, [BEGIN, END], &part)
         .map_err(|why| Error::usage(format!("{}: {why}", args.readme.display())))?;
     if let Some(first) = reports.first() {
         write_text(&args.svg, &drawing(first))?;
@@ -51,12 +51,16 @@ pub(crate) fn run(args: &PublishArgs) -> Result<()> {
     write_text(&args.readme, &text)
 }
 
-/// The text with another part between the markers.
-fn replace(text: &str, part: &str) -> std::result::Result<String, String> {
+/// The text with another part between two markers.
+pub(crate) fn replace(
+    text: &str,
+    [begin, end]: [&str; 2],
+    part: &str,
+) -> std::result::Result<String, String> {
     let missing = |marker: &str| format!("no line `{marker}`");
-    let begin = text.find(BEGIN).ok_or_else(|| missing(BEGIN))? + BEGIN.len();
-    let end = begin + text[begin..].find(END).ok_or_else(|| missing(END))?;
-    Ok(format!("{}\n{part}{}", &text[..begin], &text[end..]))
+    let start = text.find(begin).ok_or_else(|| missing(begin))? + begin.len();
+    let stop = start + text[start..].find(end).ok_or_else(|| missing(end))?;
+    Ok(format!("{}\n{part}{}", &text[..start], &text[stop..]))
 }
 
 /// A column: its head, and the figures of a subject of which the first decides what is best.
@@ -227,6 +231,8 @@ mod tests {
     use crate::machine::Machine;
     use crate::stats::Distribution;
 
+    const MARKS: [&str; 2] = [BEGIN, END];
+
     /// Two subjects in one round.
     fn report() -> CompareReport {
         let sample = |subject: &str, scenario, cpu, p50| Sample {
@@ -276,10 +282,10 @@ mod tests {
     #[test]
     fn only_what_is_between_the_markers_is_replaced() {
         let text = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let once = replace(&text, "new\n").expect("both markers");
+        let once = replace(&text, MARKS, "new\n").expect("both markers");
         assert_eq!(once, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
-        assert_eq!(replace(&once, "new\n").as_deref(), Ok(once.as_str()));
-        assert!(replace("nothing", "new").is_err());
-        assert!(replace(BEGIN, "new").is_err());
+        assert_eq!(replace(&once, MARKS, "new\n").as_deref(), Ok(once.as_str()));
+        assert!(replace("nothing", MARKS, "new").is_err());
+        assert!(replace(BEGIN, MARKS, "new").is_err());
     }
 }
