@@ -4,8 +4,11 @@ use super::matrix::{self, Findings};
 use super::netra::{Backend, Netra, Setup, apply_rules};
 use super::world::{CLIENT_V4, Namespace, POD_V4, World, checked};
 use super::{PATIENCE, script, wait_until};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
@@ -26,7 +29,7 @@ pub fn tool(name: &str, package: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is missing: apt-get install {package}"))
 }
 
-/// A server process, killed when dropped.
+/// A server and the workers it has started, killed when dropped.
 #[derive(Debug)]
 pub struct Server(Child);
 
@@ -35,7 +38,8 @@ impl Server {
         let log = world.dir().join(format!("server-{port}.log"));
         let file = fs::File::create(&log).expect("a log file");
         command.stdout(file.try_clone().expect("dup")).stderr(file).current_dir(world.dir());
-        let mut child = command.spawn().expect("the server starts");
+        // Its workers are of its group: they outlive it where they are not killed as well.
+        let mut child = command.process_group(0).spawn().expect("the server starts");
         let address = if std::ptr::eq(namespace, &world.pod) { POD_V4 } else { CLIENT_V4 };
         let up = wait_until(PATIENCE, || {
             assert!(child.try_wait().expect("wait").is_none(), "{}", said(&log));
@@ -48,7 +52,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        drop(self.0.kill());
+        let group = i32::try_from(self.0.id()).map(Pid::from_raw);
+        drop(group.map(|group| killpg(group, Signal::SIGKILL)));
         drop(self.0.wait());
     }
 }
