@@ -53,7 +53,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let group = i32::try_from(self.0.id()).map(Pid::from_raw);
-        drop(group.map(|group| killpg(group, Signal::SIGKILL)));
+        let _ = group.map(|group| killpg(group, Signal::SIGKILL));
         drop(self.0.wait());
     }
 }
