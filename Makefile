@@ -138,7 +138,7 @@ netns: nextest ## End-to-end tests whose name contains FILTER
 BENCH_PACKAGES := iproute2 nftables conntrack nginx libnginx-mod-stream haproxy strace
 ENVOY_BIN ?= $(firstword $(wildcard /opt/envoyv/lib/python3*/site-packages/envoy/_bin/envoy))
 # A subject whose program is missing, or cannot do it yet, is left out and named in the table.
-NETRA_SUBJECTS := netra-io_uring netra-epoll netra-polling netra-http-io_uring netra-http-epoll
+NETRA_SUBJECTS := netra-io_uring netra-epoll netra-polling netra-http-io_uring netra-http-epoll netra-http-polling
 SUBJECTS ?= $(NETRA_SUBJECTS) nginx-stream haproxy-tcp envoy-tcp \
 	$(if $(QUICK),,haproxy-splice nginx-http haproxy-http envoy-http)
 ROUNDS ?= $(if $(QUICK),2,5)

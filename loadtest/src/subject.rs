@@ -28,6 +28,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("netra-io_uring", include_str!("../subjects/netra-io_uring.toml")),
     ("netra-epoll", include_str!("../subjects/netra-epoll.toml")),
     ("netra-polling", include_str!("../subjects/netra-polling.toml")),
+    ("netra-http-polling", include_str!("../subjects/netra-http-polling.toml")),
     ("netra-http-io_uring", include_str!("../subjects/netra-http-io_uring.toml")),
     ("netra-http-epoll", include_str!("../subjects/netra-http-epoll.toml")),
     ("haproxy-tcp", include_str!("../subjects/haproxy-tcp.toml")),
