@@ -1,0 +1,161 @@
+//! The two ways to move bytes without keeping them: splice and peek.
+
+use super::{CALM_BYTES, CALM_FILLS, Counted, Flow, Half, Reading};
+use crate::{
+    error::End,
+    http::{Http, Source},
+    io::{Io, Side, Token, would_block},
+    shard::Core,
+};
+use netra_perf::Key;
+
+impl Flow {
+    /// One round of splicing: source to pipe, pipe to receiver.
+    pub(super) fn splice<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        from: Token,
+        counted: Counted,
+        half: Half<'_>,
+    ) -> Result<(), End> {
+        let passable = passable(half.as_deref(), from.side);
+        if passable == 0 && self.in_pipe == 0 {
+            // What comes next is a head, or a chunk's: to be looked at.
+            self.return_pipe(core);
+            self.copy_again();
+            return Ok(());
+        }
+        let Some(pipe) = self.pipe.or_else(|| core.pipes.lend(&mut core.io)) else {
+            core.recorder.bump(Key::PIPE_STARVED);
+            self.copy_again();
+            return Ok(());
+        };
+        self.pipe = Some(pipe);
+        let room = I::pipe_capacity(core.pipes.get(pipe)).saturating_sub(self.in_pipe);
+        let room = usize::try_from(passable).unwrap_or(usize::MAX).min(room as usize);
+        if room > 0 {
+            match core.io.fill(from, core.pipes.get(pipe), room) {
+                Ok(0) => self.reading = Reading::Over,
+                Ok(n) => {
+                    self.in_pipe += u32::try_from(n).unwrap_or(u32::MAX);
+                    self.woken_for_nothing = false;
+                    self.moved(core, counted, n);
+                    core.recorder.add(Key::SPLICE_BYTES, n as u64);
+                    self.calm = if n < CALM_BYTES { self.calm.saturating_add(1) } else { 0 };
+                    self.drain_pipe(core, from)?;
+                    passed(half, core, from.side, n);
+                    return Ok(());
+                }
+                // With bytes in the pipe EAGAIN may mean that its slots are used up.
+                Err(e) if would_block(&e) && self.in_pipe == 0 => {
+                    self.return_pipe(core);
+                    // splice(2) never passes an urgent mark (it says EAGAIN for ever); receives do.
+                    if self.calm >= CALM_FILLS || self.woken_for_nothing {
+                        self.copy_again();
+                    } else {
+                        self.reading = Reading::Watching;
+                        core.io.watch_read(from);
+                    }
+                    return Ok(());
+                }
+                Err(e) if would_block(&e) => {}
+                Err(e) => return Err(End::of_error(from.side, &e)),
+            }
+        }
+        self.drain_pipe(core, from)
+    }
+
+    /// Moves what is in the pipe to the receiver.
+    pub(super) fn drain_pipe<I: Io>(&mut self, core: &mut Core<I>, from: Token) -> Result<(), End> {
+        let to = from.other();
+        while let (Some(pipe), true) = (self.pipe, self.in_pipe > 0) {
+            match core.io.drain(to, core.pipes.get(pipe), self.in_pipe as usize) {
+                Ok(n) if n > 0 => {
+                    self.last_moved = core.now;
+                    self.in_pipe -= u32::try_from(n).unwrap_or(0).min(self.in_pipe);
+                }
+                Err(e) if !would_block(&e) => return Err(End::of_error(to.side, &e)),
+                _ => {
+                    self.blocked = true;
+                    core.io.watch_write(to);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One round of peeking: look, send, take what was sent.
+    pub(super) fn peek<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        from: Token,
+        counted: Counted,
+        half: Half<'_>,
+    ) -> Result<(), End> {
+        let to = from.other();
+        if !core.pool_is_scarce() {
+            self.copy_again();
+            return Ok(());
+        }
+        let seen = match core.io.peek(from, &mut core.scratch) {
+            Ok(0) => {
+                self.reading = Reading::Over;
+                return Ok(());
+            }
+            Ok(n) => n,
+            Err(e) if would_block(&e) => {
+                self.reading = Reading::Watching;
+                core.io.watch_read(from);
+                return Ok(());
+            }
+            Err(e) => return Err(End::of_error(from.side, &e)),
+        };
+        let (sent, is_full) = match half {
+            Some(http) if from.side == Side::Downstream => {
+                if http.gave_up() {
+                    (seen, false)
+                } else {
+                    let gated = http.gate(core, to, Source::Scratch(seen))?;
+                    (gated.taken, gated.is_full)
+                }
+            }
+            half => {
+                let sent = match core.io.send(to, &core.scratch[..seen]) {
+                    Ok(n) => n,
+                    Err(e) if would_block(&e) => 0,
+                    Err(e) => return Err(End::of_error(to.side, &e)),
+                };
+                if let Some(http) = half {
+                    http.tap(core, Source::Scratch(sent));
+                }
+                (sent, sent < seen)
+            }
+        };
+        core.io.take(from, sent).map_err(|e| End::of_error(from.side, &e))?;
+        self.moved(core, counted, sent);
+        if is_full {
+            self.blocked = true;
+            core.io.watch_write(to);
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that may pass unseen from here.
+fn passable(half: Option<&Http>, from: Side) -> u64 {
+    match (half, from) {
+        (None, _) => u64::MAX,
+        (Some(http), Side::Downstream) => http.request_passable(),
+        (Some(http), Side::Upstream) => http.response_passable(),
+    }
+}
+
+/// So many have.
+fn passed<I: Io>(half: Half<'_>, core: &mut Core<I>, from: Side, count: usize) {
+    match (half, from) {
+        (None, _) => {}
+        (Some(http), Side::Downstream) => http.request_passed(count as u64, core.now),
+        (Some(http), Side::Upstream) => http.response_passed(core, count as u64),
+    }
+}
