@@ -158,7 +158,7 @@ bench-run:
 	for layout in $(LAYOUTS); do \
 		NETRA_BIN=$${NETRA_BIN-$(CURDIR)/target/release/netra} ENVOY_BIN=$(or $(ENVOY_BIN),envoy) \
 		target/release/netra-loadtest compare $(SUBJECTS:%=-s %) --skip-missing --layout $$layout \
-		--rounds $(ROUNDS) --seconds $(SECONDS_EACH) --json target/bench/$$layout.json \
+		--rounds $(ROUNDS) --seconds $(SECONDS_EACH) --churn-rate 2000 --json target/bench/$$layout.json \
 		--html target/bench/$$layout.html; done
 
 # bpftrace needs tracefs and does not mount it; without it strace counts, and no call has a time.
