@@ -2,12 +2,13 @@
 
 use crate::{
     access::{ConnectionRecord, unix_ns_before},
+    buffers::BufferId,
     config::Limits,
     dial,
     error::{Direction, End},
     flow::{Counted, Flow},
     http::{Http, outcome_of},
-    io::{Close, Event, Hop, Io, Side, Token, When},
+    io::{Close, Dialled, Event, Hop, Io, Side, Token, When},
     shard::{Core, Shard},
     sys::{Fd, Nanos, monotonic_ns},
     timers::{Link, Linked, Timer},
@@ -271,15 +272,7 @@ impl<I: Io> Shard<I> {
         if direction == Direction::Outbound {
             self.core.io.local_hop(fd);
         }
-        let begun = self.core.early(fd, is_local).and_then(|early| {
-            let hop = Hop { is_local, has_bytes: early.is_some() };
-            let dialled = self.core.io.dial(original_dst, hop).map_err(|e| {
-                early.inspect(|buffer| self.core.pool.give_back(*buffer));
-                dial::failed(&self.core, &e)
-            });
-            Ok((early, dialled?))
-        });
-        let (early, dialled) = match begun {
+        let (early, dialled) = match self.hear_and_dial(fd, original_dst, is_local) {
             Ok(begun) => begun,
             Err(end) => {
                 self.core.recorder.bump(Key::closed(direction.index(), end.index()));
@@ -302,6 +295,21 @@ impl<I: Io> Shard<I> {
         } else {
             self.await_dial(downstream);
         }
+    }
+
+    /// Takes what the client has sent by now, and begins to dial.
+    fn hear_and_dial(
+        &mut self,
+        fd: Fd,
+        to: SocketAddr,
+        is_local: bool,
+    ) -> Result<(Option<BufferId>, Dialled), End> {
+        let early = self.core.early(fd, is_local)?;
+        let hop = Hop { is_local, has_bytes: early.is_some() };
+        self.core.io.dial(to, hop).map(|dialled| (early, dialled)).map_err(|e| {
+            early.inspect(|buffer| self.core.pool.give_back(*buffer));
+            dial::failed(&self.core, &e)
+        })
     }
 
     /// Takes a slot for a connection and returns its downstream token.
@@ -340,7 +348,11 @@ impl<I: Io> Shard<I> {
             }
         }
         match early {
-            Some(buffer) => self.on_event(Event::Received(downstream, buffer)),
+            Some(buffer) => {
+                // The time of the dial is not netra's own.
+                self.core.now = self.core.io.now();
+                self.on_event(Event::Received(downstream, buffer));
+            }
             None => self.renew_deadline(downstream.slot),
         }
     }
