@@ -281,8 +281,9 @@ fn the_budget_of_the_smallest_relay_is_what_its_code_says() {
         let of_name = calls.iter().filter(|call| call["name"] == name);
         of_name.map(|call| number(call, "/count")).sum()
     };
-    // Requests of whole connections may be cut by the end of the load.
-    let is_about = |is: f64, wanted: f64| (is - wanted).abs() < 0.2;
+    // Those at both ends of the count may be cut, and under strace on a busy machine there are few:
+    // one call more or less is still told from it.
+    let is_about = |is: f64, wanted: f64| (is - wanted).abs() < 0.4;
     for (name, wanted) in [("recvfrom", 2.0), ("sendto", 2.0), ("connect", 0.0)] {
         let is = calls("kept", name);
         assert!(is_about(is, wanted), "a request: {name} {is}");
