@@ -293,6 +293,15 @@ impl From<Child> for Running {
 }
 
 impl Running {
+    /// Starts a tool that looks at others, with its output in files.
+    pub(crate) fn tool(command: &mut Command, out: &Path, log: &Path) -> Result<Self> {
+        let file = |path: &Path| File::create(path).context(|| path.display().to_string());
+        command.stdin(Stdio::null()).stdout(file(out)?).stderr(file(log)?);
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = sys::die_with_parent(command).spawn();
+        child.map(Self::from).map_err(|cause| Error::new(Kind::Tool, format!("{name}: {cause}")))
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -313,6 +322,15 @@ impl Running {
         if self.ended().is_none() {
             self.signal(&all, Signal::SIGKILL);
             let _ = self.child.wait();
+        }
+    }
+
+    /// Interrupts a tool, which then writes what it has, and waits for its end.
+    pub(crate) fn interrupt(&mut self, patience: Duration) {
+        self.tell(Signal::SIGINT);
+        let begun = Instant::now();
+        while self.ended().is_none() && begun.elapsed() < patience {
+            sys::pause(Duration::from_millis(10));
         }
     }
 

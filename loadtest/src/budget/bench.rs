@@ -6,10 +6,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use super::order::{self, Step};
-use super::watch::{Seen, Watch, read, start};
+use super::watch::{Seen, Watch, read};
 use super::{Load, Row, Timed, instructions};
 use crate::clock::float;
 use crate::compare::Layout;
@@ -208,15 +206,11 @@ impl<'a> Bench<'a> {
         let pids: Vec<String> = tree(pid).iter().map(u32::to_string).collect();
         let mut command = Command::new("strace");
         command.args(["-f", "-r", "-p", &pids.join(","), "-o"]).arg(&out);
-        let mut strace = start(&mut command, &path("order.out"), &path("order.log"))?;
+        let mut strace = Running::tool(&mut command, &path("order.out"), &path("order.log"))?;
         sys::pause(ATTACH);
         let url = format!("http://{POD_IP}:{port}/");
         self.generate(&format!("churn {url} --rate 20 --connections 1"), WATCHED)?;
-        strace.tell(Signal::SIGINT);
-        let begun = Instant::now();
-        while strace.ended().is_none() && begun.elapsed() < GRACE {
-            sys::pause(Duration::from_millis(10));
-        }
+        strace.interrupt(GRACE);
         let nothing = || Error::new(Kind::Tool, "strace saw no connection");
         order::parse(&read(&out)).ok_or_else(nothing)
     }

@@ -2,12 +2,10 @@
 //! else strace, which counts calls but makes every time of them its own.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -85,7 +83,7 @@ impl Watch {
         std::fs::write(&script, program).context(|| script.display().to_string())?;
         let mut command = Command::new("bpftrace");
         command.args(["-B", "none", "-f", "json"]).arg(&script);
-        let mut process = start(&mut command, &out, &work.join("watch.log"))?;
+        let mut process = Running::tool(&mut command, &out, &work.join("watch.log"))?;
         let begun = Instant::now();
         while !read(&out).contains(ATTACHED) {
             if process.ended().is_some() || begun.elapsed() > PATIENCE {
@@ -106,7 +104,7 @@ impl Watch {
         let pids: Vec<String> = procfs::tree(root).iter().map(u32::to_string).collect();
         let mut command = Command::new("strace");
         command.args(["-f", "-c", "-U", "calls,name", "-p", &pids.join(","), "-o"]).arg(&out);
-        let mut process = start(&mut command, &work.join("watch.out"), &log)?;
+        let mut process = Running::tool(&mut command, &work.join("watch.out"), &log)?;
         sys::pause(SETTLE);
         match process.ended() {
             Some(_) => Err(Error::new(Kind::Tool, format!("strace: {}", read(&log).trim()))),
@@ -116,11 +114,7 @@ impl Watch {
 
     /// Detaches; what was seen since it was attached.
     pub(super) fn finish(mut self) -> Result<Seen> {
-        self.process.tell(Signal::SIGINT);
-        let begun = Instant::now();
-        while self.process.ended().is_none() && begun.elapsed() < PATIENCE {
-            sys::pause(Duration::from_millis(10));
-        }
+        self.process.interrupt(PATIENCE);
         let text = read(&self.out);
         match self.fallback {
             None => {
@@ -137,15 +131,6 @@ fn own_comm() -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     // TASK_COMM_LEN with its zero.
     name.chars().filter(|c| !matches!(c, '"' | '\\')).take(15).collect()
-}
-
-/// Starts a tool with its output in files.
-pub(super) fn start(command: &mut Command, out: &Path, log: &Path) -> Result<Running> {
-    let file = |path: &Path| File::create(path).context(|| path.display().to_string());
-    command.stdin(Stdio::null()).stdout(file(out)?).stderr(file(log)?);
-    let name = command.get_program().to_string_lossy().into_owned();
-    let child = sys::die_with_parent(command).spawn();
-    Ok(Running::from(child.map_err(|cause| Error::new(Kind::Tool, format!("{name}: {cause}")))?))
 }
 
 pub(super) fn read(path: &Path) -> String {

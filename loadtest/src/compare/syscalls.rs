@@ -2,10 +2,8 @@
 //! slow it down, so this has a load of its own, after the measured ones.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-
-use nix::sys::signal::Signal;
+use std::process::Command;
+use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 use crate::topology::Running;
@@ -54,16 +52,12 @@ impl Counter {
         };
         command.arg(&out).args(["-p", &pids.join(",")]);
         let log = work.join("calls.log");
-        let log_file = std::fs::File::create(&log)?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
-        let refuse = |why: String| Error::new(Kind::Tool, format!("{}: {why}", tool.name()));
-        let child = sys::die_with_parent(&mut command).spawn();
-        let mut process = Running::from(child.map_err(|cause| refuse(cause.to_string()))?);
+        let mut process = Running::tool(&mut command, Path::new("/dev/null"), &log)?;
         sys::pause(SETTLE);
         if process.ended().is_some() {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
             let why = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it ended");
-            return Err(refuse(why.trim().to_owned()));
+            return Err(Error::new(Kind::Tool, format!("{}: {}", tool.name(), why.trim())));
         }
         Ok(Self { tool, process, out })
     }
@@ -74,11 +68,7 @@ impl Counter {
 
     /// Detaches; the calls since it was attached.
     pub(super) fn finish(mut self) -> Result<u64> {
-        self.process.tell(Signal::SIGINT);
-        let start = Instant::now();
-        while self.process.ended().is_none() && start.elapsed() < PATIENCE {
-            sys::pause(Duration::from_millis(10));
-        }
+        self.process.interrupt(PATIENCE);
         let text = std::fs::read_to_string(&self.out).unwrap_or_default();
         self.tool.parse(&text).ok_or_else(|| {
             Error::new(Kind::Tool, format!("{} did not say how many", self.tool.name()))
