@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use support::netra::{Netra, Setup};
 use support::programs::{
-    Server, Tally, compare_with, number_after, number_before, run, tally, tool,
+    self, Server, Tally, compare_with, number_after, number_before, run, tally, tool,
 };
 use support::stream;
 use support::world::{POD_V4, World};
@@ -66,21 +66,8 @@ fn files(world: &World) -> String {
 }
 
 fn nginx(world: &World, listen: &str) -> Server {
-    let dir = files(world);
-    let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {dir}/{kind};\n"))
-        .concat();
-    let config = format!(
-        "daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr crit;
-        events {{ worker_connections 4096; }}
-        http {{ access_log off; keepalive_requests 1000000; {temp}
-        server {{ listen {listen}; root {dir}; }} }}"
-    );
-    let path = world.dir().join("nginx.conf");
-    fs::write(&path, config).expect("a file");
-    let mut command = world.pod.command(tool("nginx", "nginx"));
-    command.args(["-e", "stderr", "-p", &dir, "-c"]).arg(path);
-    Server::start(world, &world.pod, command, PORT)
+    files(world);
+    programs::nginx(world, listen)
 }
 
 fn apache(world: &World) -> Server {

@@ -10,7 +10,9 @@ use std::fs;
 use std::path::Path;
 use support::matrix::{self, Cell, Findings};
 use support::netra::{Backend, Netra, Setup, apply_rules};
-use support::programs::{Server, Tally, compare, number_after, number_before, run, tally, tool};
+use support::programs::{
+    self, Server, Tally, compare, number_after, number_before, run, tally, tool,
+};
 use support::stream;
 use support::world::{CLIENT_V4, Namespace, POD_V4, POD_V6, World, checked};
 use support::{PATIENCE, wait_until};
@@ -172,23 +174,9 @@ fn heavy_iperf3() {
 }
 
 fn nginx(world: &World) -> Server {
-    let dir = world.dir().display().to_string();
     fs::write(world.dir().join("small"), stream::random(1, 1_024)).expect("a file");
     fs::write(world.dir().join("large"), stream::random(2, 20_000_000)).expect("a file");
-    let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {dir}/{kind};\n"))
-        .concat();
-    let config = format!(
-        "daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr crit;
-        events {{ worker_connections 4096; }}
-        http {{ access_log off; keepalive_requests 1000000; {temp}
-        server {{ listen 8080 backlog=4096; listen [::]:8080 backlog=4096; root {dir}; }} }}"
-    );
-    let path = world.dir().join("nginx.conf");
-    fs::write(&path, config).expect("a file");
-    let mut command = world.pod.command(tool("nginx", "nginx"));
-    command.args(["-e", "stderr", "-p", &dir, "-c"]).arg(path);
-    Server::start(world, &world.pod, command, 8080)
+    programs::nginx(world, "8080 backlog=4096; listen [::]:8080 backlog=4096")
 }
 
 #[test]
