@@ -8,7 +8,6 @@ mod check;
 mod parts;
 
 use crate::{
-    accept::Descriptors,
     buffers::{BufferId, BufferPool},
     config::{HttpConfig, Limits, TracingConfig},
     correlate::{Keep, correlate},
@@ -16,6 +15,7 @@ use crate::{
     io::{Close, Dialled, Event, Hop, Io, Polled, Side, Token, Wait, When},
     look::TcpInfo,
     shard::{Parts, Shard},
+    simulation,
     spans::{self, SpanSource},
     sys::{Fd, Nanos, counting},
 };
@@ -23,7 +23,7 @@ use netra_codecs::trace::{
     Formats, KeySeed,
     sampler::{SampleRule, SamplerPlan},
 };
-use netra_perf::{Key, Recorder};
+use netra_perf::Key;
 use std::{
     cell::Cell,
     io::{self, IoSlice},
@@ -246,17 +246,9 @@ fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
     let mut http = HttpCore::new(&config, 1, correlation, (Some(sink), None));
     http.editor.draw_from(4);
     let parts = Parts {
-        index: 0,
         http: (work != Work::Tcp).then(|| Box::new(http)),
         pool: BufferPool::new(64, 16 * 1024).unwrap(),
-        limits: Limits::default(),
-        port: 14956,
-        spin_max: Duration::ZERO,
-        recorder: Arc::new(Recorder::default()),
-        descriptors: Arc::new(Descriptors::new(10)),
-        put_off: Arc::default(),
-        commands: mpsc::channel().1,
-        access: None,
+        ..simulation::parts(Limits::default(), 1, mpsc::channel().1)
     };
     (Shard::new(Treadmill::default(), parts), Some(source))
 }

@@ -1,7 +1,7 @@
 //! How connections end. An end names the side that caused it and keeps the errno; most ends are
 //! not errors.
 
-use crate::io::{Side, errno};
+use crate::io::{Side, errno, would_block};
 use std::io;
 
 /// Toward or from the local application.
@@ -89,6 +89,15 @@ pub(crate) fn dial_errno_index(errno: i32) -> usize {
         libc::EADDRNOTAVAIL => 4,
         libc::EMFILE | libc::ENFILE => 5,
         _ => 6,
+    }
+}
+
+/// Bytes that a send came to: none where the socket of `to` is full.
+pub(crate) fn taken(sent: io::Result<usize>, to: Side) -> Result<usize, End> {
+    match sent {
+        Ok(sent) => Ok(sent),
+        Err(e) if would_block(&e) => Ok(0),
+        Err(e) => Err(End::of_error(to, &e)),
     }
 }
 

@@ -21,7 +21,7 @@ mod movers;
 
 use crate::{
     buffers::{BufferId, BufferPool, Queue},
-    error::End,
+    error::{End, taken},
     http::{Http, Source},
     io::{Event, Io, Side, Token, When, would_block},
     pipes::PipeId,
@@ -233,8 +233,7 @@ impl Flow {
                 self.expect_bulk(core);
             }
             if gated.is_full {
-                self.blocked = true;
-                core.io.watch_write(to);
+                self.await_room(core, to);
             }
         }
         Ok(())
@@ -269,14 +268,7 @@ impl Flow {
             } else {
                 core.io.send(to, bytes)
             };
-            match result {
-                Ok(n) => sent = n,
-                Err(e) if would_block(&e) => {}
-                Err(e) => {
-                    core.pool.give_back(buffer);
-                    return Err(End::of_error(to.side, &e));
-                }
-            }
+            sent = taken(result, to.side).inspect_err(|_| core.pool.give_back(buffer))?;
         }
         if let Some(http) = half.as_deref_mut()
             && http.tap(core, Source::Buffer(buffer))
@@ -297,8 +289,7 @@ impl Flow {
         } else {
             self.queue.push(&mut core.pool, buffer, sent);
             if !self.blocked {
-                self.blocked = true;
-                core.io.watch_write(to);
+                self.await_room(core, to);
             }
         }
         self.hold(core, from, half.as_deref().map_or(u64::MAX, Http::response_passable));
@@ -425,11 +416,16 @@ impl Flow {
                 Err(e) if would_block(&e) => {}
                 Err(e) => return Err(End::of_error(to.side, &e)),
             }
-            self.blocked = true;
-            core.io.watch_write(to);
+            self.await_room(core, to);
             return Ok(());
         }
         Ok(())
+    }
+
+    /// The receiver is full: what is left waits until it says otherwise.
+    fn await_room<I: Io>(&mut self, core: &mut Core<I>, to: Token) {
+        self.blocked = true;
+        core.io.watch_write(to);
     }
 
     fn copy_again(&mut self) {

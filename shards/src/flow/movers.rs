@@ -2,7 +2,7 @@
 
 use super::{CALM_BYTES, CALM_FILLS, Counted, Flow, Half, Reading};
 use crate::{
-    error::End,
+    error::{End, taken},
     http::{Http, Source},
     io::{Io, Side, Token, would_block},
     shard::Core,
@@ -76,8 +76,7 @@ impl Flow {
                 }
                 Err(e) if !would_block(&e) => return Err(End::of_error(to.side, &e)),
                 _ => {
-                    self.blocked = true;
-                    core.io.watch_write(to);
+                    self.await_room(core, to);
                     return Ok(());
                 }
             }
@@ -121,11 +120,7 @@ impl Flow {
                 }
             }
             half => {
-                let sent = match core.io.send(to, &core.scratch[..seen]) {
-                    Ok(n) => n,
-                    Err(e) if would_block(&e) => 0,
-                    Err(e) => return Err(End::of_error(to.side, &e)),
-                };
+                let sent = taken(core.io.send(to, &core.scratch[..seen]), to.side)?;
                 if let Some(http) = half {
                     http.tap(core, Source::Scratch(sent));
                 }
@@ -135,8 +130,7 @@ impl Flow {
         core.io.take(from, sent).map_err(|e| End::of_error(from.side, &e))?;
         self.moved(core, counted, sent);
         if is_full {
-            self.blocked = true;
-            core.io.watch_write(to);
+            self.await_room(core, to);
         }
         Ok(())
     }

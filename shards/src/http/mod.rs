@@ -15,8 +15,8 @@ use crate::{
     buffers::BufferId,
     config::HttpConfig,
     correlate::Correlation,
-    error::{Direction, End},
-    io::{Io, Token, would_block},
+    error::{Direction, End, taken},
+    io::{Io, Token},
     shard::Core,
     sys::Nanos,
 };
@@ -31,10 +31,7 @@ use netra_codecs::{
 };
 use netra_perf::{Gauge, Key, Recorder};
 use spans::OpenSpan;
-use std::{
-    io::{self, IoSlice},
-    net::SocketAddr,
-};
+use std::{io::IoSlice, net::SocketAddr};
 use switch::Switch;
 
 /// What a shard has for all its HTTP connections.
@@ -443,7 +440,7 @@ fn send(io: &mut impl Io, to: Token, bytes: &[u8]) -> Result<usize, End> {
     if bytes.is_empty() {
         return Ok(0);
     }
-    taken(io.send(to, bytes), to)
+    taken(io.send(to, bytes), to.side)
 }
 
 /// Sends an edited head and the body behind it in one call.
@@ -478,15 +475,7 @@ fn send_pieces<const MAX: usize>(
         pieces[count] = IoSlice::new(body);
         count += 1;
     }
-    taken(io.send_pieces(to, &pieces[..count]), to)
-}
-
-fn taken(sent: io::Result<usize>, to: Token) -> Result<usize, End> {
-    match sent {
-        Ok(sent) => Ok(sent),
-        Err(e) if would_block(&e) => Ok(0),
-        Err(e) => Err(End::of_error(to.side, &e)),
-    }
+    taken(io.send_pieces(to, &pieces[..count]), to.side)
 }
 
 /// Keeps what is left of an edited head after `sent` bytes.
