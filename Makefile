@@ -5,14 +5,17 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 # Programs that the end-to-end tests start: real peers, and the tools that build their network.
-TEST_PACKAGES := iproute2 iptables nftables util-linux uidmap procps curl nginx wrk strace chromium \
+TEST_PACKAGES := iproute2 tinyproxy-bin iptables nftables util-linux uidmap procps curl nginx wrk strace chromium \
 	libcap2-bin systemd python3-venv hey apache2-bin apache2-utils gunicorn nodejs openssl \
 	python3 python3-requests python3-httpx python3-aiohttp python3-websockets \
-	haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3 \
-	prometheus golang-go binutils tmux docker-compose
+	etcd-server etcd-client haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3 \
+	prometheus golang-go binutils tmux docker-compose tshark memcached libmemcached-tools \
+	nats-server mosquitto rabbitmq-server zookeeperd
 DEMO_PACKAGES := iproute2 util-linux
 # binutils has readelf, libcap2-bin setcap.
 IMAGE_PACKAGES := binutils libcap2-bin debootstrap
+# What `netra --version` says that it was built from; lazily, as only builds that ship need it.
+COMMIT = $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 # Where `make manifests` has Helm and the schemas.
 VENV := $(or $(CARGO_TARGET_DIR),target)/manifests
 
@@ -32,17 +35,25 @@ help: ## What there is
 
 .PHONY: build
 build: ## netra and netra-init, optimised, in target/release
-	$(CARGO) build --release -p netra -p netra-init
+	NETRA_COMMIT=$(COMMIT) $(CARGO) build --release -p netra -p netra-init
 
 .PHONY: images
 images: ## Container images with the Docker engine: netra, netra-init, netra-init-iptables
 	@docker info >/dev/null 2>&1 || { echo "*** SKIPPED: no Docker engine answers here ***"; exit 0; }; \
 		$(MAKE) --no-print-directory image-tools && docker/images.sh
 
+.PHONY: release
+release: ## Static programs for x86-64 and arm64 with SBOM, notes and sums, in target/dist
+	hosts/release.sh
+
+.PHONY: reproducible
+reproducible: ## Builds the static programs of this machine twice, in two places: same source, same bytes
+	TWICE=1 NO_SBOM=1 hosts/release.sh $(shell uname -m)
+
 .PHONY: deb
 deb: ## Debian package, in target/debian
 	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked --quiet cargo-deb
-	CARGO_TARGET_DIR=target $(CARGO) build --quiet --profile ship -p netra -p netra-init
+	CARGO_TARGET_DIR=target NETRA_COMMIT=$(COMMIT) $(CARGO) build --quiet --profile ship -p netra -p netra-init
 	CARGO_TARGET_DIR=target $(CARGO) run --quiet -p netra-init --example pages -- target/pages
 	@for page in man:netra.8 completions\ bash:netra.bash completions\ zsh:_netra completions\ fish:netra.fish; do \
 		target/ship/netra $${page%%:*} >target/pages/$${page#*:}; done
@@ -65,7 +76,7 @@ image-tools:
 	$(call install,$(IMAGE_PACKAGES))
 
 .PHONY: demo
-demo: ## Real traffic intercepted and measured; a request through three services, traced and steered
+demo: ## Real traffic intercepted and measured; a request through five services, traced and steered
 	$(call install,$(DEMO_PACKAGES))
 	@$(MAKE) --no-print-directory build
 	target/release/netra demo $(DEMO_ARGS)
@@ -74,12 +85,12 @@ demo: ## Real traffic intercepted and measured; a request through three services
 test: nextest span-venv ## Everything: unit, simulation, real binaries in namespaces against real servers
 	$(call install,$(TEST_PACKAGES))
 	$(CARGO) test --workspace --doc --quiet
-	$(CARGO) nextest run -p netra --bin netra --features jaeger-sdk --no-tests fail -E 'test(an_agent)'
+	$(CARGO) nextest run -p netra --lib --features jaeger-sdk --no-tests fail -E 'test(an_agent)'
 	$(CARGO) build --workspace --quiet --features glommio
 	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
 		$(CARGO) nextest run -p netra --features glommio --no-tests fail -E 'test(glommio)'
 	$(CARGO) build --workspace --quiet
-	@$(MAKE) --no-print-directory test-images manifests
+	@$(MAKE) --no-print-directory example-codec test-images manifests
 	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
 		$(CARGO) nextest run --workspace --no-tests fail $(TEST_ARGS)
 
@@ -92,14 +103,24 @@ test-images: image-tools
 nextest:
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked --quiet cargo-nextest
 
-# Decoders of spans that are not ours, in versions of their own, for the tests.
+# Decoders of spans, clients and servers that are not ours, in versions of their own, for the tests.
 SPAN_VENV := target/span-venv
+PEERS := tests/support/peers/requirements.txt
+# The lock is the workspace's, so that what is there already is not built again.
+.PHONY: example-codec
+example-codec: ## A netra of one's own, of a crate outside of the workspace (docs/CODECS.md)
+	cp Cargo.lock examples/codec/Cargo.lock
+	cd examples/codec && export CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target) && \
+		$(CARGO) test --quiet && \
+		NETRA_PROTOCOLS=7070=orders $(CARGO) run --quiet -- --service-name shop --check-config
+
 .PHONY: span-venv
 span-venv: $(SPAN_VENV)/ready
-$(SPAN_VENV)/ready: tests/support/span_requirements.txt
+$(SPAN_VENV)/ready: tests/support/span_requirements.txt $(PEERS)
 	$(call install,python3-venv)
 	python3 -m venv --clear $(SPAN_VENV)
 	$(SPAN_VENV)/bin/pip --quiet --disable-pip-version-check install --no-deps -r $<
+	$(SPAN_VENV)/bin/pip --quiet --disable-pip-version-check install -r $(PEERS)
 	touch $@
 
 .PHONY: check
@@ -107,6 +128,25 @@ check: ## Format, lints, docs: warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --features glommio,jaeger-sdk --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
+
+# Newer ones may want a newer compiler. A quick build of it is worth more than a quick program.
+DENY_VERSION := 0.20.2
+.PHONY: cargo-deny
+cargo-deny:
+	@$(CARGO) deny --version >/dev/null 2>&1 \
+		|| $(CARGO) install --debug --locked --quiet --version $(DENY_VERSION) cargo-deny
+
+.PHONY: deny
+deny: cargo-deny ## Licences, sources and versions of what we build on, by deny.toml
+	$(CARGO) deny check --deny warnings licenses bans sources
+	@today=$$(date +%F); while read -r _ day; do [[ $$day > $$today ]] \
+		|| echo "deny.toml: an exception was to be looked at again on $$day"; \
+		done < <(grep -o 'until 20[0-9-]*' deny.toml | sort -u)
+
+.PHONY: advisories
+advisories: cargo-deny ## Known faults of what we build on; needs the advisory database of github.com/RustSec
+	@$(CARGO) deny fetch db || { echo "*** NOTHING WAS CHECKED: the advisory database cannot be had here ***"; exit 1; }
+	$(CARGO) deny check --disable-fetch --deny warnings advisories
 
 .PHONY: sim
 sim: ## The shard on a simulated kernel: SEED=n repeats one, SEEDS=n runs more than 256
@@ -146,9 +186,9 @@ SECONDS_EACH ?= $(if $(QUICK),0.7,3)
 LAYOUTS ?= one-cpu two-cpu
 
 .PHONY: bench
-bench: bench-run ## netra beside its peers, into README.md; QUICK=1 takes under 10 minutes (root)
+bench: bench-run ## netra beside its peers, into docs/BENCHMARKS.md; QUICK=1 takes under 10 minutes (root)
 	target/release/netra-loadtest publish $(LAYOUTS:%=target/bench/%.json) \
-		--readme README.md --svg docs/bench/figures.svg
+		--document docs/BENCHMARKS.md --svg docs/bench/figures.svg
 
 .PHONY: bench-run
 bench-run:
@@ -160,6 +200,21 @@ bench-run:
 		target/release/netra-loadtest compare $(SUBJECTS:%=-s %) --skip-missing --layout $$layout \
 		--rounds $(ROUNDS) --seconds $(SECONDS_EACH) --churn-rate 2000 --json target/bench/$$layout.json \
 		--html target/bench/$$layout.html; done
+
+# Peers that speak the protocols themselves beside those that only relay them.
+PROTOCOL_SUBJECTS ?= netra-epoll netra-tapped-epoll netra-traced-epoll netra-polling netra-tapped-polling \
+	netra-traced-polling haproxy-tcp envoy-tcp envoy-protocols twemproxy
+
+.PHONY: bench-protocols
+bench-protocols: ## Redis, Dubbo and Thrift through netra and its peers, into target/bench (root)
+	$(call install,$(BENCH_PACKAGES) nutcracker)
+	$(CARGO) build --release -p netra -p netra-loadtest
+	mkdir -p target/bench
+	for layout in $(LAYOUTS); do \
+		NETRA_BIN=$${NETRA_BIN-$(CURDIR)/target/release/netra} ENVOY_BIN=$(or $(ENVOY_BIN),envoy) \
+		target/release/netra-loadtest compare $(PROTOCOL_SUBJECTS:%=-s %) --skip-missing --layout $$layout \
+		--scenarios redis,dubbo,thrift --rounds $(ROUNDS) --seconds $(SECONDS_EACH) \
+		--json target/bench/protocols-$$layout.json; done
 
 # bpftrace needs tracefs and does not mount it; without it strace counts, and no call has a time.
 BUDGET ?= target/bench/budget.json

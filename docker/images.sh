@@ -15,6 +15,7 @@ images=("$@")
 PROFILE=${PROFILE:-ship}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 TAG=${TAG:-$version}
+commit=$(git rev-parse --short=12 HEAD 2>/dev/null || true)
 PREFIX=${PREFIX:-}
 BASE=${BASE:-debian:bookworm-slim}
 
@@ -35,8 +36,8 @@ sudo=$([ "$(id -u)" = 0 ] || echo sudo)
 static() {
   local packages=()
   for name in "$@"; do packages+=(-p "$name"); done
-  RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C strip=symbols" \
-    cargo build --quiet --profile "$PROFILE" --target "$target" "${packages[@]}"
+  RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C strip=symbols -C link-arg=-Wl,-z,pack-relative-relocs" \
+    NETRA_COMMIT=$commit cargo build --quiet --profile "$PROFILE" --target "$target" "${packages[@]}"
   for name in "$@"; do
     cp "$out/$target/$folder/$name" "$context/"
     if readelf -l "$context/$name" | grep -q INTERP; then
@@ -44,6 +45,14 @@ static() {
       exit 1
     fi
   done
+}
+
+# Debian's, of this machine; without the package the image trusts nobody but NETRA_TLS_CA_FILE.
+roots() {
+  cp -L /etc/ssl/certs/ca-certificates.crt "$context/" 2>/dev/null || {
+    echo "no ca-certificates on this machine: the image has no roots of trust" >&2
+    : >"$context/ca-certificates.crt"
+  }
 }
 
 # Permitted, not effective: see claim_capabilities in init/src/sys.rs.
@@ -91,6 +100,14 @@ build() {
     --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" "$context" \
     >"$context/log" 2>&1 || { cat "$context/log" >&2; exit 1; }
   docker image inspect --format "$PREFIX$1:$TAG {{.Size}} bytes, user {{.Config.User}}" "$PREFIX$1:$TAG"
+  # What is given away is watched: hosts/sizes.
+  local most bytes
+  most=$(awk -v name="image-$1" '$1 == name { print $2 }' hosts/sizes)
+  bytes=$(docker image inspect --format '{{.Size}}' "$PREFIX$1:$TAG")
+  if [ "$PROFILE" = ship ] && [ -n "$most" ] && [ "$bytes" -gt "$most" ]; then
+    echo "$1 is larger than hosts/sizes allows: $bytes bytes, $most at most" >&2
+    exit 1
+  fi
 }
 
 # As in a pod: no root, nothing but the two capabilities, nothing to write to. (Kubernetes can have
@@ -103,6 +120,7 @@ for image in "${images[@]}"; do
   case $image in
     netra)
       static netra
+      roots
       build netra
       try "${PREFIX}netra:$TAG" --service-name try --check-config
       ;;

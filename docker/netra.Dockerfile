@@ -1,4 +1,4 @@
-# netra, the sidecar: one static program and nothing else. Built by docker/images.sh.
+# netra, the sidecar: one static program and the public roots of trust. Built by docker/images.sh.
 FROM scratch
 ARG VERSION=unknown
 ARG REVISION=unknown
@@ -9,6 +9,8 @@ LABEL org.opencontainers.image.title="netra" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY netra /netra
+# Whom receivers over https are believed by; NETRA_TLS_CA_FILE names others.
+COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 # The user whose connections the rules let through. By number: runAsNonRoot cannot judge a name.
 USER 1337:1337
 EXPOSE 14956 14958

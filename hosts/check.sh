@@ -34,7 +34,7 @@ diff <(wanted | LC_ALL=C sort) "$folder/files" || { echo "these are not the file
 dpkg-deb -x "$deb" "$folder/root"
 version=$(dpkg-deb -f "$deb" Version)
 for program in netra netra-init; do
-  said=$("$folder/root/usr/bin/$program" --version)
+  said=$("$folder/root/usr/bin/$program" --version | head -1)
   [ "$said" = "$program ${version%-*}" ] || { echo "$program says it is $said" >&2; exit 1; }
 done
 NETRA_SERVICE_NAME=deb "$folder/root/usr/bin/netra" --check-config

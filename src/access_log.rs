@@ -1,15 +1,18 @@
-//! The access log on stdout: a line for each request and each opaque connection that has ended, as
-//! logfmt or JSON. A thread of its own takes records from the shards' rings; when stdout is slow
+//! The access log on stdout: a line for each request, each opaque connection that has ended, and each
+//! failure, as logfmt or JSON. A thread of its own takes records from the shards' rings; when stdout is slow
 //! it waits, the rings fill up, and what has no room is dropped and counted there.
 
 use crate::{
     export::Pace,
     json,
-    log::{Format, is_bare, rfc3339},
+    log::{Format, rfc3339},
+    mask::{self, Query},
+    texts::errno_name,
 };
-use netra_codecs::trace::{SpanKind, SpanRecord, SpanText};
+use netra_codecs::trace::{Fault, SpanKind, SpanRecord, SpanText, StreamFacts};
 use netra_shards::{AccessSource, ConnectionRecord, Direction};
 use std::{
+    borrow::Cow,
     fmt::Write as _,
     io::{self, Write},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -39,14 +42,21 @@ pub(crate) struct AccessLog {
 impl AccessLog {
     /// Starts the writer, where there is anything to write. It ends when the shards have ended and
     /// all is written.
-    pub(crate) fn start(sources: Vec<AccessSource>, format: Format) -> io::Result<Option<Self>> {
+    pub(crate) fn start(
+        sources: Vec<AccessSource>,
+        format: Format,
+        query: Query,
+    ) -> io::Result<Option<Self>> {
         if sources.is_empty() {
             return Ok(None);
         }
         let thread = thread::Builder::new()
             .name("access-log".into())
             .stack_size(STACK_BYTES)
-            .spawn(move || write_all(sources, format, &mut io::stdout()))?;
+            .spawn(move || {
+                let lines = Lines { format, query, text: String::new() };
+                write_all(sources, lines, &mut io::stdout());
+            })?;
         Ok(Some(Self { thread }))
     }
 
@@ -60,9 +70,8 @@ impl AccessLog {
     }
 }
 
-fn write_all(mut sources: Vec<AccessSource>, format: Format, out: &mut impl Write) {
+fn write_all(mut sources: Vec<AccessSource>, mut lines: Lines, out: &mut impl Write) {
     let mut pace = Pace::default();
-    let mut lines = Lines { format, text: String::new() };
     while !sources.is_empty() {
         let mut found_most = 0;
         for source in &mut sources {
@@ -85,6 +94,7 @@ fn write_all(mut sources: Vec<AccessSource>, format: Format, out: &mut impl Writ
 /// Lines in the making.
 struct Lines {
     format: Format,
+    query: Query,
     text: String,
 }
 
@@ -102,7 +112,7 @@ impl Lines {
     fn request(&mut self, record: &SpanRecord) {
         let mut line = Line::begin(self.format, &mut self.text);
         line.text("time", &rfc3339(record.start_unix_ns));
-        line.text("kind", "request");
+        line.text("kind", if record.protocol.is_some() { "exchange" } else { "request" });
         line.text(
             "direction",
             match record.kind {
@@ -110,13 +120,24 @@ impl Lines {
                 SpanKind::Client => "outbound",
             },
         );
-        for (key, what) in
-            [("method", SpanText::Method), ("target", SpanText::Target), ("host", SpanText::Host)]
-        {
-            line.bytes(key, record.text(what));
+        if let Some(about) = record.protocol {
+            line.text("protocol", about.name);
         }
+        let facts = record.text(SpanText::Stream).and_then(StreamFacts::of_bytes);
+        if let Some(facts) = facts {
+            line.text("protocol", if facts.is_grpc { "grpc" } else { "http2" });
+        }
+        line.bytes("operation", record.text(SpanText::Operation));
+        line.bytes("namespace", record.text(SpanText::Namespace));
+        line.bytes("method", record.text(SpanText::Method));
+        let target = record.text(SpanText::Target).map(|target| self.query.target(target));
+        line.bytes("target", target.as_ref().map(Cow::as_ref));
+        line.bytes("host", record.text(SpanText::Host));
         line.number("status", (record.status > 0).then_some(record.status.into()));
+        line.number("grpc_status", facts.and_then(|it| it.grpc_status).map(u64::from));
         line.text("outcome", record.outcome.name());
+        line.fault(record.fault);
+        line.bytes("error", record.text(SpanText::Error));
         line.number("duration_us", Some(record.duration_ns / 1000));
         line.number("overhead_us", Some(record.overhead_ns / 1000));
         line.number("request_bytes", record.request_bytes);
@@ -137,22 +158,30 @@ impl Lines {
         let mut line = Line::begin(self.format, &mut self.text);
         line.text("time", &rfc3339(record.start_unix_ns));
         line.text("kind", "connection");
-        line.text(
-            "direction",
-            match record.direction {
-                Direction::Inbound => "inbound",
-                Direction::Outbound => "outbound",
-            },
-        );
-        if let Some(peer) = record.peer {
-            line.text("remote", &peer.to_string());
+        if let Some(direction) = record.direction.map(Direction::name) {
+            line.text("direction", direction);
         }
-        line.text("original_dst", &record.original_dst.to_string());
+        for (key, address) in [("remote", record.peer), ("original_dst", record.original_dst)] {
+            if let Some(address) = address {
+                line.text(key, &address.to_string());
+            }
+        }
         line.text("end", record.end);
+        line.fault(record.fault);
+        if let (Some(_), Some(dialled)) = (record.fault, record.dialled) {
+            line.text("dialled", &dialled.to_string());
+        }
         line.number("duration_us", u64::try_from(record.duration.as_micros()).ok());
         line.number("overhead_us", Some(record.overhead_ns / 1000));
         line.number("request_bytes", Some(record.bytes[0]));
         line.number("response_bytes", Some(record.bytes[1]));
+        if let Some(known) = &record.known {
+            line.bytes("request_id", Some(known.request_id()));
+            if known.trace_id != 0 {
+                line.text("trace_id", &format!("{:032x}", known.trace_id));
+                line.text("span_id", &format!("{:016x}", known.span_id));
+            }
+        }
         line.end();
     }
 }
@@ -173,9 +202,12 @@ impl<'o> Line<'o> {
 
     fn text(&mut self, key: &str, value: &str) {
         match self {
-            // Writing to a string does not fail.
-            Self::Logfmt(out) if is_bare(value) => drop(write!(out, "{key}={value} ")),
-            Self::Logfmt(out) => drop(write!(out, "{key}={value:?} ")),
+            Self::Logfmt(out) => {
+                // Writing to a string does not fail.
+                let _ = write!(out, "{key}=");
+                mask::push_value(out, value);
+                out.push(' ');
+            }
             Self::Json(object) => object.text(key, value),
         }
     }
@@ -183,6 +215,16 @@ impl<'o> Line<'o> {
     fn bytes(&mut self, key: &str, value: Option<&[u8]>) {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             self.text(key, &String::from_utf8_lossy(value));
+        }
+    }
+
+    fn fault(&mut self, fault: Option<Fault>) {
+        let Some(fault) = fault else { return };
+        self.text("flag", fault.flag.letters());
+        self.text("reason", fault.flag.word());
+        self.text("side", fault.flag.side());
+        if let Some(errno) = errno_name(fault.errno) {
+            self.text("errno", &errno);
         }
     }
 
@@ -208,7 +250,7 @@ impl<'o> Line<'o> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netra_codecs::trace::{TraceContext, TraceFlags};
+    use netra_codecs::trace::{Flag, TraceContext, TraceFlags};
 
     fn record() -> SpanRecord {
         let context = TraceContext::root(0xab, 0xcd, TraceFlags::SAMPLED);
@@ -221,9 +263,13 @@ mod tests {
         record
     }
 
+    fn lines(format: Format, query: Query) -> Lines {
+        Lines { format, query, text: String::new() }
+    }
+
     #[test]
     fn a_logfmt_line_is_one_line_and_says_what_was_asked() {
-        let mut lines = Lines { format: Format::Text, text: String::new() };
+        let mut lines = lines(Format::Text, Query::Keep);
         lines.request(&record());
         assert_eq!(
             lines.text,
@@ -236,24 +282,45 @@ mod tests {
 
     #[test]
     fn a_json_line_has_the_same() {
-        let mut lines = Lines { format: Format::Json, text: String::new() };
+        let mut lines = lines(Format::Json, Query::Keep);
         lines.request(&record());
         lines.connection(&ConnectionRecord {
-            direction: Direction::Outbound,
-            peer: None,
-            original_dst: "10.0.0.1:5432".parse().unwrap(),
-            end: "upstream_reset",
-            start_unix_ns: 0,
+            direction: Some(Direction::Outbound),
+            original_dst: "10.0.0.1:5432".parse().ok(),
+            dialled: "10.0.0.1:5432".parse().ok(),
+            end: "upstream_error",
+            fault: Some(Fault::with_errno(Flag::UpstreamError, 110)),
             duration: Duration::from_millis(3),
             bytes: [1, 2],
             overhead_ns: 4_000,
+            ..ConnectionRecord::default()
         });
         let values: Vec<serde_json::Value> =
             lines.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(values[0]["target"], "/a b?\"q\"\n");
         assert_eq!(values[0]["overhead_us"], 21);
-        assert_eq!(values[1]["end"], "upstream_reset");
+        assert_eq!(values[1]["end"], "upstream_error");
+        assert_eq!(values[1]["direction"], "outbound");
+        assert_eq!((&values[1]["flag"], &values[1]["errno"]), (&"UE".into(), &"ETIMEDOUT".into()));
+        assert_eq!(values[1]["dialled"], "10.0.0.1:5432");
         assert_eq!(values[1]["response_bytes"], 2);
+    }
+
+    /// A terminal obeys C1, and bidi turns a line around.
+    #[test]
+    fn what_a_peer_sends_moves_no_cursor_and_tells_no_secret() {
+        for format in [Format::Text, Format::Json] {
+            let mut lines = lines(format, Query::Names);
+            let context = TraceContext::root(1, 1, TraceFlags::SAMPLED);
+            let mut record = SpanRecord::begin(context, SpanKind::Server, 0);
+            record.put(SpanText::Target, "/\u{9b}2J\u{202e}?token=s3cret&q=1".as_bytes());
+            record.put(SpanText::UserAgent, "\u{1b}[2J\u{85}\u{2066}".as_bytes());
+            lines.request(&record);
+            let line = lines.text.trim_end_matches('\n');
+            assert_eq!(line, mask::line(line), "{line:?}");
+            assert!(line.contains(r"/\u009b2J\u202e?token=..&q=.."), "{line}");
+            assert!(line.contains(r"\u001b[2J\u0085\u2066"), "{line}");
+        }
     }
 
     #[test]
@@ -267,7 +334,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut lines = Lines { format: Format::Text, text: String::new() };
+        let mut lines = lines(Format::Text, Query::Keep);
         lines.request(&record());
         let before = FAILED.load(Relaxed);
         lines.write(&mut Broken, 1);

@@ -2,8 +2,20 @@
 //! here; what they mean is for `config.rs`, where flags and variables are judged by the same rules.
 
 use crate::{
-    demo::DemoArgs, exit, inject::InjectArgs, ready::ReadyArgs, setting::Setting, show::Shape,
-    table::table, top::TopArgs,
+    codec_check::CodecArgs,
+    collect::{self, CollectArgs},
+    demo::DemoArgs,
+    doctor::DoctorArgs,
+    exit,
+    inject::InjectArgs,
+    ready::ReadyArgs,
+    rules::RulesArgs,
+    setting::Setting,
+    show::Shape,
+    support::SupportArgs,
+    table::table,
+    top::TopArgs,
+    webhook::WebhookArgs,
 };
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use clap_complete::Shell;
@@ -18,24 +30,34 @@ pub(crate) enum Task {
     CheckConfig,
     /// Show every setting and end.
     PrintConfig(Shape),
+    /// Take spans, and show who calls whom.
+    Collect(CollectArgs),
     /// Show interception at work, in namespaces of its own.
     Demo(DemoArgs),
     /// Add the sidecar to manifests.
-    Inject(InjectArgs),
+    Inject(Box<InjectArgs>),
     /// Look at the machine.
-    Doctor(Shape),
+    Doctor(DoctorArgs),
     /// Write the completions of a shell.
     Completions(Shell),
     /// Write the man page.
     Man,
     /// Write the table of settings.
     Settings,
+    /// Inject as the API server asks for it.
+    Webhook(Box<WebhookArgs>),
+    /// Gather what whoever helps asks for.
+    Support(SupportArgs),
     /// Watch a running netra in a terminal.
     Top(TopArgs),
     /// Say by exit code whether netra is ready.
     Ready(ReadyArgs),
+    /// Say what rules mean.
+    Rules(Box<RulesArgs>),
     /// Hold a network for other containers.
     Pause,
+    /// Look at the description of a protocol.
+    Codec(CodecArgs),
 }
 
 /// A command line, read.
@@ -58,10 +80,15 @@ pub(crate) fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Transparent sidecar proxy: relays what the rules redirect to it")
         .override_usage("netra --service-name NAME [FLAGS]\n       netra COMMAND [FLAGS]")
-        .subcommand(DemoArgs::augment_args(Command::new(DEMO).about(DEMO_ABOUT)))
+        .subcommand(collect::command(COLLECT))
+        .subcommand(DemoArgs::augment_args(Command::new(DEMO)))
         .subcommand(InjectArgs::augment_args(Command::new(INJECT)))
-        .subcommand(TopArgs::augment_args(Command::new(TOP).about(TOP_ABOUT)))
-        .subcommand(ReadyArgs::augment_args(Command::new(READY).about(READY_ABOUT)))
+        .subcommand(TopArgs::augment_args(Command::new(TOP)))
+        .subcommand(WebhookArgs::augment_args(Command::new(WEBHOOK)))
+        .subcommand(SupportArgs::augment_args(Command::new(SUPPORT)))
+        .subcommand(ReadyArgs::augment_args(Command::new(READY)))
+        .subcommand(RulesArgs::augment_args(Command::new(RULES)))
+        .subcommand(codec_command())
         .subcommands(small_commands())
         .disable_help_subcommand(true)
         .args_conflicts_with_subcommands(true)
@@ -87,6 +114,11 @@ pub(crate) fn command() -> Command {
         )
 }
 
+fn codec_command() -> Command {
+    let check = CodecArgs::augment_args(Command::new(CODEC_CHECK)).about(CODEC_ABOUT);
+    Command::new(CODEC).about(CODEC_ABOUT).subcommand_required(true).subcommand(check)
+}
+
 fn small_commands() -> [Command; 5] {
     let format = Arg::new("format")
         .long("format")
@@ -96,7 +128,15 @@ fn small_commands() -> [Command; 5] {
         .help("For people, or one object to a line");
     let shell = Arg::new("shell").required(true).value_parser(value_parser!(Shell));
     [
-        Command::new(DOCTOR).about("Look at what this machine gives the sidecar").arg(format),
+        Command::new(DOCTOR)
+            .about("Look at what this machine gives the sidecar, with advice; change nothing")
+            .arg(format)
+            .arg(
+                Arg::new(NO_NETWORK)
+                    .long(NO_NETWORK)
+                    .action(ArgAction::SetTrue)
+                    .help("Ask neither name servers nor receivers of spans, and dial nobody"),
+            ),
         Command::new(COMPLETIONS).about("Write the completions of a shell").arg(shell),
         Command::new(PAUSE).about(PAUSE_ABOUT),
         Command::new(MAN).about("Write the man page netra(8)"),
@@ -105,18 +145,24 @@ fn small_commands() -> [Command; 5] {
 }
 
 const DOCTOR: &str = "doctor";
+const NO_NETWORK: &str = "no-network";
 const COMPLETIONS: &str = "completions";
 const MAN: &str = "man";
 const SETTINGS: &str = "settings";
+const COLLECT: &str = "collect";
 const DEMO: &str = "demo";
 const INJECT: &str = "inject";
-const DEMO_ABOUT: &str = "Show interception on this machine, in namespaces of its own";
 const TOP: &str = "top";
-const TOP_ABOUT: &str = "Watch a running netra: rates, percentiles, shards, connections";
+const WEBHOOK: &str = "webhook";
+const SUPPORT: &str = "support";
 const PAUSE: &str = "pause";
 const PAUSE_ABOUT: &str = "Do nothing until SIGTERM: for the container that holds a pod's network";
+const CODEC: &str = "codec";
+const CODEC_CHECK: &str = "check";
+const CODEC_ABOUT: &str =
+    "Say whether the description of a protocol is good, and what it makes of a capture";
 const READY: &str = "ready";
-const READY_ABOUT: &str = "Say by exit code whether the netra in here is ready: for health checks";
+const RULES: &str = "rules";
 const CHECK: &str = "check-config";
 const PRINT: &str = "print-config";
 
@@ -135,22 +181,43 @@ fn flag(setting: &'static Setting) -> Arg {
 }
 
 fn task(matches: &ArgMatches) -> Result<Task, clap::Error> {
+    if let Some(collect) = matches.subcommand_matches(COLLECT) {
+        return Ok(Task::Collect(CollectArgs::of(collect)));
+    }
     if let Some(demo) = matches.subcommand_matches(DEMO) {
         return DemoArgs::from_arg_matches(demo).map(Task::Demo);
     }
     if let Some(top) = matches.subcommand_matches(TOP) {
         return TopArgs::from_arg_matches(top).map(Task::Top);
     }
+    if let Some(webhook) = matches.subcommand_matches(WEBHOOK) {
+        return WebhookArgs::from_arg_matches(webhook).map(Box::new).map(Task::Webhook);
+    }
+    if let Some(support) = matches.subcommand_matches(SUPPORT) {
+        return SupportArgs::from_arg_matches(support).map(Task::Support);
+    }
     if let Some(ready) = matches.subcommand_matches(READY) {
         return ReadyArgs::from_arg_matches(ready).map(Task::Ready);
     }
     if let Some(inject) = matches.subcommand_matches(INJECT) {
-        return InjectArgs::from_arg_matches(inject).map(Task::Inject);
+        return InjectArgs::from_arg_matches(inject).map(Box::new).map(Task::Inject);
+    }
+    if let Some(rules) = matches.subcommand_matches(RULES) {
+        return RulesArgs::from_arg_matches(rules).map(Box::new).map(Task::Rules);
+    }
+    if let Some((CODEC, codec)) = matches.subcommand()
+        && let Some(check) = codec.subcommand_matches(CODEC_CHECK)
+    {
+        return CodecArgs::from_arg_matches(check).map(Task::Codec);
     }
     match matches.subcommand() {
         Some((DOCTOR, doctor)) => {
             let is_json = doctor.get_one::<String>("format").is_some_and(|text| text == "json");
-            return Ok(Task::Doctor(if is_json { Shape::Json } else { Shape::Text }));
+            let shape = if is_json { Shape::Json } else { Shape::Text };
+            return Ok(Task::Doctor(DoctorArgs {
+                shape,
+                has_network: !doctor.get_flag(NO_NETWORK),
+            }));
         }
         Some((COMPLETIONS, arguments)) => {
             let shell = arguments.get_one::<Shell>("shell").copied().unwrap_or(Shell::Bash);
@@ -249,6 +316,17 @@ mod tests {
             assert!(help.contains(setting.name), "{}", setting.name);
         }
         assert!(help.contains("default 14956") && help.contains("  69  a port is taken"));
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        const VERBS: [&str; 9] =
+            ["Add", "Answer", "Do", "Look", "Say", "Show", "Take", "Watch", "Write"];
+        for command in command().get_subcommands() {
+            let (name, about) = (command.get_name(), command.get_about().unwrap().to_string());
+            let verb = about.split(' ').next().unwrap();
+            assert!(VERBS.contains(&verb) && about.len() > 20, "{name}: {about}");
+        }
     }
 
     #[test]

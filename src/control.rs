@@ -2,33 +2,42 @@
 //! hears signals, drains, and ends the process. It touches no data socket and is never pinned.
 
 use crate::{
-    access_log::{self, AccessLog},
-    admin::{Admin, Request},
-    config::{Config, Loaded},
+    access_log::AccessLog,
+    admin::Admin,
+    config::Config,
+    counters::COUNTERS,
     cpus::Plan,
     endpoint,
+    event::{Event, Request, Signal},
     exit::Exit,
     export::{self, Exporter},
     health::Pages,
-    log::{self, FATAL, LINES_DROPPED, Log},
-    notify, resolver, sampling,
+    load::Loaded,
+    log::{self, FATAL, Log},
+    metrics_push::{self, Push},
+    notify, place,
+    resolver::Names,
+    room::Room,
+    rules::{self, Hurry, Live},
+    sampling,
     statsd::Statsd,
     throttle::Throttle,
+    troubles::Troubles,
 };
-use netra_codecs::trace::SamplerPlan;
-use netra_perf::{About, Counter, Exposition};
-use netra_shards::{DrainReport, Resolved, Resolver, ShardSet, StartError, ToResolve};
+use netra_perf::{About, Exposition};
+use netra_shards::{DrainReport, ShardSet, StartError};
 use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr},
     panic,
-    sync::{Arc, atomic::AtomicU64},
+    path::Path,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     time::{timeout, timeout_at},
 };
 use tracing::{error, field, info, warn};
@@ -129,7 +138,9 @@ fn live(loaded: &Loaded, plan: Plan, started: SystemTime) -> Result<Exit, Failur
         hear_signals(&tell).map_err(|error| Failure::os("cannot hear signals", &error))?;
         let exporter = start_exporter(config)
             .map_err(|error| Failure::os("cannot start the export thread", &error))?;
-        let resolver = config.has_routing().then(|| start_resolver(&tell));
+        let names = start_names(config.names_max, &tell);
+        let asks = config.has_routing() || !config.rules.is_empty();
+        let resolver = asks.then(|| Arc::new(names.clone()) as _);
         let mut shards = config.shard_config(plan.shards, plan.cpus.clone(), resolver);
         if let (Some(tracing), Some(exporter)) = (&mut shards.http.tracing, &exporter) {
             tracing.waker = exporter.waker();
@@ -138,22 +149,50 @@ fn live(loaded: &Loaded, plan: Plan, started: SystemTime) -> Result<Exit, Failur
         if let Some(exporter) = &exporter {
             exporter.take(set.take_spans());
         }
-        let access_log = AccessLog::start(set.take_access_log(), config.log_format)
-            .map_err(|error| Failure::os("cannot start the access log", &error))?;
-        let statsd = Statsd::start(&config.statsd, set.recorders().to_vec());
-        follow_sampler(config, tell.clone());
-        serve_admin(admin(loaded, &plan, &set, started, tell));
-        let pages = Arc::new(Pages::new(exposition(&set, started)));
+        let access_log =
+            AccessLog::start(set.take_access_log(), config.log_format, config.traces.query)
+                .map_err(|error| Failure::os("cannot start the access log", &error))?;
+        let statsd = Statsd::new(&config.statsd, set.recorders().to_vec(), &names);
+        let rules = Live::start(&config.rules, loaded.rules.as_ref(), &mut set);
+        let hurry = follow_rules(loaded, &names, &tell, &rules);
+        let shown = || exposition(&set, &rules, started);
+        let push = Push::start(config.metrics.as_ref(), shown, &names, started);
+        follow_sampler(config, names, tell.clone());
+        serve_admin(admin(loaded, &plan, (&set, &rules), started, tell));
+        let pages = Arc::new(Pages::new(exposition(&set, &rules, started)));
         for listener in metrics {
             tokio::spawn(endpoint::serve(listener, Arc::clone(&pages)));
         }
+        warn_of_root();
         log_start(config, &plan, &set);
         notify::ready();
         netra_shards::release_start_code();
         let throttle = Throttle::new(plan.throttle_files);
-        let life = Life { set, exporter, access_log, statsd, drain_time: config.drain };
+        let troubles = Troubles::new(set.recorders().to_vec());
+        let room = Room::new(set.recorders().to_vec(), set.connections_max());
+        let place = watch_place(config, &set);
+        let drain_time = config.drain;
+        let life = Life {
+            set,
+            rules,
+            hurry,
+            exporter,
+            push,
+            access_log,
+            statsd,
+            troubles,
+            room,
+            place,
+            drain_time,
+        };
         Ok(supervise(life, &pages, events, throttle).await)
     })
+}
+
+/// Looks whether netra stands where its traffic is.
+fn watch_place(config: &Config, set: &ShardSet) -> place::Watch {
+    let own_ports = vec![config.port, config.metrics_port, config.admin.port];
+    place::Watch::new(own_ports, set.recorders().to_vec())
 }
 
 /// No request is traced: no thread.
@@ -162,52 +201,86 @@ fn start_exporter(config: &Config) -> io::Result<Option<Exporter>> {
 }
 
 /// What shards ask is answered through the same queue as everything that they are told.
-fn start_resolver(tell: &mpsc::Sender<Event>) -> Arc<dyn Resolver> {
-    let (names, asked) = resolver::names();
+fn start_names(names_max: usize, tell: &mpsc::Sender<Event>) -> Names {
     let tell = tell.clone();
-    tokio::spawn(resolver::answer(asked, move |name, address| {
+    Names::start(names_max, move |name, resolved| {
         let tell = tell.clone();
-        async move { drop(tell.send(Event::Resolved(Box::new(name), address)).await) }
-    }));
-    names
+        async move { drop(tell.send(Event::Resolved(Box::new(name), resolved)).await) }
+    })
 }
 
 /// Asks the sampling manager, if there is one to ask.
-fn follow_sampler(config: &Config, tell: mpsc::Sender<Event>) {
+fn follow_sampler(config: &Config, names: Names, tell: mpsc::Sender<Event>) {
     let remote = config.tracing.as_ref().and_then(|traces| traces.remote.clone());
     if let Some(remote) = remote {
-        tokio::spawn(sampling::follow(remote, move |plan| {
+        tokio::spawn(sampling::follow(remote, names, move |plan| {
             let tell = tell.clone();
             async move { drop(tell.send(Event::Sample(plan)).await) }
         }));
     }
 }
 
+/// Follows the documents of rules, if there are any.
+fn follow_rules(
+    loaded: &Loaded,
+    names: &Names,
+    tell: &mpsc::Sender<Event>,
+    live: &Live,
+) -> Option<Hurry> {
+    let (first, config) = (loaded.rules.clone()?, &loaded.config);
+    let remote = config.remote_rules.clone();
+    tokio::spawn(rules::follow_remote(remote, names.clone(), live.view()));
+    let (hurry, tell) = (Hurry::default(), tell.clone());
+    let tell = move |read| {
+        let tell = tell.clone();
+        async move { tell.send(Event::Rules(read)).await.is_ok() }
+    };
+    let (path, own_name) = (config.rules.clone(), config.service_name.clone());
+    let hears = Arc::clone(&hurry);
+    let endpoints_move = config.remote_rules.url.is_some();
+    let (first, names) = (first, names.clone());
+    tokio::spawn(rules::follow(path, own_name, endpoints_move, first, names, hears, tell));
+    Some(hurry)
+}
+
 fn admin(
     loaded: &Loaded,
     plan: &Plan,
-    set: &ShardSet,
+    (set, rules): (&ShardSet, &Live),
     started: SystemTime,
     tell: mpsc::Sender<Event>,
 ) -> Admin {
     Admin {
         config: loaded.config.clone(),
         settings: loaded.effective.clone(),
-        decided: plan.decided().into(),
+        decided: plan.decided().into_iter().chain(loaded.decided.clone()).collect(),
         driver: set.driver().label(),
         started,
         recorders: set.recorders().to_vec(),
+        rules: rules.view(),
         tell,
         is_profiling: Arc::default(),
+        looking: Mutex::default(),
     }
 }
 
 /// Traffic needs no admin: where its port is taken, netra says so and goes on.
 fn serve_admin(admin: Admin) {
+    let admin = Arc::new(admin);
     let settings = &admin.config.admin;
+    if !settings.socket.is_empty() {
+        match endpoint::bind_socket(Path::new(&settings.socket)) {
+            Ok(socket) => drop(tokio::spawn(endpoint::serve_socket(socket, Arc::clone(&admin)))),
+            Err(error) => warn!(
+                path = settings.socket,
+                error = %error,
+                "no socket for orders (NETRA_ADMIN_SOCKET)"
+            ),
+        }
+    }
     let address = settings.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     match endpoint::bind_at(address, settings.port) {
-        Ok(listener) => drop(tokio::spawn(endpoint::serve(listener, Arc::new(admin)))),
+        Ok(listener) => drop(tokio::spawn(endpoint::serve(listener, Arc::clone(&admin)))),
         Err(error) => warn!(
             address = %address,
             port = settings.port,
@@ -217,7 +290,7 @@ fn serve_admin(admin: Admin) {
     }
 }
 
-fn exposition(set: &ShardSet, started: SystemTime) -> Exposition {
+fn exposition(set: &ShardSet, rules: &Live, started: SystemTime) -> Exposition {
     let about = About {
         version: env!("CARGO_PKG_VERSION"),
         driver: set.driver().label(),
@@ -226,31 +299,18 @@ fn exposition(set: &ShardSet, started: SystemTime) -> Exposition {
         counters: &COUNTERS,
         exemplars: &export::EXEMPLARS,
     };
-    Exposition::new(set.recorders().to_vec(), about)
+    let rules = Box::new(rules::Metrics(rules.view()));
+    Exposition::with(set.recorders().to_vec(), about, rules)
 }
 
-static COUNTERS: [Counter; 6] = [
-    Counter {
-        name: "netra_log_lines_dropped",
-        help: "Log lines dropped because nobody read them fast enough",
-        label: None,
-        cell: &LINES_DROPPED,
-    },
-    spans_by_result("sent", &export::SENT),
-    spans_by_result("failed", &export::FAILED),
-    spans_by_result("dropped", &export::DROPPED),
-    access_log_by_result("written", &access_log::WRITTEN),
-    access_log_by_result("failed", &access_log::FAILED),
-];
-
-const fn spans_by_result(result: &'static str, cell: &'static AtomicU64) -> Counter {
-    let help = "Spans that reached the exporter, by what became of them";
-    Counter { name: "netra_spans", help, label: Some(("result", result)), cell }
-}
-
-const fn access_log_by_result(result: &'static str, cell: &'static AtomicU64) -> Counter {
-    let help = "Lines of the access log, by what became of them";
-    Counter { name: "netra_access_log", help, label: Some(("result", result)), cell }
+/// Rules tell netra's connections from others by their user.
+fn warn_of_root() {
+    if nix::unistd::geteuid().is_root() {
+        warn!(
+            "netra is root: rules that leave netra alone leave everything of root's alone, and \
+             rules that do not send its own connections back to it"
+        );
+    }
 }
 
 /// The one line that says what runs here, and why like this.
@@ -269,67 +329,38 @@ fn log_start(config: &Config, plan: &Plan, set: &ShardSet) {
         connections_max = set.connections_max(),
         drain_ms = millis(config.drain),
         http_ports = %config.http.ports,
+        metrics_to = config.metrics.as_ref().map(|plan| field::display(&plan.receiver)),
+        protocols = %config.protocols,
+        detect = config.detects,
         sampler = config.tracing.as_ref().map(|traces| traces.sampler_words.as_str()),
         reporter = %reporter_in_words(config),
+        routing = %routing_in_words(config),
         "netra started"
     );
+}
+
+/// What routes requests; when nothing does, why.
+fn routing_in_words(config: &Config) -> String {
+    let routing = &config.routing;
+    let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match (routing.is_enabled, routing.has_cookie) {
+        (false, _) => "off".into(),
+        (true, _) if !config.has_routing() => "none, because NETRA_HTTP_PORTS is empty".into(),
+        (true, false) => format!("by {}", name(&routing.header)),
+        (true, true) => {
+            format!("by the cookie {}, then {}", name(&routing.cookie), name(&routing.header))
+        }
+    }
 }
 
 /// Where spans go; when nowhere, why.
 fn reporter_in_words(config: &Config) -> String {
     match &config.tracing {
         Some(traces) => traces.export.reporter.to_string(),
-        None if config.http.ports.is_empty() => "none, because NETRA_HTTP_PORTS is empty".into(),
+        None if !config.reads_exchanges() => {
+            "none, because NETRA_HTTP_PORTS and NETRA_PROTOCOLS are empty".into()
+        }
         None => "none, because JAEGER_DISABLED or OTEL_SDK_DISABLED says so".into(),
-    }
-}
-
-/// What the control thread waits for.
-#[derive(Debug)]
-pub(crate) enum Event {
-    Signal(Signal),
-    /// Somebody asks for something, or orders it.
-    Asked(Request),
-    /// Another rule of the sampling manager.
-    Sample(Arc<SamplerPlan>),
-    /// The address of a name that a shard asked for.
-    Resolved(Box<ToResolve>, Resolved),
-}
-
-impl Event {
-    /// Why the shards are to drain, if that is what this means.
-    fn begins_drain(&self) -> Option<&'static str> {
-        match self {
-            Self::Signal(signal) if *signal != Signal::Hangup => Some(signal.name()),
-            Self::Asked(Request::Drain) => Some("POST /drain"),
-            _ => None,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Signal {
-    Hangup,
-    Interrupt,
-    Terminate,
-}
-
-impl Signal {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Hangup => "SIGHUP",
-            Self::Interrupt => "SIGINT",
-            Self::Terminate => "SIGTERM",
-        }
-    }
-
-    /// The exit code of a process that this signal ended.
-    fn exit(self) -> Exit {
-        match self {
-            Self::Hangup => Exit::signalled(1),
-            Self::Interrupt => Exit::signalled(2),
-            Self::Terminate => Exit::signalled(15),
-        }
     }
 }
 
@@ -363,9 +394,16 @@ const SPANS_PATIENCE: Duration = Duration::from_secs(3);
 /// What lives from the start to the end.
 struct Life {
     set: ShardSet,
+    rules: Live,
+    /// Has the documents of rules read again; none where there are no rules.
+    hurry: Option<Hurry>,
     exporter: Option<Exporter>,
+    push: Option<Push>,
     access_log: Option<AccessLog>,
     statsd: Option<Statsd>,
+    troubles: Troubles,
+    room: Room,
+    place: place::Watch,
     drain_time: Duration,
 }
 
@@ -391,9 +429,14 @@ async fn supervise(
             return drain(life, &mut events).await;
         }
         match event {
-            Ok(Some(Event::Signal(Signal::Hangup))) => {
-                info!("SIGHUP ignored: settings are read once, at the start");
-            }
+            Ok(Some(Event::Signal(Signal::Hangup))) => match &life.hurry {
+                Some(hurry) => {
+                    info!("SIGHUP: the documents of rules are read again");
+                    hurry.notify_one();
+                }
+                None => info!("SIGHUP ignored: settings are read once, at the start"),
+            },
+            Ok(Some(Event::Rules(read))) => life.rules.change(&read, &mut life.set),
             Ok(Some(Event::Asked(Request::Quit))) => {
                 warn!("ended at once, by POST /quitquitquit");
                 return Exit::DONE;
@@ -406,6 +449,10 @@ async fn supervise(
             Ok(None) | Err(_) => {
                 next_look += WATCH_EVERY;
                 life.set.tend();
+                life.rules.tend();
+                life.troubles.look();
+                life.place.look();
+                pages.set_full(life.room.look());
                 life.statsd.iter_mut().for_each(Statsd::send);
                 if let Some(allowed) = throttle.look() {
                     info!(allowed, "polling, by whether the CPU quota was used up");
@@ -419,17 +466,18 @@ async fn supervise(
 /// Tells the shards what they wait for.
 fn tell(set: &ShardSet, event: Event) {
     match event {
-        Event::Signal(_) => {}
+        // A change that comes while netra ends changes nothing.
+        Event::Signal(_) | Event::Rules(_) => {}
         Event::Asked(request) => request.ask(set),
         Event::Sample(plan) => set.sample(&plan),
-        Event::Resolved(name, address) => set.answer(&name, address),
+        Event::Resolved(name, resolved) => set.answer(&name, resolved),
     }
 }
 
 /// Lets connections finish, then the last spans; a second signal means that nobody wants to wait
 /// for that.
 async fn drain(life: Life, events: &mut mpsc::Receiver<Event>) -> Exit {
-    let Life { set, exporter, access_log, mut statsd, drain_time } = life;
+    let Life { set, exporter, push, access_log, mut statsd, drain_time, .. } = life;
     let begun = Instant::now();
     set.drain(drain_time);
     while !set.ended() {
@@ -461,6 +509,7 @@ async fn drain(life: Life, events: &mut mpsc::Receiver<Event>) -> Exit {
     {
         warn!(after_ms = millis(SPANS_PATIENCE), "ended with spans that were not sent");
     }
+    metrics_push::finish(push, SPANS_PATIENCE).await;
     Exit::DONE
 }
 
@@ -469,7 +518,7 @@ fn log_drained(report: &DrainReport, took: Duration) {
         warn!(
             peer = cut.peer.map(field::display),
             original_dst = %cut.original_dst,
-            direction = ?cut.direction,
+            direction = cut.direction.name(),
             age_ms = millis(cut.age),
             "connection cut at the drain's deadline"
         );

@@ -41,7 +41,7 @@ const CPU_MAX: u32 = 8191;
 
 fn parse_range(text: &str) -> Option<std::ops::RangeInclusive<usize>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let cpu = |text| crate::setting::whole(text, 0, CPU_MAX).map(|cpu| cpu as usize);
+    let cpu = |text| crate::texts::whole(text, 0, CPU_MAX).map(|cpu| cpu as usize);
     let (first, last) = (cpu(first)?, cpu(last)?);
     (first <= last).then_some(first..=last)
 }
@@ -191,7 +191,7 @@ fn quotas(cgroups: &str, read: impl Fn(&str) -> Option<String>) -> Vec<Quota> {
 }
 
 /// `/a/b`, `/a` and the root, which is empty.
-fn levels(path: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn levels(path: &str) -> impl Iterator<Item = &str> {
     let path = path.trim_end_matches('/');
     std::iter::successors(Some(path), |path| path.rfind('/').map(|end| &path[..end]))
 }

@@ -6,18 +6,22 @@
 
 mod check;
 mod collector;
+mod dubbo;
 mod http1;
 mod journey;
 mod mesh;
 mod metrics;
 mod namespace;
+mod open;
 mod parts;
 mod pod;
+mod redis;
 mod report;
 mod server;
 mod service;
 mod sidecar;
 mod stage;
+mod store;
 mod story;
 mod thrift;
 mod trace;
@@ -28,7 +32,7 @@ use crate::json;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use std::process::ExitCode;
 
-/// Shows interception on this machine, in namespaces of its own.
+/// Show interception on this machine, in namespaces of its own
 #[derive(clap::Args, Clone, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct DemoArgs {
@@ -39,6 +43,10 @@ pub(crate) struct DemoArgs {
     /// Stay up until Ctrl-C, with the commands to look around
     #[arg(long)]
     hold: bool,
+    /// Services with a slow database, a failing canary and a retry storm, and the page that shows them,
+    /// until Ctrl-C
+    #[arg(long, conflicts_with_all = ["hold", "json"])]
+    open: bool,
     /// The report as JSON
     #[arg(long)]
     json: bool,
@@ -54,6 +62,7 @@ pub(crate) fn run(args: DemoArgs) -> ExitCode {
     let done = match &args.part {
         Some(part) => parts::run(part),
         None => match stage::enter() {
+            Ok(stage::Entered::Here(lane)) if args.open => open::run(&lane),
             Ok(stage::Entered::Here(lane)) => perform(&args, &lane),
             Ok(stage::Entered::Elsewhere(code)) => return code,
             Err(what) => Err(what),

@@ -1,24 +1,46 @@
 //! `netra doctor`: what this machine, this container and this user give the sidecar. It looks, and
 //! changes nothing. What the rules need is for `netra-init doctor`.
 
-use crate::{
-    config::{Config, Loaded},
-    cpus::Plan,
-    exit::Exit,
-    json,
-    show::Shape,
-    throttle,
-};
+mod network;
+mod place;
+
+pub(crate) use place::admin_of;
+
+use crate::{config::Config, cpus::Plan, exit::Exit, json, load::Loaded, show::Shape, throttle};
+use netra_rules::Compiled;
+use netra_shards::connections_for;
 use std::{
     fs,
     io::{Write, stdout},
-    net::TcpListener,
     os::unix::fs::MetadataExt,
     time::Duration,
 };
 
 /// Looks at everything and says what was found; the exit code is of the worst.
-pub(crate) fn run(prepared: &Result<(Loaded, Plan), Vec<String>>, shape: Shape) -> Exit {
+pub(crate) fn run(prepared: &Result<(Loaded, Plan), Vec<String>>, args: DoctorArgs) -> Exit {
+    let checks = examine(prepared, args.has_network);
+    let _ = stdout().write_all(show(&checks, args.shape).as_bytes());
+    let worst = checks.iter().find_map(|check| match check.is {
+        Is::Bad(exit) => Some(exit),
+        _ => None,
+    });
+    worst.unwrap_or(Exit::DONE)
+}
+
+/// What to look at, and how to show it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DoctorArgs {
+    pub(crate) shape: Shape,
+    /// Name servers and receivers of spans are asked.
+    pub(crate) has_network: bool,
+}
+
+/// What the doctor says, as text.
+pub(crate) fn told(prepared: &Result<(Loaded, Plan), Vec<String>>, has_network: bool) -> String {
+    show(&examine(prepared, has_network), Shape::Text)
+}
+
+fn examine(prepared: &Result<(Loaded, Plan), Vec<String>>, has_network: bool) -> Vec<Check> {
     let mut checks = Vec::new();
     let defaults = Config::default();
     let (config, plan) = match prepared {
@@ -26,6 +48,7 @@ pub(crate) fn run(prepared: &Result<(Loaded, Plan), Vec<String>>, shape: Shape) 
             checks.push(Check::good("settings", "good"));
             let warnings = loaded.warnings.iter();
             checks.extend(warnings.map(|w| Check::odd("settings", w, "see netra --help")));
+            checks.extend(loaded.rules.iter().flat_map(|read| rules(&read.compiled)));
             (&loaded.config, Some(plan))
         }
         Err(refused) => {
@@ -36,22 +59,22 @@ pub(crate) fn run(prepared: &Result<(Loaded, Plan), Vec<String>>, shape: Shape) 
     };
     checks.push(Check::good("kernel", read("/proc/sys/kernel/osrelease").trim()));
     checks.push(driver(config));
-    checks.extend(limits());
+    checks.extend(limits(config, plan.map_or(1, |plan| plan.shards)));
     checks.extend(plan.map(cpu));
     checks.extend(plan.and_then(throttling));
     checks.push(connection_tracking());
     checks.extend(close_wait(config.limits.half_close_linger));
+    checks.extend(local_ports(config));
     checks.extend(user());
     if plan.is_some() {
-        checks.push(port("NETRA_PORT", config.port));
-        checks.push(port("NETRA_PROMETHEUS_PORT", config.metrics_port));
+        checks.push(place::port(config, "NETRA_PORT", config.port));
+        checks.push(place::port(config, "NETRA_PROMETHEUS_PORT", config.metrics_port));
+        checks.extend(place::checks(config, has_network));
+        if has_network {
+            checks.extend(network::checks(config));
+        }
     }
-    let _ = stdout().write_all(show(&checks, shape).as_bytes());
-    let worst = checks.iter().find_map(|check| match check.is {
-        Is::Bad(exit) => Some(exit),
-        _ => None,
-    });
-    worst.unwrap_or(Exit::DONE)
+    checks
 }
 
 /// One thing that was looked at.
@@ -115,6 +138,21 @@ fn show(checks: &[Check], shape: Shape) -> String {
     out
 }
 
+/// What is to be said of rules that are good.
+fn rules(compiled: &Compiled) -> Vec<Check> {
+    const LISTED: usize = 5;
+    const ADVICE: &str = "netra rules check has all of them";
+    let Some(table) = &compiled.table else { return Vec::new() };
+    let mut checks = vec![Check::good("rules", format!("{} are good", table.rules().len()))];
+    let warnings = compiled.troubles.warnings().iter().take(LISTED);
+    checks.extend(warnings.map(|warning| Check::odd("rules", warning, ADVICE)));
+    let idle = table.rules().iter().filter_map(|rule| Some((rule, rule.never.as_ref()?)));
+    checks.extend(idle.take(LISTED).map(|(rule, never)| {
+        Check::odd("rules", format!("{} can never decide: {never}", rule.name), ADVICE)
+    }));
+    checks
+}
+
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
@@ -125,7 +163,8 @@ fn number(path: &str) -> Option<u64> {
 
 /// The very probe of the start, under the seccomp profile and the limits that are live here.
 fn driver(config: &Config) -> Check {
-    match netra_shards::choose_driver(&config.shard_config(1, Vec::new(), None)) {
+    let shard = config.shard_config(1, Vec::new(), None);
+    match netra_shards::choose_driver(shard.driver, &shard.limits) {
         Ok((driver, None)) => Check::good("io", driver),
         Ok((driver, Some(why))) => {
             let advice = "epoll has every feature; to allow io_uring see docker/README.md";
@@ -143,7 +182,7 @@ const DESCRIPTORS_FEW: u64 = 16_384;
 /// What a ring and its buffers lock before 5.12, where that counted.
 const MEMLOCK_FEW: u64 = 512 << 10;
 
-fn limits() -> Vec<Check> {
+fn limits(config: &Config, shards: usize) -> Vec<Check> {
     let limits = read("/proc/self/limits");
     let hard = |name: &str| {
         let rest = limits.lines().find_map(|line| line.strip_prefix(name))?;
@@ -153,14 +192,8 @@ fn limits() -> Vec<Check> {
         u64::MAX => "unlimited".to_owned(),
         limit => limit.to_string(),
     };
-    let descriptors = hard("Max open files").map(|limit| match limit {
-        few if few < DESCRIPTORS_FEW => Check::odd(
-            "descriptors",
-            format!("{few}, for {} connections", few / 2),
-            "raise the hard limit (ulimit -n, LimitNOFILE, docker --ulimit nofile)",
-        ),
-        limit => Check::good("descriptors", words(limit)),
-    });
+    let descriptors = hard("Max open files")
+        .map(|limit| descriptors(limit, shards as u64, config.limits.connections_max));
     let memlock = hard("Max locked memory").map(|limit| match limit {
         few if few < MEMLOCK_FEW => Check::odd(
             "locked memory",
@@ -170,6 +203,38 @@ fn limits() -> Vec<Check> {
         limit => Check::good("locked memory", words(limit)),
     });
     descriptors.into_iter().chain(memlock).collect()
+}
+
+/// By the very sum of the start: what shards, logs and exporters need, and two for each connection.
+fn descriptors(limit: u64, shards: u64, connections_max: u32) -> Check {
+    const NAME: &str = "descriptors";
+    let advice = "raise the hard limit (ulimit -n, LimitNOFILE, docker --ulimit nofile)";
+    let needs = |wanted: u32| {
+        let (mut low, mut high) = (1, 1_u64 << 40);
+        while low < high {
+            let middle = low.midpoint(high);
+            match connections_for(middle, shards) {
+                Some(connections) if connections >= wanted => high = middle,
+                _ => low = middle + 1,
+            }
+        }
+        low
+    };
+    let Some(most) = connections_for(limit, shards) else {
+        let found = format!("{limit}, too few to start: it needs at least {}", needs(1));
+        return Check { is: Is::Bad(Exit::OS), ..Check::odd(NAME, found, advice) };
+    };
+    let is_told = connections_max != 0;
+    if is_told && connections_max > most {
+        let (told, needed) = (connections_max, needs(connections_max));
+        let found = format!("{limit}, for {most} connections; {told} need at least {needed}");
+        return Check::odd(NAME, found, advice);
+    }
+    let found = format!("{limit}, for {most} connections");
+    match limit < DESCRIPTORS_FEW && !is_told {
+        true => Check::odd(NAME, found, advice),
+        false => Check::good(NAME, found),
+    }
 }
 
 fn cpu(plan: &Plan) -> Check {
@@ -210,6 +275,49 @@ fn connection_tracking() -> Check {
     }
 }
 
+/// How long the local port of a connection that its client has ended first is taken.
+const TIME_WAIT_S: u64 = 60;
+/// Percent of the local ports in that state above which they are about to run short.
+const PORTS_FULL: u64 = 80;
+
+/// The local ports of one address, which netra dials the application from for all clients.
+fn local_ports(config: &Config) -> Option<Check> {
+    let range = read("/proc/sys/net/ipv4/ip_local_port_range");
+    let mut ends = range.split_ascii_whitespace().map_while(|end| end.parse::<u64>().ok());
+    let first = ends.next()?;
+    let ports = 1 + ends.next()?.checked_sub(first)?;
+    let waiting = waiting_sockets(&read("/proc/net/sockstat"));
+    let rate = ports / TIME_WAIT_S;
+    let found = format!(
+        "{ports}, {waiting} sockets in TIME_WAIT; from {rate} new connections a second to one port \
+         on, where clients end first, spare sources are dialled from"
+    );
+    let reuse = number("/proc/sys/net/ipv4/tcp_tw_reuse").unwrap_or(2);
+    Some(match () {
+        () if config.spare_sources.is_empty() => {
+            Check::odd("local ports", found, "there are none: NETRA_SPARE_SOURCES")
+        }
+        () if reuse == 0 => {
+            let advice = "net.ipv4.tcp_tw_reuse=2, the kernel's default: their ports last no longer \
+                          without it";
+            Check::odd("local ports", found, advice)
+        }
+        () if waiting.saturating_mul(100) >= ports.saturating_mul(PORTS_FULL) => {
+            let advice = "netra_spare_source_total counts what comes from spare sources; a wider \
+                          net.ipv4.ip_local_port_range puts it off";
+            Check::odd("local ports", found, advice)
+        }
+        () => Check::good("local ports", found),
+    })
+}
+
+/// Sockets in TIME_WAIT, by /proc/net/sockstat.
+fn waiting_sockets(sockstat: &str) -> u64 {
+    let line = sockstat.lines().find_map(|line| line.strip_prefix("TCP:")).unwrap_or_default();
+    let mut words = line.split_ascii_whitespace().skip_while(|word| *word != "tw");
+    words.nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
 /// After that time the NAT entry of a half-closed connection is gone, and both halves hang.
 fn close_wait(linger: Duration) -> Option<Check> {
     let kept = number("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait")?;
@@ -238,7 +346,7 @@ fn user() -> Vec<Check> {
     let others = neighbours(uid);
     let clash = (!others.is_empty()).then(|| {
         let found = format!("also run as uid {uid}: {}", others.join(", "));
-        Check::odd("user", found, "they bypass netra: run them as another user")
+        Check::odd("user", found, "they bypass netra: run them as another user (runAsUser)")
     });
     std::iter::once(ours).chain(clash.filter(|_| uid != 0)).collect()
 }
@@ -261,20 +369,26 @@ fn neighbours(uid: u32) -> Vec<String> {
     names
 }
 
-fn port(setting: &'static str, port: u16) -> Check {
-    match TcpListener::bind(("0.0.0.0", port)) {
-        Ok(_) => Check::good(setting, format!("{port} is free")),
-        Err(error) => Check::odd(
-            setting,
-            format!("{port}: {error}"),
-            "unless it is netra itself, it cannot start",
-        ),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn descriptors_are_enough_for_what_netra_itself_would_count() {
+        let says = |limit, shards, told| {
+            let check = descriptors(limit, shards, told);
+            (check.result(), check.found)
+        };
+        assert_eq!(says(256, 1, 0), ("warn", "256, for 98 connections".into()));
+        assert_eq!(says(256, 1, 98), ("ok", "256, for 98 connections".into()));
+        let needed = (256..).find(|limit| connections_for(*limit, 1) == Some(99)).unwrap();
+        let found = format!("256, for 98 connections; 99 need at least {needed}");
+        assert_eq!(says(256, 1, 99), ("warn", found));
+        let needed = (1..).find(|limit| connections_for(*limit, 1).is_some()).unwrap();
+        let found = format!("30, too few to start: it needs at least {needed}");
+        assert_eq!(says(30, 1, 0), ("fail", found));
+        assert_eq!(says(1 << 20, 2, 0).0, "ok");
+    }
 
     #[test]
     fn every_check_is_a_line_and_an_object() {
@@ -286,6 +400,14 @@ mod tests {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();
             assert!(value["result"].is_string() && value["check"].is_string());
         }
+    }
+
+    #[test]
+    fn sockets_in_time_wait_are_read() {
+        let sockstat =
+            "sockets: used 7\nTCP: inuse 3 orphan 0 tw 1234 alloc 9 mem 1\nUDP: inuse 0\n";
+        assert_eq!(waiting_sockets(sockstat), 1234);
+        assert_eq!(waiting_sockets(""), 0);
     }
 
     #[test]

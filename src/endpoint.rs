@@ -2,42 +2,60 @@
 //! and admin on another. It runs on the control thread, off the data cores, and is bounded in
 //! connections, in time and in memory, because ports face others.
 
+mod link;
+mod room;
+mod share;
+
+pub(crate) use hyper::{Method, StatusCode};
+pub(crate) use link::CUT;
+
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
-    Request, Response,
+    HeaderMap, Request, Response,
     body::{Bytes, Incoming},
-    header::{ACCEPT, HOST, HeaderName, HeaderValue, ORIGIN},
+    header::{ACCEPT, AUTHORIZATION, HOST, HeaderName, HeaderValue, ORIGIN},
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
+use link::{Link, Shared, Stay, Wire};
+use nix::sys::socket::{Backlog, listen};
+use room::{Pool, Room};
+use share::Share;
 use std::{
-    collections::VecDeque,
     convert::Infallible,
-    io,
+    fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::{UnixListener, UnixStream},
+    },
+    path::Path,
+    pin::pin,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 use tokio::{
-    net::TcpStream,
-    task::AbortHandle,
-    time::{sleep, timeout},
+    task::yield_now,
+    time::{sleep, sleep_until, timeout},
 };
 
-pub(crate) use hyper::{Method, StatusCode};
-
-/// Connections at one time. Beyond it the oldest one is cut, so that clients that only sit there
-/// can never keep a probe out.
-const CONNECTIONS_MAX: usize = 64;
-/// How long a request head may take; also how long a connection may idle between two requests.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the body of a request may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// hyper's floor; a request head larger than this is refused with 431.
 const HEAD_BYTES_MAX: usize = 8192;
 /// What the body of a request may weigh.
 const BODY_BYTES_MAX: usize = 16 * 1024;
+/// Connections accepted in one go: a part of the new ones that there is room for, so that each has
+/// been looked at several times before it could have to go.
+const TOGETHER: u64 = 16;
+/// Connections that wait to be accepted.
+const WAITING_MAX: i32 = 4096;
 /// How long to wait when a connection cannot be accepted, for want of descriptors most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Who sends this is no page of another host: browsers ask before they send it, and are not heard.
+pub(crate) const ORDER: &str = "x-netra-order";
 
 /// A request, as far as any page cares.
 #[derive(Debug)]
@@ -46,9 +64,59 @@ pub(crate) struct Ask {
     pub(crate) path: String,
     pub(crate) query: String,
     pub(crate) accept: Option<String>,
+    pub(crate) from: Sender,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Who sends a request, as far as its head and its connection tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sender {
+    /// It calls netra by an address or localhost: no name that a page's owner could point here.
+    pub(crate) is_direct: bool,
     /// It comes from a page that another host served.
     pub(crate) is_foreign: bool,
-    pub(crate) body: Vec<u8>,
+    /// It has [`ORDER`].
+    pub(crate) is_order: bool,
+    /// The token that it shows.
+    pub(crate) token: Option<String>,
+    /// It comes by the unix socket, to which netra's own user and root get.
+    pub(crate) is_owner: bool,
+}
+
+impl Sender {
+    fn read(headers: &HeaderMap, is_owner: bool) -> Self {
+        let text = |name: &str| {
+            let mut values = headers.get_all(name).iter();
+            // Twice is nothing that can be relied on.
+            values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())
+        };
+        let host = text(HOST.as_str());
+        let own = host.map(|host| format!("http://{host}"));
+        let is_elsewhere = headers.contains_key(ORIGIN) && text("origin") != own.as_deref();
+        // What a browser says of a request that bears no Origin. Whoever follows a link may come in.
+        let is_cross = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"))
+            && text("sec-fetch-dest") != Some("document");
+        let bearer = text(AUTHORIZATION.as_str()).and_then(|text| text.split_once(' '));
+        let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        Self {
+            is_direct: is_owner || host.is_some_and(is_address),
+            is_foreign: is_elsewhere || is_cross,
+            is_order: text(ORDER) == Some("1"),
+            token: bearer.map(|(_, token)| token.trim().to_owned()),
+            is_owner,
+        }
+    }
+}
+
+/// Whether a Host is an address or localhost, with a port or without.
+fn is_address(host: &str) -> bool {
+    let is_port = |text: &str| text.is_empty() || text[1..].parse::<u16>().is_ok();
+    if let Some((address, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let has_port = port.is_empty() || port.starts_with(':');
+        return has_port && is_port(port) && address.parse::<Ipv6Addr>().is_ok();
+    }
+    let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+    is_port(port) && (name.eq_ignore_ascii_case("localhost") || name.parse::<Ipv4Addr>().is_ok())
 }
 
 impl Ask {
@@ -92,8 +160,10 @@ impl Answer {
 
 /// Pages that a server shows.
 pub(crate) trait Site: Send + Sync + 'static {
-    /// How long a connection may live at all, for clients that do not read what they asked for.
-    const LIFE_MAX: Duration;
+    /// How long an answer may be in the making.
+    const THINK_MAX: Duration;
+    /// Pages for which a share of the connections is kept.
+    const PROBES: &[&str];
 
     fn answer(&self, ask: Ask) -> impl Future<Output = Answer> + Send;
 }
@@ -111,69 +181,166 @@ pub(crate) fn bind(port: u16) -> io::Result<Vec<TcpListener>> {
         Err(error) if error.kind() != io::ErrorKind::AddrInUse => vec![v4()?],
         Err(error) => return Err(error),
     };
-    for listener in &listeners {
-        listener.set_nonblocking(true)?;
-    }
+    listeners.iter().try_for_each(ready)?;
     Ok(listeners)
 }
 
 /// Listens on one address.
 pub(crate) fn bind_at(address: IpAddr, port: u16) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(SocketAddr::from((address, port)))?;
+    ready(&listener)?;
+    Ok(listener)
+}
+
+/// More may wait at the door than the standard library lets: whom the kernel turns away there comes
+/// back after a second, which is more than a probe has.
+fn ready(listener: &TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    Ok(listen(listener, Backlog::new(WAITING_MAX)?)?)
+}
+
+/// Listens on a unix socket that its owner and root may use. One that a netra before this one left
+/// behind is replaced.
+pub(crate) fn bind_socket(path: &Path) -> io::Result<UnixListener> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
+    if is_socket
+        && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    // Whoever comes in before this is turned away by who it is.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// Serves one listener for as long as the runtime lives.
-pub(crate) async fn serve<S: Site>(listener: TcpListener, site: Arc<S>) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let mut open: VecDeque<AbortHandle> = VecDeque::new();
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        open.retain(|connection| !connection.is_finished());
-        if open.len() >= CONNECTIONS_MAX
-            && let Some(oldest) = open.pop_front()
-        {
-            oldest.abort();
+enum Listener {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<(Wire, Option<IpAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Wire::Tcp(stream), Some(peer.ip().to_canonical())))
+            }
+            Self::Unix(listener) => {
+                let own = nix::unistd::geteuid().as_raw();
+                loop {
+                    let (stream, _) = listener.accept().await?;
+                    if stream.peer_cred().is_ok_and(|peer| [0, own].contains(&peer.uid())) {
+                        return Ok((Wire::Unix(stream), None));
+                    }
+                }
+            }
         }
-        let connection = tokio::spawn(timeout(S::LIFE_MAX, answer(stream, Arc::clone(&site))));
-        open.push_back(connection.abort_handle());
     }
 }
 
-/// Answers the requests of one connection, in order.
-async fn answer<S: Site>(stream: TcpStream, site: Arc<S>) {
+/// Serves one listener for as long as the runtime lives.
+pub(crate) async fn serve<S: Site>(listener: TcpListener, site: Arc<S>) -> io::Result<()> {
+    receive(Listener::Tcp(tokio::net::TcpListener::from_std(listener)?), site).await;
+    Ok(())
+}
+
+/// The same for a unix socket.
+pub(crate) async fn serve_socket<S: Site>(listener: UnixListener, site: Arc<S>) -> io::Result<()> {
+    receive(Listener::Unix(tokio::net::UnixListener::from_std(listener)?), site).await;
+    Ok(())
+}
+
+/// A site, and what its pages may take.
+struct Paced<S> {
+    site: Arc<S>,
+    share: Share,
+}
+
+impl<S: Site> Paced<S> {
+    /// Probes wait for nothing.
+    async fn answer(&self, ask: Ask) -> Answer {
+        if S::PROBES.contains(&&*ask.path) {
+            return self.site.answer(ask).await;
+        }
+        self.share.make(self.site.answer(ask)).await
+    }
+}
+
+async fn receive<S: Site>(listener: Listener, site: Arc<S>) {
+    let room = Shared::new(Room::new(S::THINK_MAX));
+    let site = Arc::new(Paced { site, share: Share::new() });
+    for id in 1.. {
+        let (wire, peer) = loop {
+            match listener.accept().await {
+                Ok(accepted) => break accepted,
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            }
+        };
+        let stay = Stay::new(&room, id);
+        let connection = tokio::spawn(converse(wire, stay, Arc::clone(&site)));
+        room.enter(id, peer, connection.abort_handle());
+        // Those that are here are heard before many more come in, however many wait at the door.
+        if id % TOGETHER == 0 {
+            yield_now().await;
+        }
+    }
+}
+
+/// Answers the requests of one connection, in order, for as long as it has time.
+async fn converse<S: Site>(wire: Wire, stay: Arc<Stay>, site: Arc<Paced<S>>) {
+    let is_owner = matches!(wire, Wire::Unix(_));
+    let first = tokio::time::timeout_at(stay.due(), wire.readable()).await;
+    if !matches!(first, Ok(Ok(()))) {
+        return;
+    }
+    // On the heap, so that those who say nothing weigh nothing.
+    let served = Box::pin(serve_wire(wire, Arc::clone(&stay), site, is_owner));
+    let mut served = pin!(served);
+    let mut until = pin!(sleep_until(stay.due()));
+    std::future::poll_fn(|context| {
+        if served.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        let due = stay.due();
+        if until.deadline() != due {
+            until.as_mut().reset(due);
+        }
+        until.as_mut().poll(context)
+    })
+    .await;
+}
+
+async fn serve_wire<S: Site>(wire: Wire, stay: Arc<Stay>, site: Arc<Paced<S>>, is_owner: bool) {
+    let link = Link::new(wire, Arc::clone(&stay));
     let service = service_fn(|request: Request<Incoming>| {
-        let site = Arc::clone(&site);
+        let is_probe = S::PROBES.contains(&request.uri().path());
+        stay.asks(if is_probe { Pool::Probes } else { Pool::Asked });
+        let (site, stay) = (Arc::clone(&site), Arc::clone(&stay));
         async move {
-            let answer = match read(request).await {
+            let answer = match read(request, is_owner).await {
                 Ok(ask) => site.answer(ask).await,
                 Err(refused) => refused,
             };
-            Ok::<_, Infallible>(response(answer))
+            Ok::<_, Infallible>(response(answer, &stay))
         }
     });
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(link), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(error = %error, "connection to the endpoint ended");
     }
 }
 
-async fn read(request: Request<Incoming>) -> Result<Ask, Answer> {
+async fn read(request: Request<Incoming>, is_owner: bool) -> Result<Ask, Answer> {
     let (head, body) = request.into_parts();
-    let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let own = text(HOST).map(|host| format!("http://{host}"));
     let ask = Ask {
-        is_foreign: text(ORIGIN).is_some_and(|origin| own.as_deref() != Some(origin)),
-        accept: text(ACCEPT).map(str::to_owned),
+        from: Sender::read(&head.headers, is_owner),
+        accept: head.headers.get(ACCEPT).and_then(|it| it.to_str().ok()).map(str::to_owned),
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
         method: head.method,
@@ -182,14 +349,15 @@ async fn read(request: Request<Incoming>) -> Result<Ask, Answer> {
     if ask.method != Method::POST {
         return Ok(ask);
     }
-    match timeout(HEAD_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+    match timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
         Ok(Ok(body)) => Ok(Ask { body: body.to_bytes().to_vec(), ..ask }),
         _ => Err(Answer::plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long or slow\n")),
     }
 }
 
-fn response(answer: Answer) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+fn response(answer: Answer, stay: &Arc<Stay>) -> Response<Full<Bytes>> {
+    let body = Bytes::from_owner(stay.answers(answer.body));
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = answer.status;
     let headers = [("content-type", answer.kind.to_owned())].into_iter().chain(answer.headers);
     for (name, value) in headers {
@@ -201,87 +369,5 @@ fn response(answer: Answer) -> Response<Full<Bytes>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    struct Ready;
-
-    impl Site for Ready {
-        const LIFE_MAX: Duration = Duration::from_secs(120);
-
-        async fn answer(&self, ask: Ask) -> Answer {
-            let parts = [ask.path.as_str(), ask.parameter("b").unwrap_or("-")];
-            let foreign = if ask.is_foreign { "foreign" } else { "own" };
-            let body = String::from_utf8_lossy(&ask.body).into_owned();
-            let text = format!("{} {} {foreign} {body}", parts[0], parts[1]);
-            Answer::plain(StatusCode::OK, &text).with("x-test", "1")
-        }
-    }
-
-    async fn exchange(address: SocketAddr, request: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
-    }
-
-    fn serving(work: impl AsyncFnOnce(SocketAddr)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = bind_at(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
-            let address = listener.local_addr().unwrap();
-            tokio::spawn(serve(listener, Arc::new(Ready)));
-            work(address).await;
-        });
-    }
-
-    #[test]
-    fn a_request_is_told_whole() {
-        serving(async |address| {
-            let ends = "Host: a\r\nConnection: close\r\n";
-            let get = format!("GET /x?a=1&b=2 HTTP/1.1\r\n{ends}\r\n");
-            let answer = exchange(address, &get).await.unwrap();
-            assert!(answer.contains("x-test: 1\r\n"), "{answer}");
-            assert!(answer.ends_with("\r\n\r\n/x 2 own "), "{answer}");
-            for (origin, word) in [("http://a", "own"), ("http://evil", "foreign")] {
-                let post = format!(
-                    "POST / HTTP/1.1\r\nOrigin: {origin}\r\nContent-Length: 3\r\n{ends}\r\nabc"
-                );
-                let answer = exchange(address, &post).await.unwrap();
-                assert!(answer.ends_with(&format!("/ - {word} abc")), "{answer}");
-            }
-            let long = BODY_BYTES_MAX + 1;
-            let post = format!("POST / HTTP/1.1\r\nContent-Length: {long}\r\n{ends}\r\nabc");
-            let answer = exchange(address, &post).await.unwrap();
-            assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
-        });
-    }
-
-    #[test]
-    fn silent_clients_cannot_keep_a_probe_out() {
-        serving(async |address| {
-            let mut silent = Vec::new();
-            for _ in 0..CONNECTIONS_MAX * 2 {
-                let mut stream = TcpStream::connect(address).await.unwrap();
-                stream.write_all(b"GET /").await.unwrap();
-                silent.push(stream);
-            }
-            let get = "GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-            let answer = exchange(address, get).await.unwrap();
-            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-            // The first ones have been cut for the later ones.
-            assert!(matches!(silent[0].read(&mut [0; 1]).await, Ok(0) | Err(_)));
-        });
-    }
-
-    #[test]
-    fn both_families_are_served_and_a_taken_port_is_an_error() {
-        let port = bind(0).unwrap()[0].local_addr().unwrap().port();
-        let listeners = bind(port).unwrap();
-        std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-        assert_eq!(bind(port).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(listeners);
-    }
-}
+#[path = "endpoint/endpoint_tests.rs"]
+mod tests;

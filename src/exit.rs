@@ -10,6 +10,8 @@ pub(crate) struct Exit(u8);
 impl Exit {
     /// Drained, checked, or shown.
     pub(crate) const DONE: Self = Self(0);
+    /// Something is not as it was asked to be (`netra inject --check`).
+    pub(crate) const DIFFERS: Self = Self(1);
     /// A setting or a flag is not what is allowed.
     pub(crate) const CONFIG: Self = Self(64);
     /// A port is taken, or may not be listened on.

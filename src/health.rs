@@ -13,6 +13,8 @@ use std::{
 pub(crate) struct Pages {
     exposition: Exposition,
     ready: AtomicBool,
+    /// Connections have waited for room for a while.
+    full: AtomicBool,
 }
 
 const PATHS: [&str; 4] = ["/metrics", "/live", "/ready", "/startup"];
@@ -20,12 +22,17 @@ const PATHS: [&str; 4] = ["/metrics", "/live", "/ready", "/startup"];
 impl Pages {
     /// Ready from the start: they are made when every shard listens.
     pub(crate) fn new(exposition: Exposition) -> Self {
-        Self { exposition, ready: AtomicBool::new(true) }
+        Self { exposition, ready: AtomicBool::new(true), full: AtomicBool::new(false) }
     }
 
     /// From now on `/ready` says no, and whoever balances load looks elsewhere.
     pub(crate) fn set_draining(&self) {
         self.ready.store(false, Relaxed);
+    }
+
+    /// Whether `/ready` says no until there is room again.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.full.store(full, Relaxed);
     }
 
     fn page(&self, method: &Method, path: &str, accept: Option<&str>) -> Answer {
@@ -44,6 +51,10 @@ impl Pages {
             "/ready" if !self.ready.load(Relaxed) => {
                 Answer::plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
             }
+            "/ready" if self.full.load(Relaxed) => {
+                let text = "no room: new connections wait in the kernel's queue\n";
+                Answer::plain(StatusCode::SERVICE_UNAVAILABLE, text)
+            }
             "/ready" => Answer::plain(StatusCode::OK, "ready\n"),
             "/startup" => Answer::plain(StatusCode::OK, "started\n"),
             _ => Answer::plain(StatusCode::OK, "live\n"),
@@ -52,7 +63,8 @@ impl Pages {
 }
 
 impl Site for Pages {
-    const LIFE_MAX: Duration = Duration::from_secs(120);
+    const THINK_MAX: Duration = Duration::from_secs(10);
+    const PROBES: &[&str] = &["/live", "/ready", "/startup"];
 
     async fn answer(&self, ask: Ask) -> Answer {
         self.page(&ask.method, &ask.path, ask.accept.as_deref())
@@ -88,6 +100,10 @@ mod tests {
         assert_eq!(status(Method::GET, "/"), 404);
         assert_eq!(status(Method::POST, "/nothing"), 404);
         assert_eq!(status(Method::POST, "/metrics"), 405);
+        pages.set_full(true);
+        assert_eq!((status(Method::GET, "/ready"), status(Method::GET, "/live")), (503, 200));
+        pages.set_full(false);
+        assert_eq!(status(Method::GET, "/ready"), 200);
         pages.set_draining();
         assert_eq!(status(Method::GET, "/ready"), 503);
         assert_eq!(status(Method::GET, "/startup"), 200);

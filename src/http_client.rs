@@ -1,98 +1,120 @@
-//! A small HTTP/1 client for the control side: one URL, one connection that is kept, a limit on time
-//! and on what an answer may weigh. It speaks no TLS.
+//! A small HTTP client for the control side: one URL, one connection that is kept for as long as the
+//! name still leads there, a limit on time and on what an answer may weigh. It speaks HTTP/1, HTTP/2
+//! where it is told to, and TLS where the URL says so (`reach/`).
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{
-    Method, Request, Response, Uri,
-    body::{Body, Bytes},
-    client::conn::http1::{self, SendRequest},
-    header::{HOST, HeaderMap, HeaderValue},
+use crate::{
+    failure::Failure,
+    reach::{self, Proxy, Reach, Tls},
+    receiver::Receiver,
+    resolver::Names,
+    url::Url,
 };
-use hyper_util::rt::TokioIo;
-use std::{fmt, time::Duration};
-use tokio::{net::TcpStream, sync::Mutex, time::timeout};
+use http_body_util::{BodyExt, Empty, Full, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Body, Bytes, Incoming},
+    client::conn::{http1, http2},
+    header::{HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION},
+    upgrade::Upgraded,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::{io, net::SocketAddr, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::Mutex,
+    task::JoinSet,
+    time::timeout,
+};
 
-/// What an answer may weigh.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// What the head of an answer may weigh.
+const HEAD_BYTES_MAX: u16 = 16 * 1024;
+/// How long an address has before the next is dialled as well (RFC 8305, section 5).
+const DIAL_STEP: Duration = Duration::from_millis(250);
 
-/// Where requests go: `http://host[:port][/path][?query]`, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Url {
-    host: String,
-    port: u16,
-    /// Path and query.
-    target: String,
+/// What is spoken with a receiver, and how much it may say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// HTTP/2, for gRPC.
+    pub(crate) is_http2: bool,
+    /// How long an answer may take, its connection included.
+    pub(crate) limit: Duration,
+    /// What its body may weigh.
+    pub(crate) answer_bytes_max: usize,
 }
-
-impl Url {
-    /// Takes http:// only, and neither users nor fragments.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let uri: Uri = text.parse().ok()?;
-        let authority = uri.authority()?;
-        let is_good = uri.scheme_str() == Some("http")
-            && !authority.host().is_empty()
-            && !authority.as_str().contains('@')
-            && (authority.port_u16().is_some() || authority.as_str() == authority.host())
-            && !text.contains('#');
-        let host = authority.host();
-        let inside = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let path = Some(uri.path()).filter(|path| !path.is_empty()).unwrap_or("/");
-        let target = format!("{path}{query}");
-        is_good.then(|| Self {
-            host: inside.unwrap_or(host).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
-            target,
-        })
-    }
-
-    /// With one more parameter in its query.
-    pub(crate) fn with_query(mut self, name: &str, value: &str) -> Self {
-        use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-        let between = if self.target.contains('?') { '&' } else { '?' };
-        let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
-        self.target = format!("{}{between}{name}={value}", self.target);
-        self
-    }
-
-    fn authority(&self) -> String {
-        let Self { host, port, .. } = self;
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-    }
-}
-
-impl fmt::Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority(), self.target)
-    }
-}
-
-/// Why there was no answer.
-pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A client of one URL.
 #[derive(Debug)]
 pub(crate) struct Client {
     url: Url,
-    limit: Duration,
-    kept: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    terms: Terms,
+    /// Who is asked for a tunnel to the receiver, if anybody is.
+    proxy: Option<Proxy>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Whom to dial: the proxy where there is one.
+    receiver: Receiver,
+    tls: Option<Tls>,
+    kept: Option<(Connection, SocketAddr)>,
+}
+
+/// What is spoken over, encrypted or not; hyper is built for it once.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+#[derive(Debug)]
+enum Connection {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Connection {
+    async fn is_ready(&mut self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.ready().await.is_ok(),
+            Self::Http2(sender) => sender.ready().await.is_ok(),
+        }
+    }
+
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => sender.send_request(request).await,
+            Self::Http2(sender) => sender.send_request(request).await,
+        }
+    }
 }
 
 impl Client {
-    /// A client that waits `limit` for an answer, its connection included.
-    pub(crate) fn new(url: Url, limit: Duration) -> Self {
-        Self { url, limit, kept: Mutex::new(None) }
+    /// `reach` is of interest for https:// alone.
+    pub(crate) fn new(
+        names: &Names,
+        url: Url,
+        reach: &Reach,
+        terms: Terms,
+    ) -> Result<Self, Failure> {
+        let proxy = reach.proxy.clone().filter(|_| url.is_tls());
+        let receiver = match &proxy {
+            Some(proxy) => Receiver::new(names, &proxy.host, proxy.port),
+            None => Receiver::new(names, url.host(), url.port()),
+        };
+        let tls = url.is_tls().then(|| Tls::new(reach, url.host(), terms.is_http2)).transpose()?;
+        Ok(Self { url, terms, proxy, state: Mutex::new(State { receiver, tls, kept: None }) })
     }
 
-    /// Sends a body, or asks without one, and reads the whole answer.
+    /// Sends a body, or asks without one, and reads the whole answer; trailers come as headers.
     pub(crate) async fn send(
         &self,
         method: Method,
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Bytes>, Failure> {
-        let sent = timeout(self.limit, self.exchange(method, headers, body)).await;
-        sent.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.limit).into()))
+        let limit = self.terms.limit;
+        let sent = timeout(limit, self.exchange(method, headers, body)).await;
+        sent.unwrap_or_else(|_| Err(format!("no answer within {limit:?}").into()))
     }
 
     async fn exchange(
@@ -101,30 +123,93 @@ impl Client {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Bytes>, Failure> {
-        let mut kept = self.kept.lock().await;
-        if let Some(mut connection) = kept.take()
-            && connection.ready().await.is_ok()
+        let mut state = self.state.lock().await;
+        let addresses = state.receiver.addresses().await?;
+        // A name that leads elsewhere now is followed, though the old place may still answer.
+        if let Some((mut connection, address)) = state.kept.take()
+            && addresses.contains(&address)
+            && connection.is_ready().await
         {
-            match connection.send_request(self.request(&method, headers, &body)?).await {
-                Ok(answer) => return whole(answer, connection, &mut kept).await,
+            match connection.send(self.request(&method, headers, &body)?).await {
+                Ok(answer) => {
+                    let answer = self.whole(answer).await?;
+                    state.kept = Some((connection, address));
+                    return Ok(answer);
+                }
                 // The other side closed it meanwhile, as idle connections are.
                 Err(error) if error.is_canceled() || error.is_incomplete_message() => {}
                 Err(error) => return Err(described(&error)),
             }
         }
-        let mut connection = self.connect().await?;
+        let (stream, address) = dial(&addresses).await.map_err(|error| self.of_proxy(error))?;
+        let mut connection = self.begin(stream, state.tls.as_mut()).await?;
         let request = self.request(&method, headers, &body)?;
-        let answer = connection.send_request(request).await.map_err(|error| described(&error))?;
-        whole(answer, connection, &mut kept).await
+        let answer = connection.send(request).await.map_err(|error| described(&error))?;
+        let answer = self.whole(answer).await?;
+        state.kept = Some((connection, address));
+        Ok(answer)
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
-        let stream = TcpStream::connect((self.url.host.as_str(), self.url.port)).await?;
+    /// Which of two did not answer.
+    fn of_proxy(&self, error: io::Error) -> Failure {
+        match &self.proxy {
+            Some(proxy) => format!("the proxy {proxy}: {error}").into(),
+            None => error.into(),
+        }
+    }
+
+    async fn begin(&self, stream: TcpStream, tls: Option<&mut Tls>) -> Result<Connection, Failure> {
         stream.set_nodelay(true)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with its sender, or with the other side; either is seen at the next request.
+        let Some(tls) = tls else { return self.speak(Box::new(stream)).await };
+        match &self.proxy {
+            None => self.speak(Box::new(tls.begin(stream).await?)).await,
+            Some(proxy) => {
+                let tunnel = TokioIo::new(self.tunnel(stream, proxy).await?);
+                self.speak(Box::new(tls.begin(tunnel).await?)).await
+            }
+        }
+    }
+
+    /// Asks a proxy for a way to the receiver (RFC 9110, section 9.3.6).
+    async fn tunnel(&self, stream: TcpStream, proxy: &Proxy) -> Result<Upgraded, Failure> {
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(HEAD_BYTES_MAX.into());
+        let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection.with_upgrades());
+        let to = self.url.authority();
+        let mut request = Request::connect(&to).header(HOST, &to);
+        if let Some(authorization) = &proxy.authorization {
+            request = request.header(PROXY_AUTHORIZATION, authorization);
+        }
+        let request = request.body(Empty::<Bytes>::new())?;
+        let answer = sender.send_request(request).await;
+        let answer = answer.map_err(|error| format!("the proxy {proxy}: {}", described(&error)))?;
+        match answer.status() {
+            status if status.is_success() => Ok(hyper::upgrade::on(answer).await?),
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                let whom = if proxy.authorization.is_some() { "another" } else { "a" };
+                Err(format!("the proxy {proxy} wants {whom} user and password").into())
+            }
+            status => Err(format!("the proxy {proxy} answered {status} to CONNECT {to}").into()),
+        }
+    }
+
+    /// What is spawned ends with its sender, or with the other side; either is seen at the next
+    /// request.
+    async fn speak(&self, stream: Box<dyn Stream>) -> Result<Connection, Failure> {
+        let io = TokioIo::new(stream);
+        if self.terms.is_http2 {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.max_header_list_size(HEAD_BYTES_MAX.into());
+            let (sender, connection) = builder.handshake(io).await?;
+            tokio::spawn(connection);
+            return Ok(Connection::Http2(sender));
+        }
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(HEAD_BYTES_MAX.into());
+        let (sender, connection) = builder.handshake(io).await?;
         tokio::spawn(connection);
-        Ok(sender)
+        Ok(Connection::Http1(sender))
     }
 
     fn request(
@@ -133,34 +218,64 @@ impl Client {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Request<Full<Bytes>>, Failure> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(&self.url.target)
-            .body(Full::new(body.clone()))?;
+        let target = match self.terms.is_http2 {
+            true => self.url.to_string(),
+            false => self.url.target().to_owned(),
+        };
+        let mut request =
+            Request::builder().method(method).uri(target).body(Full::new(body.clone()))?;
         *request.headers_mut() = headers.clone();
-        request.headers_mut().insert(HOST, HeaderValue::from_str(&self.url.authority())?);
+        if !self.terms.is_http2 {
+            request.headers_mut().insert(HOST, HeaderValue::from_str(&self.url.authority())?);
+        }
         Ok(request)
+    }
+
+    /// Reads an answer to its end, as far as it may go.
+    async fn whole(&self, answer: Response<Incoming>) -> Result<Response<Bytes>, Failure> {
+        let (mut parts, body) = answer.into_parts();
+        let (announced, most) = (body.size_hint().lower(), self.terms.answer_bytes_max);
+        if announced > most as u64 {
+            return Err(format!("an answer of {announced} bytes").into());
+        }
+        let body = Limited::new(body, most).collect().await?;
+        if let Some(trailers) = body.trailers() {
+            parts.headers.extend(trailers.clone());
+        }
+        Ok(Response::from_parts(parts, body.to_bytes()))
     }
 }
 
-/// Reads an answer to its end and keeps the connection for the next request.
-async fn whole(
-    answer: Response<hyper::body::Incoming>,
-    connection: SendRequest<Full<Bytes>>,
-    kept: &mut Option<SendRequest<Full<Bytes>>>,
-) -> Result<Response<Bytes>, Failure> {
-    let (parts, body) = answer.into_parts();
-    let announced = body.size_hint().lower();
-    if announced > ANSWER_BYTES_MAX as u64 {
-        return Err(format!("an answer of {announced} bytes").into());
+/// Dials addresses until one answers: the next as soon as one has failed or been silent for a step,
+/// while earlier ones may still answer (RFC 8305).
+async fn dial(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
+    let mut dials = JoinSet::new();
+    let mut rest = addresses.iter().copied();
+    let mut error = io::Error::other("the name has no address");
+    loop {
+        if let Some(address) = rest.next() {
+            dials.spawn(async move {
+                let named = |e: io::Error| io::Error::new(e.kind(), format!("{address}: {e}"));
+                Ok((TcpStream::connect(address).await.map_err(named)?, address))
+            });
+        }
+        let step = if rest.len() > 0 { DIAL_STEP } else { Duration::MAX };
+        match timeout(step, dials.join_next()).await {
+            Ok(Some(Ok(Ok(found)))) => return Ok(found),
+            Ok(Some(Ok(Err(failed)))) => error = failed,
+            // A panic has ended the process already.
+            Ok(Some(Err(failed))) => error = io::Error::other(failed),
+            Ok(None) => return Err(error),
+            Err(_) => {}
+        }
     }
-    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();
-    *kept = Some(connection);
-    Ok(Response::from_parts(parts, body))
 }
 
 /// hyper's errors keep their cause to themselves.
 fn described(error: &hyper::Error) -> Failure {
+    if let Some(why) = reach::why(error) {
+        return why.into();
+    }
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}").into(),
         None => error.to_string().into(),
@@ -170,36 +285,19 @@ fn described(error: &hyper::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resolver::tests::{NameServer, block_on};
     use std::{
         io::{Read, Write},
         net::TcpListener,
         thread,
+        time::Instant,
     };
 
-    #[test]
-    fn urls() {
-        for (text, shown) in [
-            ("http://c", Some("http://c:80/")),
-            ("http://c:14268/api/traces?x=1", Some("http://c:14268/api/traces?x=1")),
-            ("http://[::1]:5778/sampling", Some("http://[::1]:5778/sampling")),
-            ("http://c?service", Some("http://c:80/?service")),
-            ("https://c/", None),
-            ("c:14268", None),
-            ("/api", None),
-            ("http://", None),
-            ("http://u:p@c/", None),
-            ("http://c/#a", None),
-            ("http://c:/", None),
-            ("http://c:x/", None),
-            ("http://a b/", None),
-            ("", None),
-        ] {
-            let url = Url::parse(text).map(|url| url.to_string());
-            assert_eq!(url.as_deref(), shown, "{text:?}");
-        }
-        let url = Url::parse("http://c/s").unwrap().with_query("service", "a b&c");
-        assert_eq!(url.to_string(), "http://c:80/s?service=a%20b%26c");
-        assert_eq!(url.with_query("x", "1").to_string(), "http://c:80/s?service=a%20b%26c&x=1");
+    const TERMS: Terms =
+        Terms { is_http2: false, limit: Duration::from_secs(5), answer_bytes_max: 1 << 20 };
+
+    fn client(url: Url, limit: Duration) -> Client {
+        Client::new(&Names::start_own(), url, &Reach::default(), Terms { limit, ..TERMS }).unwrap()
     }
 
     /// Answers each connection with these answers in turn, then closes it.
@@ -228,11 +326,10 @@ mod tests {
 
     #[test]
     fn a_connection_is_kept_and_made_anew_when_it_was_closed() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
+        block_on(async {
             const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
             const NO: &str = "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
-            let client = Client::new(server(vec![vec![OK, NO], vec![OK]]), Duration::from_secs(5));
+            let client = client(server(vec![vec![OK, NO], vec![OK]]), TERMS.limit);
             assert_eq!(get(&client).await.unwrap(), "200 ok");
             assert_eq!(get(&client).await.unwrap(), "503 ");
             assert_eq!(get(&client).await.unwrap(), "200 ok");
@@ -241,19 +338,85 @@ mod tests {
 
     #[test]
     fn silence_and_endless_answers_are_failures() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
+        block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
-            let client = Client::new(Url::parse(&url).unwrap(), Duration::from_millis(50));
-            assert_eq!(get(&client).await.unwrap_err(), "no answer within 50ms");
+            let slow = client(Url::parse(&url).unwrap(), Duration::from_millis(50));
+            assert_eq!(get(&slow).await.unwrap_err(), "no answer within 50ms");
             drop(listener);
-            let refused = get(&client).await.unwrap_err();
+            let refused = get(&slow).await.unwrap_err();
             assert!(refused.contains("refused"), "{refused}");
             const LONG: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\nok";
-            let client = Client::new(server(vec![vec![LONG]]), Duration::from_secs(5));
-            let error = get(&client).await.unwrap_err();
+            let long = client(server(vec![vec![LONG]]), TERMS.limit);
+            let error = get(&long).await.unwrap_err();
             assert_eq!(error, "an answer of 2000000 bytes");
         });
+    }
+
+    /// A server at this address that names itself, on every connection.
+    fn named(address: &str, port: u16, name: &'static str) -> u16 {
+        let listener = TcpListener::bind((address, port)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                thread::spawn(move || {
+                    while stream.read(&mut [0; 4096]).is_ok_and(|len| len > 0) {
+                        let head = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n";
+                        stream.write_all(format!("{head}{name}").as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn a_kept_connection_is_left_when_its_name_leads_elsewhere() {
+        let port = named("127.0.0.1", 0, "one");
+        named("127.0.0.2", port, "two");
+        block_on(async {
+            let server = NameServer::start(&["127.0.0.1"]);
+            let url = Url::parse(&format!("http://collector.test:{port}/")).unwrap();
+            let client = Client::new(&server.names(), url, &Reach::default(), TERMS).unwrap();
+            assert_eq!(get(&client).await.unwrap(), "200 one");
+            server.say(&["127.0.0.2"]);
+            let begun = Instant::now();
+            while get(&client).await.unwrap() != "200 two" {
+                assert!(begun.elapsed() < Duration::from_secs(10), "nobody follows the name");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+    }
+
+    #[test]
+    fn any_address_of_a_name_is_good() {
+        let port = named("127.0.0.9", 0, "yes");
+        named("::1", port, "six");
+        // A listener whose queue is full lets nobody in and refuses nobody.
+        let full =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        full.bind(&SocketAddr::from(([127, 0, 0, 7], port)).into()).unwrap();
+        full.listen(0).unwrap();
+        let at = SocketAddr::from(([127, 0, 0, 7], port));
+        let queue: Vec<_> = (0..4)
+            .map(|_| std::net::TcpStream::connect_timeout(&at, Duration::from_millis(50)))
+            .collect();
+        for (says, answer, within_ms) in [
+            (&["127.0.0.8", "127.0.0.9"][..], "200 yes", 200),
+            (&["127.0.0.8", "::1"], "200 six", 200),
+            (&["127.0.0.7", "::1"], "200 six", 600),
+        ] {
+            block_on(async {
+                let server = NameServer::start(says);
+                let url = Url::parse(&format!("http://collector.test:{port}/")).unwrap();
+                let client = Client::new(&server.names(), url, &Reach::default(), TERMS).unwrap();
+                let begun = Instant::now();
+                assert_eq!(get(&client).await.unwrap(), answer, "{says:?}");
+                let took = begun.elapsed();
+                assert!(took < Duration::from_millis(within_ms), "{says:?}: {took:?}");
+            });
+        }
+        drop(queue);
     }
 }

@@ -1,48 +1,69 @@
 //! `netra inject`: manifests in, manifests with the sidecar out. No server, no cluster: it fits
-//! between `kubectl kustomize` and `kubectl apply`, and into what GitOps commits.
+//! between `kubectl kustomize` and `kubectl apply`, and into what GitOps commits. The text is
+//! changed where it must be and nowhere else, and before anything is written, what was made is
+//! taken out again and compared with what was there.
 
-mod pod;
+mod containers;
+#[cfg(test)]
+mod generator;
+#[cfg(test)]
+mod inject_tests;
+mod netramesh;
+#[cfg(test)]
+mod netramesh_tests;
+mod pods;
+mod put;
+mod record;
+mod take;
+mod text;
+mod wanted;
+mod warn;
 mod yaml;
 
-use crate::exit::Exit;
+use crate::{exit::Exit, mask};
 use clap::Args;
+use containers::Containers;
+use netramesh::Netramesh;
+use pods::{Paths, Pod};
 use std::{
     fs,
     io::{self, Read, Write},
 };
+use text::Edits;
+pub(crate) use wanted::Wanted;
+use wanted::split;
+use yaml::{Document, Node};
 
-/// Adds the sidecar to manifests, or takes it out
+/// On the pod: `disabled` leaves it alone.
+const WANTED: &str = "netra.io/inject";
+/// What `--path` takes.
+const PATH: &str = "KIND=FIELD.FIELD, such as Rollout=spec.template";
+
+/// Add the sidecar to manifests, or take it out
 #[derive(Clone, Debug, Args)]
+#[command(after_help = HELP)]
 pub(crate) struct InjectArgs {
-    /// File with the manifests; - is standard input
+    /// File with the manifests, YAML or JSON; - is standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", default_value = "-")]
     filename: String,
-    /// Take out what was injected
+    /// Take out what was injected: the manifests are as they were, to the byte
     #[arg(long)]
     uninject: bool,
-    /// A plain container, for clusters before 1.29, which have no native sidecars
-    #[arg(long)]
-    classic: bool,
-    /// Image of the sidecar
-    #[arg(long, value_name = "IMAGE", default_value = concat!("netra:", env!("CARGO_PKG_VERSION")))]
-    image: String,
-    /// Image of netra-init
-    #[arg(long, value_name = "IMAGE",
-        default_value = concat!("netra-init:", env!("CARGO_PKG_VERSION")))]
-    init_image: String,
-    /// Service name in spans and logs, if not the name of the workload
-    #[arg(long, value_name = "NAME")]
-    service_name: Option<String>,
-    /// A setting of the sidecar; again for more
-    #[arg(long, value_name = "NAME=VALUE")]
-    env: Vec<String>,
-    /// A flag of netra-init, such as --exclude-inbound-ports=22; again for more
-    #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
-    init_arg: Vec<String>,
-    /// seccomp profile on the nodes that allows io_uring, such as netra-seccomp.json
-    #[arg(long, value_name = "FILE")]
-    seccomp_profile: Option<String>,
+    /// Write nothing; say by exit code whether the manifests are injected as these flags would
+    #[arg(long, conflicts_with = "uninject")]
+    check: bool,
+    /// Where objects of this kind have the template of their pods, for kinds that Kubernetes
+    /// itself does not have, such as Rollout=spec.template; again for more
+    #[arg(long, value_name = "KIND=PATH")]
+    path: Vec<String>,
+    #[command(flatten)]
+    wanted: Wanted,
 }
+
+const HELP: &str = "\
+An injected pod carries the flags from --classic on: injecting it again keeps those that are not given anew.
+Exit codes: 0 done; 1 --check: something is not injected as these flags would; 64 bad flags or manifests, \
+nothing was written";
 
 /// Largest input: whole clusters fit.
 const INPUT_BYTES_MAX: u64 = 64 << 20;
@@ -52,31 +73,248 @@ pub(crate) fn run(args: &InjectArgs) -> Exit {
     let edited = input(&args.filename).and_then(|text| edit(&text, args));
     match edited {
         Ok((text, reports)) => {
-            for report in reports {
-                eprintln!("netra inject: {}: {}", report.object, report.did);
+            for report in &reports {
+                let object = mask::line(&report.object);
+                eprintln!("netra inject: {object}: {}", mask::line(&report.did));
                 for warning in &report.warnings {
-                    eprintln!("netra inject: {}: warning: {warning}", report.object);
+                    eprintln!("netra inject: {object}: warning: {}", mask::line(warning));
                 }
+            }
+            if args.check {
+                let differs = reports.iter().any(|report| report.differs);
+                return if differs { Exit::DIFFERS } else { Exit::DONE };
             }
             let _ = io::stdout().write_all(text.as_bytes());
             Exit::DONE
         }
         Err(error) => {
-            eprintln!("netra inject: {}: {error}", args.filename);
+            eprintln!("netra inject: {}: {}", args.filename, mask::line(&error));
             Exit::CONFIG
         }
     }
 }
 
-fn edit(text: &str, args: &InjectArgs) -> Result<(String, Vec<pod::Report>), String> {
-    let mut documents = yaml::read(text)?;
-    let mut reports = Vec::new();
-    for document in &mut documents {
-        reports.extend(pod::edit(document, args)?);
+/// What came of a pod that is to be made.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The pod with the sidecar, as JSON.
+    Made { text: String, warnings: Vec<String> },
+    /// Why it stays as it is.
+    Skipped(String),
+}
+
+/// Puts the sidecar into one pod, which is JSON. One that has it is left alone.
+pub(crate) fn into_pod(text: &str, wanted: &Wanted) -> Result<Outcome, String> {
+    let documents = yaml::read(text)?;
+    let found = pods::find(&documents, &Paths::new())?;
+    if found.pods.iter().any(Pod::is_injected) {
+        return Ok(Outcome::Skipped("it is injected already".to_owned()));
     }
-    // Documents of nothing but comments have become nothing.
-    documents.retain(|document| !document.is_empty());
-    Ok((yaml::write(&documents), reports))
+    let args = InjectArgs {
+        filename: "-".to_owned(),
+        uninject: false,
+        check: false,
+        path: Vec::new(),
+        wanted: wanted.clone(),
+    };
+    let (text, reports) = edit(text, &args)?;
+    let report = reports.into_iter().next().ok_or("there is no pod")?;
+    match report.did.strip_prefix("skipped: ") {
+        Some(why) => Ok(Outcome::Skipped(why.to_owned())),
+        None => Ok(Outcome::Made { text, warnings: report.warnings }),
+    }
+}
+
+/// What was done to an object.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Report {
+    /// `deployment/shop`
+    object: String,
+    did: String,
+    warnings: Vec<String>,
+    /// It is not what these flags would make of it.
+    differs: bool,
+}
+
+impl Report {
+    fn new(pod: &Pod<'_>, did: impl Into<String>) -> Self {
+        Self { object: pod.object.clone(), did: did.into(), ..Self::default() }
+    }
+}
+
+fn edit(text: &str, args: &InjectArgs) -> Result<(String, Vec<Report>), String> {
+    let mark = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
+    let (mark, text) = text.split_at(mark);
+    let documents = yaml::read(text)?;
+    let mut paths = paths(args)?;
+    let found = pods::find(&documents, &paths)?;
+    // Later they have no annotation that tells of them.
+    let injected = found.pods.iter().filter(|pod| pod.is_injected());
+    paths.extend(injected.map(|pod| (pod.kind.clone(), pod.path.clone())));
+    let (base, earlier) = take_out(text, &found.pods)?;
+    if args.uninject {
+        let did = |was_there| if was_there { "taken out" } else { "nothing to take out" };
+        let reports = found.pods.iter().map(|pod| Report::new(pod, did(pod.is_injected())));
+        let reports = reports.collect();
+        yaml::read(&base).map_err(|error| format!("what is left is no YAML: {error}"))?;
+        return Ok((format!("{mark}{base}"), reports));
+    }
+    let base_documents = yaml::read(&base)?;
+    let (out, made) = put_in(&base, &base_documents, &paths, &earlier, args)?;
+    let out_documents = prove(&out, &base, &paths, &made)?;
+    let mut reports: Vec<Report> = made.into_iter().map(|(report, _)| report).collect();
+    if args.check {
+        compare(&found.pods, &out_documents, &paths, &mut reports)?;
+    }
+    for pod in &found.unknown {
+        let path = pod.path.join(".");
+        let did = format!(
+            "skipped: this kind is not known, and looks as if it had pods: --path {}={path}",
+            pod.kind
+        );
+        reports.push(Report::new(pod, did));
+    }
+    Ok((format!("{mark}{out}"), reports))
+}
+
+fn paths(args: &InjectArgs) -> Result<Paths, String> {
+    let path = |pair: &String| {
+        let (kind, path) = split("--path", pair, PATH)?;
+        let keys: Vec<String> = path.split('.').map(str::to_owned).collect();
+        match keys.iter().any(String::is_empty) {
+            true => Err(format!("--path: bad value {pair:?}: allowed is {PATH}")),
+            false => Ok((kind.to_owned(), keys)),
+        }
+    };
+    args.path.iter().map(path).collect()
+}
+
+/// The text without what was injected, and the flags of each pod's injection.
+fn take_out(text: &str, pods: &[Pod<'_>]) -> Result<(String, Vec<Wanted>), String> {
+    let mut edits = Edits::new(text);
+    let mut take = |pod: &Pod<'_>| {
+        if !pod.is_injected() {
+            return Ok(Wanted::default());
+        }
+        take::take_out(&mut edits, pod).map_err(|what| pod.fail(&what))
+    };
+    let earlier = pods.iter().map(&mut take).collect::<Result<_, _>>()?;
+    Ok((edits.apply()?, earlier))
+}
+
+fn put_in(
+    base: &str,
+    documents: &[Document],
+    paths: &Paths,
+    earlier: &[Wanted],
+    args: &InjectArgs,
+) -> Result<(String, Vec<Made>), String> {
+    let found = pods::find(documents, paths)?;
+    let mut edits = Edits::new(base);
+    let mut all = Vec::new();
+    for (pod, earlier) in found.pods.iter().zip(earlier) {
+        let wanted = args.wanted.or(earlier.clone());
+        all.push(put_in_pod(&mut edits, pod, &wanted).map_err(|what| pod.fail(&what))?);
+    }
+    Ok((edits.apply()?, all))
+}
+
+/// What is said of a pod, and what was put into it.
+type Made = (Report, Option<Containers>);
+
+fn put_in_pod(edits: &mut Edits<'_>, pod: &Pod<'_>, wanted: &Wanted) -> Result<Made, String> {
+    let spec = pod.node.get("spec").ok_or("has no spec")?;
+    let old = Netramesh::find(spec);
+    if let Some(reason) = reason_to_skip(pod, spec, wanted, old.as_ref()) {
+        return Ok((Report::new(pod, format!("skipped: {reason}")), None));
+    }
+    if let Some(obstacle) = old.as_ref().and_then(Netramesh::obstacle) {
+        return Err(obstacle.to_owned());
+    }
+    let made = containers::make(&pod.name, wanted, old.as_ref())?;
+    put::put_in(edits, pod, wanted, &made, old.as_ref())?;
+    let did = if old.is_some() { "injected in the place of netramesh" } else { "injected" };
+    let warnings = warn::warnings(pod, wanted, &made, old.as_ref());
+    Ok((Report { warnings, ..Report::new(pod, did) }, Some(made)))
+}
+
+fn reason_to_skip(
+    pod: &Pod<'_>,
+    spec: &Node,
+    wanted: &Wanted,
+    old: Option<&Netramesh<'_>>,
+) -> Option<String> {
+    if pod.annotation(WANTED) == Some("disabled") {
+        return Some(format!("annotation {WANTED}: disabled"));
+    }
+    if spec.get("hostNetwork").and_then(Node::as_str) == Some("true") {
+        return Some("hostNetwork: the rules would redirect the whole node".to_owned());
+    }
+    if spec.at(&["os", "name"]).and_then(Node::as_str) == Some("windows") {
+        return Some("its nodes have Windows, and netra is for Linux".to_owned());
+    }
+    if wanted.is_from_netramesh() {
+        return old
+            .is_none()
+            .then(|| "it has no netramesh, which --from-netramesh is for".to_owned());
+    }
+    let lists = ["initContainers", "containers"].iter().filter_map(|key| spec.get(key));
+    let has_ours = lists.flat_map(Node::items).any(take::is_ours);
+    (has_ours || old.is_some()).then(|| {
+        "it has containers of netra or netramesh that inject did not put there: \
+         take them out, or replace netramesh by --from-netramesh"
+            .to_owned()
+    })
+}
+
+/// What was made is only good if it says what is meant, and can be taken out again.
+fn prove(out: &str, base: &str, paths: &Paths, made: &[Made]) -> Result<Vec<Document>, String> {
+    let trouble = |what: &str| {
+        format!(
+            "nothing was written, because --uninject would not give this text back: {what}; \
+             write the lists and the metadata of the pods in plain block style"
+        )
+    };
+    let documents = yaml::read(out).map_err(|error| trouble(&error))?;
+    let found = pods::find(&documents, paths).map_err(|error| trouble(&error))?;
+    let (back, _) = take_out(out, &found.pods).map_err(|error| trouble(&error))?;
+    let same = back.bytes().zip(base.bytes()).take_while(|(one, other)| one == other).count();
+    if back != base {
+        let line = 1 + base.bytes().take(same).filter(|byte| *byte == b'\n').count();
+        return Err(trouble(&format!("line {line}")));
+    }
+    for (pod, (report, made)) in found.pods.iter().zip(made) {
+        let lists =
+            ["initContainers", "containers"].iter().filter_map(|key| pod.node.at(&["spec", key]));
+        let all: Vec<&Node> = lists.flat_map(Node::items).collect();
+        let has = |made: &Node| all.iter().any(|container| container.says_what(made));
+        if made.as_ref().is_some_and(|made| !has(&made.init) || !has(&made.sidecar)) {
+            return Err(trouble(&report.object));
+        }
+    }
+    Ok(documents)
+}
+
+/// Tells which pods are not what injecting would make of them.
+fn compare(
+    pods: &[Pod<'_>],
+    made: &[Document],
+    paths: &Paths,
+    reports: &mut [Report],
+) -> Result<(), String> {
+    let made = pods::find(made, paths)?;
+    for ((pod, made), report) in pods.iter().zip(&made.pods).zip(reports) {
+        report.differs = !pod.node.says_what(made.node);
+        let is_skipped = report.did.starts_with("skipped");
+        report.did = match (report.differs, is_skipped) {
+            (false, true) => continue,
+            (false, false) => "is injected as it should be",
+            (true, _) if pod.is_injected() => "is injected, but not as it would be now",
+            (true, _) => "is not injected",
+        }
+        .to_owned();
+    }
+    Ok(())
 }
 
 fn input(name: &str) -> Result<String, String> {
@@ -92,127 +330,5 @@ fn input(name: &str) -> Result<String, String> {
         }
         Ok(_) => Ok(text),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::{Command, FromArgMatches};
-
-    fn args(flags: &[&str]) -> InjectArgs {
-        let command = InjectArgs::augment_args(Command::new("inject"));
-        let matches = command.get_matches_from([&["inject"], flags].concat());
-        InjectArgs::from_arg_matches(&matches).unwrap()
-    }
-
-    const DEPLOYMENT: &str = "\
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: shop
-spec:
-  template:
-    spec:
-      containers:
-      - name: app
-        image: shop:1
-";
-
-    #[test]
-    fn twice_is_once_and_uninject_is_the_way_back() {
-        for flags in [&[][..], &["--classic"]] {
-            let (once, _) = edit(DEPLOYMENT, &args(flags)).unwrap();
-            assert_eq!(edit(&once, &args(flags)).unwrap().0, once);
-            assert_eq!(once.matches("- name: netra-init").count(), 1);
-            let back = edit(&once, &args(&["--uninject"])).unwrap();
-            assert_eq!(back.0, DEPLOYMENT);
-            assert_eq!(back.1[0].did, "taken out");
-        }
-        // From one kind to the other, too.
-        let (classic, _) = edit(DEPLOYMENT, &args(&["--classic"])).unwrap();
-        let (native, _) = edit(DEPLOYMENT, &args(&[])).unwrap();
-        assert_eq!(edit(&classic, &args(&[])).unwrap().0, native);
-    }
-
-    #[test]
-    fn native_sidecars_go_first_and_classic_ones_last() {
-        let with_init = DEPLOYMENT.replace(
-            "      containers:",
-            "      initContainers:\n      - name: migrate\n      containers:",
-        );
-        let order = |flags: &[&str]| -> Vec<String> {
-            let (text, _) = edit(&with_init, &args(flags)).unwrap();
-            let names = text.lines().filter_map(|line| line.strip_prefix("      - name: "));
-            names.map(str::to_owned).collect()
-        };
-        assert_eq!(order(&[]), ["netra-init", "netra", "migrate", "app"]);
-        assert_eq!(order(&["--classic"]), ["migrate", "netra-init", "app", "netra"]);
-    }
-
-    #[test]
-    fn arguments_arrive() {
-        let flags = [
-            "--service-name=till",
-            "--env=NETRA_HTTP_PORTS=80,8080",
-            "--init-arg=--exclude-inbound-ports=22",
-            "--image=reg/netra@sha256:0",
-            "--seccomp-profile=netra-seccomp.json",
-        ];
-        let (text, _) = edit(DEPLOYMENT, &args(&flags)).unwrap();
-        for says in [
-            "value: \"till\"",
-            "- name: \"NETRA_HTTP_PORTS\"\n          value: \"80,8080\"",
-            "- \"--exclude-inbound-ports=22\"",
-            "image: \"reg/netra@sha256:0\"",
-            "type: \"Localhost\"\n            localhostProfile: \"netra-seccomp.json\"",
-        ] {
-            assert!(text.contains(says), "{says}: {text}");
-        }
-        let error = edit(DEPLOYMENT, &args(&["--env=novalue"])).unwrap_err();
-        assert_eq!(error, "deployment/shop: --env: bad value \"novalue\": allowed is NAME=VALUE");
-    }
-
-    #[test]
-    fn every_kind_with_pods_and_no_other() {
-        let cron = "kind: CronJob\nmetadata: {name: c}\nspec:\n  jobTemplate:\n    spec:\n      \
-                    template:\n        spec:\n          containers: [{name: app}]\n";
-        let pod = "kind: Pod\nmetadata:\n  generateName: p-\nspec:\n  containers:\n  - name: app\n";
-        let list = format!("kind: List\nitems:\n- {}", pod.trim_end().replace('\n', "\n  "));
-        let service = "kind: Service\nmetadata:\n  name: s\n";
-        let all = [cron, pod, &list, service].join("---\n").replace("app---", "app\n---");
-        let (text, reports) = edit(&all, &args(&[])).unwrap();
-        let done: Vec<_> = reports.iter().map(|r| format!("{} {}", r.object, r.did)).collect();
-        assert_eq!(done, ["cronjob/c injected", "pod/p injected", "pod/p injected"]);
-        assert_eq!(text.matches("netra.io/injected").count(), 3);
-        assert!(text.ends_with("---\nkind: Service\nmetadata:\n  name: s\n"));
-    }
-
-    #[test]
-    fn what_must_not_be_injected_is_skipped_and_says_why() {
-        let did = |text: &str| edit(text, &args(&[])).unwrap().1.remove(0);
-        let host = DEPLOYMENT.replace("    spec:\n", "    spec:\n      hostNetwork: true\n");
-        assert!(did(&host).did.starts_with("skipped: hostNetwork"));
-        let no =
-            "    metadata:\n      annotations:\n        netra.io/inject: disabled\n    spec:\n";
-        assert!(did(&DEPLOYMENT.replace("    spec:\n", no)).did.starts_with("skipped: annotation"));
-        let clash = format!("{DEPLOYMENT}        securityContext:\n          runAsUser: 1337\n");
-        assert!(did(&clash).warnings[0].contains("app runs as 1337"));
-        let probe = format!(
-            "{DEPLOYMENT}        livenessProbe:\n          tcpSocket:\n            port: 1\n"
-        );
-        assert!(did(&probe).warnings[0].contains("tcpSocket probe"));
-    }
-
-    #[test]
-    fn what_cannot_be_injected_is_an_error_and_nothing_is_written() {
-        for (text, says) in [
-            ("kind: Deployment\nmetadata: {name: x}\n", "deployment/x: has no spec.template"),
-            ("kind: Pod\nmetadata: {name: x}\nspec: {}\n", "pod/x: has no containers"),
-            ("kind: Pod\nspec: [\n", "line "),
-        ] {
-            let error = edit(text, &args(&[])).unwrap_err();
-            assert!(error.starts_with(says), "{error}");
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! The little JSON that netra writes: flat objects of text, one to a line. Nothing here reads JSON.
 
-use std::fmt::Write;
+use crate::mask::push_quoted;
 
 /// An object that is being written to the end of a string.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ impl<'o> Object<'o> {
     /// A field with a string.
     pub(crate) fn text(&mut self, key: &str, text: &str) {
         self.key(key);
-        push_string(self.out, text);
+        push_quoted(self.out, text);
     }
 
     /// A field whose value is already JSON: a number, a bool.
@@ -42,7 +42,7 @@ impl<'o> Object<'o> {
         if !std::mem::take(&mut self.empty) {
             self.out.push(',');
         }
-        push_string(self.out, key);
+        push_quoted(self.out, key);
         self.out.push(':');
     }
 }
@@ -59,23 +59,6 @@ pub(crate) fn object(fill: impl FnOnce(&mut Object<'_>)) -> String {
 /// A list of what is JSON already.
 pub(crate) fn list(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(","))
-}
-
-/// RFC 8259 section 7: quotation mark, reverse solidus and control characters are escaped.
-fn push_string(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            c if c.is_control() && c.is_ascii() => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
 }
 
 #[cfg(test)]

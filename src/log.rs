@@ -7,7 +7,7 @@
 //! netra has no spans, needs netramesh's five levels, and wants neither a formatter's registry nor
 //! its memory.
 
-use crate::json;
+use crate::{json, mask};
 use std::{
     fmt::{self, Write as _},
     io,
@@ -222,13 +222,15 @@ impl Fields {
     }
 
     fn text(&self, now: SystemTime, level: Level) -> String {
-        let mut line = format!("{} {} {}", timestamp(now), level.word(), OneLine(&self.message));
+        let message = mask::line(&self.message);
+        let mut line = format!("{} {} {message}", timestamp(now), level.word());
         for (key, value) in &self.rest {
-            let _ = match value {
-                Value::Bare(text) => write!(line, " {key}={text}"),
-                Value::Text(text) if is_bare(text) => write!(line, " {key}={text}"),
-                Value::Text(text) => write!(line, " {key}={text:?}"),
-            };
+            // Writing to a string does not fail.
+            let _ = write!(line, " {key}=");
+            match value {
+                Value::Bare(text) => line.push_str(text),
+                Value::Text(text) => mask::push_value(&mut line, text),
+            }
         }
         line
     }
@@ -249,7 +251,12 @@ impl Fields {
         line
     }
 
+    /// Whatever a library says of a URL, what is secret in it is not logged.
     fn push(&mut self, field: &Field, value: Value) {
+        let value = match value {
+            Value::Text(text) => Value::Text(mask::urls(&text).into_owned()),
+            bare @ Value::Bare(_) => bare,
+        };
         match value {
             Value::Text(text) if field.name() == "message" => self.message = text,
             value => self.rest.push((field.name(), value)),
@@ -272,28 +279,6 @@ impl Visit for Fields {
     }
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.push(field, Value::Text(format!("{value:?}")));
-    }
-}
-
-/// A value that needs no quotation marks.
-pub(crate) fn is_bare(text: &str) -> bool {
-    let plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\');
-    !text.is_empty() && text.chars().all(plain)
-}
-
-/// A message that cannot begin a line of its own, whatever a peer or a kernel put into it.
-struct OneLine<'t>(&'t str);
-
-impl fmt::Display for OneLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            if c.is_control() {
-                write!(f, "{}", c.escape_default())?;
-            } else {
-                f.write_char(c)?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! `netra ready`: whether the netra beside it is ready, by exit code. For health checks of
 //! containers, whose image has neither shell nor curl.
 
-use crate::exit::Exit;
+use crate::{exit::Exit, mask};
 use std::{
     env,
     io::{self, Read, Write},
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-/// Whom to ask.
+/// Say by exit code whether the netra in here is ready: for health checks
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ReadyArgs {
     /// Its NETRA_PROMETHEUS_PORT [default: that variable, else 14958]
@@ -29,7 +29,13 @@ pub(crate) fn run(args: &ReadyArgs) -> Exit {
     match ask(port) {
         Ok(()) => Exit::DONE,
         Err(error) => {
-            eprintln!("netra ready: port {port}: {error}");
+            let advice = match error.kind() {
+                io::ErrorKind::ConnectionRefused => {
+                    ": no netra runs here, or NETRA_PROMETHEUS_PORT is another: --port"
+                }
+                _ => "",
+            };
+            eprintln!("netra ready: port {port}: {error}{advice}");
             Exit::UNAVAILABLE
         }
     }
@@ -47,7 +53,7 @@ fn ask(port: u16) -> io::Result<()> {
     }
     let answer = String::from_utf8_lossy(&answer);
     let line = answer.lines().next().unwrap_or("no answer");
-    Err(io::Error::other(line.to_owned()))
+    Err(io::Error::other(mask::line(line).into_owned()))
 }
 
 #[cfg(test)]

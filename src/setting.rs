@@ -1,9 +1,13 @@
 //! What a setting is: a name, a default, a kind of value, and where the value goes. Parsing,
 //! `--help`, `--print-config` and `--check-config` all read the same rows (`table.rs`).
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    mask,
+    texts::{is_one_line, is_token, switch, whole},
+};
 use netra_codecs::PortSet;
-use std::{net::IpAddr, time::Duration};
+use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 /// One row of the table: everything that netra knows about a setting.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +24,19 @@ pub(crate) struct Setting {
     pub(crate) doc: &'static str,
     /// Must be set: an empty default is no answer.
     pub(crate) required: bool,
-    /// Never shown.
-    pub(crate) secret: bool,
+    /// How much of it is shown.
+    pub(crate) shows: Shows,
+}
+
+/// How much of a value may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// All but the secrets of URLs in it.
+    Plain,
+    /// It is a URL, even where it has no scheme.
+    Url,
+    /// Nothing.
+    Nothing,
 }
 
 impl Setting {
@@ -32,7 +47,7 @@ impl Setting {
         parse: Parse,
         doc: &'static str,
     ) -> Self {
-        Self { name, also: &[], default, parse, doc, required: false, secret: false }
+        Self { name, also: &[], default, parse, doc, required: false, shows: Shows::Plain }
     }
 
     /// Must be set.
@@ -42,7 +57,12 @@ impl Setting {
 
     /// Shown as stars.
     pub(crate) const fn secret(self) -> Self {
-        Self { secret: true, ..self }
+        Self { shows: Shows::Nothing, ..self }
+    }
+
+    /// Shown without users and values of its query, with a scheme or without.
+    pub(crate) const fn url(self) -> Self {
+        Self { shows: Shows::Url, ..self }
     }
 
     /// Reads these variables too.
@@ -57,8 +77,12 @@ impl Setting {
     }
 
     /// A value as it may be shown.
-    pub(crate) fn shown<'v>(&self, value: &'v str) -> &'v str {
-        if self.secret && !value.is_empty() { "***" } else { value }
+    pub(crate) fn shown<'v>(&self, value: &'v str) -> Cow<'v, str> {
+        match self.shows {
+            Shows::Nothing if !value.is_empty() => Cow::Borrowed(mask::SECRET),
+            Shows::Url => mask::url(value),
+            Shows::Plain | Shows::Nothing => mask::urls(value),
+        }
     }
 }
 
@@ -154,67 +178,6 @@ impl Parse {
     }
 }
 
-/// A whole number within bounds. Only digits: `u32::from_str` alone would also take `+80`.
-pub(crate) fn whole(text: &str, min: u32, max: u32) -> Option<u32> {
-    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok().filter(|number| (min..=max).contains(number))
-}
-
-/// A number within bounds; never NaN.
-pub(crate) fn decimal(text: &str, min: f64, max: f64) -> Option<f64> {
-    text.parse().ok().filter(|number| (min..=max).contains(number))
-}
-
-/// A duration as Go writes it (`1s`, `1m30s`, `250ms`), as the JAEGER_* intervals are.
-pub(crate) fn go_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let (mut rest, mut total) = (text, Duration::ZERO);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let (unit, seconds) = GO_UNITS.iter().find(|(unit, _)| rest.starts_with(unit))?;
-        rest = &rest[unit.len()..];
-        total = total.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
-    }
-    (!text.is_empty()).then_some(total)
-}
-
-/// Longer units first where one is the beginning of another.
-const GO_UNITS: [(&str, f64); 7] = [
-    ("ns", 1e-9),
-    ("us", 1e-6),
-    ("\u{b5}s", 1e-6),
-    ("ms", 1e-3),
-    ("s", 1.0),
-    ("m", 60.0),
-    ("h", 3600.0),
-];
-
-/// The words of Go's ParseBool, so that a netramesh environment means the same here.
-pub(crate) fn switch(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
-
-/// RFC 9110 section 5.6.2: what a field name may be made of.
-pub(crate) fn is_token(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(allowed)
-}
-
-/// Line breaks in a value would break logs, packets and headers alike.
-fn is_one_line(text: &str) -> bool {
-    !text.chars().any(char::is_control)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,28 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn go_durations() {
-        for (text, ms) in [("1s", 1000), ("1m30s", 90_000), ("250ms", 250), ("1.5h", 5_400_000)] {
-            assert_eq!(go_duration(text), Some(Duration::from_millis(ms)), "{text}");
-        }
-        assert_eq!(go_duration("0"), Some(Duration::ZERO));
-        for text in ["", "1", "s", "1 s", "-1s", "1d", "1..s", "99999999999999999999h"] {
-            assert_eq!(go_duration(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn decimals_have_bounds_and_no_nan() {
-        assert_eq!(decimal("0.5", 0.0, 1.0), Some(0.5));
-        for text in ["1.5", "-0.1", "NaN", "inf", "", "a"] {
-            assert_eq!(decimal(text, 0.0, 1.0), None, "{text}");
-        }
-    }
-
-    #[test]
     fn secrets_are_not_shown() {
         let row = Setting::new("JAEGER_PASSWORD", "", Parse::Text(|_, _| {}), "").secret();
         assert_eq!(row.shown("hunter2"), "***");
         assert_eq!(row.shown(""), "");
+        let row = Setting::new("JAEGER_ENDPOINT", "", Parse::Text(|_, _| {}), "").url();
+        assert_eq!(row.shown("c:14268/?token=hunter2"), "c:14268/?token=..");
+        let row = Setting::new("OTEL_TRACES_SAMPLER_ARG", "", Parse::Text(|_, _| {}), "");
+        assert_eq!(row.shown("endpoint=http://hunter2@m/"), "endpoint=http://***@m/");
     }
 }

@@ -1,8 +1,8 @@
 //! `--print-config`: every setting with its value and where it came from, for people and for tools.
 
 use crate::{
-    config::{Effective, Origin},
-    json,
+    json, mask,
+    values::{Effective, Origin},
 };
 use std::fmt::Write;
 
@@ -27,7 +27,7 @@ fn show_text(values: &[Effective], decided: &[(&str, String)]) -> String {
     let mut out = String::new();
     for value in values {
         let text = value.setting.shown(&value.text);
-        let assignment = format!("{}={}", value.setting.name, quoted(text));
+        let assignment = format!("{}={}", value.setting.name, quoted(&text));
         let _ = write!(out, "{assignment:<56} # {}", origin(value));
         if let Some(decision) = decision(value, decided) {
             let _ = write!(out, ": {decision}");
@@ -44,7 +44,7 @@ fn show_json(values: &[Effective], decided: &[(&str, String)]) -> String {
         let mut object = json::Object::begin(&mut out);
         object.text("name", value.setting.name);
         object.text("flag", &format!("--{}", value.setting.flag()));
-        object.text("value", value.setting.shown(&value.text));
+        object.text("value", &value.setting.shown(&value.text));
         object.text("origin", origin_word(value.origin));
         if let Origin::Environment(variable) = value.origin {
             object.text("variable", variable);
@@ -80,8 +80,10 @@ fn origin_word(origin: Origin) -> &'static str {
     }
 }
 
-/// A value as a shell takes it: bare when it is harmless, else in single quotes.
+/// A value as a shell takes it: bare when it is harmless, else in single quotes. What cannot be seen
+/// is written out, as everywhere.
 fn quoted(text: &str) -> String {
+    let text = &*mask::line(text);
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.,:/@%+".contains(&byte);
     if text.bytes().all(harmless) {
         return text.into();
@@ -92,7 +94,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Sources, load};
+    use crate::load::{Sources, load};
 
     fn values() -> Vec<Effective> {
         let environment = vec![
@@ -100,7 +102,7 @@ mod tests {
             ("JAEGER_PASSWORD".into(), "hunter2".into()),
         ];
         let flags = vec![("NETRA_PORT", "1000".into())];
-        load(&Sources { flags, environment }).unwrap().effective
+        load(&Sources { flags, environment, ..Sources::default() }).unwrap().effective
     }
 
     #[test]

@@ -3,27 +3,33 @@
 //! themselves.
 
 use crate::{
-    access_log,
-    config::Host,
+    config::{Host, MEMORY_LEAST},
     cpus::CpuChoice,
     log::{Format, Level},
     setting::{
-        Parse::{
-            Address, Choice, Custom, HeaderName, Micros, Millis, Name, Number, Port, Ports, Switch,
-            Text,
-        },
-        Setting, decimal, whole,
+        Parse::{Address, Choice, Custom, Micros, Millis, Name, Number, Port, Switch, Text},
+        Setting,
     },
+    texts::{byte_count, whole},
 };
-use netra_shards::{AccessLogConfig, DriverChoice};
+use exchanges::EXCHANGES;
+use netra_shards::{DriverChoice, LinkNames};
+use otlp::{METRICS, OTLP, OTLP_METRICS, OTLP_TRACES, REACH};
 use spans::SPANS;
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
+mod exchanges;
+mod otlp;
 mod spans;
 
 /// Every setting, in the order in which it is shown.
 pub(crate) fn table() -> impl Iterator<Item = &'static Setting> {
-    [BASICS, LIMITS, HTTP, SPANS].into_iter().flatten()
+    [BASICS, LIMITS, EXCHANGES, SPANS, OTLP, OTLP_TRACES, METRICS, OTLP_METRICS, REACH]
+        .into_iter()
+        .flatten()
 }
 
 const HOUR_MS: u32 = 3_600_000;
@@ -84,6 +90,27 @@ const BASICS: &[Setting] = &[
         "Whether POST /quitquitquit may end netra",
     ),
     Setting::new(
+        "NETRA_ADMIN_ORDERS",
+        "false",
+        Switch(|c, on| c.admin.may_order = on),
+        "Whether POST /drain and /log-level are obeyed without a token",
+    ),
+    Setting::new(
+        "NETRA_ADMIN_TOKEN_FILE",
+        "",
+        Text(|c, path| c.admin.token_file = path.into()),
+        "File with the token that orders must bear; mode 0600",
+    ),
+    Setting::new(
+        "NETRA_ADMIN_SOCKET",
+        "",
+        Custom("a path of 107 bytes at most, or nothing", |c, text| {
+            c.admin.socket = text.into();
+            text.len() <= 107 && !text.contains(char::is_control)
+        }),
+        "Unix socket for views and orders, for netra's own user and root",
+    ),
+    Setting::new(
         "NETRA_IO",
         "auto",
         Choice(&["auto", "io_uring", "epoll"], |c, index| {
@@ -129,6 +156,12 @@ const BASICS: &[Setting] = &[
         "Longest that a shard polls before it parks; 0 parks at once",
     ),
     Setting::new(
+        "NETRA_REROUTE_INTERFACES",
+        "",
+        Custom(INTERFACES, guests),
+        "Interfaces of guests, as for netra-init: what comes in by another one must be for this host",
+    ),
+    Setting::new(
         "NETRA_DRAIN_MS",
         "25000",
         Millis(0, HOUR_MS, |c, time| c.drain = time),
@@ -139,10 +172,26 @@ const BASICS: &[Setting] = &[
 /// Caps and time limits of the data path; sizes are per shard.
 const LIMITS: &[Setting] = &[
     Setting::new(
+        "NETRA_MEMORY_MAX",
+        "auto",
+        Custom("auto, or bytes from 16M, such as 67108864, 64M or 1Gi", |c, text| {
+            let bytes = byte_count(text).filter(|bytes| *bytes >= MEMORY_LEAST);
+            c.memory_max = bytes;
+            bytes.is_some() || text == "auto"
+        }),
+        "Memory that all caps together may come to; auto is the cgroup's limit, else half of the machine",
+    ),
+    Setting::new(
         "NETRA_CONNECT_TIMEOUT_MS",
         "5000",
         Millis(1, 10 * 60_000, |c, time| c.limits.connect_timeout = time),
         "How long a dial may take",
+    ),
+    Setting::new(
+        "NETRA_SPARE_SOURCES",
+        "127.0.0.8/29,::1",
+        Custom(SPARE_SOURCES, spare_sources),
+        "Own addresses that the application is dialled from when local ports run short",
     ),
     Setting::new(
         "NETRA_HALF_CLOSE_LINGER_MS",
@@ -174,7 +223,7 @@ const LIMITS: &[Setting] = &[
         "NETRA_CONNECTIONS_MAX",
         "0",
         Number(0, 10_000_000, |c, n| c.limits.connections_max = n),
-        "Connections of the whole process; 0 is what the descriptor limit allows",
+        "Connections of the whole process; 0 is what memory and the descriptor limit allow",
     ),
     Setting::new(
         "NETRA_BUFFERS_MAX",
@@ -218,115 +267,52 @@ const LIMITS: &[Setting] = &[
     ),
 ];
 
-/// HTTP/1, routing, and what counts and logs requests.
-const HTTP: &[Setting] = &[
-    Setting::new(
-        "NETRA_ACCESS_LOG",
-        "off",
-        Custom(ACCESS_LOG, access_log),
-        "Which requests and connections are logged on stdout (NETRA_LOG_FORMAT=json for JSON)",
-    ),
-    Setting::new(
-        "NETRA_HTTP_PORTS",
-        "",
-        Ports(|c, ports| c.http.ports = ports),
-        "Original destination ports read as HTTP/1",
-    ),
-    Setting::new(
-        "NETRA_HTTP_REQUEST_ID_HEADER_NAME",
-        "X-Request-Id",
-        HeaderName(|c, name| c.http.request_id_name = name.as_bytes().into()),
-        "Header that joins inbound and outbound requests",
-    ),
-    Setting::new(
-        "NETRA_HTTP_X_SOURCE_HEADER_NAME",
-        "X-Source",
-        HeaderName(|c, name| c.http.source_name = name.as_bytes().into()),
-        "Header set on each outbound request",
-    ),
-    Setting::new(
-        "NETRA_HTTP_X_SOURCE_VALUE",
-        "netra",
-        Text(|c, value| c.http.source_value = value.as_bytes().into()),
-        "Its value",
-    ),
-    Setting::new(
-        "NETRA_HTTP_ROUTING_ENABLED",
-        "false",
-        Switch(|c, on| c.routing.is_enabled = on),
-        "Routing by header",
-    ),
-    Setting::new(
-        "NETRA_HTTP_ROUTING_HEADER_NAME",
-        "X-Route",
-        HeaderName(|c, name| c.routing.header = name.as_bytes().into()),
-        "Header with the routes, host1=host2,host3=host4",
-    ),
-    Setting::new(
-        "NETRA_HTTP_ROUTING_COOKIE_ENABLED",
-        "false",
-        Switch(|c, on| c.routing.has_cookie = on),
-        "Routing by cookie",
-    ),
-    Setting::new(
-        "NETRA_HTTP_ROUTING_COOKIE_NAME",
-        "X-Route",
-        HeaderName(|c, name| c.routing.cookie = name.as_bytes().into()),
-        "Cookie with the routes; goes before the header",
-    ),
-    Setting::new(
-        "NETRA_ROUTING_CONTEXT_EXPIRATION_MILLISECONDS",
-        "5000",
-        Millis(1, DAY_MS, |c, time| c.routing.ttl = time),
-        "How long a request id remembers its routes",
-    ),
-    Setting::new(
-        "NETRA_ROUTING_CONTEXT_CLEANUP_INTERVAL",
-        "1000",
-        Millis(1, DAY_MS, |_, _| {}),
-        "Taken and not needed: forgotten routes are swept as new ones come, and every second",
-    ),
-    Setting::new(
-        "NETRA_STATSD_ENABLED",
-        "false",
-        Switch(|c, on| c.statsd.is_enabled = on),
-        "Counts inbound responses by status, over UDP",
-    ),
-    Setting::new(
-        "NETRA_STATSD_ADDRESS",
-        "",
-        Custom("host:port", |c, text| {
-            c.statsd.address = text.into();
-            text.is_empty() || is_host_port(text)
-        }),
-        "Where to",
-    ),
-    Setting::new(
-        "NETRA_STATSD_PREFIX",
-        "",
-        Text(|c, text| c.statsd.prefix = text.trim_matches('.').into()),
-        "What the counters' names begin with",
-    ),
-];
+const INTERFACES: &str =
+    "names of up to 15 bytes with commas between, docker* for all that begin so";
 
-const ACCESS_LOG: &str = "off, all, or a share from 0 to 1";
-
-fn access_log(config: &mut crate::config::Config, text: &str) -> bool {
-    let share = match text {
-        "off" => Some(0.0),
-        "all" => Some(1.0),
-        share => decimal(share, 0.0, 1.0),
+fn guests(config: &mut crate::config::Config, text: &str) -> bool {
+    let names = || text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let is_name = |name: &str| {
+        let fits = name.len() <= 15 && !name.contains('/');
+        let body = name.strip_suffix(['*', '+']).unwrap_or(name);
+        fits && !body.is_empty() && body.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*')
     };
-    let log = |share| AccessLogConfig { share, records_max: access_log::RECORDS_MAX };
-    config.access_log = share.filter(|share| *share > 0.0).map(log);
-    share.is_some()
+    config.guests = LinkNames::new(names());
+    names().all(is_name)
 }
 
-fn is_host_port(text: &str) -> bool {
-    let parts = text.rsplit_once(':');
-    parts.is_some_and(|(host, port)| !host.is_empty() && whole(port, 1, 65_535).is_some())
+const SPARE_SOURCES: &str =
+    "none, or addresses and prefixes with commas between, 64 addresses at most";
+const SPARE_SOURCES_MAX: u128 = 64;
+
+fn spare_sources(config: &mut crate::config::Config, text: &str) -> bool {
+    let lists = match text {
+        "none" => Some(Vec::new()),
+        list => list.split(',').map(|range| addresses_in(range.trim())).collect(),
+    };
+    config.spare_sources = lists.iter().flatten().flatten().copied().collect();
+    lists.is_some() && config.spare_sources.len() as u128 <= SPARE_SOURCES_MAX
 }
 
+/// The addresses of a prefix, or the one address; none where they are too many, or make no sense.
+fn addresses_in(range: &str) -> Option<Vec<IpAddr>> {
+    let (ip, length) = match range.split_once('/') {
+        Some((ip, length)) => (ip.parse().ok()?, Some(length)),
+        None => (range.parse().ok()?, None),
+    };
+    let (bits, number) = match ip {
+        IpAddr::V4(v4) => (32, u128::from(v4.to_bits())),
+        IpAddr::V6(v6) => (128, v6.to_bits()),
+    };
+    let length = length.map_or(Some(bits), |length| whole(length, 0, bits))?;
+    let count = 1u128.checked_shl(bits - length).filter(|count| *count <= SPARE_SOURCES_MAX)?;
+    let first = number & !(count - 1);
+    let address = |number| match ip {
+        IpAddr::V4(_) => IpAddr::from(u32::try_from(number).unwrap_or(0).to_be_bytes()),
+        IpAddr::V6(_) => Ipv6Addr::from_bits(number).into(),
+    };
+    Some((0..count).map(|n| address(first + n)).collect())
+}
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,6 +340,13 @@ mod tests {
     }
 
     #[test]
+    fn every_protocol_is_named_where_it_is_allowed() {
+        for protocol in netra_codecs::tap::Protocol::ALL {
+            assert!(exchanges::PROTOCOLS.contains(protocol.about().name), "{protocol:?}");
+        }
+    }
+
+    #[test]
     fn defaults_are_those_of_the_data_path() {
         let mut config = Config::default();
         config.limits.buffers_max = 0;
@@ -366,6 +359,14 @@ mod tests {
             format!("{:?}", config.http),
             format!("{:?}", netra_shards::HttpConfig::default())
         );
+    }
+
+    #[test]
+    fn spare_sources_are_addresses_one_by_one() {
+        let mut config = Config::default();
+        assert!(spare_sources(&mut config, "127.0.0.9/30,::1"));
+        let all = ["127.0.0.8", "127.0.0.9", "127.0.0.10", "127.0.0.11", "::1"];
+        assert_eq!(config.spare_sources, all.map(|ip| ip.parse::<IpAddr>().unwrap()));
     }
 
     #[test]
@@ -385,6 +386,10 @@ mod tests {
         }
     }
 
+    /// No address of a unix socket has room for it.
+    const LONG: &str = "/a/path/of/more/bytes/than/there/is/room/for/in/the/address/of/a/unix/socket/\
+        which/has/a/hundred/and/seven/of/them";
+
     const VALUES: &[(&str, &[&str], &[&str])] = &[
         ("NETRA_SERVICE_NAME", &["shop"], &["", "a\nb"]),
         ("NETRA_LOGGER_LEVEL", &["debug", "fatal", "Warning"], &["trace", "warn", ""]),
@@ -393,12 +398,28 @@ mod tests {
         ("NETRA_PROMETHEUS_PORT", &["9090"], &["metrics"]),
         ("NETRA_PPROF_PORT", &["6060"], &["off"]),
         ("NETRA_ADMIN_QUIT", &["true", "0"], &["yes"]),
+        ("NETRA_ADMIN_ORDERS", &["true", "0"], &["yes"]),
+        ("NETRA_ADMIN_TOKEN_FILE", &["", "/run/secrets/token"], &["a\nb"]),
+        ("NETRA_ADMIN_SOCKET", &["", "/run/netra/admin.sock"], &["a\nb", LONG]),
         ("NETRA_IO", &["io_uring", "EPOLL"], &["bogus", "uring"]),
         ("NETRA_SHARDS", &["auto", "1", "256"], &["0", "257", "-1", "two"]),
         ("NETRA_CPUS", &["auto", "none", "0", "0,2-5"], &["", "0,", "all", "3-0", "70000"]),
         ("NETRA_HOST", &["native"], &["tokio"]),
         ("NETRA_SPIN_US", &["0", "50"], &["1ms", "100001"]),
         ("NETRA_DRAIN_MS", &["0", "60000"], &["25s", "3600001"]),
+        ("NETRA_MEMORY_MAX", &["auto", "16M", "67108864", "64Mi", "1g"], &["", "15M", "64", "1T"]),
+        ("NETRA_HTTP_MCP", &["true", "0"], &["on"]),
+        ("NETRA_HTTP_HEAD_TIMEOUT_MS", &["0", "30000"], &["30s", "3600001"]),
+        (
+            "NETRA_REROUTE_INTERFACES",
+            &["", "docker0", "virbr0, k6t-*,veth+"],
+            &["*", "a b", "eth/0", "sixteen-bytes-xx", "a*b"],
+        ),
+        (
+            "NETRA_SPARE_SOURCES",
+            &["none", "127.0.0.6", "127.0.0.8/29, ::1", "127.0.0.0/26", "fd61::/122"],
+            &["", "lo", "10.0.0.1:80", "127.0.0.0/25", "::/0", "::1/129", "127.0.0.0/26,::1"],
+        ),
         ("NETRA_CONNECT_TIMEOUT_MS", &["1"], &["0", "600001"]),
         ("NETRA_HALF_CLOSE_LINGER_MS", &["59000"], &["0", "x"]),
         ("NETRA_TCP_IDLE_TIMEOUT_MS", &["0", "3600000"], &["-1"]),
@@ -412,6 +433,25 @@ mod tests {
         ("NETRA_PIPE_BYTES", &["262144"], &["4095", "1048577"]),
         ("NETRA_SPLICE_FROM_BYTES", &["0", "1"], &["1G"]),
         ("NETRA_HTTP_PORTS", &["", "8080,8090"], &["8080;8090", "0", "99999"]),
+        ("NETRA_PROTOCOL_FILES", &["", "a.yaml, b.yaml"], &["a\nb"]),
+        (
+            "NETRA_PROTOCOLS",
+            &[
+                "",
+                "6379=redis",
+                "6379=redis, 20880=dubbo,9090=thrift,5432=postgresql,3306=mysql",
+                "11211=memcached,27017=mongodb,8000=brpc,8001=trpc",
+                "4222=nats,1883=mqtt,5672=amqp,2181=zookeeper",
+            ],
+            &["6379", "6379=gopher", "0=redis", "6379=redis,6379=dubbo", "6379=redis;1=dubbo"],
+        ),
+        ("NETRA_PROTOCOLS_WRITE_CONTEXT", &["false", "1"], &["off"]),
+        ("NETRA_RULES", &["/etc/netra/rules", "rules.yaml"], &["a\nb"]),
+        ("NETRA_RULES_URL", &["", "https://c:14960"], &["c:14960", "ftp://c"]),
+        ("NETRA_RULES_NAMESPACE", &["", "shop"], &["a\nb"]),
+        ("NETRA_RULES_TOKEN_FILE", &["", "/run/token"], &["a\nb"]),
+        ("NETRA_RULES_CACHE", &["/cache/rules.yaml"], &["a\nb"]),
+        ("NETRA_DETECT", &["true", "0"], &["on"]),
         ("NETRA_ACCESS_LOG", &["off", "all", "0.01"], &["some", "1.5"]),
         ("NETRA_HTTP_REQUEST_ID_HEADER_NAME", &["X-Id"], &["", "X Id"]),
         ("NETRA_HTTP_X_SOURCE_HEADER_NAME", &["X-Source"], &["X:"]),
@@ -420,10 +460,14 @@ mod tests {
         ("NETRA_HTTP_ROUTING_HEADER_NAME", &["X-Route"], &["X Route"]),
         ("NETRA_HTTP_ROUTING_COOKIE_ENABLED", &["T"], &["on"]),
         ("NETRA_HTTP_ROUTING_COOKIE_NAME", &["route"], &["a=b"]),
+        ("NETRA_HTTP_ROUTING_TARGETS", &["*.svc:80,fd00::/8", "none"], &["", "http://a"]),
+        ("NETRA_HTTP_ROUTING_SOURCES", &["private,10.0.0.1", "*"], &["a.svc", "10.0.0.1:80"]),
         ("NETRA_ROUTING_CONTEXT_EXPIRATION_MILLISECONDS", &["1"], &["0", "5s"]),
         ("NETRA_ROUTING_CONTEXT_CLEANUP_INTERVAL", &["1000"], &["x"]),
         ("NETRA_REPORTER", &["auto", "AGENT", "otlp", "none"], &["", "jaeger"]),
+        ("NETRA_JOIN", &["off", "tx", "AFFINE"], &["", "guess"]),
         ("NETRA_SEMCONV", &["legacy", "otel", "both"], &["new"]),
+        ("NETRA_TRACING_QUERY", &["keep", "Names", "drop"], &["", "values"]),
         ("NETRA_HTTP_TRACING_IGNORED_PATHS", &["", "/health,/ready"], &["a\nb"]),
         ("NETRA_TRACING_CONTEXT_EXPIRATION_MILLISECONDS", &["1", "86400000"], &["0", "86400001"]),
         ("NETRA_TRACING_CONTEXT_CLEANUP_INTERVAL", &["1000"], &["0"]),
@@ -437,7 +481,11 @@ mod tests {
         ("JAEGER_TAGS", &["", "a=b, c = ${D:e}", "a="], &["a", "=b", "a=${B}"]),
         ("JAEGER_TRACEID_128BIT", &["1"], &["128"]),
         ("JAEGER_PROPAGATION", &["jaeger", "b3,w3c"], &["zipkin"]),
-        ("JAEGER_ENDPOINT", &["", "http://c:14268/api/traces"], &["c:14268", "https://c/"]),
+        (
+            "JAEGER_ENDPOINT",
+            &["", "http://c:14268/api/traces", "https://c/"],
+            &["c:14268", "ftp://c/"],
+        ),
         ("JAEGER_USER", &["", "me"], &["a\tb"]),
         ("JAEGER_PASSWORD", &["", "x y"], &["a\nb"]),
         ("JAEGER_AGENT_HOST", &["agent", "::1"], &[""]),
@@ -449,7 +497,7 @@ mod tests {
         ("JAEGER_REPORTER_ATTEMPT_RECONNECT_INTERVAL", &["30s"], &["30"]),
         ("JAEGER_SAMPLER_TYPE", &["const", "Remote"], &["lowerbound", ""]),
         ("JAEGER_SAMPLER_PARAM", &["0", "1", "100"], &["-1", "many", "NaN"]),
-        ("JAEGER_SAMPLING_ENDPOINT", &["", "http://m/s", "m:5778"], &["https://m/", "m/x", "a b"]),
+        ("JAEGER_SAMPLING_ENDPOINT", &["", "https://m/s", "m:5778"], &["ftp://m/", "m/x", "a b"]),
         ("JAEGER_SAMPLER_MAX_OPERATIONS", &["1"], &["0"]),
         ("JAEGER_SAMPLER_REFRESH_INTERVAL", &["1m", "0", "100ms"], &["99ms", "1"]),
         ("OTEL_SDK_DISABLED", &["true", "FALSE"], &["1"]),
@@ -458,11 +506,50 @@ mod tests {
         ("OTEL_TRACES_SAMPLER", &["", "always_on", "parentbased_jaeger_remote"], &["xray", "on"]),
         ("OTEL_TRACES_SAMPLER_ARG", &["", "0.5"], &["a\nb"]),
         ("OTEL_PROPAGATORS", &["", "tracecontext,baggage,b3multi"], &["xray"]),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", &["", "http://c:4318"], &["c:4318", "https://c"]),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            &["", "http://c:4318", "https://c", "c:4317"],
+            &["c", "ftp://c"],
+        ),
         ("OTEL_EXPORTER_OTLP_HEADERS", &["", "a=b,c=d%20e"], &["a b=c", "a=b%0ac"]),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", &["", "grpc", "http/protobuf"], &["http/json"]),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", &["", "10000"], &["0", "10s"]),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", &["", "none", "gzip"], &["zstd"]),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", &["", "/etc/ca.pem"], &["a\nb"]),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", &["", "/etc/tls.crt"], &["a\nb"]),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", &["", "/etc/tls.key"], &["a\nb"]),
+        ("OTEL_EXPORTER_OTLP_INSECURE", &["", "true", "False"], &["yes", "1"]),
+        ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", &["/etc/ca.pem"], &["a\nb"]),
+        ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", &["/etc/tls.crt"], &["a\nb"]),
+        ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", &["/etc/tls.key"], &["a\nb"]),
+        ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", &["true"], &["no"]),
+        ("OTEL_METRICS_EXPORTER", &["none", "otlp", "prometheus"], &["", "console"]),
+        ("OTEL_METRIC_EXPORT_INTERVAL", &["60000", "100"], &["99", "1m"]),
+        (
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+            &["Cumulative", "delta", "lowmemory"],
+            &["", "both"],
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+            &["explicit_bucket_histogram", "base2_exponential_bucket_histogram"],
+            &["", "native"],
+        ),
+        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", &["", "https://c:4318/x", "c:4317"], &["/x"]),
+        ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", &["a=b"], &["=b"]),
+        ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", &["grpc"], &["thrift"]),
+        ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", &["1"], &["x"]),
+        ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", &["gzip"], &["deflate"]),
+        ("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", &["/etc/ca.pem"], &["a\nb"]),
+        ("OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE", &["/etc/tls.crt"], &["a\nb"]),
+        ("OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY", &["/etc/tls.key"], &["a\nb"]),
+        ("OTEL_EXPORTER_OTLP_METRICS_INSECURE", &["true"], &["no"]),
+        ("NETRA_TLS_CA_FILE", &["", "/etc/ca.pem"], &["a\nb"]),
+        ("NETRA_TLS_CERTIFICATE_FILE", &["", "/etc/tls.crt"], &["a\nb"]),
+        ("NETRA_TLS_KEY_FILE", &["", "/etc/tls.key"], &["a\nb"]),
+        ("NETRA_EXPORT_HEADERS_FILE", &["", "/run/secrets/headers"], &["a\nb"]),
+        ("HTTPS_PROXY", &["", "http://u:p@proxy:3128", "socks5://p"], &["a\nb"]),
+        ("NO_PROXY", &["", "localhost,10.0.0.0/8,.svc"], &["a\nb"]),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &["", "http://c:4318/x"], &["/x"]),
         ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", &["a=b"], &["=b"]),
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &["grpc"], &["thrift"]),

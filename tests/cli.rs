@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -100,9 +101,43 @@ fn good_settings_are_good() {
         (0, "netra: the settings are good\n".into(), String::new())
     );
     let (code, version, _) = run(&["--version"], &[]);
-    assert_eq!((code, version.as_str()), (0, concat!("netra ", env!("CARGO_PKG_VERSION"), "\n")));
+    assert_eq!(
+        (code, version.lines().next()),
+        (0, Some(concat!("netra ", env!("CARGO_PKG_VERSION"))))
+    );
+    assert!(version.contains("\ncommit ") && version.contains("\ndriver "), "{version}");
     let (code, help, _) = run(&["--help"], &[]);
     assert!(code == 0 && help.contains("NETRA_PORT") && help.contains("Exit codes:"), "{help}");
+}
+
+/// What the kubelet sets for Services called `netra`, `netra-pprof`, `netra-prometheus` and
+/// `jaeger-agent`; whoever named them did not mean this pod.
+#[test]
+fn services_of_the_namespace_keep_nobody_from_starting() {
+    let links = [
+        ("NETRA_PORT", "tcp://10.0.0.1:14956"),
+        ("NETRA_SERVICE_HOST", "10.0.0.1"),
+        ("NETRA_SERVICE_PORT", "14956"),
+        ("NETRA_PORT_14956_TCP", "tcp://10.0.0.1:14956"),
+        ("NETRA_PORT_14956_TCP_PORT", "14956"),
+        ("NETRA_PPROF_PORT", "tcp://[fd00::1]:14957"),
+        ("NETRA_PROMETHEUS_PORT", "tcp://10.0.0.2:14958"),
+        ("JAEGER_AGENT_PORT", "udp://10.0.0.3:6831"),
+        ("JAEGER_AGENT_SERVICE_HOST", "10.0.0.3"),
+    ];
+    let plain = run(&["--print-config"], &[]);
+    assert_eq!((plain.0, &*plain.2), (0, ""));
+    let (code, out, log) = run(&["--print-config"], &links);
+    assert_eq!((code, out), (0, plain.1));
+    assert_eq!(
+        log,
+        "netra: warning: of Kubernetes, about Services of these names, and not taken for settings: \
+         JAEGER_AGENT_PORT=udp://10.0.0.3:6831, NETRA_PORT=tcp://10.0.0.1:14956, \
+         NETRA_PPROF_PORT=tcp://[fd00::1]:14957, NETRA_PROMETHEUS_PORT=tcp://10.0.0.2:14958\n"
+    );
+    let (code, _, log) = run(&["--check-config", "--port", links[0].1], &links);
+    assert_eq!(code, 64);
+    assert!(log.contains("--port=tcp://10.0.0.1:14956: allowed is a port"), "{log}");
 }
 
 #[test]
@@ -152,6 +187,74 @@ fn the_configuration_in_json_names_value_and_origin() {
     assert!(out.lines().any(|line| line.starts_with("NETRA_IO=epoll ")), "{out}");
 }
 
+/// Of all that says what a setting is: what it shows of secrets.
+#[test]
+fn no_secret_is_shown_by_what_shows_settings() {
+    let environment = [
+        ("NETRA_HTTP_PORTS", "8080"),
+        ("JAEGER_ENDPOINT", "http://c:14268/api/traces?token=s3cret"),
+        ("JAEGER_SAMPLING_ENDPOINT", "http://m:5778/sampling?key=s3cret"),
+        ("JAEGER_USER", "me"),
+        ("JAEGER_PASSWORD", "s3cret"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/?token=s3cret"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c:4318/x?s3cret"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=s3cret"),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+        ("OTEL_TRACES_SAMPLER_ARG", "endpoint=http://m/?t=s3cret"),
+    ];
+    for shape in ["text", "json"] {
+        let (code, out, log) = run(&[&format!("--print-config={shape}")], &environment);
+        assert_eq!((code, log.as_str()), (0, ""));
+        assert!(out.contains("http://c:14268/api/traces?token=.."), "{out}");
+        assert!(!out.contains("s3cret"), "{out}");
+    }
+    // What is refused is named, and shown no more than what is good.
+    for (name, value, shown) in [
+        ("JAEGER_ENDPOINT", "http://me:s3cret@c/", "JAEGER_ENDPOINT=http://***@c/: "),
+        ("JAEGER_ENDPOINT", "me:s3cret@c:14268", "JAEGER_ENDPOINT=***@c:14268: "),
+        ("JAEGER_SAMPLING_ENDPOINT", "me:s3cret@m:1", "JAEGER_SAMPLING_ENDPOINT=***@m:1: "),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://c/?t=s3cret", "=ftp://c/?t=..: "),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "s3cret", "OTEL_EXPORTER_OTLP_HEADERS=***: "),
+        ("NETRA_IO", "a\u{9b}2J\u{202e}b", "NETRA_IO=a\\u009b2J\\u202eb: "),
+    ] {
+        let (code, _, log) = run(&["--check-config"], &[(name, value)]);
+        assert_eq!(code, 64);
+        assert!(log.contains(shown) && !log.contains("s3cret"), "{log}");
+    }
+    for reporter in ["collector", "otlp"] {
+        let all =
+            [&environment[..], &[("NETRA_REPORTER", reporter), ("NETRA_DRAIN_MS", "0")]].concat();
+        let mut netra = Running::start(&all);
+        let mut log = netra.log_until("netra started");
+        // Neither name resolves, which is logged with the URL.
+        log += &netra.log_until("no sampling strategy");
+        netra.signal(Signal::SIGTERM);
+        let (code, rest) = netra.end();
+        assert_eq!(code, 0);
+        let log = log + &rest;
+        assert!(log.contains("token=..") || log.contains("/x?.."), "{log}");
+        assert!(!log.contains("s3cret"), "{log}");
+    }
+}
+
+#[test]
+fn a_token_file_that_others_can_read_ends_with_64() {
+    let path = std::env::temp_dir().join(format!("netra-cli-token-{}", std::process::id()));
+    let name = path.to_str().unwrap();
+    std::fs::write(&path, "0123456789abcdef\n").unwrap();
+    for (mode, wanted) in [(0o600, 0), (0o644, 64)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let (code, _, log) = run(&["--check-config"], &[("NETRA_ADMIN_TOKEN_FILE", name)]);
+        assert_eq!(code, wanted, "{log}");
+        let line = format!("netra: NETRA_ADMIN_TOKEN_FILE={name}: allowed is a file ");
+        assert_eq!(log.starts_with(&line), wanted == 64, "{log}");
+        assert!(!log.contains("0123456789"), "{log}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    let (code, _, _) = run(&["--check-config"], &[("NETRA_ADMIN_TOKEN_FILE", name)]);
+    assert_eq!(code, 64);
+}
+
 #[test]
 fn what_has_no_effect_is_warned_about_and_does_not_stop_the_start() {
     let environment = [
@@ -170,6 +273,77 @@ fn what_has_no_effect_is_warned_about_and_does_not_stop_the_start() {
     let mut netra = Running::start(&environment);
     let log = netra.log_until("netra started");
     assert!(log.contains("NETRA_HTP_PORTS"), "{log}");
+}
+
+#[test]
+fn who_looks_at_nothing_is_told_what_helps() {
+    let (code, _, log) = run(&["top"], &[]);
+    assert_eq!((code, log.lines().count()), (64, 1), "{log}");
+    assert!(log.contains("no terminal") && log.contains("exec -it") && log.contains("--once"));
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let (code, _, log) = run(&["top", "--once", "--address", &nobody], &[]);
+    assert_eq!((code, log.lines().count()), (69, 1), "{log}");
+    assert!(log.contains("no netra runs here") && log.contains("--address"), "{log}");
+    let (code, _, log) = run(&["ready", "--port", &free_port().to_string()], &[]);
+    assert_eq!((code, log.lines().count()), (69, 1), "{log}");
+    assert!(log.contains("no netra runs here") && log.contains("--port"), "{log}");
+}
+
+#[test]
+fn who_types_netra_alone_at_a_terminal_is_told_what_to_do_next() {
+    let bare = |through: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", through]).env_clear().env("PATH", env!("PATH"));
+        command.env("NETRA", env!("CARGO_BIN_EXE_netra"));
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, said) = bare("script -qec \"$NETRA\" /dev/null");
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("NETRA_SERVICE_NAME") && said.contains("netra demo"), "{said}");
+    let (code, said) = bare("\"$NETRA\" 2>&1");
+    assert_eq!((code, said.lines().count()), (Some(64), 1), "{said}");
+}
+
+/// Every line of the docs that starts netra, with its variables and flags.
+#[test]
+fn every_start_of_the_docs_is_good() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let docs = docs.filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let mut count = 0;
+    for path in docs.chain([root.join("README.md")]) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for block in text.split("```").skip(1).step_by(2) {
+            let mut exported = Vec::new();
+            for line in block.lines() {
+                let line = line.split(" # ").next().unwrap().trim();
+                let line = line.trim_end_matches(" &");
+                // What stands before `env` says as whom, not how.
+                let line = line.split_once(" env ").map_or(line, |(_, behind)| behind);
+                let words: Vec<&str> = line.split(' ').collect();
+                if words[0] == "export" {
+                    exported.extend(words[1..].iter().filter_map(|word| word.split_once('=')));
+                }
+                let Some(at) = words.iter().position(|word| *word == "netra") else { continue };
+                let variables: Option<Vec<_>> =
+                    words[..at].iter().map(|word| word.split_once('=')).collect();
+                let is_start = words.get(at + 1).is_some_and(|word| word.starts_with("--"));
+                let (true, Some(variables)) = (is_start, variables) else { continue };
+                count += 1;
+                let variables = [&exported[..], &variables].concat();
+                let args = [&words[at + 1..], &["--check-config"]].concat();
+                let (code, _, log) = run(&args, &variables);
+                assert_eq!((code, log.as_str()), (0, ""), "{}: {line}", path.display());
+                if block.contains("X-Route") {
+                    let args = [&words[at + 1..], &["--print-config"]].concat();
+                    let (_, shown, _) = run(&args, &variables);
+                    assert!(shown.contains("NETRA_HTTP_ROUTING_ENABLED=true"), "{line}: {shown}");
+                }
+            }
+        }
+    }
+    assert!(count >= 3, "{count} starts: have they moved?");
 }
 
 #[test]
@@ -237,31 +411,52 @@ fn it_starts_answers_and_ends_with_0() {
 
 /// Nobody finds out by waiting that nothing is sampled, or where spans go.
 #[test]
-fn the_start_line_says_which_sampler_and_reporter() {
-    for (environment, sampler, reporter) in [
+fn the_start_line_says_which_sampler_reporter_and_routing() {
+    for (environment, sampler, reporter, routing) in [
         (
             &[("NETRA_HTTP_PORTS", "8080")][..],
-            Some("remote, http://localhost:5778/sampling?service=shop; no trace until it answers"),
+            Some("remote, http://localhost:5778/sampling?service=..; no trace until it answers"),
             "Jaeger agent localhost:6831, UDP",
+            "off",
         ),
         (
-            &[("NETRA_HTTP_PORTS", "8080"), ("OTEL_TRACES_EXPORTER", "otlp")],
+            &[
+                ("NETRA_HTTP_PORTS", "8080"),
+                ("OTEL_TRACES_EXPORTER", "otlp"),
+                ("NETRA_HTTP_ROUTING_ENABLED", "true"),
+            ],
             Some("const, all traces"),
             "OTLP over HTTP, http://localhost:4318/v1/traces",
+            "by X-Route",
         ),
         (
-            &[("NETRA_HTTP_PORTS", "8080"), ("JAEGER_DISABLED", "true")],
+            &[
+                ("NETRA_HTTP_PORTS", "8080"),
+                ("JAEGER_DISABLED", "true"),
+                ("NETRA_HTTP_ROUTING_ENABLED", "true"),
+                ("NETRA_HTTP_ROUTING_COOKIE_ENABLED", "true"),
+                ("NETRA_HTTP_ROUTING_COOKIE_NAME", "way"),
+            ],
             None,
             "none, because JAEGER_DISABLED or OTEL_SDK_DISABLED says so",
+            "by the cookie way, then X-Route",
         ),
-        (&[], None, "none, because NETRA_HTTP_PORTS is empty"),
+        (
+            &[("NETRA_HTTP_ROUTING_ENABLED", "true")],
+            None,
+            "none, because NETRA_HTTP_PORTS and NETRA_PROTOCOLS are empty",
+            "none, because NETRA_HTTP_PORTS is empty",
+        ),
     ] {
         let all = [environment, &[("NETRA_LOG_FORMAT", "json"), ("NETRA_DRAIN_MS", "0")]].concat();
         let mut netra = Running::start(&all);
         let log = netra.log_until("netra started");
+        let warned = log.contains("NETRA_HTTP_PORTS is empty, so no request is seen");
+        assert_eq!(warned, environment[0].0 != "NETRA_HTTP_PORTS", "{log}");
         let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
         assert_eq!(line["sampler"].as_str(), sampler);
         assert_eq!(line["reporter"], reporter);
+        assert_eq!(line["routing"], routing);
         let metrics = netra.get("GET /metrics");
         for result in ["sent", "failed", "dropped"] {
             let series = format!("netra_spans_total{{result=\"{result}\"}} 0");

@@ -59,7 +59,9 @@ fn traces(log: &str) -> Vec<Vec<[String; 4]>> {
             traces.push(Vec::new());
         }
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        if let [service, kind, operation, status, _, _, ..] = &words[..]
+        // What a call is joined by stands before its status.
+        let status = words.iter().skip(3).take(2).find(|word| word.parse::<u16>().is_ok());
+        if let ([service, kind, operation, ..], Some(status)) = (&words[..], status)
             && ["server", "client"].contains(&kind.as_str())
             && let Some(trace) = traces.last_mut()
         {

@@ -216,3 +216,43 @@ fn a_pod_that_restarts_has_its_rules_once() {
     let app = format!("{}:{HTTP}", pod.address);
     network.load(&["http", &app, "--seconds=0.5", "--warm-up=0"]).succeeds();
 }
+
+/// The lines of docker/README.md, as they stand there but for names, tags and the application.
+#[test]
+fn one_application_by_the_lines_of_the_documents() {
+    if !is_there() {
+        return;
+    }
+    let network = Network::new("recipe");
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/README.md");
+    let document = std::fs::read_to_string(document).expect("the document");
+    let (_, recipe) = document.split_once("## One application by docker run\n").expect("a title");
+    let recipe = recipe.split("\n## ").next().expect("a part");
+    let lines: Vec<String> = recipe
+        .lines()
+        .filter_map(|line| line.strip_prefix("    docker "))
+        .map(|line| network.adapted(line))
+        .collect();
+    assert_eq!(lines.len(), 7, "{lines:#?}");
+    let run = |line: &String| docker(&line.split(' ').collect::<Vec<_>>());
+    lines[..4].iter().for_each(|line| drop(run(line)));
+    let pod = Pod::of(&network, "net", "netra");
+    pod.is_ready();
+    let target = format!("{}:{HTTP}", pod.address);
+    let brief = ["--seconds=1", "--warm-up=0", "--connections=8"];
+    network.load(&[&["http", &target], &brief[..]].concat()).succeeds();
+    assert_eq!(pod.scrape().opened("inbound"), 8, "{}", pod.log());
+    let inside = |tool: &[&str]| docker(&[&["exec", &pod.netra(), "/netra"], tool].concat());
+    assert!(inside(&["top", "--once"]).contains("inbound"));
+    assert!(inside(&["doctor", "--no-network"]).contains("connections were redirected"));
+    assert!(inside(&["support", "--no-network"]).contains("==== versions"));
+    // The way out, under load.
+    let load = ["--seconds=4", "--warm-up=0", "--connections=8"];
+    let load = network.load(&[&["http", &target], &load[..]].concat());
+    let under_way = || pod.scrape().active() >= 8;
+    assert!(support::wait_until(support::PATIENCE, under_way), "the load begins");
+    lines[4..].iter().for_each(|line| drop(run(line)));
+    load.succeeds();
+    let brief = ["--seconds=0.5", "--warm-up=0"];
+    network.load(&[&["http", &target], &brief[..]].concat()).succeeds();
+}

@@ -71,7 +71,7 @@ impl<'n> Shop<'n> {
             };
             [name, kind, text("http.host"), text("http.path")]
         };
-        assert_eq!(told(inbound), ["/offer", "server", "shop", "/offer?x=1"]);
+        assert_eq!(told(inbound), ["/offer", "server", "shop", "/offer?x=.."]);
         let operation = format!("{}/tea", self.stock);
         assert_eq!(told(outbound), [&operation, "client", &self.stock, "/tea"]);
     }

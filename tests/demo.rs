@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use support::netra::netra_binary;
 use support::sys::{self, Birth};
 use support::world::checked;
-use support::{PATIENCE, procfs, wait_until};
+use support::{PATIENCE, procfs, scrape, wait_until};
 
 /// A user that every Debian has and that may do nothing special.
 const NOBODY: u32 = 65534;
@@ -72,7 +72,7 @@ fn verify(report: &Value, directions: &[&str]) {
 fn verify_traces(requests: &[Value]) {
     let [plain, steered] = requests else { panic!("two requests, not {requests:?}") };
     for (request, last, answer) in [
-        (plain, "stock", "front < shop < stock: 7 left"),
+        (plain, "stock", "front < shop < stock: 7 left at 3.20"),
         (steered, "stock-canary", "front < shop < stock-canary: 7 left, 5 on their way"),
     ] {
         assert_eq!((&request["status"], &request["answer"]), (&200.into(), &answer.into()));
@@ -87,7 +87,12 @@ fn verify_traces(requests: &[Value]) {
             ["shop", "client", "stock.demo/tea"],
             [last, "server", "/tea"],
         ];
+        let (spans, of_stores) = spans.split_at(wanted.len());
         assert_eq!(spans.iter().map(who).collect::<Vec<_>>(), wanted, "{request}");
+        match last {
+            "stock" => verify_stores(&spans[4], of_stores),
+            _ => assert!(of_stores.is_empty(), "{request}"),
+        }
         assert_eq!(spans[0]["parent_id"], "0000000000000000", "{request}");
         for (depth, span) in spans.iter().enumerate() {
             assert_eq!(span["trace_id"], spans[0]["trace_id"], "{request}");
@@ -106,6 +111,40 @@ fn verify_traces(requests: &[Value]) {
         (plain["route"].is_null(), &steered["route"]),
         (true, &"stock.demo=10.77.1.5".into())
     );
+}
+
+/// A call by Dubbo is below who made it, and its other end below that; so is a call by Redis, which carries nothing:
+/// what the other end of that says begins a trace of its own.
+fn verify_stores(asking: &Value, spans: &[Value]) {
+    let wanted = [
+        ["stock", "client", "GET"],
+        ["stock", "client", "demo.Price/of"],
+        ["price", "server", "demo.Price/of"],
+        ["cache", "server", "GET"],
+    ];
+    assert_eq!(spans.len(), wanted.len(), "{spans:?}");
+    for (span, who) in spans.iter().zip(wanted) {
+        assert_eq!(["service", "kind", "operation"].map(|key| &span[key]), who, "{span}");
+        assert!(span["duration_us"].as_u64() > Some(0) && span["netra_us"].is_u64(), "{span}");
+        let join = match who {
+            [_, "client", "GET"] => "exclusive",
+            [_, "client", _] => "explicit",
+            _ => "",
+        };
+        assert_eq!(span["join"], join, "{span}");
+        if who[0] == "cache" {
+            assert_eq!((&span["depth"], &span["status"]), (&0.into(), &Value::Null), "{span}");
+            assert_eq!(span["parent_id"], "0000000000000000", "{span}");
+            assert_ne!(span["trace_id"], asking["trace_id"], "{span}");
+        } else {
+            let status = if who[2] == "GET" { Value::Null } else { 20.into() };
+            // Netra's own context goes on in the call by Dubbo, so who serves it is below the call.
+            let (depth, above) = if who[0] == "price" { (6, &spans[1]) } else { (5, asking) };
+            assert_eq!((&span["depth"], &span["status"]), (&depth.into(), &status), "{span}");
+            assert_eq!(span["parent_id"], above["span_id"], "{span}");
+            assert_eq!(span["trace_id"], asking["trace_id"], "{span}");
+        }
+    }
 }
 
 /// What services send has nothing of tracing or routes; what they receive has all that was sent.
@@ -131,13 +170,18 @@ fn verify_hops(request: &Value, last: &str) {
 /// Where outbound requests are not netra's, spans have no more than the request id in common.
 fn verify_spans_apart(requests: &[Value]) {
     let [request] = requests else { panic!("one request, not {requests:?}") };
-    assert_eq!(request["answer"], "front < shop < stock: 7 left");
+    assert_eq!(request["answer"], "front < shop < stock: 7 left at 3.20");
     let spans = request["spans"].as_array().expect("spans");
     let who: Vec<_> = spans.iter().map(|span| (&span["service"], &span["kind"])).collect();
-    let wanted = ["front", "shop", "stock"];
+    let wanted = ["front", "shop", "stock", "price", "cache"];
     assert!(who.iter().zip(wanted).all(|(found, name)| found.0 == name && found.1 == "server"));
     assert_eq!(who.len(), wanted.len(), "{request}");
-    assert!(spans.iter().all(|span| span["parent_id"] == "0000000000000000"), "{request}");
+    for span in spans {
+        let is_root = span["parent_id"] == "0000000000000000";
+        assert_eq!(is_root, span["service"] != "price", "{request}");
+    }
+    // The attachment that stock gives to Dubbo names its own span.
+    assert_eq!(spans[3]["parent_id"], spans[2]["span_id"], "{request}");
     assert_ne!(spans[0]["trace_id"], spans[1]["trace_id"], "{request}");
 }
 
@@ -213,8 +257,10 @@ fn the_text_names_destinations_and_costs() {
         "p99",
         "✓ inbound",
         "✓ outbound",
-        "    shop server               /offer             200 ",
-        "      stock-canary server     /tea               200 ",
+        "    shop server               /offer                       200 ",
+        "       stock client           GET             exclusive      - ",
+        "\n  cache server                GET                            - ",
+        "      stock-canary server     /tea                         200 ",
         "200 in ",
         "X-Route: stock.demo=10.77.1.5",
         "✓ stock-canary answered",
@@ -362,7 +408,7 @@ fn ctrl_c_ends_a_held_demo_in_order() {
         let mut held = hold(identity);
         let namespaces: BTreeSet<_> =
             held.sidecars.iter().map(|(_, namespace)| namespace).collect();
-        assert_eq!((held.sidecars.len(), namespaces.len()), (5, 5), "as {identity:?}");
+        assert_eq!((held.sidecars.len(), namespaces.len()), (7, 7), "as {identity:?}");
         assert!(namespaces.iter().all(|namespace| inhabitants(namespace) > 0));
         held.signal(Signal::SIGINT);
         assert_eq!(held.wait().code(), Some(0), "as {identity:?}");
@@ -398,7 +444,7 @@ fn ctrl_c_amid_the_services_leaves_nothing() {
     if !root() {
         return;
     }
-    for sidecars in 2..=5 {
+    for sidecars in 2..=7 {
         let mut held = Held::interrupted(&["--requests", "100", "--hold"], sidecars);
         held.wait();
         held.leaves_nothing();
@@ -437,4 +483,53 @@ fn nonsense_is_refused() {
         assert!(!output.status.success(), "{args:?}");
         assert!(!output.stderr.is_empty(), "{args:?} must be explained");
     }
+}
+
+/// What `--open` says is to be found is found, in the figures that its page draws.
+#[test]
+fn heavy_the_open_demo_has_a_slow_database_a_canary_with_errors_and_a_retry_storm() {
+    if !root() {
+        return;
+    }
+    let mut demo = demo(None, &["--open"]).stdout(Stdio::piped()).spawn().expect("the demo runs");
+    let mut lines = BufReader::new(demo.stdout.take().expect("piped")).lines();
+    let line = lines.by_ref().map_while(Result::ok).find(|line| line.contains("http://127.0.0.1:"));
+    let line = line.expect("where the page is");
+    let place = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+    let place = place.and_then(|place| place.parse().ok()).expect("an address");
+    let map = || -> Option<Value> {
+        let (_, body) = scrape::get_from(place, "/api/netra/map?last=600").ok()?;
+        serde_json::from_str(&body).ok()
+    };
+    let figures = |map: &Value, from: &str, to: &str| -> Option<(u64, f64, u64)> {
+        let nodes = map["map"]["nodes"].as_array()?;
+        let id = |name: &str| {
+            let node = nodes.iter().find(|node| node["name"] == name)?;
+            node["id"].as_u64()
+        };
+        let (from, to) = (id(from)?, id(to)?);
+        let mut edges = map["map"]["edges"].as_array()?.iter();
+        let edge = edges.find(|edge| edge["from"] == from && edge["to"] == to)?;
+        let figures = &edge["figures"];
+        Some((
+            figures["count"].as_u64()?,
+            figures["error_share"].as_f64()?,
+            figures["p99_us"].as_u64()?,
+        ))
+    };
+    let mut last = None;
+    let found = wait_until(PATIENCE * 2, || {
+        let Some(map) = map() else { return false };
+        let canary = figures(&map, "web", "orders-canary");
+        let good = figures(&map, "web", "orders");
+        let ledger = figures(&map, "orders", "ledger");
+        last = Some((canary, good, ledger));
+        let (Some(canary), Some(good), Some(ledger)) = (canary, good, ledger) else { return false };
+        // A share of one in five is a quarter of the others; asked again, it is far more.
+        let is_storm = canary.0 * 10 > good.0 * 3 && canary.0 > 20;
+        is_storm && canary.1 > 0.3 && good.1 < 0.05 && ledger.2 > 90_000
+    });
+    kill(Pid::from_raw(demo.id().try_into().expect("a pid")), Signal::SIGTERM).expect("SIGTERM");
+    assert!(demo.wait().expect("its end").success());
+    assert!(found, "{last:?}");
 }

@@ -111,11 +111,13 @@ fn heavy_descriptor_limit_under_a_thousand_clients() {
             scrape.sum("netra_accept_paused_total", &[]) > 0 && scrape.active() > 50
         };
         netra.scrape_until("accepting is paused at the limit", paused)?;
+        netra.scrape_until("it says so", |scrape| scrape.sum("netra_accept_full", &[]) > 0)?;
         thread::sleep(Duration::from_millis(500));
         calm(&netra, Duration::from_secs(2))?;
         if procfs::fds(netra.pid()).len() > 256 {
             return Err("more descriptors than the limit".to_owned());
         }
+        say_so(&netra)?;
         let (served, failed) = serve_in_turn(peers);
         if served != CLIENTS {
             let errno = [("errno", "EMFILE")];
@@ -131,6 +133,21 @@ fn heavy_descriptor_limit_under_a_thousand_clients() {
         drop(again);
         netra.finish()
     });
+}
+
+/// Who waits in the kernel's queue sees nothing, so netra tells others.
+fn say_so(netra: &Netra<'_>) -> Result<(), String> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while netra.ready() {
+        if Instant::now() > deadline {
+            return Err("full, and ready all the same".to_owned());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    match netra.log().matches("no room for further connections").count() {
+        1 => Ok(()),
+        n => Err(format!("said {n} times that there is no room:\n{}", netra.log())),
+    }
 }
 
 /// Each client leaves when it has its answer, which makes room for the next. How many were served,

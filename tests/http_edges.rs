@@ -282,14 +282,15 @@ fn what_is_not_http_passes_both_ways_at_once() {
             vec![server("220 banner\r\n"), client("HELO x\r\n"), server("250 ok\r\n")],
         ),
         raw("TLS", "tls", vec![client(hello), server("\x16\x03\x03\x00\x02ok"), client("more")]),
-        raw(
+        Talk::new(
             "HTTP/2",
-            "http2_preface",
             vec![
                 client("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"),
                 server("\0\0\0\x04\0\0\0\0\0"),
             ],
-        ),
+            &[],
+        )
+        .raw(),
         raw("binary", "not_http", vec![client([0, 1, 2]), server([3]), client([b'\n'; 70_000])]),
         raw("one word", "not_http", vec![client("PING\r\n"), server("PONG\r\n")]),
         Talk::new(

@@ -4,16 +4,24 @@
 
 mod support;
 
+use std::ffi::CString;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use support::netra::{Netra, Setup};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+use support::matrix;
+use support::netra::{Backend, Netra, Setup, apply_rules};
 use support::programs::{
     self, Server, Tally, compare_with, number_after, number_before, run, tally, tool,
 };
+use support::sink::{Sink, Span};
 use support::stream;
-use support::world::{POD_V4, World};
+use support::sys::Birth;
+use support::world::{CLIENT_V4, CLIENT_V6, Namespace, POD_V4, World, checked};
 
 const PORT: u16 = 8080;
 const SMALL: usize = 1024;
@@ -170,6 +178,73 @@ fn clients_and_node() {
     compare_with(&world, traced, || clients(&world, true), read_along);
 }
 
+/// A server on the second address of the name `dual` only.
+fn answer_on_the_second(listener: &TcpListener, is_over: &AtomicBool) {
+    listener.set_nonblocking(true).expect("a listener");
+    while !is_over.load(Relaxed) {
+        let Ok((mut peer, _)) = listener.accept() else {
+            thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        peer.set_nonblocking(false).expect("a socket");
+        // A client that goes away has its own line in the table.
+        let _ = peer.read(&mut [0; 1024]);
+        let _ =
+            peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+    }
+}
+
+/// Whether each client is answered.
+fn answered(world: &World) -> Vec<(&'static str, bool)> {
+    let url = format!("http://dual:{PORT}/");
+    let hosts = world.dir().join("hosts");
+    let text = format!("127.0.0.1 localhost\n{CLIENT_V6} dual\n{CLIENT_V4} dual\n");
+    fs::write(&hosts, text).expect("a file");
+    let c_string = |path: &str| CString::new(path).expect("no NUL");
+    let ask = |program: &str, package: &str, args: &[&str]| {
+        let hosts = c_string(hosts.to_str().expect("UTF-8"));
+        let birth = Birth { files: vec![(hosts, c_string("/etc/hosts"))], ..Birth::default() };
+        let mut command = world.pod.command_born(tool(program, package), None, birth);
+        let output = command.args(args).output().expect(program);
+        String::from_utf8_lossy(&output.stdout).contains("200")
+    };
+    let python = |library: &str, code: &str| {
+        ask("python3", library, &["-c", &format!("{code}\nprint(r)").replace("URL", &url)])
+    };
+    vec![
+        ("curl", ask("curl", "curl", &["-sS", "-o", "-", "-w", "%{http_code}", &url])),
+        ("requests", python("python3-requests", "import requests; r = requests.get('URL')")),
+        ("httpx", python("python3-httpx", "import httpx; r = httpx.get('URL')")),
+    ]
+}
+
+/// Netra accepts before it knows whether anybody is there. docs/WHAT-BREAKS.md says who is at a loss
+/// with that: whether a client is depends on whether the reset comes before it looks, so what is
+/// certain is asserted, that each was accepted at the address that is dead.
+#[test]
+fn names_with_a_dead_address() {
+    let Some(world) = World::new() else { return };
+    let listener = world.client.enter(|| TcpListener::bind((CLIENT_V4, PORT))).expect("bind");
+    let is_over = AtomicBool::new(false);
+    let (direct, through) = thread::scope(|scope| {
+        scope.spawn(|| answer_on_the_second(&listener, &is_over));
+        let direct = answered(&world);
+        apply_rules(&world, Backend::NftNative);
+        let netra = Netra::start(&world, &Setup::new(matrix::cells_with(1)[0]));
+        let through = answered(&world);
+        is_over.store(true, Relaxed);
+        netra
+            .scrape_until("each client's dial of the dead address is counted", |metrics| {
+                metrics.closed("dial_failed") >= through.len() as u64
+            })
+            .expect("dials that failed");
+        netra.finish().expect("a clean end");
+        (direct, through)
+    });
+    println!("through netra: {through:?}");
+    assert!(direct.iter().all(|(_, is_answered)| *is_answered), "{direct:?}");
+}
+
 #[test]
 fn heavy_http_load() {
     let Some(world) = World::new() else { return };
@@ -244,7 +319,7 @@ fn http2_with_prior_knowledge() {
         let small = (0..10).map(|_| fetch("small")).sum();
         tally([("small", small), ("large", fetch("large"))])
     };
-    compare_with(&world, traced, load, opaque("http2_preface"));
+    compare_with(&world, traced, load, read_along);
 }
 
 #[test]
@@ -278,4 +353,51 @@ fn tls_on_an_http_port() {
         tally([("answers", u64::from(answer.trim() == "arten"))])
     };
     compare_with(&world, traced, load, opaque("tls"));
+}
+
+/// The Model Context Protocol, client and server of its own SDK: a stream of events is heard event by
+/// event, and spans tell method, tool, when the stream began and how much came of it.
+#[test]
+fn mcp_by_its_own_sdk_is_never_held_and_told_by_method_and_tool() {
+    let Some(world) = World::new() else { return };
+    apply_rules(&world, Backend::NftNative);
+    let peer = |namespace: &Namespace, what: &str| {
+        let mut command = namespace.command(support::spans::python_path());
+        command.arg(support_file("peers/mcp_peer.py")).arg(what);
+        command.arg(POD_V4.to_string()).arg(PORT.to_string());
+        command
+    };
+    let sink = Sink::start(&world);
+    let _server = Server::start(&world, &world.pod, peer(&world.pod, "serve"), PORT);
+    for (index, cell) in matrix::cells_with(1).into_iter().enumerate() {
+        let reads = index == 0;
+        let setup = sink.wire(Setup::new(cell)).env("NETRA_HTTP_PORTS", PORT);
+        let netra = Netra::start(&world, &setup.env("NETRA_HTTP_MCP", reads));
+        let said = checked(peer(&world.client, "ask").output().expect("it runs"), "mcp_peer.py");
+        let said: serde_json::Value = serde_json::from_str(said.trim()).expect("JSON");
+        assert_eq!(said["text"], serde_json::json!(["3", "done"]), "{said}");
+        assert_eq!((&said["progress"], &said["early"]), (&4.into(), &4.into()), "held: {said}");
+        assert_eq!(said["is_slow"], true, "{said}");
+        read_along(&netra).expect("all of it was HTTP");
+        let count = netra.scrape().sum("netra_spans_total", &[("result", "recorded")]);
+        let spans = sink.take(usize::try_from(count).expect("few")).expect("all spans");
+        let of_tool = |name: &str| {
+            let is_its = |span: &&Span| {
+                span.tag("mcp.method.name") == "tools/call" && span.tag("gen_ai.tool.name") == name
+            };
+            spans.iter().find(is_its)
+        };
+        if !reads {
+            assert!(spans.iter().all(|span| span.tag("mcp.method.name").is_empty()), "{spans:#?}");
+        } else {
+            assert!(of_tool("add").is_some(), "{spans:#?}");
+            let slow = of_tool("slow").unwrap_or_else(|| panic!("{spans:#?}"));
+            let number = |tag: &str| slow.tag(tag).parse::<u64>().unwrap_or_default();
+            assert!(number("netra.first_byte_us") < 600_000, "{slow:#?}");
+            assert!(number("netra.stream_bytes") > 400, "{slow:#?}");
+            let listed = |span: &Span| span.tag("mcp.method.name") == "tools/list";
+            assert!(spans.iter().any(listed), "{spans:#?}");
+        }
+        netra.end().expect("the end");
+    }
 }

@@ -16,13 +16,12 @@ mod rows;
 
 use rows::{In, ROWS, Row, Then};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use support::http::{Context, Edits, Head, Request, answers, methods, shown, span_tags};
 use support::lockstep::{Peer, Server};
 use support::matrix::{Cell, Driver, Findings};
 use support::netra::{Backend, Netra, Setup, apply_rules};
-use support::recording::{Act, Do, Recording, folder, normal, normal_recorded, normal_span};
+use support::recording::{Act, Do, Recording, normal, normal_recorded, normal_span};
 use support::scrape::Scrape;
 use support::script::End;
 use support::sink::{Sink, Span};
@@ -44,14 +43,9 @@ fn recordings_with_io_uring() {
 }
 
 fn recordings() -> Vec<Recording> {
-    let mut paths: Vec<_> =
-        fs::read_dir(folder()).expect("the folder").map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| {
-        path.extension().is_some_and(|e| e == "json") && !path.ends_with("misc.json")
-    });
-    paths.sort();
-    assert!(paths.len() >= 118, "{} recordings are not all", paths.len());
-    paths.iter().map(|path| Recording::read(path)).collect()
+    let all = Recording::all();
+    assert_eq!(all.len(), 122, "some are missing");
+    all
 }
 
 fn row_of(case: &str) -> Row {
@@ -73,7 +67,9 @@ fn every_row_has_its_recording() {
 fn setup(sink: &Sink, driver: Driver, env: &[(String, String)]) -> Setup {
     let setup = sink
         .wire(Setup::new(Cell { driver, shards: 1 }))
-        .env("NETRA_HTTP_PORTS", "8080,8090,8091,80");
+        .env("NETRA_HTTP_PORTS", "8080,8090,8091,80")
+        // As netramesh joins: by request ids alone.
+        .env("NETRA_JOIN", "explicit");
     env.iter().fold(setup, |setup, (name, value)| setup.env(name, value))
 }
 
@@ -343,7 +339,6 @@ impl<'w> Stage<'w> {
     fn remote(&self) -> String {
         match self.recording.is_outbound {
             false => self.client.address.to_string(),
-            true if self.recording.case == "route-dns" => "127.0.0.1:8091".into(),
             true => format!("{CLIENT_V4}:{}", self.port),
         }
     }
@@ -374,6 +369,8 @@ fn check_span(
     if took.and_then(|took| took.as_u64()).is_none() {
         return Err(format!("no overhead in {span:#?}"));
     }
+    // What netramesh does not tell.
+    tags.retain(|name, _| !name.starts_with("netra."));
     let flags = u8::try_from(span.flags).unwrap_or(u8::MAX);
     let (trace, parent) = (span.trace_id, span.parent_id);
     let own = Context { trace, span: span.span_id, parent, flags };

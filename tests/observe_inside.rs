@@ -2,6 +2,8 @@
 //! `netra top` in a terminal, orders, statsd, the access log.
 #![allow(clippy::disallowed_methods, reason = "tests may sleep")]
 
+#[path = "observe_inside/collect.rs"]
+mod collect;
 mod support;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -43,7 +45,8 @@ fn tool(path: &str, package: &str) -> PathBuf {
 }
 
 fn admin(world: &World, request: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
-    scrape::ask(&world.pod, ADMIN_PORT, request, "", body).expect("the admin port answers")
+    let order = "X-Netra-Order: 1\r\n";
+    scrape::ask(&world.pod, ADMIN_PORT, request, order, body).expect("the admin port answers")
 }
 
 fn page(world: &World, target: &str) -> String {
@@ -225,7 +228,7 @@ fn heavy_many_connections_are_seen_once() {
 fn orders_are_obeyed_and_leave_word() {
     let Some(world) = World::new() else { return };
     let cell = one_shard(Driver::Epoll);
-    let (netra, _) = start(&world, cell, &[]);
+    let (netra, _) = start(&world, cell, &[("NETRA_ADMIN_ORDERS", "true")]);
     assert_eq!(page(&world, "/log-level"), "info\n");
     assert_eq!(admin(&world, "POST /log-level?level=debug", b"").0, 200);
     assert_eq!(page(&world, "/log-level"), "debug\n");

@@ -13,7 +13,9 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use support::matrix;
 use support::netra::{ADMIN_PORT, Backend, METRICS_PORT, Netra, Setup, apply_rules};
+use support::programs::{self, Server, run};
 use support::scrape::{self, Scrape};
+use support::sink::Sink;
 use support::wait_until;
 use support::webapp::{self, Client};
 use support::world::{CLIENT_V4, POD_V4, World};
@@ -27,6 +29,7 @@ fn start(world: &World) -> (Netra<'_>, SocketAddr, SocketAddr) {
     let cell = matrix::cells_with(2)[0];
     let setup = Setup::new(cell)
         .env("NETRA_HTTP_PORTS", ports)
+        .env("NETRA_PROTOCOLS", "6379=redis")
         .env("JAEGER_SAMPLER_TYPE", "const")
         .env("JAEGER_SAMPLER_PARAM", "1");
     (Netra::start(world, &setup), inbound, outbound)
@@ -94,14 +97,26 @@ fn series_are_listed_and_fixed() {
 
 /// All series of a netra with two shards. Histograms have 39 buckets.
 const SERIES: &[(&str, usize)] = &[
-    ("netra_tcp_connections_opened_total", 4),
-    ("netra_tcp_connections_closed_total", 22),
+    ("netra_tcp_connections_opened_total", 2 * 17),
+    ("netra_tcp_connections_closed_total", 2 * 13),
     ("netra_tcp_bytes_total", 4),
     ("netra_upstream_connect_failures_total", 7),
     ("netra_http_requests_total", 2 * 9 * 6),
-    ("netra_opaque_total", 40),
-    ("netra_spans_total", 6),
+    ("netra_opaque_total", 44),
+    ("netra_tunnels_total", 14),
+    ("netra_http2_total", 3),
+    ("netra_message_edits_total", 6),
+    ("netra_messages_refused_total", 5),
+    ("netra_detected_total", 17),
+    ("netra_joins_total", 7),
+    ("netra_spans_total", 7),
+    ("netra_names_total", 5),
+    ("netra_metric_pushes_total", 3),
     ("netra_access_log_total", 3),
+    ("netra_memory_shed_total", 3),
+    ("netra_admin_orders_total", 2),
+    ("netra_own_connections_cut_total", 1),
+    ("netra_misplaced_total", 4),
     ("netra_no_request_id_total", 1),
     ("netra_patch_full_total", 1),
     ("netra_spans_cut_total", 1),
@@ -112,10 +127,16 @@ const SERIES: &[(&str, usize)] = &[
     ("netra_routed_total", 1),
     ("netra_route_malformed_total", 1),
     ("netra_route_unreachable_total", 1),
+    ("netra_route_refused_total", 6),
+    ("netra_route_next_address_total", 1),
     ("netra_loop_rejected_total", 1),
+    ("netra_foreign_destination_total", 1),
+    ("netra_own_dial_rejected_total", 1),
+    ("netra_spare_source_total", 1),
     ("netra_no_original_dst_total", 1),
     ("netra_accept_paused_total", 1),
     ("netra_accept_errors_total", 1),
+    ("netra_urgent_dropped_total", 1),
     ("netra_buffer_starved_total", 1),
     ("netra_splice_started_total", 1),
     ("netra_splice_bytes_total", 1),
@@ -131,6 +152,7 @@ const SERIES: &[(&str, usize)] = &[
     ("netra_pipes_used", 2),
     ("netra_context_entries", 2),
     ("netra_held_bytes", 2),
+    ("netra_accept_full", 2),
     ("netra_dial_seconds_sum", 1),
     ("netra_dial_seconds_count", 1),
     ("netra_dial_seconds_bucket", 39),
@@ -163,7 +185,7 @@ struct Prometheus<'w> {
 const PROMETHEUS_PORT: u16 = 19_090;
 
 impl<'w> Prometheus<'w> {
-    fn start(world: &'w World) -> Self {
+    fn start(world: &'w World, features: &str) -> Self {
         let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/prometheus/alerts.yml");
         let config = world.dir().join("prometheus.yml");
         let text = format!(
@@ -179,7 +201,7 @@ impl<'w> Prometheus<'w> {
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", world.dir().join("tsdb").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{PROMETHEUS_PORT}"))
-            .arg("--enable-feature=exemplar-storage")
+            .arg(format!("--enable-feature={features}"))
             .stdout(Stdio::null())
             .stderr(fs::File::create(world.dir().join("prometheus.log")).expect("a log"));
         let child = command.spawn().expect("prometheus starts");
@@ -218,7 +240,15 @@ fn encoded(text: &str) -> String {
 fn heavy_prometheus_scrapes_and_the_dashboard_asks_for_what_there_is() {
     let Some(world) = World::new() else { return };
     let (netra, inbound, outbound) = start(&world);
-    let prometheus = Prometheus::start(&world);
+    let prometheus = Prometheus::start(&world, "exemplar-storage");
+    let mut redis = world.client.command(programs::tool("redis-server", "redis-server"));
+    redis.args(["--port", "6379", "--save", "", "--protected-mode", "no", "--bind", "0.0.0.0"]);
+    let _redis = Server::start(&world, &world.client, redis, 6379);
+    let cli = programs::tool("redis-cli", "redis-tools");
+    for command in [["set", "a"], ["get", "a"]] {
+        let value = &["1"][..usize::from(command[0] == "set")];
+        run(&world.pod, &cli, &[&["-h", "10.61.0.1"][..], &command[..], value].concat());
+    }
     let mut clients =
         [Client::connect(&world.client, inbound), Client::connect(&world.pod, outbound)];
     let is_up = || prometheus.query("up").is_some_and(|rows| rows[0]["value"][1] == "1");
@@ -264,6 +294,121 @@ fn heavy_prometheus_scrapes_and_the_dashboard_asks_for_what_there_is() {
     }
     drop((clients, prometheus));
     netra.end().unwrap();
+}
+
+/// A Prometheus that knows native histograms asks for them and gets them: their counts are those of
+/// the usual ones, and their quantiles lie where those do.
+#[test]
+fn heavy_prometheus_takes_native_histograms() {
+    let Some(world) = World::new() else { return };
+    let (netra, inbound, _) = start(&world);
+    let prometheus = Prometheus::start(&world, "native-histograms,exemplar-storage");
+    let mut client = Client::connect(&world.client, inbound);
+    for _ in 0..500 {
+        client.get("/");
+    }
+    let number = |expression: &str| -> Option<f64> {
+        let rows = prometheus.query(expression)?;
+        rows[0]["value"][1].as_str()?.parse().ok()
+    };
+    let name = "netra_http_request_duration_seconds{direction=\"inbound\"}";
+    let counted = || number(&format!("histogram_count({name})")) == Some(500.0);
+    assert!(wait_until(Duration::from_secs(30), counted), "{:?}", prometheus.query(name));
+    let here = netra.scrape();
+    let labels = [("direction", "inbound")];
+    assert_eq!(here.sum("netra_http_request_duration_seconds_count", &labels), 500);
+    // Half of the requests took less than that, by the usual buckets and by these.
+    let median = number(&format!("histogram_quantile(0.5, {name})")).expect("a quantile");
+    let below = |seconds: f64| {
+        number(&format!("histogram_fraction(0, {seconds}, {name})")).expect("a share")
+    };
+    assert!((0.4..0.6).contains(&below(median)), "{median}: {}", below(median));
+    assert!(median > 1e-6 && median < 1.0, "{median}");
+    assert_eq!(number("sum(netra_http_requests_total)"), Some(500.0));
+    assert_eq!(number("netra_build_info"), Some(1.0));
+    drop((client, prometheus));
+    netra.end().unwrap();
+}
+
+/// Metrics that are pushed, as somebody else's decoder reads them: what is added up is what was done,
+/// whichever way it is told, and the end tells the rest.
+#[test]
+fn metrics_are_pushed_in_opentelemetrys_names() {
+    let Some(world) = World::new() else { return };
+    apply_rules(&world, Backend::NftNative);
+    let inbound = webapp::serve(&world.pod, POD_V4, 2);
+    let sink = Sink::start(&world);
+    for (index, (protocol, temporality, aggregation)) in [
+        ("http/protobuf", "delta", "explicit_bucket_histogram"),
+        ("grpc", "cumulative", "base2_exponential_bucket_histogram"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let port = [sink.ports().otlp_http, sink.ports().otlp_grpc][index];
+        let setup = Setup::new(matrix::cells_with(2)[index])
+            .env("NETRA_HTTP_PORTS", inbound.port())
+            .env("NETRA_REPORTER", "none")
+            .env("OTEL_METRICS_EXPORTER", "otlp")
+            .env("OTEL_METRIC_EXPORT_INTERVAL", 300)
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+            .env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{port}"))
+            .env("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", temporality)
+            .env("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", aggregation)
+            .reporting();
+        let netra = Netra::start(&world, &setup);
+        let mut client = Client::connect(&world.client, inbound);
+        let mut told = Told::default();
+        for _ in 0..3 {
+            for _ in 0..10 {
+                client.get("/");
+            }
+            told.take(sink.next().expect("a push"), temporality == "delta");
+        }
+        drop(client);
+        netra.end().unwrap();
+        // What was pushed between, and the last one.
+        while told.requests < 30.0 {
+            told.take(sink.next().expect("the rest"), temporality == "delta");
+        }
+        assert_eq!((told.requests, told.counted), (30.0, 30.0), "{protocol}");
+        let kind = if index == 0 { "histogram" } else { "exponential_histogram" };
+        assert_eq!(told.kind, kind);
+        sink.clear();
+    }
+}
+
+/// What pushes have come to.
+#[derive(Default)]
+struct Told {
+    requests: f64,
+    counted: f64,
+    kind: String,
+}
+
+impl Told {
+    fn take(&mut self, push: Value, is_delta: bool) {
+        let tags = push["process"]["tags"].as_array().expect("tags");
+        assert!(tags.iter().any(|tag| tag[0] == "service.name"), "{push}");
+        let metrics = &push["metrics"];
+        assert!(metrics["netra.tcp_connections_active"]["kind"] == "gauge", "{push}");
+        assert_eq!(metrics["process.memory.usage"]["unit"], "By");
+        for (name, sum) in [
+            ("http.server.request.duration", &mut self.requests),
+            ("netra.http_requests", &mut self.counted),
+        ] {
+            let metric = &metrics[name];
+            let Some(total) = metric["total"].as_f64() else { continue };
+            assert_eq!(metric["temporality"], if is_delta { 1 } else { 2 }, "{name}");
+            *sum = if is_delta { *sum + total } else { total };
+            if let Some(buckets) = metric["buckets"].as_array() {
+                assert_eq!(buckets.iter().filter_map(Value::as_f64).sum::<f64>(), total);
+                assert_eq!(metric["unit"], "s");
+                self.kind = metric["kind"].as_str().expect("a kind").to_owned();
+            }
+        }
+    }
 }
 
 /// The dashboard's expressions with its variables filled in, and how many panels it has.
@@ -350,7 +495,7 @@ fn script_connect(world: &World, port: u16) -> TcpStream {
 /// Requests in turn on one connection.
 fn ten_thousand(world: &World, port: u16, path: &str) {
     let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut client = Client::connect(&world.pod, to);
+    let mut client = Client::connect(&world.pod, to).calling("localhost");
     for n in 0..10_000 {
         let mut status = client.get(path);
         if n % 1000 == 0 {

@@ -3,6 +3,12 @@
 //! which would take minutes to build.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+#[path = "../../src/export/exchange_tags.rs"]
+mod exchange_tags;
+#[path = "../../src/mask.rs"]
+mod mask;
+#[path = "../../src/export/stream_tags.rs"]
+mod stream_tags;
 #[path = "../../src/export/tags.rs"]
 mod tags;
 #[path = "../../src/export/thrift.rs"]

@@ -15,12 +15,22 @@ pub struct Limits {
     pub method_bytes_max: u16,
     /// Requests of one connection that wait for the end of their response.
     pub exchanges_max: u16,
+    /// Streams of one HTTP/2 connection that are told of at a time.
+    pub streams_max: u16,
     /// Bytes of chunk extensions in one body, all chunks together.
     pub chunk_extension_bytes_max: u32,
     /// Bytes of the trailer section of one body.
     pub trailer_bytes_max: u32,
     /// Bytes of head storage that a half keeps between two heads that came in pieces.
     pub held_keep_bytes: u32,
+    /// Requests of one tapped connection that wait for their answer: pipelines of Redis are long.
+    pub open_max: u32,
+    /// Bytes of the beginning of a tapped message that are read: what lies behind is not looked at.
+    pub message_head_bytes_max: u32,
+    /// Bytes that a tapped message, or a value of Redis, may say it has.
+    pub message_bytes_max: u64,
+    /// Prepared statements of one tapped connection whose text is remembered.
+    pub statements_max: u16,
     /// Entries of a shard's map from request id to trace context.
     pub contexts_max: u32,
     /// Milliseconds for which an entry of that map is found.
@@ -34,9 +44,14 @@ impl Limits {
         headers_max: 256,
         method_bytes_max: 32,
         exchanges_max: 32,
+        streams_max: 1024,
         chunk_extension_bytes_max: 16 * 1024,
         trailer_bytes_max: 16 * 1024,
         held_keep_bytes: 4 * 1024,
+        open_max: 10_000,
+        message_head_bytes_max: 16 * 1024,
+        message_bytes_max: 1 << 30,
+        statements_max: 256,
         contexts_max: 32_768,
         context_ttl_ms: 5_000,
     };

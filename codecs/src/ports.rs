@@ -1,4 +1,4 @@
-//! The ports whose traffic is read as HTTP/1, and the protocol of a connection.
+//! The ports whose traffic is read as HTTP/1.
 //!
 //! netra never sniffs: what a connection speaks is decided by the port of its original destination
 //! before its first byte has come, so that a server may speak first and nothing is held back.
@@ -6,32 +6,6 @@
 use std::error;
 use std::fmt;
 use std::str::FromStr;
-
-/// How a connection is treated, decided by the port of its original destination.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// Bytes, relayed both ways and never looked at.
-    #[default]
-    Opaque,
-    /// HTTP/1.0 or HTTP/1.1; turns opaque at the first thing that is not understood.
-    Http1,
-}
-
-impl Protocol {
-    /// The protocol of a connection to `port`: HTTP/1 when the port was named, opaque otherwise.
-    pub fn of(port: u16, http_ports: &PortSet) -> Self {
-        if http_ports.contains(port) { Self::Http1 } else { Self::Opaque }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Opaque => "opaque",
-            Self::Http1 => "http1",
-        })
-    }
-}
 
 /// A set of TCP ports, parsed once from text such as `8080,8090`.
 ///
@@ -187,14 +161,5 @@ mod tests {
         assert_eq!(set.len(), 4);
         assert!(!PortSet::default().contains(80));
         assert_eq!(PortSet::from_iter([0, 80, 80]).to_string(), "80");
-    }
-
-    #[test]
-    fn protocol_is_decided_by_port() {
-        let http: PortSet = "8080".parse().unwrap();
-        assert_eq!(Protocol::of(8080, &http), Protocol::Http1);
-        assert_eq!(Protocol::of(8081, &http), Protocol::Opaque);
-        assert_eq!(Protocol::default(), Protocol::Opaque);
-        assert_eq!(format!("{} {}", Protocol::Opaque, Protocol::Http1), "opaque http1");
     }
 }

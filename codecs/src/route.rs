@@ -10,6 +10,10 @@ use memchr::memchr;
 
 use crate::h1::RequestHead;
 
+mod allow;
+
+pub use allow::{AllowList, Refusal, RoutePolicy, is_forbidden};
+
 /// Bytes of a host name (RFC 1035 §2.3.4).
 const HOST_BYTES_MAX: usize = 253;
 
@@ -147,7 +151,7 @@ pub fn cookie_value<'c>(cookies: &'c [u8], name: &[u8]) -> Option<&'c [u8]> {
 }
 
 /// A routing value that is remembered by request id: at most 254 bytes, no heap.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteText {
     bytes: [u8; Self::BYTES_MAX],
     len: u8,
@@ -156,6 +160,8 @@ pub struct RouteText {
 impl RouteText {
     /// The longest value that can be remembered, in bytes.
     pub const BYTES_MAX: usize = 254;
+    /// What is remembered of a request whose route is not followed.
+    pub const REFUSED: Self = Self { bytes: [0; Self::BYTES_MAX], len: 0 };
 
     /// The value, unless it is too long.
     pub fn new(value: &[u8]) -> Option<Self> {
@@ -167,6 +173,11 @@ impl RouteText {
     /// The value.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
+    }
+
+    /// Whether this is [`RouteText::REFUSED`].
+    pub fn is_refused(&self) -> bool {
+        self.len == 0
     }
 }
 

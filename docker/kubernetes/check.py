@@ -26,6 +26,7 @@ REFUSED = [
     ({"env": {"http-ports": "80"}}, "http-ports"),
     ({"init": {"args": ["cleanup"]}}, "args"),
     ({"podMonitor": {"interval": "15"}}, "interval"),
+    ({"webhook": {"args": ["classic"]}}, "args"),
 ]
 
 
@@ -35,7 +36,7 @@ def documents(text):
 
 def validate(name, found, versions):
     for document in found:
-        if document["apiVersion"].startswith("monitoring.coreos.com"):
+        if document["apiVersion"].startswith(("monitoring.coreos.com", "cert-manager.io")):
             continue  # A CRD; Kubernetes has no schema of it.
         for version in versions:
             kubernetes_validate.validate(document, version, strict=True)
@@ -98,6 +99,13 @@ def check_helm(native, classic):
         sys.exit(f"helm: {netra['env']}")
     if netra["securityContext"]["seccompProfile"]["localhostProfile"] != "netra-seccomp.json":
         sys.exit("helm: no seccomp profile")
+    iptables = {"image": {"repository": "a/netra-init-iptables"}}
+    for init, raw in [({}, False), ({"args": ["--backend=iptables-legacy"]}, True), (iptables, True),
+                      ({**iptables, "args": ["--backend=nft-native"]}, False)]:
+        made = containers(render({"netra": {"init": init}}))["netra-init"]
+        if ("NET_RAW" in made["securityContext"]["capabilities"]["add"]) != raw:
+            sys.exit(f"helm: NET_RAW, which old iptables alone need, is wrong with {init}")
+    check_webhook()
     for values, says in REFUSED:
         try:
             render({"netra": values})
@@ -107,6 +115,32 @@ def check_helm(native, classic):
             sys.exit(f"helm: {values} is refused without naming {says}: {error}")
         sys.exit(f"helm: {values} is not refused")
     print(f"good: helm: {len(REFUSED)} bad values are refused by name")
+
+
+def check_webhook():
+    """Fail-open, for labelled namespaces alone, and a certificate for the name that is called."""
+    values = {"webhook": {"enabled": True, "args": ["--classic"]}, "env": {"NETRA_HTTP_PORTS": 8080}}
+    for more, kinds in [
+        ({}, ["Deployment", "Deployment", "MutatingWebhookConfiguration", "Secret", "Service"]),
+        ({"certManager": True}, ["Certificate", "Deployment", "Deployment", "Issuer",
+                                 "MutatingWebhookConfiguration", "Service"]),
+    ]:
+        netra = {**values, "webhook": {**values["webhook"], **more}}
+        found = validate("helm, webhook", render({"netra": netra}), NATIVE)
+        if sorted(document["kind"] for document in found) != kinds:
+            sys.exit(f"helm: webhook: {[document['kind'] for document in found]}")
+        hook = next(d for d in found if d["kind"] == "MutatingWebhookConfiguration")["webhooks"][0]
+        if (hook["failurePolicy"], hook["namespaceSelector"]) != (
+                "Ignore", {"matchLabels": {"netra.io/inject": "enabled"}}):
+            sys.exit(f"helm: webhook: {hook}")
+        if bool(hook["clientConfig"].get("caBundle")) == bool(more):
+            sys.exit("helm: webhook: the bundle is cert-manager's, or the chart's")
+        server = [d for d in found if d["metadata"]["name"] == hook["clientConfig"]["service"]["name"]]
+        args = next(d for d in server if d["kind"] == "Deployment")["spec"]["template"]["spec"][
+            "containers"][0]["args"]
+        if args[0] != "webhook" or not {"--classic", "--env=NETRA_HTTP_PORTS=8080"} <= set(args):
+            sys.exit(f"helm: webhook: {args}")
+    print("good: helm: the webhook fails open, and is for labelled namespaces")
 
 
 def check_values():

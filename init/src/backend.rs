@@ -233,7 +233,12 @@ impl Backends<'_> {
             }
             return nft::apply(&plan).map(|()| applied(false));
         };
-        let _lock = iptables::lock(self.lock_wait_seconds)?;
+        let lock = iptables::lock(self.lock_wait_seconds)?;
+        if matches!(lock, iptables::Lock::Nothing) {
+            let message = "this kernel has no lock that only its administrators can hold: do not \
+                           run two netra-inits at once";
+            self.reporter.warn("no-lock", message);
+        }
         let programs = self.programs(flavour);
         if iptables::state(&programs, &plan)? == State::Same {
             return Ok(applied(true));
@@ -327,9 +332,6 @@ pub fn check_capabilities(choice: Choice) -> Result<()> {
     let needs_raw = choice == Choice::Only(Backend::IptablesLegacy);
     if needs_raw && effective & (1 << sys::NET_RAW) == 0 {
         return Err(Error::missing_net_raw());
-    }
-    for capability in [sys::NET_ADMIN, sys::NET_RAW] {
-        sys::raise_ambient(capability);
     }
     Ok(())
 }

@@ -18,6 +18,8 @@ use crate::spec::{self, InterceptSpec};
 pub enum Command {
     /// Put the rules in place.
     Apply,
+    /// Leave new connections alone, and those that are open as they are.
+    Release,
     /// Take every rule of ours out.
     Cleanup,
     /// Print the rules.
@@ -32,8 +34,17 @@ pub enum Command {
 
 const COMMANDS: &[(&str, Command, &str)] = &[
     ("apply", Command::Apply, "Put the rules in place; nothing happens if they already are"),
+    (
+        "release",
+        Command::Release,
+        "Leave new connections alone and let open ones go on; before the sidecar ends",
+    ),
     ("cleanup", Command::Cleanup, "Take out every rule of netra, of every backend and family"),
-    ("verify", Command::Verify, "Dial a test address and check that the sidecar port gets it"),
+    (
+        "verify",
+        Command::Verify,
+        "Dial a test address and check that the sidecar port gets it; play a neighbour on a link",
+    ),
     ("print", Command::Print, "Print the exact rules; needs no privileges"),
     ("status", Command::Status, "Compare the rules in the kernel with the wanted ones"),
     ("doctor", Command::Doctor, "Look at the machine: what is missing, what is in the way"),
@@ -107,15 +118,16 @@ impl Arguments {
             Command::Apply if is_dry_run => Command::Print,
             command => command,
         };
+        let is_released = command == Command::Release;
         Ok(Request {
             command,
             is_disabled: settings.parse("mode", parse_mode)?,
-            spec: InterceptSpec::parse(settings)?,
+            spec: InterceptSpec { is_released, ..InterceptSpec::parse(settings)? },
             backend: settings.parse("backend", Choice::parse)?,
             netns: settings
                 .parse("netns", |text| Ok((!text.is_empty()).then(|| PathBuf::from(text))))?,
             lock_wait_seconds: settings.parse("lock-wait-seconds", spec::parse_seconds)?,
-            reconcile: settings.is_on("reconcile")?,
+            reconcile: settings.is_on("reconcile")? || is_released,
             guardrails: settings.is_on("guardrails")?,
             close_wait_seconds: settings.parse("close-wait-timeout-seconds", |text| {
                 if text.is_empty() { Ok(None) } else { spec::parse_seconds(text).map(Some) }

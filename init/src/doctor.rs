@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
 
 use crate::backend::{Backend, Backends, has_ipv6_addresses, has_ipv6_sockets};
 use crate::cli::Request;
 use crate::error::{Error, Kind, Result};
-use crate::spec::{Ipv6, Outbound};
-use crate::{conntrack, sys};
+use crate::spec::{Inbound, InterceptSpec, Ipv6, Outbound};
+use crate::{capability, conntrack, links, sys};
 
 /// What was found about one thing.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -68,10 +70,13 @@ pub(crate) fn examine(request: &Request, backends: &Backends<'_>) -> Result<()> 
         checks.extend(backend_checks(backends));
         checks.push(rules(backends));
     }
+    checks.push(links(&request.spec));
+    checks.push(loopback());
     checks.push(ipv6(request.spec.ipv6));
     checks.push(connection_tracking());
-    checks.push(uid_clash(&request.spec.outbound));
-    checks.push(sidecar(request.spec.inbound.redirect_port));
+    let spec = &request.spec;
+    checks.push(uid_clash(&spec.outbound, &listeners(spec)));
+    checks.push(sidecar(&spec.inbound));
     checks.push(io_uring());
     for check in &checks {
         backends.reporter.check(check);
@@ -118,8 +123,8 @@ fn capabilities() -> Check {
     };
     let is_missing = |capability: u32| has & (1 << capability) == 0;
     if is_missing(sys::NET_ADMIN) {
-        let advice = "docker: --cap-add NET_ADMIN; kubernetes: securityContext.capabilities.add";
-        return Check::fail(name, Kind::Capability, "CAP_NET_ADMIN is missing".to_owned(), advice);
+        let found = "CAP_NET_ADMIN is missing".to_owned();
+        return Check::fail(name, Kind::Capability, found, capability::remedy());
     }
     if is_missing(sys::NET_RAW) {
         let found = "CAP_NET_ADMIN, but not CAP_NET_RAW".to_owned();
@@ -155,9 +160,42 @@ fn backend_checks(backends: &Backends<'_>) -> Vec<Check> {
 
 fn rules(backends: &Backends<'_>) -> Check {
     match backends.status() {
-        Ok(backend) => Check::ok("rules", format!("applied ({})", backend.name())),
+        Ok(backend) => Check::ok(
+            "rules",
+            format!(
+                "applied ({}); they take only what is addressed to this machine",
+                backend.name()
+            ),
+        ),
         Err(error) => Check::warn("rules", error.to_string(), "netra-init apply"),
     }
+}
+
+fn links(spec: &InterceptSpec) -> Check {
+    let name = "links";
+    match links::losses(spec) {
+        Ok(None) => Check::ok(name, "every link can take what is redirected".to_owned()),
+        Ok(Some(losses)) => Check::warn(name, losses, links::ADVICE),
+        Err(source) => Check::warn(name, format!("cannot look: {source}"), ""),
+    }
+}
+
+/// Whether others get to 127.0.0.1 by the kernel alone. The rules leave that to it.
+fn loopback() -> Check {
+    let (name, folder) = ("loopback", "/proc/sys/net/ipv4/conf");
+    let is_open = |link: &String| {
+        let route_localnet = fs::read_to_string(format!("{folder}/{link}/route_localnet"));
+        link != "default" && route_localnet.is_ok_and(|text| text.trim() == "1")
+    };
+    let links = fs::read_dir(folder).into_iter().flatten().flatten();
+    let links = links.map(|link| link.file_name().to_string_lossy().into_owned());
+    let open: BTreeSet<String> = links.filter(is_open).collect();
+    if open.is_empty() {
+        return Check::ok(name, "127.0.0.1 is for this machine alone".to_owned());
+    }
+    let open = open.into_iter().collect::<Vec<_>>().join(", ");
+    let found = format!("route_localnet is on ({open}): neighbours may get to 127.0.0.1");
+    Check::warn(name, found, "not by netra; a firewall, or net.ipv4.conf.*.route_localnet=0")
 }
 
 fn ipv6(mode: Ipv6) -> Check {
@@ -197,9 +235,26 @@ fn connection_tracking() -> Check {
 /// Names of programs that may run as the sidecar's user.
 const SIDECARS: [&str; 2] = ["netra", "netra-init"];
 
+/// Ports, other than the sidecar's, at which somebody listens as its user. Whose process that is may
+/// be hidden, in another PID namespace; its socket is not.
+fn listeners(spec: &InterceptSpec) -> BTreeSet<u16> {
+    let own = spec.outbound.own_uid;
+    let listening = |line: &str| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let port = u16::from_str_radix(words.next()?.rsplit_once(':')?.1, 16).ok()?;
+        let is_listening = words.nth(1)? == LISTEN;
+        let uid = words.nth(3)?.parse::<u32>().ok()?;
+        (is_listening && uid == own && !spec.inbound.own_ports.contains(port)).then_some(port)
+    };
+    let sockets = ["tcp", "tcp6"].map(|family| {
+        fs::read_to_string(format!("/proc/thread-self/net/{family}")).unwrap_or_default()
+    });
+    sockets.iter().flat_map(|text| text.lines().filter_map(listening)).collect()
+}
+
 /// Looks for processes of this network namespace that bypass the sidecar because they run as its
 /// user or group.
-fn uid_clash(spec: &Outbound) -> Check {
+fn uid_clash(spec: &Outbound, listeners: &BTreeSet<u16>) -> Check {
     let name = "uid";
     let (uid, gid) = (spec.own_uid, spec.own_gid);
     let netns = |process: &str| fs::metadata(format!("/proc/{process}/ns/net")).map(|m| m.ino());
@@ -222,6 +277,9 @@ fn uid_clash(spec: &Outbound) -> Check {
             clashing.insert(format!("{program} (process {id})"));
         }
     }
+    let unseen = listeners.iter().filter(|_| clashing.is_empty());
+    clashing
+        .extend(unseen.map(|port| format!("whoever listens on port {port}")).collect::<Vec<_>>());
     if clashing.is_empty() {
         return Check::ok(name, format!("nobody but netra runs as uid {uid} or gid {gid}"));
     }
@@ -229,7 +287,11 @@ fn uid_clash(spec: &Outbound) -> Check {
         "run as uid {uid} or gid {gid}, so they bypass the sidecar: {}",
         clashing.into_iter().collect::<Vec<_>>().join(", ")
     );
-    Check::warn(name, found, "run the application as another user and group")
+    Check::warn(
+        name,
+        found,
+        "run the application as another user and group (kubernetes: another runAsUser; docker: --user)",
+    )
 }
 
 /// The words behind a key of `/proc/PID/status`.
@@ -237,13 +299,22 @@ fn field<'a>(status: &'a str, key: &str) -> Option<std::str::SplitAsciiWhitespac
     status.lines().find_map(|line| line.strip_prefix(key)).map(str::split_ascii_whitespace)
 }
 
-fn sidecar(port: u16) -> Check {
+fn sidecar(spec: &Inbound) -> Check {
+    let port = spec.redirect_port;
     let listens = ["tcp", "tcp6"].iter().any(|family| {
         let sockets = fs::read_to_string(format!("/proc/thread-self/net/{family}"));
         is_listening(&sockets.unwrap_or_default(), port)
     });
     match listens {
-        true => Check::ok("sidecar", format!("listens on port {port}")),
+        true => match netra(spec) {
+            Some(said) => Check::ok("sidecar", format!("listens on port {port}: {said}")),
+            None => Check::warn(
+                "sidecar",
+                format!("somebody listens on port {port} who does not say that it is netra"),
+                "end that program, or give netra another port (NETRA_PORT; both programs); a netra whose \
+                 NETRA_PPROF_PORT is none of --own-ports cannot be asked",
+            ),
+        },
         false => Check::warn(
             "sidecar",
             format!("nobody listens on port {port}"),
@@ -252,8 +323,42 @@ fn sidecar(port: u16) -> Check {
     }
 }
 
+/// What netra says of itself on its own ports, one of which is for that.
+fn netra(spec: &Inbound) -> Option<String> {
+    let ports = spec.own_ports.ranges().iter().flat_map(|range| range.first..=range.last);
+    let others = ports.filter(|port| *port != spec.redirect_port);
+    others.take(ASKED_MAX).find_map(|port| ask(port).ok().flatten())
+}
+
+/// Ports that are asked at most, and how long one may take.
+const ASKED_MAX: usize = 8;
+const ANSWERED_WITHIN: Duration = Duration::from_millis(500);
+/// Far more than what it says of itself.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+
+fn ask(port: u16) -> io::Result<Option<String>> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, ANSWERED_WITHIN)?;
+    stream.set_read_timeout(Some(ANSWERED_WITHIN))?;
+    write!(stream, "GET /shards HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    // What has come by then may be enough.
+    let _ = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer);
+    let word = |name: &str| {
+        let (_, rest) = answer.split_once(&format!("\n  \"{name}\": \""))?;
+        let word = rest.split_once('"')?.0;
+        word.chars().all(|c| c.is_ascii_graphic()).then_some(word)
+    };
+    let is_good = answer.starts_with("HTTP/1.1 200 ") && word("driver").is_some();
+    Ok(word("version").filter(|_| is_good).map(|version| format!("netra {version}")))
+}
+
+/// The state of a socket that listens.
+const LISTEN: &str = "0A";
+
 fn is_listening(sockets: &str, port: u16) -> bool {
-    let (suffix, listen) = (format!(":{port:04X}"), "0A");
+    let (suffix, listen) = (format!(":{port:04X}"), LISTEN);
     sockets.lines().any(|line| {
         let mut words = line.split_ascii_whitespace().skip(1);
         words.next().is_some_and(|local| local.ends_with(&suffix)) && words.nth(1) == Some(listen)

@@ -1,5 +1,6 @@
 //! What can go wrong, sorted by who has to act: each kind has its own exit code.
 
+use crate::capability;
 use std::fmt;
 use std::io;
 
@@ -86,15 +87,16 @@ impl Error {
         Self::new(
             Kind::Capability,
             format!(
-                "{what}: need CAP_NET_ADMIN in this network namespace \
-                 (docker: --cap-add NET_ADMIN; kubernetes: securityContext.capabilities.add)"
+                "{what}: need CAP_NET_ADMIN in this network namespace ({})",
+                capability::remedy()
             ),
         )
     }
 
     /// The one line about CAP_NET_RAW.
     pub fn missing_net_raw() -> Self {
-        let message = "iptables-legacy: need CAP_NET_RAW besides CAP_NET_ADMIN";
+        let message = "iptables-legacy: need CAP_NET_RAW besides CAP_NET_ADMIN (docker: --cap-add \
+                       NET_RAW; kubernetes: securityContext.capabilities.add), or --backend=auto";
         Self::new(Kind::Capability, message)
     }
 }
@@ -111,8 +113,8 @@ impl std::error::Error for Error {}
 fn hint(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
         Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT) => {
-            ": likely a kernel module is missing (nf_tables nft_chain_nat nft_redir nft_numgen \
-             nf_nat) or the kernel is older than 5.2, the first with nat in inet tables"
+            ": likely a kernel module is missing (nf_tables nft_chain_nat nft_redir nft_fib_inet \
+             nft_numgen nf_nat) or the kernel is older than 5.2, the first with nat in inet tables"
         }
         Some(libc::EINVAL) => {
             ": likely the kernel is built without nf_tables or older than 5.2, the first with nat \

@@ -8,10 +8,13 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+mod capability;
 pub mod cli;
 mod conntrack;
 pub mod doctor;
 pub mod error;
+mod links;
+mod neighbour;
 mod netlink;
 pub mod plan;
 pub mod ranges;

@@ -15,6 +15,9 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let reporter = Reporter::new(arguments.format());
+    if let Some(warning) = arguments.settings.service_links() {
+        reporter.warn("service-links", &warning);
+    }
     match arguments.request().and_then(|request| netra_init::run(&request, reporter)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,13 +1,16 @@
-//! Netlink to nf_tables: messages with attributes, transactions, dumps. No allocation is shared
-//! with the kernel and nothing here knows our rules.
+//! Netlink to nf_tables: messages with attributes, transactions, dumps; and to the links of this
+//! network namespace. No allocation is shared with the kernel and nothing here knows our rules.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd, RawFd};
 
 use crate::sys;
 
-/// `struct nlmsghdr` and `struct nfgenmsg` behind it.
-const HEADER_LEN: usize = 20;
+/// `struct nlmsghdr`
+const NLMSGHDR_LEN: usize = 16;
+/// `struct nfgenmsg`
+const NFGENMSG_LEN: usize = 4;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
@@ -16,6 +19,8 @@ pub(crate) const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
 /// Make it if it is not there.
 pub(crate) const NLM_F_CREATE: u16 = 0x400;
+/// Make it only if it is not there.
+pub(crate) const NLM_F_EXCL: u16 = 0x200;
 /// Delete it only if it is empty.
 pub(crate) const NLM_F_NONREC: u16 = 0x100;
 /// Put it behind the others.
@@ -138,9 +143,15 @@ pub(crate) struct Netfilter {
     socket: File,
 }
 
+impl AsRawFd for Netfilter {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
 impl Netfilter {
     pub(crate) fn open() -> io::Result<Self> {
-        let socket = sys::netfilter_socket()?;
+        let socket = sys::netlink_socket(libc::NETLINK_NETFILTER)?;
         sys::grow_buffers(&socket, BUFFER_BYTES);
         Ok(Self { socket })
     }
@@ -182,7 +193,7 @@ impl Netfilter {
         }
         let mut is_acknowledged = false;
         let mut first_error = None;
-        self.read_all(|reply| {
+        read_all(&self.socket, |reply| {
             if let Some(code) = reply.error_code() {
                 is_acknowledged |= code == 0 && reply.sequence == last;
                 if code != 0 && first_error.is_none() {
@@ -202,48 +213,91 @@ impl Netfilter {
 
     /// Reads all objects of a kind: their attributes. What is not there reads as nothing.
     pub(crate) fn dump(&self, kind: u16, family: u8, attrs: &Attrs) -> io::Result<Vec<Vec<u8>>> {
-        for _ in 0..DUMP_TRIES_MAX {
-            match self.dump_once(kind, family, attrs) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => return outcome,
-            }
-        }
-        Err(io::Error::from_raw_os_error(libc::EAGAIN))
-    }
-
-    fn dump_once(&self, kind: u16, family: u8, attrs: &Attrs) -> io::Result<Vec<Vec<u8>>> {
         let mut bytes = Vec::new();
         let flags = NLM_F_REQUEST | NLM_F_DUMP;
         encode(&mut bytes, SUBSYSTEM << 8 | kind, flags, 1, family, 0, attrs.as_bytes());
-        (&self.socket).write_all(&bytes)?;
-        let mut found = Vec::new();
-        let mut outcome = Ok(());
-        self.read_all(|reply| {
-            if reply.flags & NLM_F_DUMP_INTR != 0 {
-                outcome = Err(io::ErrorKind::Interrupted.into());
-            }
-            match reply.error_code() {
-                Some(0 | libc::ENOENT) => {}
-                Some(libc::EINTR) => outcome = Err(io::ErrorKind::Interrupted.into()),
-                Some(code) => outcome = Err(io::Error::from_raw_os_error(code)),
-                None => found.extend(reply.payload.get(4..).map(<[u8]>::to_vec)),
-            }
-        })?;
-        outcome.map(|()| found)
+        let found = dump(&self.socket, &bytes)?;
+        let attrs = |object: Vec<u8>| object.get(NFGENMSG_LEN..).map(<[u8]>::to_vec);
+        Ok(found.into_iter().filter_map(attrs).collect())
+    }
+}
+
+/// A socket to the links, addresses and routes.
+#[derive(Debug)]
+pub(crate) struct Route {
+    socket: File,
+}
+
+impl Route {
+    pub(crate) fn open() -> io::Result<Self> {
+        sys::netlink_socket(libc::NETLINK_ROUTE).map(|socket| Self { socket })
     }
 
-    fn read_all(&self, mut each: impl FnMut(&Reply<'_>)) -> io::Result<()> {
-        let mut buffer = vec![0; READ_BYTES];
-        loop {
-            let len = match (&self.socket).read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(len) => len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            replies(&buffer[..len]).for_each(|reply| each(&reply));
+    /// Reads all objects of a kind: a header of `header_len` bytes and attributes.
+    pub(crate) fn dump(&self, kind: u16, header_len: usize) -> io::Result<Vec<Vec<u8>>> {
+        dump(&self.socket, &Self::encode(kind, NLM_F_DUMP, &vec![0; header_len]))
+    }
+
+    /// Makes, changes or deletes something; `body` is a header and attributes.
+    pub(crate) fn change(&self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+        (&self.socket).write_all(&Self::encode(kind, NLM_F_ACK | flags, body))?;
+        let mut answer = None;
+        read_all(&self.socket, |reply| answer = answer.or(reply.error_code()))?;
+        match answer {
+            Some(0) => Ok(()),
+            Some(code) => Err(io::Error::from_raw_os_error(code)),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
         }
+    }
+
+    fn encode(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        header(&mut bytes, body.len(), kind, NLM_F_REQUEST | flags, 1);
+        bytes.extend(body);
+        bytes
+    }
+}
+
+/// Sends the request of a dump and reads all objects: what is behind the header of each message.
+fn dump(socket: &File, request: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    for _ in 0..DUMP_TRIES_MAX {
+        match dump_once(socket, request) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EAGAIN))
+}
+
+fn dump_once(mut socket: &File, request: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    socket.write_all(request)?;
+    let mut found = Vec::new();
+    let mut outcome = Ok(());
+    read_all(socket, |reply| {
+        if reply.flags & NLM_F_DUMP_INTR != 0 {
+            outcome = Err(io::ErrorKind::Interrupted.into());
+        }
+        match reply.error_code() {
+            Some(0 | libc::ENOENT) => {}
+            Some(libc::EINTR) => outcome = Err(io::ErrorKind::Interrupted.into()),
+            Some(code) => outcome = Err(io::Error::from_raw_os_error(code)),
+            None => found.push(reply.payload.to_vec()),
+        }
+    })?;
+    outcome.map(|()| found)
+}
+
+fn read_all(mut socket: &File, mut each: impl FnMut(&Reply<'_>)) -> io::Result<()> {
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let len = match socket.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(len) => len,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        replies(&buffer[..len]).for_each(|reply| each(&reply));
     }
 }
 
@@ -272,7 +326,7 @@ fn replies(mut bytes: &[u8]) -> impl Iterator<Item = Reply<'_>> {
             kind: read_u16(bytes, 4)?,
             flags: read_u16(bytes, 6)?,
             sequence: read_u32(bytes, 8)?,
-            payload: bytes.get(16..len)?,
+            payload: bytes.get(NLMSGHDR_LEN..len)?,
         };
         bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or(&[]);
         Some(reply)
@@ -288,22 +342,27 @@ fn encode(
     resource: u16,
     attrs: &[u8],
 ) {
-    let len = u32::try_from(HEADER_LEN + attrs.len()).expect("limits keep messages small");
-    bytes.extend(len.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend(sequence.to_ne_bytes());
-    bytes.extend([0; 4]); // Port id: the kernel fills it.
+    header(bytes, NFGENMSG_LEN + attrs.len(), kind, flags, sequence);
     bytes.extend([family, 0]);
     bytes.extend(resource.to_be_bytes());
     bytes.extend(attrs);
 }
 
-fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
+/// The header of a message with so many bytes behind it.
+fn header(bytes: &mut Vec<u8>, body_len: usize, kind: u16, flags: u16, sequence: u32) {
+    let len = u32::try_from(NLMSGHDR_LEN + body_len).expect("limits keep messages small");
+    bytes.extend(len.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend([0; 4]); // Port id: the kernel fills it.
+}
+
+pub(crate) fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 

@@ -78,6 +78,8 @@ pub enum Match {
     Ipv4(Side, RangeSet<u32>),
     /// IPv6 address in the set.
     Ipv6(Side, RangeSet<u128>),
+    /// To none of this machine's addresses: the kernel would forward it, or drop it.
+    NotToUs,
 }
 
 /// Which address of a packet.
@@ -114,8 +116,9 @@ impl Plan {
             !probability.is_never() && *ports != Ports::Only(PortSet::default())
         };
         let chain = |direction, probability, rules: Vec<Rule>| {
+            let rules = spec.is_released.then(released).into_iter().chain(rules);
             let is_covered = |rule: &Rule| has_ipv6 || rule.family() != Some(Family::V6);
-            Chain { direction, probability, rules: rules.into_iter().filter(is_covered).collect() }
+            Chain { direction, probability, rules: rules.filter(is_covered).collect() }
         };
         let (inbound, outbound) = (&spec.inbound, &spec.outbound);
         let has_guests = !inbound.reroute_interfaces.is_empty() && !inbound.probability.is_never();
@@ -162,10 +165,16 @@ fn inbound_rules(spec: &InterceptSpec) -> Vec<Rule> {
         |name: &Interface| Rule::exclude("netra/interface", Match::InInterface(name.clone()));
     rules.extend(spec.exclude_interfaces.iter().map(interface));
     rules.push(Rule::exclude("netra/own-ports", Match::Ports(inbound.own_ports.clone())));
+    // A redirect comes before the kernel asks whether it should take the packet at all. Whoever is
+    // on a link can route any address through us: what the kernel would drop or forward is not
+    // ours to dial. Guests may go elsewhere, but not to our loopback. (Loopback traffic of this
+    // machine is decided in output and does not come here.)
+    rules.extend(loopback());
     rules.push(link_local());
     for guest in &inbound.reroute_interfaces {
         rules.extend(guest_rules(&spec.outbound, guest));
     }
+    rules.push(Rule::exclude("netra/not-to-us", Match::NotToUs));
     rules.extend(exclude_ports(&inbound.exclude_ports));
     rules.extend(exclude_addrs(Side::Source, &inbound.exclude_sources));
     rules.extend(redirects(inbound.redirect_port, &inbound.ports, None));
@@ -211,6 +220,12 @@ fn outbound_rules(spec: &Outbound, interfaces: &BTreeSet<Interface>) -> Vec<Rule
     rules.extend(exclude_ports(&spec.exclude_ports));
     rules.extend(redirects(spec.redirect_port, &spec.ports, spec.include_destinations.as_ref()));
     rules
+}
+
+/// Leaves every new connection alone. The rules behind it stay: without a redirect the kernel tracks
+/// no connection any more, and what is open would be translated no longer.
+fn released() -> Rule {
+    Rule { comment: "netra/released", matches: Vec::new(), verdict: Verdict::Return }
 }
 
 /// 127.0.0.0/8 and ::1.
@@ -296,7 +311,14 @@ mod tests {
         let plan = plan(&[], true);
         assert_eq!(
             comments(plan.inbound.as_ref()),
-            ["netra/own-ports", "netra/link-local", "netra/redirect"]
+            [
+                "netra/own-ports",
+                "netra/loopback",
+                "netra/loopback",
+                "netra/link-local",
+                "netra/not-to-us",
+                "netra/redirect"
+            ]
         );
         assert_eq!(
             comments(plan.outbound.as_ref()),
@@ -350,6 +372,19 @@ mod tests {
         assert!(plan(&[("outbound-ports", "none")], true).inbound.is_some());
     }
 
+    /// The rules stay, so that what is open is tracked; whatever enters leaves at once.
+    #[test]
+    fn what_is_released_has_chains_that_leave_all_alone() {
+        let spec = InterceptSpec::parse(&Settings::resolve(|_| None, |_| None)).unwrap();
+        let spec = InterceptSpec { is_released: true, ..spec };
+        let plan = Plan::new(&spec, true);
+        assert_eq!(plan.chains().count(), 2);
+        for chain in plan.chains() {
+            assert_eq!(chain.rules[0], released());
+            assert!(matches!(chain.rules.last().unwrap().verdict, Verdict::Redirect(_)));
+        }
+    }
+
     #[test]
     fn intercept_self_leaves_only_real_loopback_alone() {
         let plan = plan(&[("intercept-self", "true")], true);
@@ -377,7 +412,9 @@ mod tests {
         let verdicts: Vec<Verdict> = guest.iter().map(|rule| rule.verdict).collect();
         let redirect = Verdict::Redirect(15001);
         assert_eq!(verdicts, [Verdict::Return, Verdict::Return, redirect, Verdict::Return]);
-        assert_eq!(rules.last().unwrap().comment, "netra/guest", "no inbound port is intercepted");
+        let strangers = rules.iter().position(|rule| rule.matches == [Match::NotToUs]).unwrap();
+        assert!(rules[..strangers].ends_with(&guest.into_iter().cloned().collect::<Vec<_>>()));
+        assert_eq!(strangers + 1, rules.len(), "no inbound port is intercepted");
         assert_eq!(plan(&[("inbound-ports", "none")], true).inbound, None);
     }
 

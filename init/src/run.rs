@@ -8,7 +8,7 @@ use crate::backend::{Backends, check_capabilities};
 use crate::cli::{Command, Request};
 use crate::error::{Error, Kind, Result};
 use crate::report::Reporter;
-use crate::{conntrack, doctor, sys, verify};
+use crate::{conntrack, doctor, links, sys, verify};
 
 /// Runs a request to its end.
 pub fn run(request: &Request, reporter: Reporter) -> Result<()> {
@@ -30,6 +30,7 @@ pub fn run(request: &Request, reporter: Reporter) -> Result<()> {
     };
     match request.command {
         Command::Apply => apply(request, &backends),
+        Command::Release => release(request, &backends),
         Command::Cleanup => cleanup(request, &backends),
         Command::Print => backends.render().map(|text| reporter.raw(&text)),
         Command::Status => {
@@ -42,7 +43,10 @@ pub fn run(request: &Request, reporter: Reporter) -> Result<()> {
             reporter.result("applied", &message, &[("backend", name)]);
             Ok(())
         }
-        Command::Verify => verify::verify(request, reporter),
+        Command::Verify => {
+            warn_of_losses(request, reporter);
+            verify::verify(request, reporter)
+        }
         Command::Doctor => doctor::examine(request, &backends),
     }
 }
@@ -58,11 +62,34 @@ fn apply(request: &Request, backends: &Backends<'_>) -> Result<()> {
         true => ("already-applied", "already applied"),
         false => ("applied", "applied"),
     };
+    warn_of_losses(request, backends.reporter);
     let name = applied.backend.name();
     let message = format!("{message} ({name})");
     backends.reporter.result(event, &message, &[("backend", name)]);
     backends.reporter.rules(&applied.rules);
     Ok(())
+}
+
+/// Puts rules in place that redirect nothing new: as long as there are any, what is open is translated.
+fn release(request: &Request, backends: &Backends<'_>) -> Result<()> {
+    check_capabilities(request.backend)?;
+    let applied = backends.apply()?;
+    let name = applied.backend.name();
+    let message = format!(
+        "released ({name}): new connections are left alone, open ones go on; cleanup when the sidecar \
+         has ended"
+    );
+    backends.reporter.result("released", &message, &[("backend", name)]);
+    Ok(())
+}
+
+/// Says what the rules lose by links that lack an address.
+fn warn_of_losses(request: &Request, reporter: Reporter) {
+    match links::losses(&request.spec) {
+        Ok(None) => {}
+        Ok(Some(losses)) => reporter.warn("links", &format!("{losses}: {}", links::ADVICE)),
+        Err(error) => reporter.warn("links", &format!("cannot look at the links: {error}")),
+    }
 }
 
 fn cleanup(request: &Request, backends: &Backends<'_>) -> Result<()> {

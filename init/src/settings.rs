@@ -4,6 +4,7 @@
 //! the user gave it by.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use crate::error::{Error, Result};
 
@@ -189,7 +190,7 @@ pub const SETTINGS: &[Setting] = &[
         "NAMES",
         "",
         "Interfaces of guests (docker in docker, KubeVirt): what comes in by them is on its way \
-         out, so it is treated as outbound",
+         out, so it is treated as outbound; netra reads the same variable",
     )
     .alias("reroute-virtual-interfaces"),
     setting(
@@ -325,7 +326,7 @@ pub const SETTINGS: &[Setting] = &[
         "NETRA_LOCK_WAIT_SECONDS",
         "SECONDS",
         "30",
-        "How long to wait for the lock of iptables",
+        "How long to wait for the locks of iptables and of another netra-init",
     ),
     setting(
         WORKING,
@@ -376,17 +377,28 @@ pub struct Value {
 
 /// The values of all settings.
 #[derive(Clone, Debug)]
-pub struct Settings(BTreeMap<&'static str, Value>);
+pub struct Settings {
+    values: BTreeMap<&'static str, Value>,
+    service_links: Vec<String>,
+}
 
 impl Settings {
     /// Picks each value: flag before environment before default. An empty variable counts as not
-    /// set, as manifests often carry one.
+    /// set, as manifests often carry one, and so does one that Kubernetes has made of a Service.
     pub fn resolve(
         mut flag: impl FnMut(&str) -> Option<String>,
         env: impl Fn(&str) -> Option<String>,
     ) -> Self {
+        let mut service_links = Vec::new();
         let pick = |setting: &'static Setting| {
-            let from_env = || setting.env.and_then(&env).filter(|text| !text.trim().is_empty());
+            let mut from_env = || {
+                let (name, text) = setting.env.and_then(|name| Some((name, env(name)?)))?;
+                let is_link = name.ends_with("_PORT") && is_service_link(&text);
+                if is_link {
+                    service_links.push(format!("{name}={}", text.trim()));
+                }
+                Some(text).filter(|text| !is_link && !text.trim().is_empty())
+            };
             let (text, origin) = match flag(setting.flag) {
                 Some(text) => (text, Origin::Flag),
                 None => match from_env() {
@@ -396,7 +408,18 @@ impl Settings {
             };
             (setting.flag, Value { text: text.trim().to_owned(), origin })
         };
-        Self(SETTINGS.iter().map(pick).collect())
+        let values = SETTINGS.iter().map(pick).collect();
+        Self { values, service_links }
+    }
+
+    /// A warning where variables of Kubernetes have the names of settings.
+    pub fn service_links(&self) -> Option<String> {
+        let links = self.service_links.join(", ");
+        (!links.is_empty()).then(|| {
+            format!(
+                "of Kubernetes, about Services of these names, and not taken for settings: {links}"
+            )
+        })
     }
 
     /// The value of the setting with this flag.
@@ -404,7 +427,7 @@ impl Settings {
     /// # Panics
     /// If there is no such setting: a bug of this crate that every test would hit.
     pub fn value(&self, flag: &str) -> &Value {
-        self.0.get(flag).unwrap_or_else(|| panic!("no setting --{flag}"))
+        self.values.get(flag).unwrap_or_else(|| panic!("no setting --{flag}"))
     }
 
     /// What the user called the setting: the variable if it came from there, else the flag.
@@ -436,6 +459,13 @@ impl Settings {
     }
 }
 
+/// A Service `netra-sidecar` makes `NETRA_SIDECAR_PORT=tcp://10.0.0.1:80` in every pod of its
+/// namespace. Whoever named it did not mean netra.
+fn is_service_link(text: &str) -> bool {
+    let Some((scheme, address)) = text.trim().split_once("://") else { return false };
+    matches!(scheme, "tcp" | "udp" | "sctp") && address.parse::<SocketAddr>().is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -455,5 +485,29 @@ mod tests {
         assert_eq!(*settings.value("sidecar-user-id"), value("1337", Origin::Default));
         assert_eq!(settings.name("inbound-port"), "--inbound-port");
         assert_eq!(settings.name("sidecar-port"), "NETRA_SIDECAR_PORT");
+    }
+
+    #[test]
+    fn a_service_of_the_namespace_sets_nothing() {
+        let env = |name: &str| match name {
+            "NETRA_SIDECAR_PORT" => Some("tcp://10.0.0.1:80".to_owned()),
+            "NETRA_INBOUND_PORT" => Some("udp://[fd00::1]:53".to_owned()),
+            "NETRA_OUTBOUND_PORT" => Some("tcp://shop:80".to_owned()),
+            _ => None,
+        };
+        let settings = Settings::resolve(|_| None, env);
+        assert_eq!(settings.value("sidecar-port").text, "14956");
+        assert_eq!(settings.value("inbound-port").origin, Origin::Default);
+        // Nearly one is a mistake, which the spec refuses.
+        assert_eq!(settings.value("outbound-port").text, "tcp://shop:80");
+        let warning = settings.service_links().unwrap();
+        assert!(warning.ends_with(
+            "NETRA_SIDECAR_PORT=tcp://10.0.0.1:80, NETRA_INBOUND_PORT=udp://[fd00::1]:53"
+        ));
+        // A flag is an answer, whatever it says.
+        let flag = |flag: &str| (flag == "sidecar-port").then(|| "tcp://10.0.0.1:80".to_owned());
+        let settings = Settings::resolve(flag, |_| None);
+        assert_eq!(settings.value("sidecar-port").text, "tcp://10.0.0.1:80");
+        assert_eq!(settings.service_links(), None);
     }
 }

@@ -23,6 +23,8 @@ pub struct InterceptSpec {
     pub drop_invalid: bool,
     /// What to do about IPv6.
     pub ipv6: Ipv6,
+    /// New connections are left alone, and the rules stay only for those that are open.
+    pub is_released: bool,
 }
 
 /// What to intercept of the connections to the application.
@@ -117,6 +119,13 @@ pub struct Interface {
     pub is_prefix: bool,
 }
 
+impl Interface {
+    /// Whether an interface of this name is meant.
+    pub fn is(&self, name: &str) -> bool {
+        if self.is_prefix { name.starts_with(&self.name) } else { name == self.name }
+    }
+}
+
 /// What to do about IPv6.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ipv6 {
@@ -148,6 +157,7 @@ impl InterceptSpec {
             exclude_interfaces: settings.parse("exclude-interfaces", parse::interfaces)?,
             drop_invalid: settings.is_on("drop-invalid")?,
             ipv6: settings.parse("ipv6", parse::ipv6)?,
+            is_released: false,
         })
     }
 }

@@ -6,17 +6,39 @@ use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// A non-blocking socket to nf_tables. Requests are answered before `write` returns, so a read
-/// that would block means that there is no more to read.
-pub(crate) fn netfilter_socket() -> io::Result<File> {
+/// A non-blocking socket to a part of the kernel, such as nf_tables. Requests are answered before
+/// `write` returns, so a read that would block means that there is no more to read.
+pub(crate) fn netlink_socket(protocol: libc::c_int) -> io::Result<File> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: takes integers only; no memory is shared with the kernel.
-    let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_NETFILTER) };
+    let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, protocol) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: `fd` was opened by the call above and nobody else knows it.
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// A socket that sends whole frames by a link, past everything that looks at what this machine
+/// sends. It receives nothing.
+pub(crate) fn frame_socket(link: u32) -> io::Result<File> {
+    // SAFETY: takes integers only; no memory is shared with the kernel.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was opened by the call above and nobody else knows it.
+    let socket = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    // SAFETY: plain integers; all zeroes is an address without protocol and link.
+    let mut addr: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    addr.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET).unwrap_or(0);
+    addr.sll_ifindex = libc::c_int::try_from(link).unwrap_or(0);
+    // SAFETY: the address is as long as said and outlives the call, which copies it.
+    let bound = unsafe {
+        let addr = (&raw const addr).cast();
+        libc::bind(socket.as_raw_fd(), addr, socklen::<libc::sockaddr_ll>())
+    };
+    if bound == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Makes room for a large transaction. Best effort: a small one fits without.
@@ -56,38 +78,68 @@ pub(crate) fn capabilities() -> io::Result<u64> {
     Ok(u64::from(high.effective) << 32 | u64::from(low.effective))
 }
 
-/// Puts into effect what this process is permitted. File capabilities without the effective bit
-/// permit only: with that bit, the kernel would refuse to start us where they are not granted, and
-/// nobody could say which is missing.
+/// Puts into effect what this process is permitted, and passes nothing of it on. File capabilities
+/// without the effective bit permit only: with that bit, the kernel would refuse to start us where
+/// they are not granted, and nobody could say which is missing.
 pub(crate) fn claim_capabilities() {
-    if let Ok(mut data) = capability_data() {
-        for word in &mut data {
-            word.effective = word.permitted;
+    set_capabilities(|word, _| {
+        word.effective = word.permitted;
+        word.inheritable = 0;
+    });
+}
+
+/// Whether this process has privileges that whoever started it may not have: then its environment
+/// is not to be trusted.
+pub(crate) fn is_started_with_more_privileges() -> bool {
+    // SAFETY: takes an integer only and reads what the kernel laid down at the start.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// While it lives, programs that this process starts get these capabilities: file capabilities of
+/// ours would not reach them. Best effort: as root they have them anyway.
+#[derive(Debug)]
+pub(crate) struct Ambient(());
+
+impl Ambient {
+    pub(crate) fn raise(capabilities: &[u32]) -> Self {
+        set_capabilities(|word, index| {
+            let of_word = capabilities.iter().filter(|capability| **capability / 32 == index);
+            word.inheritable = of_word.fold(0, |word, capability| word | 1 << (capability % 32));
+        });
+        for &capability in capabilities {
+            let zero: libc::c_ulong = 0;
+            // SAFETY: takes integers only, all of the width prctl reads.
+            let _ = unsafe {
+                libc::prctl(
+                    libc::PR_CAP_AMBIENT,
+                    libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong,
+                    libc::c_ulong::from(capability),
+                    zero,
+                    zero,
+                )
+            };
         }
-        set_capability_data(&data);
+        Self(())
     }
 }
 
-/// Passes a capability on to the programs this process starts: file capabilities of ours would
-/// not reach them. Best effort: as root they have it anyway.
-pub(crate) fn raise_ambient(capability: u32) {
-    let Ok(mut data) = capability_data() else { return };
-    let Some(word) = data.get_mut(capability as usize / 32) else { return };
-    word.inheritable |= 1 << (capability % 32);
-    if !set_capability_data(&data) {
-        return;
+impl Drop for Ambient {
+    fn drop(&mut self) {
+        // What cannot be inherited is not ambient either: the kernel takes it out of both.
+        set_capabilities(|word, _| word.inheritable = 0);
     }
-    let zero: libc::c_ulong = 0;
-    // SAFETY: takes integers only, all of the width prctl reads.
-    let _ = unsafe {
-        libc::prctl(
-            libc::PR_CAP_AMBIENT,
-            libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong,
-            libc::c_ulong::from(capability),
-            zero,
-            zero,
-        )
-    };
+}
+
+/// Changes both words of capabilities. Best effort: it only takes from what is permitted.
+fn set_capabilities(mut change: impl FnMut(&mut CapData, u32)) {
+    if let Ok(mut data) = capability_data() {
+        for (word, index) in data.iter_mut().zip(0..) {
+            change(word, index);
+        }
+        let header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+        // SAFETY: version 3 reads a header and exactly two data entries, which both are.
+        unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    }
 }
 
 fn capability_data() -> io::Result<[CapData; 2]> {
@@ -98,12 +150,6 @@ fn capability_data() -> io::Result<[CapData; 2]> {
         0 => Ok(data),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-fn set_capability_data(data: &[CapData; 2]) -> bool {
-    let header = CapHeader { version: CAP_VERSION_3, pid: 0 };
-    // SAFETY: version 3 reads a header and exactly two data entries, which both are.
-    unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) == 0 }
 }
 
 /// Sockets that this process makes from now on count as made by this user and group. Needs

@@ -6,14 +6,15 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::cli::Request;
 use crate::error::{Error, Kind, Result};
+use crate::neighbour::{self, Outcome};
 use crate::ranges::{Bound, Range};
 use crate::report::Reporter;
-use crate::spec::{Ipv6, Outbound, Ports};
+use crate::spec::{Inbound, Ipv6, Outbound, Ports};
 use crate::sys;
 
 const TOKEN_BYTES: usize = 64;
@@ -35,6 +36,7 @@ pub(crate) fn verify(request: &Request, reporter: Reporter) -> Result<()> {
         return Err(failed("--outbound-probability below 1: one connection would prove nothing"));
     }
     let timeout = Duration::from_secs(request.verify_timeout_seconds.into());
+    let (mut proven, mut untold) = (0, Vec::new());
     for v4 in [true, false] {
         if !v4 && !wants_ipv6(request.spec.ipv6)? {
             continue;
@@ -44,8 +46,18 @@ pub(crate) fn verify(request: &Request, reporter: Reporter) -> Result<()> {
             reporter.warn("not-verified", &format!("{name}: nothing is to be intercepted"));
             continue;
         };
+        if let Err(source) = has_route(target) {
+            let why = format!("{name}: there is no route to {target} here ({source})");
+            if !v4 && request.spec.ipv6 == Ipv6::Require {
+                return Err(failed(format!("--ipv6 require: {why}")));
+            }
+            reporter.warn("not-verified", &format!("{why}: whether rules redirect cannot be told"));
+            untold.push(why);
+            continue;
+        }
         probe(target, outbound.redirect_port, timeout)?;
-        let own = match can_be_anybody() {
+        proven += 1;
+        let own = match has_all(&[sys::SETUID, sys::SETGID]) {
             true => {
                 probe_exemption(target, outbound)?;
                 "; the sidecar's own connections do not"
@@ -54,13 +66,62 @@ pub(crate) fn verify(request: &Request, reporter: Reporter) -> Result<()> {
         };
         let message = format!("verified: {target} reaches the sidecar port{own}");
         reporter.result("verified", &message, &[("target", &target.to_string())]);
+        play_neighbour(&request.spec.inbound, v4, reporter)?;
     }
-    Ok(())
+    match (proven, untold.is_empty()) {
+        (0, false) => Err(failed(format!(
+            "it cannot be told whether the rules redirect: {}; netra-init status compares them",
+            untold.join("; ")
+        ))),
+        _ => Ok(()),
+    }
 }
 
-fn can_be_anybody() -> bool {
+/// The kernel looks for a route before any rule sees a packet. To connect a datagram socket is to do
+/// that and nothing else.
+fn has_route(target: SocketAddr) -> io::Result<()> {
+    let any: IpAddr = match target {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    UdpSocket::bind((any, 0))?.connect(target)
+}
+
+/// Proves that a neighbour on a link reaches nothing through the sidecar that is not ours.
+fn play_neighbour(inbound: &Inbound, v4: bool, reporter: Reporter) -> Result<()> {
+    let name = if v4 { "IPv4" } else { "IPv6" };
+    let skip = |why: &str| {
+        let message = format!("{name}: not tried what a neighbour on a link reaches: {why}");
+        reporter.warn("not-verified", &message);
+        Ok(())
+    };
+    let is_left_alone =
+        |port: &u16| inbound.exclude_ports.contains(*port) || inbound.own_ports.contains(*port);
+    let (true, Some(port)) = (inbound.probability.is_always(), port(&inbound.ports, is_left_alone))
+    else {
+        return skip("not all inbound connections are to be intercepted");
+    };
+    if !has_all(&[sys::NET_ADMIN, sys::NET_RAW]) {
+        return skip("it takes CAP_NET_ADMIN and CAP_NET_RAW");
+    }
+    match neighbour::probe(v4, port, inbound.redirect_port) {
+        Ok(Outcome::Safe) => {
+            let message = format!("verified: {name}: a neighbour on a link reaches nothing else");
+            reporter.result("verified-neighbour", &message, &[]);
+            Ok(())
+        }
+        Ok(Outcome::Reached(address)) => Err(failed(format!(
+            "a neighbour on a link that routes {address} through this machine reaches the sidecar \
+             with it: apply the rules of this netra-init"
+        ))),
+        Ok(Outcome::NoControl) => skip("the rules, or a firewall, let nothing in by a new link"),
+        Err(source) => skip(&source.to_string()),
+    }
+}
+
+fn has_all(capabilities: &[u32]) -> bool {
     let has = sys::capabilities().unwrap_or(0);
-    [sys::SETUID, sys::SETGID].iter().all(|capability| has & (1 << capability) != 0)
+    capabilities.iter().all(|capability| has & (1 << capability) != 0)
 }
 
 /// Redirected connections end on this machine, where a handshake takes no time.
@@ -142,15 +203,7 @@ fn ids() -> (Option<u32>, Option<u32>) {
 
 /// An address and port of the family that the rules should intercept.
 fn target(outbound: &Outbound, v4: bool) -> Option<SocketAddr> {
-    let is_excluded = |port: &u16| outbound.exclude_ports.contains(*port);
-    let port = match &outbound.ports {
-        Ports::All => std::iter::once(PORT).chain(1..=u16::LAST).find(|port| !is_excluded(port))?,
-        Ports::Only(ports) => ports
-            .ranges()
-            .iter()
-            .flat_map(|range| range.first..=range.last)
-            .find(|port| !is_excluded(port))?,
-    };
+    let port = port(&outbound.ports, |port| outbound.exclude_ports.contains(*port))?;
     let test_addr = if v4 { TEST_ADDRS[0] } else { TEST_ADDRS[1] };
     // The second address of a range: the first may stand for the network itself.
     fn second<T: Bound>(range: &Range<T>) -> T {
@@ -173,6 +226,18 @@ fn target(outbound: &Outbound, v4: bool) -> Option<SocketAddr> {
     Some(SocketAddr::new(addr, port))
 }
 
+/// A port that is intercepted.
+fn port(ports: &Ports, is_left_alone: impl Fn(&u16) -> bool) -> Option<u16> {
+    let is_meant = |port: &u16| !is_left_alone(port);
+    match ports {
+        Ports::All => std::iter::once(PORT).chain(1..=u16::LAST).find(is_meant),
+        Ports::Only(ports) => {
+            let ranges = ports.ranges().iter();
+            ranges.flat_map(|range| range.first..=range.last).find(is_meant)
+        }
+    }
+}
+
 fn probe(target: SocketAddr, port: u16, timeout: Duration) -> Result<()> {
     let listener = listen(target, port)?;
     let deadline = Instant::now() + timeout;
@@ -180,7 +245,10 @@ fn probe(target: SocketAddr, port: u16, timeout: Duration) -> Result<()> {
     let random = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut token));
     random.map_err(|source| failed(format!("/dev/urandom: {source}")))?;
     let bypass = |source: io::Error| {
-        failed(format!("{target} was not redirected to port {port} (dial: {source})"))
+        failed(format!(
+            "{target} was not redirected to port {port}: the rules are missing or others (dial: \
+             {source}); netra-init status"
+        ))
     };
     let mut dialled = TcpStream::connect_timeout(&target, timeout).map_err(bypass)?;
     dialled.write_all(&token).map_err(bypass)?;

@@ -111,6 +111,26 @@ fn flag_beats_variable_beats_default() {
     assert!(print(&["--port", "15002"], Some("15001")).contains("redirect to :15002"));
 }
 
+/// What the kubelet sets for Services called `netra-sidecar` and `netra-inbound`.
+#[test]
+fn services_of_the_namespace_keep_nobody_from_starting() {
+    let plain = netra_init_command(&["print", "--ipv6=off"]).output().unwrap();
+    let links = [
+        ("NETRA_SIDECAR_PORT", "tcp://10.0.0.1:80"),
+        ("NETRA_INBOUND_PORT", "tcp://[fd00::1]:80"),
+        ("NETRA_OUTBOUND_PORT", "udp://10.0.0.2:53"),
+    ];
+    let ran = netra_init_command(&["print", "--ipv6=off"]).envs(links).output().unwrap();
+    let stderr = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(0), "{stderr}");
+    assert_eq!(ran.stdout, plain.stdout);
+    assert!(stderr.starts_with("netra-init: warn: of Kubernetes, about Services"), "{stderr}");
+    assert!(links.iter().all(|(name, value)| stderr.contains(&format!("{name}={value}"))));
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let ran = expect(2, &["print", "--port", "tcp://10.0.0.1:80"]);
+    assert!(ran.stderr.contains("--sidecar-port: bad value \"tcp://10.0.0.1:80\""));
+}
+
 /// A pod waits for it before anything else may start.
 #[test]
 fn it_starts_within_50_ms() {

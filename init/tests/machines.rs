@@ -111,10 +111,92 @@ fn an_ordinary_user_with_file_capabilities() {
         let refused = run(&["--bounding-set=-net_admin"], &["apply"]);
         assert_eq!(refused.code, 3, "{}", refused.stderr);
         assert!(refused.stderr.contains("need CAP_NET_ADMIN"), "{}", refused.stderr);
+        // As Docker does it: a user without privileges first, who may then get none.
+        let refused = run(&["setpriv", "--no-new-privs"], &["apply"]);
+        assert_eq!(refused.code, 3, "{}", refused.stderr);
+        for part in ["no-new-privileges keeps it from an ordinary user", "docker: --user 0"] {
+            assert!(refused.stderr.contains(part), "{}", refused.stderr);
+        }
         let refused = run(&["--bounding-set=-net_raw"], &apply("iptables-legacy", &[]));
         assert_eq!(refused.code, 3, "{}", refused.stderr);
         assert!(refused.stderr.contains("need CAP_NET_RAW"), "{}", refused.stderr);
         assert_eq!(run(&["--bounding-set=-net_raw"], &["apply"]).code, 0);
+    });
+}
+
+/// Whoever starts a program that has more privileges than they must not lend them to another.
+#[test]
+fn file_capabilities_are_not_for_what_the_environment_names() {
+    isolated("file_capabilities_are_not_for_what_the_environment_names", || {
+        let program = "/run/netra-init";
+        std::fs::copy(env!("CARGO_BIN_EXE_netra-init"), program).unwrap();
+        line("setcap cap_net_admin,cap_net_raw+p /run/netra-init");
+        // A user's folder: programs that show what they were lent, and a library.
+        line("install -d -o 65534 -m 755 /run/mine");
+        let script = "#!/bin/sh\n/usr/bin/grep CapEff /proc/self/status >>/run/mine/lent\nexit 1\n";
+        for family in ["iptables", "ip6tables"] {
+            for what in ["", "-save", "-restore", "-nft-save", "-nft-restore", "-legacy-save"] {
+                std::fs::write(format!("/run/mine/{family}{what}"), script).unwrap();
+            }
+            std::fs::write(format!("/run/mine/{family}-legacy-restore"), script).unwrap();
+        }
+        line("chmod -R a+rx /run/mine");
+        std::fs::write("/run/lock", "").unwrap();
+        line("chown 65534 /run/lock");
+        let run = |args: &[&str]| -> Ran {
+            let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+            let mut command = Command::new("/usr/bin/setpriv");
+            command.args(user).arg(program).args(args).current_dir("/run/mine");
+            command.env("PATH", "/run/mine:.:").env("XTABLES_LOCKFILE", "/run/lock");
+            // iptables would load its extensions from there, and fail for want of them.
+            command.env("XTABLES_LIBDIR", "/run/mine").output().unwrap().into()
+        };
+        for backend in common::BACKENDS {
+            for args in [&apply(backend, &[])[..], &["status"], &["doctor"], &["cleanup"]] {
+                let ran = run(args);
+                assert_eq!(ran.code, 0, "{backend} {args:?}: {}", ran.stderr);
+                assert!(!std::fs::exists("/run/mine/lent").unwrap(), "{backend} {args:?}");
+            }
+        }
+        // Those who have the privileges themselves may name their programs.
+        let mut own = netra_init_command(&apply("iptables-nft", &[]));
+        own.env("PATH", "/run/mine").output().unwrap();
+        assert!(std::fs::exists("/run/mine/lent").unwrap(), "the programs do show it");
+    });
+}
+
+/// What we start gets the privileges it needs, and nothing else of us.
+#[test]
+fn programs_get_only_what_they_need() {
+    isolated("programs_get_only_what_they_need", || {
+        let program = "/run/netra-init";
+        std::fs::copy(env!("CARGO_BIN_EXE_netra-init"), program).unwrap();
+        let script = "(echo \"$*\"; grep CapEff /proc/self/status; env) >>/run/seen; \
+                      exec $REAL \"$@\"";
+        line("install -m 666 /dev/null /run/seen");
+        line("install -o 65534 /dev/null /run/lock");
+        let caps = |granted: &str, backend: &str| -> String {
+            std::fs::write("/run/seen", "").unwrap();
+            let path = common::fake_program(&format!("{backend}-restore"), script);
+            let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+            let mut command = Command::new("/usr/bin/setpriv");
+            command.args(user).args([&format!("--inh-caps={granted}")]);
+            command.args([&format!("--ambient-caps={granted}"), program]);
+            command.args(apply(backend, &["--ipv6=off"])).env("PATH", path).env("TOKEN", "secret");
+            command.env("XTABLES_LOCKFILE", "/run/lock");
+            let ran = Ran::from(command.output().unwrap());
+            assert_eq!(ran.code, 0, "{}", ran.stderr);
+            std::fs::remove_dir_all("/run/fake").unwrap();
+            std::fs::read_to_string("/run/seen").unwrap()
+        };
+        let granted = "+net_admin,+net_raw,+net_bind_service";
+        let (nft, legacy) = (caps(granted, "iptables-nft"), caps(granted, "iptables-legacy"));
+        for (seen, mask) in [(nft, 1 << 12), (legacy, 1 << 12 | 1 << 13)] {
+            let lent: Vec<&str> = seen.lines().filter(|line| line.starts_with("CapEff")).collect();
+            assert!(!lent.is_empty());
+            assert!(lent.iter().all(|line| *line == format!("CapEff:\t{mask:016x}")), "{lent:?}");
+            assert!(!seen.contains("secret"), "{seen}");
+        }
     });
 }
 
@@ -169,7 +251,8 @@ fn the_doctor_finds_what_is_in_the_way() {
         clash.wait().unwrap();
         assert!(sick.contains(&format!("sleep (process {})", clash.id())), "{sick}");
         assert!(sick.contains(r#""check":"rules","result":"ok""#), "{sick}");
-        assert!(sick.contains(r#""check":"sidecar","result":"ok""#), "{sick}");
+        // Who listens there does not say that it is netra.
+        assert!(sick.contains(r#""check":"sidecar","result":"warn""#), "{sick}");
         assert!(sick.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "{sick}");
         let mut unprivileged = Command::new("setpriv");
         unprivileged.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"]);

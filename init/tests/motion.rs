@@ -84,6 +84,8 @@ fn guardrails_let_nothing_begin_and_go_with_us() {
             wait_until(has_guardrails);
             assert_eq!(dial("10.9.0.2:81"), io::ErrorKind::TimedOut);
             assert_eq!(dial("127.0.0.1:81"), io::ErrorKind::ConnectionRefused);
+            let second = expect(4, &args);
+            assert!(second.stderr.contains("another netra-init has put them up"));
             if is_killed {
                 child.kill().unwrap();
             }

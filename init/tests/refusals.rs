@@ -3,12 +3,14 @@
 
 mod common;
 
+use std::io::Write as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
 
+use common::sys::{Lack, on_a_kernel_without};
 use common::{
-    BACKENDS, SETTINGS, add_foreign_rules, apply, expect, isolated, line, must, netra_init,
+    BACKENDS, Ran, SETTINGS, add_foreign_rules, apply, expect, isolated, line, must, netra_init,
     netra_init_command, ruleset, wait_until,
 };
 
@@ -67,15 +69,72 @@ fn held_lock_of_iptables_exits_4_and_changes_nothing() {
 #[test]
 fn held_lock_of_netra_init_exits_4_and_changes_nothing() {
     isolated("held_lock_of_netra_init_exits_4_and_changes_nothing", || {
-        let name = SocketAddr::from_abstract_name("netra-init").unwrap();
-        let holder = UnixListener::bind_addr(&name).unwrap();
+        let mut holder = Command::new("nft").arg("-i").stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = holder.stdin.take().unwrap();
+        stdin.write_all(b"add table inet netra-lock { flags owner; }\n").unwrap();
+        wait_until(|| must("nft", &["list", "tables"]).contains("netra-lock"));
         let args = apply("iptables-nft", &["--lock-wait-seconds=1"]);
         assert!(expect(4, &args).stderr.contains("netra-init lock"));
-        assert_eq!(must("nft", &["list", "ruleset"]), "");
+        assert!(!must("nft", &["list", "ruleset"]).contains("NETRA"));
         // One transaction needs no lock.
         expect(0, &apply("nft-native", &[]));
+        let waiting = netra_init_command(&apply("iptables-nft", &[])).spawn().unwrap();
+        drop(stdin);
+        holder.wait().unwrap();
+        assert!(waiting.wait_with_output().unwrap().status.success());
+        expect(0, &["cleanup"]);
+        assert_eq!(must("nft", &["list", "ruleset"]), "");
+    });
+}
+
+/// Old kernels have no tables that belong to a socket; a file of the network namespace is locked.
+#[test]
+fn held_lock_on_a_kernel_without_nftables_exits_4() {
+    isolated("held_lock_on_a_kernel_without_nftables_exits_4", || {
+        let file = "/proc/sys/net/ipv4/tcp_fastopen_key";
+        let holder = std::fs::File::open(file).unwrap();
+        holder.lock().unwrap();
+        let run = || {
+            let args = apply("iptables-legacy", &["--lock-wait-seconds=1", "--ipv6=off"]);
+            let mut command = netra_init_command(&args);
+            Ran::from(on_a_kernel_without(Lack::Nftables, &mut command).output().unwrap())
+        };
+        let refused = run();
+        assert_eq!(refused.code, 4, "{}", refused.stderr);
+        assert!(refused.stderr.contains("netra-init lock"), "{}", refused.stderr);
         drop(holder);
-        expect(0, &args);
+        let ran = run();
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        // As in a container: the file is there to be locked, not to be written.
+        line("mount --bind /proc/sys /proc/sys");
+        line("mount -o remount,bind,ro /proc/sys");
+        let ran = run();
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+    });
+}
+
+/// Whoever shares the network namespace, but not its privileges, cannot keep `apply` waiting.
+#[test]
+fn nobody_without_privileges_holds_the_lock() {
+    isolated("nobody_without_privileges_holds_the_lock", || {
+        let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+        let as_user = |words: &[&str]| {
+            let output = Command::new("setpriv").args(user).args(words).output().unwrap();
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        };
+        let owned = "add table inet netra-lock { flags owner; }";
+        assert!(as_user(&["nft", owned]).contains("Operation not permitted"));
+        for file in ["ipv4/tcp_fastopen_key", "ipv6/conf/all/stable_secret"] {
+            let said = as_user(&["flock", "-n", &format!("/proc/sys/net/{file}"), "true"]);
+            assert!(said.contains("Permission denied"), "{file}: {said}");
+        }
+        // What was the lock once: anybody can take it, and may.
+        let name = SocketAddr::from_abstract_name("netra-init").unwrap();
+        let _holder = UnixListener::bind_addr(&name).unwrap();
+        for backend in &BACKENDS[1..] {
+            expect(0, &apply(backend, &["--lock-wait-seconds=1"]));
+            expect(0, &["cleanup"]);
+        }
     });
 }
 

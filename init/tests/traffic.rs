@@ -2,180 +2,27 @@
 
 mod common;
 
-use std::env;
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::Duration;
 
+use common::net::{
+    APP_PORTS, APP_UID, Net, PEER, POD, SIDECAR_PORT, TIMEOUT, dial_from, dial_listed,
+    serve_listed, target,
+};
 use common::{BACKENDS, expect, isolated, line, must, netra_init_command};
 
-const POD: [&str; 2] = ["10.9.0.1", "fd09::1"];
-const PEER: [&str; 2] = ["10.9.0.2", "fd09::2"];
-/// What servers of the peer listen on.
-const PEER_PORTS: &str = "53,80,8080";
-const SIDECAR_PORT: u16 = 14956;
-const APP_PORTS: [u16; 2] = [8080, 9090];
-const APP_UID: u32 = 1000;
-const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Set for the processes this test makes of itself.
-const DIAL: &str = "NETRA_TEST_DIAL";
-const SERVE: &str = "NETRA_TEST_SERVE";
-
-/// Not a test: the client. Dials an address and prints what it is told.
+/// Not a test: the client.
 #[test]
 fn helper_dial() {
-    let Ok(list) = env::var(DIAL) else { return };
-    for addr in list.split(' ') {
-        println!("TOLD {}", hear(addr.parse().unwrap()).unwrap_or_else(|e| format!("error {e}")));
-    }
+    dial_listed();
 }
 
-/// Not a test: the servers of the peer. Ends with its parent's pipe.
+/// Not a test: the servers of the peer.
 #[test]
 fn helper_serve() {
-    let Ok(ports) = env::var(SERVE) else { return };
-    for port in ports.split(',') {
-        serve(port.parse().unwrap(), |_| "peer".to_owned());
-    }
-    println!("SERVING");
-    let _ = io::stdin().read(&mut [0]);
-}
-
-fn hear(addr: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    let mut told = String::new();
-    stream.read_to_string(&mut told)?;
-    Ok(told)
-}
-
-/// Serves both families on a port: tells each client one line.
-fn serve(port: u16, says: impl Fn(&TcpStream) -> String + Send + 'static) {
-    let listener = TcpListener::bind(("::", port)).expect("listen");
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let line = says(&stream);
-            let _ = stream.write_all(line.as_bytes());
-        }
-    });
-}
-
-/// The pod is this process's namespace; the peer is another one, with its servers.
-struct Net {
-    servers: Child,
-}
-
-impl Net {
-    fn new() -> Self {
-        line("ip netns add peer");
-        line("ip link add eth0 type veth peer name eth0 netns peer");
-        for (addrs, netns) in [(POD, &[][..]), (PEER, &["-n", "peer"][..])] {
-            let ip = |args: &str| {
-                let args: Vec<&str> = args.split(' ').collect();
-                must("ip", &[netns, &args].concat())
-            };
-            ip("link set lo up");
-            ip("link set eth0 up");
-            ip(&format!("addr add {}/24 dev eth0", addrs[0]));
-            ip(&format!("addr add {}/64 dev eth0 nodad", addrs[1]));
-        }
-        // For verify, which dials addresses that nobody has: the peer says so at once.
-        line("ip route add default via 10.9.0.2");
-        line("ip -6 route add default via fd09::2");
-        line("ip -n peer route add unreachable default");
-        line("ip -n peer -6 route add unreachable default");
-        for sysctl in [
-            "net.ipv4.ip_forward=1",
-            "net.ipv6.conf.all.forwarding=1",
-            "net.ipv4.icmp_ratelimit=0",
-            "net.ipv6.icmp.ratelimit=0",
-        ] {
-            line(&format!("ip netns exec peer sysctl -qw {sysctl}"));
-        }
-        let mut servers = Command::new("ip")
-            .args(["netns", "exec", "peer"])
-            .arg(env::current_exe().unwrap())
-            .args(["--exact", "helper_serve", "--nocapture"])
-            .env(SERVE, PEER_PORTS)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut out = io::BufReader::new(servers.stdout.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("SERVING") {
-            line.clear();
-            assert_ne!(io::BufRead::read_line(&mut out, &mut line).unwrap(), 0, "no servers");
-        }
-        Self { servers }
-    }
-
-    /// The sidecar's place: tells each client where it dialled to.
-    fn with_sidecar(self) -> Self {
-        serve(SIDECAR_PORT, |stream| match netra_init::original_dst(stream) {
-            Ok(original) => format!("sidecar {original}"),
-            Err(error) => format!("sidecar {error}"),
-        });
-        for port in APP_PORTS {
-            serve(port, |_| "app".to_owned());
-        }
-        self
-    }
-
-    /// Dials from the pod as this user and group.
-    fn dial(&self, uid: u32, gid: u32, addrs: &[String]) -> Vec<String> {
-        let mut command = Command::new(env::current_exe().unwrap());
-        command.uid(uid).gid(gid);
-        told(command, addrs)
-    }
-
-    fn dial_from_peer(&self, addrs: &[String]) -> Vec<String> {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", "peer"]).arg(env::current_exe().unwrap());
-        told(command, addrs)
-    }
-
-    #[track_caller]
-    fn assert_dial(&self, who: (u32, u32), addr: &str, port: u16, says: &str) {
-        let target = target(addr, port);
-        let says = says.replace("TARGET", &target);
-        assert_eq!(self.dial(who.0, who.1, &[target]), [says]);
-    }
-
-    #[track_caller]
-    fn assert_dial_from_peer(&self, addr: &str, port: u16, says: &str) {
-        let target = target(addr, port);
-        let says = says.replace("TARGET", &target);
-        assert_eq!(self.dial_from_peer(&[target]), [says]);
-    }
-}
-
-impl Drop for Net {
-    fn drop(&mut self) {
-        let _ = self.servers.kill();
-        let _ = self.servers.wait();
-    }
-}
-
-fn target(addr: &str, port: u16) -> String {
-    SocketAddr::new(addr.parse().unwrap(), port).to_string()
-}
-
-fn told(mut command: Command, addrs: &[String]) -> Vec<String> {
-    let output = command
-        .args(["--exact", "helper_dial", "--nocapture"])
-        .env(DIAL, addrs.join(" "))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    // libtest may have begun a line of its own.
-    let told = |line: &str| line.split_once("TOLD ").map(|(_, told)| told.to_owned());
-    stdout.lines().filter_map(told).collect()
+    serve_listed();
 }
 
 const APP: (u32, u32) = (APP_UID, APP_UID);
@@ -384,11 +231,7 @@ fn what_guests_send_is_outbound() {
         line("ip -n guest route add default via 10.7.0.1");
         line("ip -n peer route add 10.7.0.0/24 via 10.9.0.1");
         line("sysctl -qw net.ipv4.ip_forward=1");
-        let dial = || {
-            let mut command = Command::new("ip");
-            command.args(["netns", "exec", "guest"]).arg(env::current_exe().unwrap());
-            told(command, &[target(PEER[0], 80)])
-        };
+        let dial = || dial_from("guest", TIMEOUT, &[target(PEER[0], 80)]);
         for backend in BACKENDS {
             let apply = |flags: &[&str]| {
                 let guests = ["--inbound-ports=none", "--reroute-interfaces=virbr0"];

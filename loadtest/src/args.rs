@@ -17,6 +17,7 @@ use crate::error::{EXIT_CODES, Result};
 use crate::idle::{self, IdlePlan};
 use crate::pacer::Arrival;
 use crate::plan::{LoadPlan, Pace, Payload, RequestSpec, Target};
+use crate::protocol::Protocol;
 use crate::report::{self, RunReport, hgrm, html, table};
 use crate::upstream::{self, Behaviour, UpstreamPlan};
 use crate::{mix, ramp, relay, run};
@@ -37,6 +38,12 @@ enum Command {
     Tcp(TcpArgs),
     /// A new connection for each HTTP request
     Churn(HttpArgs),
+    /// GET of Redis over connections that are kept
+    Redis(OtherArgs),
+    /// Calls of Dubbo over connections that are kept
+    Dubbo(OtherArgs),
+    /// Calls of Thrift, framed and binary, over connections that are kept
+    Thrift(OtherArgs),
     /// One large transfer per connection, again and again
     Bulk(BulkArgs),
     /// Connections that are held and do nothing
@@ -144,6 +151,14 @@ struct TcpArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+struct OtherArgs {
+    /// host:port of our own server of this protocol (`netra-loadtest upstream`)
+    target: String,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+#[derive(Clone, Debug, Args)]
 struct BulkArgs {
     /// host:port of a bulk server (`netra-loadtest upstream --bulk`)
     target: String,
@@ -187,6 +202,15 @@ struct UpstreamArgs {
     /// Address for bulk transfers
     #[arg(long, value_name = "ADDR")]
     bulk: Option<SocketAddr>,
+    /// Address for Redis
+    #[arg(long, value_name = "ADDR")]
+    redis: Option<SocketAddr>,
+    /// Address for Dubbo
+    #[arg(long, value_name = "ADDR")]
+    dubbo: Option<SocketAddr>,
+    /// Address for Thrift
+    #[arg(long, value_name = "ADDR")]
+    thrift: Option<SocketAddr>,
     /// Address for datagrams that nobody reads, such as spans
     #[arg(long, value_name = "ADDR")]
     sink: Option<SocketAddr>,
@@ -273,6 +297,9 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Http(args) => run_load(&args.plan("http", false)?, &args.load.out),
         Command::Churn(args) => run_load(&args.plan("churn", true)?, &args.load.out),
+        Command::Redis(args) => args.run(Protocol::Redis),
+        Command::Dubbo(args) => args.run(Protocol::Dubbo),
+        Command::Thrift(args) => args.run(Protocol::Thrift),
         Command::Tcp(args) => run_load(&args.plan()?, &args.load.out),
         Command::Bulk(args) => bulk::run(&args.plan()?, args.json.as_deref()),
         Command::Idle(args) => idle::run(&args.plan()?, args.json.as_deref()),
@@ -302,11 +329,8 @@ fn run_load(plan: &LoadPlan, out: &OutArgs) -> Result<()> {
 impl OutArgs {
     /// Prints the table and writes the files that were asked for.
     pub(crate) fn write(&self, report: &RunReport) -> Result<()> {
-        if self.json.as_ref().is_none_or(|path| path.as_os_str() != "-") {
+        if !self.json(report)? {
             crate::say::result(format_args!("{}", table::run(report)));
-        }
-        if let Some(path) = &self.json {
-            report::write_json(path, report)?;
         }
         if let Some(path) = &self.hgrm {
             report::write_text(path, &hgrm::percentiles(&report.latency.histogram()))?;
@@ -317,9 +341,31 @@ impl OutArgs {
         Ok(())
     }
 
+    /// Writes a report as JSON if that was asked for; whether standard output is taken by it.
+    pub(crate) fn json<T: serde::Serialize>(&self, report: &T) -> Result<bool> {
+        let Some(path) = &self.json else { return Ok(false) };
+        report::write_json(path, report)?;
+        Ok(path.as_os_str() == "-")
+    }
+
+    /// Says that there is nothing to write as JSON.
+    pub(crate) fn refuse_json(&self, why: &str) -> Result<()> {
+        refuse("--json", self.json.is_some(), why)
+    }
+
+    /// Says that there are no percentiles to write.
+    pub(crate) fn refuse_hgrm(&self, why: &str) -> Result<()> {
+        refuse("--hgrm", self.hgrm.is_some(), why)
+    }
+
     pub(crate) fn html(&self) -> Option<&std::path::Path> {
         self.html.as_deref()
     }
+}
+
+fn refuse(flag: &str, is_given: bool, why: &str) -> Result<()> {
+    let message = || format!("{flag} cannot be written: {why}");
+    if is_given { Err(crate::error::Error::usage(message())) } else { Ok(()) }
 }
 
 impl LoadArgs {
@@ -367,6 +413,14 @@ impl TcpArgs {
     }
 }
 
+impl OtherArgs {
+    fn run(&self, protocol: Protocol) -> Result<()> {
+        let target = Target::parse(&self.target)?;
+        let plan = self.load.plan(protocol.name(), &target, Payload::of(protocol))?;
+        run_load(&plan, &self.load.out)
+    }
+}
+
 impl BulkArgs {
     fn plan(&self) -> Result<BulkPlan> {
         let target = Target::parse(&self.target)?.addr;
@@ -386,6 +440,11 @@ impl UpstreamArgs {
             http: self.http,
             echo: self.echo,
             bulk: self.bulk,
+            others: Protocol::ALL
+                .into_iter()
+                .zip([self.redis, self.dubbo, self.thrift])
+                .filter_map(|(protocol, addr)| Some((protocol, addr?)))
+                .collect(),
             sink: self.sink,
             threads: self.threads,
             cpus: self.cpus,

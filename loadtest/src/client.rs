@@ -45,14 +45,14 @@ pub(crate) struct Client {
 #[derive(Debug)]
 enum Answer {
     Http(MessageParser),
-    Echo { received: usize },
+    Exact { received: usize },
 }
 
 /// How far an answer is.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Progress {
     Pending,
-    /// Complete; `status` is zero for an echo.
+    /// Complete; `status` is zero where there is none.
     Done {
         status: u16,
         is_reusable: bool,
@@ -64,7 +64,7 @@ impl Client {
     pub(crate) fn new(payload: &Payload) -> Self {
         let answer = match payload {
             Payload::Http { role, .. } => Answer::Http(MessageParser::new(*role)),
-            Payload::Echo(_) => Answer::Echo { received: 0 },
+            Payload::Exact { .. } => Answer::Exact { received: 0 },
         };
         let (phase, generation) = (Phase::Closed, 0);
         Self { stream: None, phase, intended: 0, started: 0, written: 0, answer, generation }
@@ -106,7 +106,7 @@ impl Client {
         self.written = 0;
         match &mut self.answer {
             Answer::Http(parser) => parser.reset(),
-            Answer::Echo { received } => *received = 0,
+            Answer::Exact { received } => *received = 0,
         }
         self.write(payload)
     }
@@ -175,14 +175,16 @@ impl Client {
                 Ok(Some(_)) => malformed("bytes after the end of the answer".to_owned()),
                 Err(cause) => malformed(cause.to_string()),
             },
-            Answer::Echo { received } => {
-                let sent = payload.bytes();
-                let expected = sent.get(*received..*received + input.len());
+            Answer::Exact { received } => {
+                let Payload::Exact { answer, .. } = payload else {
+                    return malformed("an answer to another question".to_owned());
+                };
+                let expected = answer.get(*received..*received + input.len());
                 *received += input.len();
                 match expected {
                     Some(expected) if expected != input => malformed("other bytes".to_owned()),
-                    None => malformed("more bytes than were sent".to_owned()),
-                    Some(_) if *received == sent.len() => {
+                    None => malformed("more bytes than the answer has".to_owned()),
+                    Some(_) if *received == answer.len() => {
                         Progress::Done { status: 0, is_reusable: true }
                     }
                     Some(_) => Progress::Pending,

@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::machine::Machine;
+use crate::protocol::Protocol;
 use crate::report::{html, write_json, write_text};
 use crate::stats::Distribution;
-use crate::subject::Subject;
+use crate::subject::{BULK_PORT, ECHO_PORT, HTTP_PORT, RAW_PORT, Subject, port_of};
 use crate::sys;
 use crate::topology::{Place, Topology, WorkDir};
 use measure::Bench;
@@ -49,6 +50,9 @@ pub(crate) struct CompareArgs {
     /// Requests per second of `http`
     #[arg(long, default_value_t = 1000.0)]
     pub(crate) rate: f64,
+    /// Requests per second of `redis`, `dubbo` and `thrift`; without it as fast as it goes
+    #[arg(long)]
+    pub(crate) protocol_rate: Option<f64>,
     /// New connections per second of `churn`
     #[arg(long, default_value_t = 500.0)]
     pub(crate) churn_rate: f64,
@@ -100,6 +104,12 @@ pub(crate) enum Scenario {
     Churn,
     /// One large download
     Bulk,
+    /// GET of Redis over 32 connections: CPU per request
+    Redis,
+    /// Calls of Dubbo over 32 connections
+    Dubbo,
+    /// Calls of Thrift over 32 connections
+    Thrift,
     /// `http` from the pod to a server outside
     OutHttp,
     /// `max` from the pod to a server outside
@@ -124,6 +134,19 @@ impl Scenario {
             Self::OutTcp => Self::Tcp,
             Self::OutBulk => Self::Bulk,
             inward => inward,
+        }
+    }
+
+    /// The port of its server.
+    fn port(self) -> u16 {
+        match self.inward() {
+            Self::Raw => RAW_PORT,
+            Self::Tcp => ECHO_PORT,
+            Self::Bulk => BULK_PORT,
+            Self::Redis => port_of(Protocol::Redis),
+            Self::Dubbo => port_of(Protocol::Dubbo),
+            Self::Thrift => port_of(Protocol::Thrift),
+            _ => HTTP_PORT,
         }
     }
 
@@ -154,6 +177,8 @@ pub(crate) struct CompareReport {
     pub(crate) machine: Machine,
     pub(crate) layout: Layout,
     pub(crate) rate: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) protocol_rate: Option<f64>,
     pub(crate) connections: usize,
     pub(crate) rounds: usize,
     /// Pairs of subject and what it says of its version.
@@ -242,6 +267,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
         machine: Machine::here(),
         layout: args.layout,
         rate: args.rate,
+        protocol_rate: args.protocol_rate,
         connections: args.connections,
         rounds: args.rounds,
         versions: subjects.iter().map(|s| (s.name.clone(), version(s))).collect(),

@@ -20,6 +20,7 @@ mod mix;
 mod pacer;
 mod plan;
 mod procfs;
+mod protocol;
 mod ramp;
 mod relay;
 mod report;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::error::{Error, Kind, Result};
 use crate::pacer::Arrival;
 use crate::plan::{LoadPlan, Pace, Payload, RequestSpec, Target};
+use crate::protocol::Protocol;
 use crate::report::{RunReport, table, write_json};
 use crate::run;
 
@@ -52,6 +53,9 @@ enum Scenario {
     Http,
     Churn,
     Tcp,
+    Redis,
+    Dubbo,
+    Thrift,
 }
 
 fn ten() -> f64 {
@@ -108,6 +112,9 @@ impl Part {
         let target = Target::parse(&self.target)?;
         let payload = match self.scenario {
             Scenario::Tcp => Payload::echo(self.size.max(1)),
+            Scenario::Redis => Payload::of(Protocol::Redis),
+            Scenario::Dubbo => Payload::of(Protocol::Dubbo),
+            Scenario::Thrift => Payload::of(Protocol::Thrift),
             Scenario::Http | Scenario::Churn => RequestSpec {
                 method: self.method.clone(),
                 path: target.path.clone(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::error::{Error, Kind, Result};
 use crate::http::Role;
 use crate::pacer::Arrival;
+use crate::protocol::Protocol;
 
 /// One load: what is sent, how often, over what.
 #[derive(Clone, Debug)]
@@ -36,21 +37,27 @@ pub(crate) struct LoadPlan {
 pub(crate) enum Payload {
     /// Bytes of the request, and how its response is read.
     Http { request: Vec<u8>, role: Role },
-    /// Bytes that come back.
-    Echo(Vec<u8>),
+    /// Bytes, and exactly those that are the answer.
+    Exact { request: Vec<u8>, answer: Vec<u8> },
 }
 
 impl Payload {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
-            Self::Http { request, .. } => request,
-            Self::Echo(bytes) => bytes,
+            Self::Http { request, .. } | Self::Exact { request, .. } => request,
         }
     }
 
     /// A message whose bytes differ from each other, so that a mix-up is seen.
     pub(crate) fn echo(size: usize) -> Self {
-        Self::Echo((0..size).map(|at| u8::try_from((at * 7 + 1) % 251).unwrap_or(0)).collect())
+        let bytes = |at| u8::try_from((at * 7 + 1) % 251).unwrap_or(0);
+        let request: Vec<u8> = (0..size).map(bytes).collect();
+        Self::Exact { answer: request.clone(), request }
+    }
+
+    /// The question of a protocol, and what our own server answers.
+    pub(crate) fn of(protocol: Protocol) -> Self {
+        Self::Exact { request: protocol.question(), answer: protocol.answer() }
     }
 }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::topology::run as run_tool;
+use crate::protocol::Protocol;
+use crate::topology::{Place, run as run_tool};
 
 /// Ports of the application in the pod.
 pub(crate) const HTTP_PORT: u16 = 8080;
@@ -15,6 +16,9 @@ pub(crate) const HTTP_PORT: u16 = 8080;
 pub(crate) const RAW_PORT: u16 = 8081;
 pub(crate) const ECHO_PORT: u16 = 9000;
 pub(crate) const BULK_PORT: u16 = 9001;
+pub(crate) const REDIS_PORT: u16 = 6379;
+pub(crate) const DUBBO_PORT: u16 = 20880;
+pub(crate) const THRIFT_PORT: u16 = 9090;
 /// Port of the agent that takes spans.
 pub(crate) const SINK_PORT: u16 = 6831;
 /// Addresses of the two ends.
@@ -31,6 +35,12 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("netra-http-polling", include_str!("../subjects/netra-http-polling.toml")),
     ("netra-http-io_uring", include_str!("../subjects/netra-http-io_uring.toml")),
     ("netra-http-epoll", include_str!("../subjects/netra-http-epoll.toml")),
+    ("netra-tapped-polling", include_str!("../subjects/netra-tapped-polling.toml")),
+    ("netra-tapped-io_uring", include_str!("../subjects/netra-tapped-io_uring.toml")),
+    ("netra-tapped-epoll", include_str!("../subjects/netra-tapped-epoll.toml")),
+    ("netra-traced-polling", include_str!("../subjects/netra-traced-polling.toml")),
+    ("netra-traced-io_uring", include_str!("../subjects/netra-traced-io_uring.toml")),
+    ("netra-traced-epoll", include_str!("../subjects/netra-traced-epoll.toml")),
     ("haproxy-tcp", include_str!("../subjects/haproxy-tcp.toml")),
     ("haproxy-splice", include_str!("../subjects/haproxy-splice.toml")),
     ("haproxy-http", include_str!("../subjects/haproxy-http.toml")),
@@ -38,9 +48,20 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("nginx-http", include_str!("../subjects/nginx-http.toml")),
     ("envoy-tcp", include_str!("../subjects/envoy-tcp.toml")),
     ("envoy-http", include_str!("../subjects/envoy-http.toml")),
+    ("envoy-protocols", include_str!("../subjects/envoy-protocols.toml")),
+    ("twemproxy", include_str!("../subjects/twemproxy.toml")),
     ("smallest", include_str!("../subjects/smallest.toml")),
     ("smallest-closing", include_str!("../subjects/smallest-closing.toml")),
 ];
+
+/// Where our own server speaks it.
+pub(crate) fn port_of(protocol: Protocol) -> u16 {
+    match protocol {
+        Protocol::Redis => REDIS_PORT,
+        Protocol::Dubbo => DUBBO_PORT,
+        Protocol::Thrift => THRIFT_PORT,
+    }
+}
 
 /// What a subject calls this program.
 const OURSELVES: &str = "{self}";
@@ -104,6 +125,9 @@ enum Port {
     Raw,
     Echo,
     Bulk,
+    Redis,
+    Dubbo,
+    Thrift,
 }
 
 impl Port {
@@ -113,9 +137,15 @@ impl Port {
             Self::Raw => RAW_PORT,
             Self::Echo => ECHO_PORT,
             Self::Bulk => BULK_PORT,
+            Self::Redis => REDIS_PORT,
+            Self::Dubbo => DUBBO_PORT,
+            Self::Thrift => THRIFT_PORT,
         }
     }
 }
+
+/// A port, and what is spoken there: HTTP, or a protocol.
+pub(crate) type Entrance = (u16, Option<Protocol>);
 
 /// A subject with everything filled in.
 #[derive(Clone, Debug)]
@@ -123,6 +153,8 @@ pub(crate) struct Launch {
     pub(crate) binary: PathBuf,
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
+    /// Where to ask whether it serves.
+    pub(crate) entrance: Entrance,
 }
 
 impl Subject {
@@ -175,6 +207,27 @@ impl Subject {
         }
     }
 
+    /// Whether connections to this port at this end go to it.
+    pub(crate) fn takes(&self, port: u16, server: Place) -> bool {
+        let is_it = |redirect: &Redirect| {
+            redirect.ports.is_empty() || redirect.ports.iter().any(|it| it.number() == port)
+        };
+        match server {
+            Place::Client if !self.outbound.is_empty() => self.outbound.iter().any(is_it),
+            _ => self.inbound.iter().any(is_it),
+        }
+    }
+
+    /// A port whose connections go to it, to ask whether it serves, and what is spoken there; HTTP
+    /// where that is one of them.
+    fn entrance(&self) -> Entrance {
+        let of = |protocol| (port_of(protocol), Some(protocol));
+        let others = Protocol::ALL.into_iter().map(of);
+        let is_taken = |entrance: &Entrance| self.takes(entrance.0, Place::Pod);
+        let http = (HTTP_PORT, None);
+        std::iter::once(http).chain(others).find(is_taken).unwrap_or(http)
+    }
+
     /// The rules for nftables or iptables.
     pub(crate) fn rules(&self, has_nft: bool) -> String {
         let outbound = if self.outbound.is_empty() { &self.inbound } else { &self.outbound };
@@ -215,6 +268,7 @@ impl Subject {
             binary: self.find()?,
             args: self.args.iter().map(|arg| fill(arg, work)).collect(),
             env: self.env.iter().map(|(k, v)| (k.clone(), fill(v, work))).collect(),
+            entrance: self.entrance(),
         })
     }
 }
@@ -236,6 +290,9 @@ fn fill(text: &str, work: &Path) -> String {
         ("{raw_port}", RAW_PORT.to_string()),
         ("{echo_port}", ECHO_PORT.to_string()),
         ("{bulk_port}", BULK_PORT.to_string()),
+        ("{redis_port}", REDIS_PORT.to_string()),
+        ("{dubbo_port}", DUBBO_PORT.to_string()),
+        ("{thrift_port}", THRIFT_PORT.to_string()),
         ("{sink_port}", SINK_PORT.to_string()),
     ] {
         text = text.replace(name, &value);

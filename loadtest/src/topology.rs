@@ -20,10 +20,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::protocol::Protocol;
 use crate::run::pin;
 use crate::subject::{
-    BULK_PORT, CLIENT_IP, ECHO_PORT, HTTP_PORT, Launch, POD_IP, RAW_PORT, SINK_PORT, SUBJECT_UID,
-    TABLE, iptables_packets, nft_packets,
+    BULK_PORT, CLIENT_IP, ECHO_PORT, Entrance, HTTP_PORT, Launch, POD_IP, RAW_PORT, SINK_PORT,
+    SUBJECT_UID, TABLE, iptables_packets, nft_packets, port_of,
 };
 use crate::{procfs, sys};
 
@@ -32,11 +33,13 @@ const STOP_TIME: Duration = Duration::from_secs(3);
 /// How long a subject may take to answer through.
 const START_TIME: Duration = Duration::from_secs(20);
 
-/// Settings of both namespaces. The local ports leave out those of every proxy (14900 to 14999), so
-/// that no connection takes one of them by chance.
+/// Settings of the client's namespace: it stands for many clients, and has to have ports for all. The
+/// pod has the kernel's range and rules, as every pod. Neither range has the ports of a proxy (14900
+/// to 14999), so that no connection takes one of them by chance.
+const OF_CLIENT: &[(&str, &str)] =
+    &[("ipv4/ip_local_port_range", "16000 65000"), ("ipv4/tcp_tw_reuse", "1")];
+/// Settings of both namespaces.
 const SYSCTLS: &[(&str, &str)] = &[
-    ("ipv4/ip_local_port_range", "16000 65000"),
-    ("ipv4/tcp_tw_reuse", "1"),
     ("ipv4/tcp_syncookies", "0"),
     ("ipv4/tcp_max_syn_backlog", "8192"),
     ("core/somaxconn", "8192"),
@@ -116,7 +119,8 @@ impl Topology {
                 run("ip", &["addr", "add", &addr, "dev", device], None)?;
                 run("ip", &["link", "set", device, "up"], None)?;
                 run("ip", &["link", "set", "lo", "up"], None)?;
-                for (name, value) in SYSCTLS {
+                let of_client = if place == Place::Client { OF_CLIENT } else { &[] };
+                for (name, value) in SYSCTLS.iter().chain(of_client) {
                     // What this kernel does not let us set keeps its default, the same for all.
                     let _ = fs::write(format!("/proc/sys/net/{name}"), value);
                 }
@@ -177,7 +181,7 @@ impl Topology {
         command.stdout(log).stderr(log_too);
         self.redirect(rules)?;
         let mut running = self.spawn(Place::Pod, cpu, &mut command)?;
-        match self.wait_until_served(Place::Pod, &mut running) {
+        match self.wait_until_served((Place::Pod, launch.entrance), &mut running) {
             Ok(()) => Ok(running),
             Err(cause) => {
                 let log = fs::read_to_string(&log_path).unwrap_or_default();
@@ -190,9 +194,13 @@ impl Topology {
     }
 
     /// Waits until a connection from the other end is answered.
-    fn wait_until_served(&self, place: Place, running: &mut Running) -> Result<()> {
+    fn wait_until_served(
+        &self,
+        (place, (port, protocol)): (Place, Entrance),
+        running: &mut Running,
+    ) -> Result<()> {
         let start = Instant::now();
-        let addr: SocketAddr = format!("{}:{HTTP_PORT}", place.ip())
+        let addr: SocketAddr = format!("{}:{port}", place.ip())
             .parse()
             .map_err(|_| Error::new(Kind::Unexpected, "the address of an end"))?;
         while start.elapsed() < START_TIME {
@@ -202,12 +210,12 @@ impl Topology {
             if let Some(ended) = running.ended() {
                 return Err(Error::new(Kind::Failed, format!("it ended at once ({ended})")));
             }
-            if self.within(place.other(), || Ok(answers(addr)))? {
+            if self.within(place.other(), || Ok(answers(addr, protocol)))? {
                 return Ok(());
             }
             sys::pause(Duration::from_millis(20));
         }
-        Err(Error::new(Kind::Failed, format!("no answer through port {HTTP_PORT} in 20 s")))
+        Err(Error::new(Kind::Failed, format!("no answer through port {port} in 20 s")))
     }
 
     /// Whether the rules are given to nft, or else to iptables.
@@ -261,25 +269,35 @@ impl Topology {
         command.args(["--http", &format!("{ip}:{HTTP_PORT},{ip}:{RAW_PORT}")]);
         command.args(["--echo", &format!("{ip}:{ECHO_PORT}")]);
         command.args(["--bulk", &format!("{ip}:{BULK_PORT}")]);
+        for protocol in Protocol::ALL {
+            let addr = format!("{ip}:{}", port_of(protocol));
+            command.args([format!("--{}", protocol.name()), addr]);
+        }
         // Where tracing sidecars send their spans: an agent beside them.
         command.args(["--sink", &format!("127.0.0.1:{SINK_PORT}")]);
         let mut running = self.spawn(place, cpu, &mut command)?;
-        self.wait_until_served(place, &mut running)?;
+        self.wait_until_served((place, (HTTP_PORT, None)), &mut running)?;
         Ok(running)
     }
 }
 
-fn answers(addr: SocketAddr) -> bool {
+fn answers(addr: SocketAddr, protocol: Option<Protocol>) -> bool {
+    let (question, begins) = match protocol {
+        None => (HTTP_QUESTION.to_vec(), b"HTTP/1.1 200".to_vec()),
+        Some(protocol) => (protocol.question(), protocol.answer()),
+    };
     let ask = || -> std::io::Result<bool> {
         let mut stream = std::net::TcpStream::connect_timeout(&addr, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n")?;
-        let mut head = [0; 12];
+        stream.write_all(&question)?;
+        let mut head = vec![0; begins.len()];
         std::io::Read::read_exact(&mut stream, &mut head)?;
-        Ok(&head == b"HTTP/1.1 200")
+        Ok(head == begins)
     };
     ask().unwrap_or(false)
 }
+
+const HTTP_QUESTION: &[u8] = b"GET / HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n";
 
 /// A child; it ends with this value.
 pub(crate) struct Running {

@@ -14,6 +14,7 @@ use nix::sys::socket::{bind, listen, setsockopt, socket};
 use crate::clock::{Nanos, nanos};
 use crate::error::{Error, Kind, Result};
 use crate::plan::chunked;
+use crate::protocol::Protocol;
 use crate::run::{pin, raise_file_limit};
 use crate::sys;
 use serve::Server;
@@ -24,6 +25,8 @@ pub(crate) struct UpstreamPlan {
     pub(crate) http: Vec<SocketAddr>,
     pub(crate) echo: Option<SocketAddr>,
     pub(crate) bulk: Option<SocketAddr>,
+    /// Other protocols, and where.
+    pub(crate) others: Vec<(Protocol, SocketAddr)>,
     /// Takes datagrams and throws them away.
     pub(crate) sink: Option<SocketAddr>,
     pub(crate) threads: usize,
@@ -54,6 +57,7 @@ pub(crate) enum Service {
     Http,
     Echo,
     Bulk,
+    Other(Protocol),
 }
 
 impl Service {
@@ -62,6 +66,7 @@ impl Service {
             Self::Http => "http",
             Self::Echo => "echo",
             Self::Bulk => "bulk",
+            Self::Other(protocol) => protocol.name(),
         }
     }
 }
@@ -72,14 +77,18 @@ const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 impl UpstreamPlan {
     fn listeners(&self) -> impl Iterator<Item = (Service, SocketAddr)> {
         let http = self.http.iter().map(|&addr| (Service::Http, addr));
-        let others = [(Service::Echo, self.echo), (Service::Bulk, self.bulk)];
-        http.chain(others.into_iter().filter_map(|(service, addr)| Some((service, addr?))))
+        let bytes = [(Service::Echo, self.echo), (Service::Bulk, self.bulk)];
+        let others = self.others.iter().map(|&(protocol, addr)| (Service::Other(protocol), addr));
+        http.chain(bytes.into_iter().filter_map(|(service, addr)| Some((service, addr?))))
+            .chain(others)
     }
 
     pub(crate) fn check(&self) -> Result<()> {
         let stall = &self.behaviour;
         if self.listeners().next().is_none() {
-            return Err(Error::usage("nothing to serve: give --http, --echo or --bulk"));
+            return Err(Error::usage(
+                "nothing to serve: give --http, --echo, --bulk, or another protocol",
+            ));
         }
         if self.threads == 0 || self.threads > 1024 {
             return Err(Error::usage("threads must be 1 to 1024"));

@@ -34,6 +34,23 @@ fn messages_are_echoed_and_compared() {
 }
 
 #[test]
+fn questions_of_other_protocols_are_answered_and_compared() {
+    let upstream = Upstream::start("");
+    let words = "--connections 4 --rate 50 --seconds 1 --warm-up 0.1";
+    for (index, protocol) in ["redis", "dubbo", "thrift"].iter().enumerate() {
+        let run = report(&format!("{protocol} {} {words}", upstream.others[index]), 0);
+        assert_eq!(number(&run, "/counts/good"), 50.0, "{protocol}");
+        let closed = format!("{protocol} {} --connections 4", upstream.others[index]);
+        let run = report(&format!("{closed} --seconds 0.3 --warm-up 0.1"), 0);
+        assert!(number(&run, "/counts/good") > 100.0, "{protocol}");
+        // Another server is noticed: it hangs up, or sends something else.
+        let wrong = upstream.others[(index + 1) % 3];
+        let wrong = report(&format!("{protocol} {wrong} {words} --timeout 0.3"), 6);
+        assert_eq!(number(&wrong, "/counts/good"), 0.0, "{protocol}");
+    }
+}
+
+#[test]
 fn churn_opens_a_connection_for_each_request() {
     let upstream = Upstream::start("");
     let words = "--connections 8 --rate 100 --seconds 1 --warm-up 0";
@@ -67,16 +84,17 @@ fn a_mix_runs_its_parts_at_once_and_a_ramp_finds_its_limit() {
         "seconds = 1\nwarm_up_seconds = 0.1\n\
          [[part]]\nname = \"web\"\nscenario = \"http\"\ntarget = \"{}\"\nrate = 100\n\
          [[part]]\nname = \"new\"\nscenario = \"churn\"\ntarget = \"{}\"\nrate = 50\n\
-         [[part]]\nname = \"chat\"\nscenario = \"tcp\"\ntarget = \"{}\"\nrate = 20\n",
-        upstream.http, upstream.http, upstream.echo
+         [[part]]\nname = \"chat\"\nscenario = \"tcp\"\ntarget = \"{}\"\nrate = 20\n\
+         [[part]]\nname = \"cache\"\nscenario = \"redis\"\ntarget = \"{}\"\nrate = 30\n",
+        upstream.http, upstream.http, upstream.echo, upstream.others[0]
     );
     let file = dir.file("mix.json");
     let started = std::time::Instant::now();
     let ended = run(&format!("mix {} --json {file}", dir.write("mix.toml", &mix)));
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let parts = read(&file);
-    let good: Vec<f64> = (0..3).map(|at| number(&parts[at], "/counts/good")).collect();
-    assert_eq!(good, [100.0, 50.0, 20.0]);
+    let good: Vec<f64> = (0..4).map(|at| number(&parts[at], "/counts/good")).collect();
+    assert_eq!(good, [100.0, 50.0, 20.0, 30.0]);
     assert!(started.elapsed().as_secs_f64() < 60.0);
     let words = "--seconds 0.3 --warm-up 0.1 --rate 50 --rate-max 200 --budget-us 5000000";
     let ended = run(&format!("ramp {} {words}", upstream.http));
@@ -109,6 +127,21 @@ fn reports_are_written_shown_again_and_compared() {
     let compared = run(&format!("report {a} {b}")).stdout;
     let line = |name: &str| compared.lines().find(|l| l.starts_with(name)).unwrap_or_default();
     assert!(line("p50 us").ends_with("LOWER beyond the noise"), "{compared}");
+    let difference = dir.file("difference.html");
+    let shown = run(&format!("report {a} {b} --html {difference}"));
+    assert_eq!((shown.code, shown.stdout), (Some(0), compared));
+    let page = std::fs::read_to_string(&difference).expect("a page of the difference");
+    assert!(page.contains("LOWER beyond the noise") && page.contains("<svg"), "{page}");
+    let nowhere = dir.file("no/such/folder.html");
+    for (flag, part) in [
+        (format!("--html {nowhere}"), "cannot write"),
+        (format!("--json {nowhere}"), "--json cannot be written: a difference is no report"),
+        (format!("--hgrm {nowhere}"), "--hgrm cannot be written: a difference has no latency"),
+    ] {
+        let refused = run(&format!("report {a} {b} {flag}"));
+        assert_eq!(refused.code, Some(2), "{flag}");
+        assert!(refused.stderr.contains(part), "{flag}: {}", refused.stderr);
+    }
     let same = run(&format!("report {a} {a}")).stdout;
     assert!(same.contains("within the noise") && !same.contains("beyond"), "{same}");
 }
@@ -135,7 +168,7 @@ fn what_is_wrong_is_said_with_its_own_exit_code() {
         (format!("compare --subject {unknown}"), 2, "unknown field `binry`"),
         (format!("compare --subject {unknown}"), 2, "line 2"),
         (format!("http {http} --rate 1e9"), 2, "rate must be above 0 and at most"),
-        (format!("publish {typo} --readme {typo} --svg x.svg"), 2, "not a report of `compare`"),
+        (format!("publish {typo} --document {typo} --svg x.svg"), 2, "not a report of `compare`"),
         ("check --parts speeed".to_owned(), 2, "delay, stall or speed"),
         ("compare --subject no-such".to_owned(), 2, "haproxy-tcp"),
         (format!("http {http} --cpus 4000"), 2, "CPU"),

@@ -41,7 +41,7 @@ fn a_comparison_measures_what_the_subject_adds_and_leaves_nothing() {
     let words = format!(
         "compare --subject {subject} --rounds 1 --seconds 0.4 --rate 200 --connections 8 --foreign-max 99 \
          --idle-connections 100 --bulk-bytes 20000000 --json {json} --html {html} \
-         --scenarios idle,http,max,raw,tcp,churn,bulk,out-http,out-max,out-tcp,out-bulk"
+         --scenarios idle,http,max,raw,tcp,churn,bulk,redis,dubbo,thrift,out-http,out-max,out-tcp,out-bulk"
     );
     let mut compare =
         Background::start(program(&words).stdout(Stdio::null()).stderr(Stdio::piped()));
@@ -55,7 +55,7 @@ fn a_comparison_measures_what_the_subject_adds_and_leaves_nothing() {
         .map(|s| format!("{} {} {}", s["subject"], s["scenario"], s["round"]))
         .collect();
     kinds.dedup();
-    assert_eq!(kinds.len(), 2 * 11, "direct and the subject, eleven scenarios");
+    assert_eq!(kinds.len(), 2 * 14, "direct and the subject, fourteen scenarios");
     for sample in samples {
         let is_direct = sample["subject"] == "direct";
         assert!(sample["failure"].is_null() && number(sample, "/failed") == 0.0, "{sample}");
@@ -70,7 +70,7 @@ fn a_comparison_measures_what_the_subject_adds_and_leaves_nothing() {
         }
     }
     let calls = report["calls"].as_array().expect("counts of system calls");
-    assert_eq!(calls.len(), 8, "one for each scenario of requests: {calls:?}");
+    assert_eq!(calls.len(), 11, "one for each scenario of requests: {calls:?}");
     for calls in calls {
         // At least one to learn of a request and one to answer it, whoever the subject is.
         let count = number(calls, "/per_request");
@@ -79,7 +79,7 @@ fn a_comparison_measures_what_the_subject_adds_and_leaves_nothing() {
     let page = std::fs::read_to_string(&html).expect("a page");
     assert_eq!(
         page.matches("<svg").count(),
-        9,
+        12,
         "bars, and a chart for each scenario with latencies"
     );
     assert!(page.contains(subject) && !page.contains("<script"));
@@ -195,6 +195,35 @@ fn a_subject_that_dies_is_named_and_the_others_are_measured() {
     names.dedup();
     assert_eq!(names, ["direct", "dead", "deaf"]);
     assert!(number(&samples[0], "/latency/count") > 0.0, "direct was measured");
+}
+
+/// One that takes a single port is asked there whether it serves, and measured there alone.
+#[test]
+fn what_does_not_go_through_a_subject_is_not_measured_with_it() {
+    if subject().is_none() {
+        return;
+    }
+    let dir = Dir::new("compare-part");
+    let text = "name = \"part\"\nbinary = \"{self}\"\n\
+        args = [\"relay\", \"--listen\", \"0.0.0.0:14956\"]\n\
+        [[redirect]]\nports = [\"dubbo\"]\nto = 14956\n";
+    let (json, file) = (dir.file("c.json"), dir.write("part.toml", text));
+    let ended = run(&format!(
+        "compare --subject {file} --rounds 1 --seconds 0.4 --no-syscalls --foreign-max 99 \
+         --scenarios http,redis,dubbo,thrift --protocol-rate 500 --json {json}"
+    ));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stdout.contains("Calls of Dubbo, open loop, 500/s"), "{}", ended.stdout);
+    let report = read(&json);
+    let samples = report["samples"].as_array().expect("samples");
+    let mut taken: Vec<_> = samples
+        .iter()
+        .map(|s| format!("{} {}", s["subject"], s["scenario"]).replace('"', ""))
+        .collect();
+    taken.dedup();
+    let direct = ["direct http", "direct redis", "direct dubbo", "direct thrift"];
+    assert_eq!(taken, [&direct[..], &["part dubbo"]].concat());
+    assert!(samples.iter().all(|sample| number(sample, "/latency/count") > 0.0), "{samples:?}");
 }
 
 /// A subject that starts well and ends two seconds later, in the middle of a sample.

@@ -1,7 +1,7 @@
 //! The last trace seen in each bucket of the histograms of requests, so that a tail on a graph leads
 //! to a trace. Noted by whoever exports spans, off the data cores; shown in OpenMetrics.
 
-use crate::{exposition::bounds_ns, recorder::Stage};
+use crate::{histogram::bounds_ns, recorder::Stage};
 use std::{
     fmt::Write,
     sync::atomic::{
@@ -77,6 +77,14 @@ impl Exemplars {
             let (value, at) = (seen.ns as f64 / 1e9, seen.unix_ns as f64 / 1e9);
             let _ = write!(out, " # {{trace_id=\"{:032x}\"}} {value} {at:.3}", seen.trace_id);
         }
+    }
+}
+
+impl Exemplars {
+    /// That of a bucket of a histogram, by the histogram's name and the value of its `direction`.
+    pub(crate) fn of(&self, name: &str, direction: &str, bucket: usize) -> Option<Exemplar> {
+        let row = SHOWN.iter().position(|shown| shown.0 == name && shown.1 == direction)?;
+        self.places[row].get(bucket)?.get()
     }
 }
 

@@ -1,94 +1,79 @@
 //! What `/metrics` says: the recorders of all shards, merged when somebody looks, with the
-//! process's own figures, as OpenMetrics or as the Prometheus text format. The only user of
-//! prometheus-client.
+//! process's own figures, as OpenMetrics, as the Prometheus text format, or in Prometheus's protobuf,
+//! which has native histograms. The only user of prometheus-client.
 
 use crate::{
     HistogramSnapshot,
     exemplars::{Exemplars, SHOWN},
-    labels::DIRECTIONS,
-    process::Process,
-    recorder::{FAMILIES, Family, Gauge, Key, Kind, Recorder, Stage},
-    sys,
+    histogram::bounds_ns,
+    metrics::{About, Metric, MetricKind, More, Source, Value},
+    protobuf,
+    recorder::Recorder,
 };
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, text},
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
     metrics::MetricType,
     registry::Registry,
 };
-use std::{
-    borrow::Cow,
-    collections::HashSet,
-    fmt::Error,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{borrow::Cow, collections::HashSet, fmt::Error, sync::Arc};
 
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// OpenMetrics 1.0.
     OpenMetrics,
-    /// The Prometheus text format 0.0.4, for whoever does not ask for the other.
+    /// Prometheus's protobuf, with native histograms beside the usual ones.
+    Protobuf,
+    /// The Prometheus text format 0.0.4, for whoever does not ask for another.
     Text,
 }
 
 impl Format {
-    /// The format for what a request accepts.
+    /// The format for what a request accepts: the one that it would rather have, and of several the
+    /// first that it names.
     pub fn accepted(accept: Option<&str>) -> Self {
-        match accept {
-            Some(accept) if accept.contains("application/openmetrics-text") => Self::OpenMetrics,
-            _ => Self::Text,
+        let mut best = (Self::Text, 0.0);
+        for item in accept.unwrap_or_default().split(',') {
+            let mut parts = item.split(';').map(str::trim);
+            let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let (mut quality, mut is_ours, mut is_delimited) = (1.0, false, false);
+            for part in parts {
+                match part.split_once('=') {
+                    Some(("q", value)) => quality = value.parse().unwrap_or(0.0),
+                    Some(("proto", value)) => is_ours = value == protobuf::FAMILY,
+                    Some(("encoding", value)) => is_delimited = value == "delimited",
+                    _ => {}
+                }
+            }
+            let format = match media.as_str() {
+                "application/openmetrics-text" => Self::OpenMetrics,
+                protobuf::MEDIA if is_ours && is_delimited => Self::Protobuf,
+                "text/plain" => Self::Text,
+                _ => continue,
+            };
+            if quality > best.1 {
+                best = (format, quality);
+            }
         }
+        best.0
     }
 
     /// Its media type.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Protobuf => protobuf::CONTENT_TYPE,
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
         }
     }
-}
-
-/// What is known of the process when it starts.
-#[derive(Clone, Copy, Debug)]
-pub struct About {
-    /// The version of netra.
-    pub version: &'static str,
-    /// The I/O driver in use, one of [`About::drivers`].
-    pub driver: &'static str,
-    /// All drivers, so that each has its series whichever is in use.
-    pub drivers: &'static [&'static str],
-    /// When the process started.
-    pub started: SystemTime,
-    /// Counters that other parts keep; those of one family stand side by side, and those whose
-    /// family is one of the shards' are shown with it.
-    pub counters: &'static [Counter],
-    /// Traces that requests belonged to.
-    pub exemplars: &'static Exemplars,
-}
-
-/// A counter that is not a shard's.
-#[derive(Clone, Copy, Debug)]
-pub struct Counter {
-    /// Its family, without `_total`.
-    pub name: &'static str,
-    /// What it counts.
-    pub help: &'static str,
-    /// Name and value of its label, if its family has one.
-    pub label: Option<(&'static str, &'static str)>,
-    /// Where it is kept.
-    pub cell: &'static AtomicU64,
 }
 
 /// All metrics of the process, ready to be rendered.
 #[derive(Debug)]
 pub struct Exposition {
     registry: Registry,
+    source: Arc<Source>,
     exemplars: &'static Exemplars,
 }
 
@@ -96,19 +81,37 @@ impl Exposition {
     /// Over the recorders of all shards, in the order of the shards.
     pub fn new(recorders: Vec<Arc<Recorder>>, about: About) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Shards { recorders, counters: about.counters }));
-        registry.register_collector(Box::new(Own { about }));
-        Self { registry, exemplars: about.exemplars }
+        let exemplars = about.exemplars;
+        let source = Arc::new(Source { recorders, about, more: None });
+        registry.register_collector(Box::new(Written(Arc::clone(&source))));
+        Self { registry, source, exemplars }
     }
 
-    /// All metrics as they are now.
-    pub fn render(&self, format: Format) -> String {
+    /// The same, with metrics that others keep, whose series come and go.
+    pub fn with(recorders: Vec<Arc<Recorder>>, about: About, more: Box<dyn More>) -> Self {
+        let mut registry = Registry::default();
+        let exemplars = about.exemplars;
+        let source = Arc::new(Source { recorders, about, more: Some(more) });
+        registry.register_collector(Box::new(Written(Arc::clone(&source))));
+        Self { registry, source, exemplars }
+    }
+
+    /// All metrics as they are now, for whoever writes them in another form.
+    pub fn metrics(&self) -> Vec<Metric> {
+        self.source.metrics()
+    }
+
+    /// All metrics as they are now, in bytes.
+    pub fn render(&self, format: Format) -> Vec<u8> {
+        if format == Format::Protobuf {
+            return protobuf::encode(&self.metrics(), self.exemplars);
+        }
         let mut out = String::with_capacity(OUT_BYTES);
         // Writing to a string does not fail, and the collectors fail only when writing does.
         let _ = text::encode(&mut out, &self.registry);
         match format {
-            Format::OpenMetrics => self.with_exemplars(&out),
-            Format::Text => classic(&out),
+            Format::OpenMetrics => self.with_exemplars(&out).into(),
+            Format::Protobuf | Format::Text => classic(&out).into(),
         }
     }
 
@@ -130,80 +133,34 @@ const EXEMPLAR_BYTES: usize = 1024;
 /// A little more than what two shards fill.
 const OUT_BYTES: usize = 48 * 1024;
 
-type Labels<'l> = [(&'static str, Cow<'l, str>)];
-
-/// Gauges, each shown for each shard.
-const GAUGES: &[(&str, &str, Gauge)] = &[
-    ("netra_tcp_connections_active", "Connections being relayed", Gauge::ConnectionsActive),
-    ("netra_buffers_used", "Relay buffers that hold bytes", Gauge::BuffersUsed),
-    ("netra_buffers_max", "Relay buffers that may be used at most", Gauge::BuffersMax),
-    ("netra_pipes_used", "Pipes lent for splicing", Gauge::PipesUsed),
-    ("netra_context_entries", "Contexts remembered by request id", Gauge::ContextEntries),
-    ("netra_held_bytes", "Bytes of heads that have not come whole", Gauge::HeldBytes),
-];
-
-/// One histogram: its label, if it has one, and the stage it shows.
-type Series = (Option<(&'static str, &'static str)>, Stage);
-
-/// Durations, summed over the shards.
-const HISTOGRAMS: &[(&str, &str, &[Series])] = &[
-    ("netra_dial_seconds", "From accept to the upstream's answer", &[(None, Stage::Dial)]),
-    (
-        "netra_proxy_overhead_seconds",
-        "What netra itself took: of a request, both ways; of bytes that passed an opaque connection",
-        &[
-            (Some(("direction", DIRECTIONS[0])), Stage::OverheadInbound),
-            (Some(("direction", DIRECTIONS[1])), Stage::OverheadOutbound),
-        ],
-    ),
-    (
-        "netra_http_request_duration_seconds",
-        "From a request's head until its response had been forwarded whole",
-        &[
-            (Some(("direction", DIRECTIONS[0])), Stage::RequestInbound),
-            (Some(("direction", DIRECTIONS[1])), Stage::RequestOutbound),
-        ],
-    ),
-];
-
-/// Upper bounds of the buckets in nanoseconds, each the edge of a cell and therefore exact: by
-/// octaves from 1 us to 69 s, halved between 8 us and 16 ms, where a sidecar's tail lies.
-pub(crate) fn bounds_ns() -> impl Iterator<Item = u64> {
-    const FLOOR_NS: u64 = 1024;
-    const OCTAVES: u32 = 26;
-    const HALVED: std::ops::Range<u32> = 3..14;
-    (0..=OCTAVES).flat_map(|octave| {
-        let whole = FLOOR_NS << octave;
-        [Some(whole), HALVED.contains(&octave).then_some(whole + whole / 2)].into_iter().flatten()
-    })
-}
-
-/// What the shards record.
+/// Writes what there is by prometheus-client.
 #[derive(Debug)]
-struct Shards {
-    recorders: Vec<Arc<Recorder>>,
-    counters: &'static [Counter],
-}
+struct Written(Arc<Source>);
 
-impl Collector for Shards {
+impl Collector for Written {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        for family in FAMILIES {
-            self.encode_family(&mut encoder, family)?;
-        }
-        for (name, help, gauge) in GAUGES {
-            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (shard, recorder) in self.recorders.iter().enumerate() {
-                let labels = [("shard", shard.to_string())];
-                metric.encode_family(&labels)?.encode_gauge(&recorder.gauge(*gauge))?;
-            }
-        }
-        for (name, help, rows) in HISTOGRAMS {
-            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-            for (label, stage) in *rows {
-                let labels = Vec::from_iter(label.map(|(name, value)| (name, value.into())));
-                let (sum, count, buckets) = buckets(&self.merged(*stage));
-                labelled(&mut metric, &labels.as_slice(), |metric| {
-                    metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        for Metric { name, help, kind, points } in self.0.metrics() {
+            let is_counter = kind == MetricKind::Counter;
+            let kind = match kind {
+                MetricKind::Counter => MetricType::Counter,
+                MetricKind::Gauge => MetricType::Gauge,
+                MetricKind::Histogram => MetricType::Histogram,
+            };
+            let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+            for point in points {
+                labelled(&mut metric, &point.labels.as_slice(), |metric| match &point.value {
+                    Value::Whole(total) if is_counter => {
+                        metric.encode_counter::<NoLabelSet, u64, u64>(total, None)
+                    }
+                    Value::Number(total) if is_counter => {
+                        metric.encode_counter::<NoLabelSet, f64, u64>(total, None)
+                    }
+                    Value::Whole(now) => metric.encode_gauge(now),
+                    Value::Number(now) => metric.encode_gauge(now),
+                    Value::Durations(snapshot) => {
+                        let (sum, count, buckets) = buckets(snapshot);
+                        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+                    }
                 })?;
             }
         }
@@ -211,55 +168,7 @@ impl Collector for Shards {
     }
 }
 
-impl Shards {
-    fn encode_family(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
-        family: &Family,
-    ) -> Result<(), Error> {
-        let mut metric =
-            encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
-        let mut emit = |labels: &Labels<'_>, total: u64| {
-            labelled(&mut metric, &labels, |metric| match family.kind {
-                Kind::Counter => metric.encode_counter::<NoLabelSet, u64, u64>(&total, None),
-                Kind::CounterSeconds => {
-                    metric.encode_counter::<NoLabelSet, f64, u64>(&seconds(total), None)
-                }
-            })
-        };
-        for series in family.series() {
-            let values = series.labels.iter().map(|value| Cow::Borrowed(*value));
-            let mut labels: Vec<_> = family.labels.iter().copied().zip(values).collect();
-            if !family.per_shard {
-                emit(&labels, self.total(series.key))?;
-                continue;
-            }
-            for (shard, recorder) in self.recorders.iter().enumerate() {
-                labels.push(("shard", Cow::Owned(shard.to_string())));
-                emit(&labels, recorder.get(series.key))?;
-                labels.pop();
-            }
-        }
-        // What other parts count of the same thing.
-        for counter in self.counters.iter().filter(|counter| counter.name == family.name) {
-            let labels = Vec::from_iter(counter.label.map(|(name, value)| (name, value.into())));
-            emit(&labels, counter.cell.load(Relaxed))?;
-        }
-        Ok(())
-    }
-
-    fn total(&self, key: Key) -> u64 {
-        self.recorders.iter().fold(0, |sum, recorder| sum.wrapping_add(recorder.get(key)))
-    }
-
-    fn merged(&self, stage: Stage) -> HistogramSnapshot {
-        let mut merged = HistogramSnapshot::default();
-        for recorder in &self.recorders {
-            merged.merge(&recorder.stage(stage).snapshot());
-        }
-        merged
-    }
-}
+type Labels<'l> = [(&'static str, Cow<'l, str>)];
 
 /// Encodes a series with its labels, and without brackets when it has none.
 fn labelled(
@@ -290,101 +199,6 @@ fn buckets(snapshot: &HistogramSnapshot) -> (f64, u64, Vec<(f64, u64)>) {
 #[allow(clippy::cast_precision_loss)]
 fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
-}
-
-/// What is not of any one shard.
-#[derive(Debug)]
-struct Own {
-    about: About,
-}
-
-impl Collector for Own {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let about = &self.about;
-        let mut gauge = Gauges(&mut encoder);
-        let drivers = about
-            .drivers
-            .iter()
-            .map(|name| ([("driver", *name)], f64::from(u8::from(*name == about.driver))));
-        gauge.family("netra_io_driver", "The I/O driver in use is 1", drivers)?;
-        let version = [([("version", about.version)], 1.0)];
-        gauge.family("netra_build_info", "The version of netra", version.into_iter())?;
-        let now = Process::read();
-        self.encode_process(&mut gauge, &now)?;
-        for family in about.counters.chunk_by(|one, next| one.name == next.name) {
-            let is_theirs = |own: &Counter| FAMILIES.iter().any(|theirs| theirs.name == own.name);
-            if !family.first().is_some_and(is_theirs) {
-                encode_counters(&mut encoder, family)?;
-            }
-        }
-        if let Some(cpu) = now.cpu_seconds {
-            let (name, help) = ("process_cpu_seconds", "CPU time in user and kernel mode");
-            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            metric.encode_counter::<NoLabelSet, f64, u64>(&cpu, None)?;
-        }
-        Ok(())
-    }
-}
-
-impl Own {
-    #[allow(clippy::cast_precision_loss)]
-    fn encode_process(&self, gauge: &mut Gauges<'_, '_>, now: &Process) -> Result<(), Error> {
-        let heap = sys::allocator();
-        let started = self.about.started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let figures = [
-            ("process_resident_memory_bytes", "Resident memory", now.resident_bytes),
-            ("process_virtual_memory_bytes", "Address space", now.virtual_bytes),
-            ("process_threads", "Threads", now.threads),
-            ("process_open_fds", "Open descriptors", now.open_fds),
-            ("process_max_fds", "Descriptors that may be open", now.max_fds),
-            ("netra_allocator_committed_bytes", "Memory the allocator holds", heap.committed),
-            ("netra_allocator_committed_bytes_max", "The most it ever held", heap.committed_max),
-        ];
-        for (name, help, figure) in figures {
-            if let Some(figure) = figure {
-                gauge.single(name, help, figure as f64)?;
-            }
-        }
-        let help = "Start of the process, since the epoch";
-        gauge.single("process_start_time_seconds", help, started.as_secs_f64())
-    }
-}
-
-/// The counters of one family.
-fn encode_counters(encoder: &mut DescriptorEncoder<'_>, family: &[Counter]) -> Result<(), Error> {
-    let Some(first) = family.first() else { return Ok(()) };
-    let mut metric =
-        encoder.encode_descriptor(first.name, first.help, None, MetricType::Counter)?;
-    for counter in family {
-        let labels = Vec::from_iter(counter.label.map(|(name, value)| (name, value.into())));
-        labelled(&mut metric, &labels.as_slice(), |metric| {
-            let total = counter.cell.load(Relaxed);
-            metric.encode_counter::<NoLabelSet, u64, u64>(&total, None)
-        })?;
-    }
-    Ok(())
-}
-
-struct Gauges<'e, 'd>(&'e mut DescriptorEncoder<'d>);
-
-impl Gauges<'_, '_> {
-    fn single(&mut self, name: &str, help: &str, value: f64) -> Result<(), Error> {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        metric.encode_gauge(&value)
-    }
-
-    fn family<L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        rows: impl Iterator<Item = (L, f64)>,
-    ) -> Result<(), Error> {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in rows {
-            metric.encode_family(&labels)?.encode_gauge(&value)?;
-        }
-        Ok(())
-    }
 }
 
 /// OpenMetrics as Prometheus text: a counter's family is named with its `_total`, and there is

@@ -1,7 +1,10 @@
 //! A log-linear histogram of durations: 16 cells to the octave (a value is known within 6.25 %),
 //! 1 us to beyond 60 s, in cells that have one writer.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// Cells in each octave, as a power of two.
 const SUB_BITS: u32 = 4;
@@ -96,6 +99,27 @@ impl HistogramSnapshot {
             .sum()
     }
 
+    /// What has been counted since an earlier look at the same histogram.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let pairs = self.counts.iter().zip(&earlier.counts);
+        Self {
+            counts: pairs.map(|(now, then)| now.wrapping_sub(*then)).collect(),
+            sum_ns: self.sum_ns.wrapping_sub(earlier.sum_ns),
+        }
+    }
+
+    /// The same in exponential buckets of seconds, [`EXPONENTIAL_SCALE`] to the power of two: each
+    /// cell in the bucket that its middle lies in, which is off by half a cell (3 %) at most. First
+    /// those that are no longer than [`ZERO_SECONDS`], then buckets by index: that of index `i` ends
+    /// with `2^(i/8)` s.
+    pub fn exponential(&self) -> (u64, BTreeMap<i32, u64>) {
+        let mut buckets = BTreeMap::new();
+        for (cell, count) in self.counts.iter().enumerate().skip(1).filter(|(_, n)| **n > 0) {
+            *buckets.entry(exponential_index(cell)).or_default() += count;
+        }
+        (self.counts[0], buckets)
+    }
+
     /// The duration below which the share `q` (0 to 1) of all lie, in nanoseconds; 0 when empty.
     pub fn quantile_ns(&self, q: f64) -> u64 {
         let total = self.count();
@@ -117,6 +141,20 @@ impl HistogramSnapshot {
         }
         u64::MAX
     }
+}
+
+/// Exponential buckets to an octave, as a power of two: eight, each up to 9 % wide.
+pub const EXPONENTIAL_SCALE: i32 = 3;
+/// What is no longer is not told apart.
+pub const ZERO_SECONDS: f64 = 1.024e-6;
+
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
+fn exponential_index(cell: usize) -> i32 {
+    let lower = upper_edge_ns(cell - 1);
+    // The last one has no end.
+    let upper = if cell == CELLS - 1 { 2 * lower } else { upper_edge_ns(cell) };
+    let middle = (lower as f64 / 2.0 + upper as f64 / 2.0) / 1e9;
+    (middle.log2() * f64::from(1 << EXPONENTIAL_SCALE)).ceil() as i32
 }
 
 /// The cell that counts a duration of `ns`.
@@ -142,6 +180,18 @@ fn upper_edge_ns(cell: usize) -> u64 {
             base + (base >> SUB_BITS) * (sub as u64 + 1)
         }
     }
+}
+
+/// Upper bounds of the buckets that are shown, in nanoseconds, each the edge of a cell and therefore
+/// exact: by octaves from 1 us to 69 s, halved between 8 us and 16 ms, where a sidecar's tail lies.
+pub(crate) fn bounds_ns() -> impl Iterator<Item = u64> {
+    const FLOOR_NS: u64 = 1024;
+    const OCTAVES: u32 = 26;
+    const HALVED: std::ops::Range<u32> = 3..14;
+    (0..=OCTAVES).flat_map(|octave| {
+        let whole = FLOOR_NS << octave;
+        [Some(whole), HALVED.contains(&octave).then_some(whole + whole / 2)].into_iter().flatten()
+    })
 }
 
 #[cfg(test)]
@@ -177,6 +227,46 @@ mod tests {
         }
         assert_eq!(seen.count_at_most_ns(1 << 20), 1000);
         assert_eq!(HistogramSnapshot::default().quantile_ns(0.5), 0);
+    }
+
+    #[test]
+    fn exponential_buckets_are_off_by_half_a_cell_at_most() {
+        for ns in
+            [500, 1_023, 1_024, 1_500, 77_777, 1_000_000, 3_141_592, 999_999_999, 50_000_000_000]
+        {
+            let histogram = Histogram::default();
+            histogram.record_ns(ns);
+            let (zero, buckets) = histogram.snapshot().exponential();
+            if ns < 1_024 {
+                assert_eq!((zero, buckets.len()), (1, 0), "{ns}");
+                continue;
+            }
+            let (index, count) = buckets.into_iter().next().unwrap();
+            assert_eq!((zero, count), (0, 1), "{ns}");
+            #[allow(clippy::cast_precision_loss)]
+            let seconds = ns as f64 / 1e9;
+            let upper = 2f64.powf(f64::from(index) / 8.0);
+            let lower = 2f64.powf(f64::from(index - 1) / 8.0);
+            assert!(
+                seconds > lower * 0.965 && seconds <= upper * 1.035,
+                "{seconds}: {lower}..{upper}"
+            );
+        }
+        let endless = Histogram::default();
+        endless.record_ns(u64::MAX);
+        let last = endless.snapshot().exponential().1.into_keys().next().unwrap();
+        assert!((50..60).contains(&last), "{last}");
+    }
+
+    #[test]
+    fn what_has_been_counted_since() {
+        let histogram = Histogram::default();
+        histogram.record_ns(5_000);
+        let before = histogram.snapshot();
+        histogram.record_ns(7_000);
+        let since = histogram.snapshot().since(&before);
+        assert_eq!((since.count(), since.sum_seconds()), (1, 7e-6));
+        assert_eq!(since.count_at_most_ns(6_144), 0);
     }
 
     #[test]

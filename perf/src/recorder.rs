@@ -2,10 +2,12 @@
 //! the shard bumps an index and the reader finds name, help and labels in the same table.
 
 use crate::{
+    exchanges::{Exchanges, ProtocolTable},
     histogram::Histogram,
     labels::{
-        DIRECTIONS, ERRNOS, METHODS, OPAQUE_REASONS, PROTOCOLS, REASONS, SPAN_RESULTS,
-        STATUS_CLASSES, WAYS,
+        DIRECTIONS, EDIT_RESULTS, ERRNOS, HTTP2_EVENTS, JOINS, MESSAGE_REFUSALS, METHODS,
+        OPAQUE_REASONS, PROTOCOLS, REASONS, ROUTE_REFUSALS, SHED_STEPS, SPAN_RESULTS,
+        STATUS_CLASSES, TUNNEL_REASONS, WAYS,
     },
 };
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,18 +17,26 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Key(usize);
 
 const OPENED: usize = 0;
-const CLOSED: usize = OPENED + 4;
-const BYTES: usize = CLOSED + 22;
+const CLOSED: usize = OPENED + 2 * PROTOCOLS.len();
+const BYTES: usize = CLOSED + 2 * REASONS.len();
 const CONNECT_FAILURES: usize = BYTES + 4;
 const REQUESTS: usize = CONNECT_FAILURES + ERRNOS.len();
 const OPAQUE: usize = REQUESTS + 2 * METHODS.len() * STATUS_CLASSES.len();
 const SPANS: usize = OPAQUE + OPAQUE_REASONS.len();
-const SINGLES: usize = SPANS + SPAN_RESULTS.len();
+const TUNNELS: usize = SPANS + SPAN_RESULTS.len();
+const SHED: usize = TUNNELS + TUNNEL_REASONS.len();
+const ROUTE_REFUSED: usize = SHED + SHED_STEPS.len();
+const DETECTED: usize = ROUTE_REFUSED + ROUTE_REFUSALS.len();
+const EDITED: usize = DETECTED + PROTOCOLS.len();
+const REFUSED: usize = EDITED + EDIT_RESULTS.len();
+const HTTP2: usize = REFUSED + MESSAGE_REFUSALS.len();
+const JOINED: usize = HTTP2 + HTTP2_EVENTS.len();
+const SINGLES: usize = JOINED + JOINS.len();
 
 impl Key {
-    /// A connection was accepted and is to be relayed.
+    /// A connection was accepted and is to be relayed; index in [`PROTOCOLS`].
     pub const fn opened(direction: usize, protocol: usize) -> Self {
-        Self(OPENED + direction * 2 + protocol)
+        Self(OPENED + direction * PROTOCOLS.len() + protocol)
     }
     /// A connection ended, for the reason with this index in [`REASONS`].
     pub const fn closed(direction: usize, reason: usize) -> Self {
@@ -49,9 +59,43 @@ impl Key {
     pub const fn opaque(reason: usize) -> Self {
         Self(OPAQUE + reason)
     }
+    /// A connection of another protocol than HTTP/1 is no longer read; index in [`TUNNEL_REASONS`].
+    pub const fn tunnel(reason: usize) -> Self {
+        Self(TUNNELS + reason)
+    }
+    /// A connection on a port that nobody named was watched, and turned out to be this; index in
+    /// [`PROTOCOLS`], of which the first stands for nothing that is known.
+    pub const fn detected(protocol: usize) -> Self {
+        Self(DETECTED + protocol)
+    }
+    /// A call's span was told; index in [`JOINS`].
+    pub const fn join(how: usize) -> Self {
+        Self(JOINED + how)
+    }
+    /// Pairs were to be put into a message of another protocol than HTTP/1; index in
+    /// [`EDIT_RESULTS`].
+    pub const fn edited(result: usize) -> Self {
+        Self(EDITED + result)
+    }
+    /// A message of such a protocol was refused; index in [`MESSAGE_REFUSALS`].
+    pub const fn refused(why: usize) -> Self {
+        Self(REFUSED + why)
+    }
+    /// Something of HTTP/2 alone; index in [`HTTP2_EVENTS`].
+    pub const fn http2(event: usize) -> Self {
+        Self(HTTP2 + event)
+    }
     /// A span was handed to the exporter or dropped; index in [`SPAN_RESULTS`].
     pub const fn span(result: usize) -> Self {
         Self(SPANS + result)
+    }
+    /// Something was done for want of memory; index in [`SHED_STEPS`].
+    pub const fn shed(step: usize) -> Self {
+        Self(SHED + step)
+    }
+    /// A route was not followed; index in [`ROUTE_REFUSALS`].
+    pub const fn route_refused(reason: usize) -> Self {
+        Self(ROUTE_REFUSED + reason)
     }
     /// Connections closed at once because they would lead back to netra itself.
     pub const LOOP_REJECTED: Self = Self(SINGLES);
@@ -102,8 +146,21 @@ impl Key {
 
     /// Lines of the access log for which its ring had no room.
     pub const ACCESS_LOG_DROPPED: Self = Self(SINGLES + 23);
+    /// Further addresses of a routed name that were dialled after the first.
+    pub const ROUTE_NEXT_ADDRESS: Self = Self(SINGLES + 24);
 
-    const COUNT: usize = SINGLES + 24;
+    /// Connections reset because they were for nobody here: what came from outside and was for the
+    /// loopback address or another host.
+    pub const FOREIGN_DESTINATION: Self = Self(SINGLES + 25);
+    /// Connections reset because they are netra's own dials, which the rules have sent back to it.
+    pub const OWN_DIAL_REJECTED: Self = Self(SINGLES + 26);
+    /// Dials from a spare source, because the ports of the usual one ran short.
+    pub const SPARE_SOURCE: Self = Self(SINGLES + 27);
+
+    /// Sockets from which an urgent byte was left out, as far as the driver sees them.
+    pub const URGENT_DROPPED: Self = Self(SINGLES + 28);
+
+    const COUNT: usize = SINGLES + 29;
 }
 
 /// A value that goes up and down, set by the shard.
@@ -121,8 +178,10 @@ pub enum Gauge {
     ContextEntries,
     /// Bytes of heads that are held because they have not come whole.
     HeldBytes,
+    /// 1 while new connections are left in the kernel's queue, for want of descriptors or memory.
+    AcceptFull,
 }
-const GAUGES: usize = 6;
+const GAUGES: usize = 7;
 
 /// A duration that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +209,7 @@ pub struct Recorder {
     gauges: [AtomicU64; GAUGES],
     stages: [Histogram; STAGES],
     statuses: [AtomicU64; STATUSES],
+    exchanges: Exchanges,
 }
 
 /// Statuses are three digits; what is below 100 is no status, and its cells stay empty.
@@ -162,11 +222,23 @@ impl Default for Recorder {
             gauges: [const { AtomicU64::new(0) }; GAUGES],
             stages: Default::default(),
             statuses: [const { AtomicU64::new(0) }; STATUSES],
+            exchanges: Exchanges::default(),
         }
     }
 }
 
 impl Recorder {
+    /// One that counts exchanges of these protocols, too.
+    pub fn of(protocols: &[ProtocolTable]) -> Self {
+        Self { exchanges: Exchanges::new(protocols), ..Self::default() }
+    }
+
+    /// Exchanges of the protocols beside HTTP/1.
+    #[inline]
+    pub fn exchanges(&self) -> &Exchanges {
+        &self.exchanges
+    }
+
     /// Adds one. Only the shard that owns this recorder may call it.
     #[inline]
     pub fn bump(&self, key: Key) {
@@ -360,6 +432,52 @@ pub const FAMILIES: &[Family] = &[
         axes: &[&OPAQUE_REASONS],
     },
     Family {
+        name: "netra_tunnels",
+        help: "Connections on ports of other protocols that became a relay of bytes, by reason",
+        kind: Kind::Counter,
+        labels: &["reason"],
+        per_shard: false,
+        first: TUNNELS,
+        axes: &[&TUNNEL_REASONS],
+    },
+    Family {
+        name: "netra_detected",
+        help: "Connections on ports that nothing names whose protocol was looked for, by what it is",
+        kind: Kind::Counter,
+        labels: &["protocol"],
+        per_shard: false,
+        first: DETECTED,
+        axes: &[&PROTOCOLS],
+    },
+    Family {
+        name: "netra_joins",
+        help: "Spans of calls, by how it is known which request they belong to",
+        kind: Kind::Counter,
+        labels: &["kind"],
+        per_shard: false,
+        first: JOINED,
+        axes: &[&JOINS],
+    },
+    Family {
+        name: "netra_message_edits",
+        help: "Messages of other protocols than HTTP/1 that something was to be put into, by what \
+               came of it",
+        kind: Kind::Counter,
+        labels: &["result"],
+        per_shard: false,
+        first: EDITED,
+        axes: &[&EDIT_RESULTS],
+    },
+    Family {
+        name: "netra_messages_refused",
+        help: "Messages of other protocols than HTTP/1 that were not passed on, by reason",
+        kind: Kind::Counter,
+        labels: &["reason"],
+        per_shard: false,
+        first: REFUSED,
+        axes: &[&MESSAGE_REFUSALS],
+    },
+    Family {
         name: "netra_spans",
         help: "Finished spans, by what became of them on their shard and at the exporter",
         kind: Kind::Counter,
@@ -369,6 +487,16 @@ pub const FAMILIES: &[Family] = &[
         axes: &[&SPAN_RESULTS],
     },
     Family {
+        name: "netra_memory_shed",
+        help: "What was done because memory is near its limit: heads let go, times that flows began \
+               to hold less, pauses of accepting",
+        kind: Kind::Counter,
+        labels: &["step"],
+        per_shard: false,
+        first: SHED,
+        axes: &[&SHED_STEPS],
+    },
+    Family {
         name: "netra_access_log",
         help: "Lines of the access log, by what became of them",
         kind: Kind::Counter,
@@ -376,6 +504,16 @@ pub const FAMILIES: &[Family] = &[
         per_shard: false,
         first: Key::ACCESS_LOG_DROPPED.0,
         axes: &[&["dropped_ring"]],
+    },
+    Family {
+        name: "netra_http2",
+        help: "Connections of HTTP/2; fields to be changed that a table has, so that they stay; \
+               requests beyond the streams that are told of",
+        kind: Kind::Counter,
+        labels: &["event"],
+        per_shard: false,
+        first: HTTP2,
+        axes: &[&HTTP2_EVENTS],
     },
     single("netra_no_request_id", "Outbound requests without a request id", Key::NO_REQUEST_ID),
     single("netra_patch_full", "Requests whose head could not be edited", Key::PATCH_FULL),
@@ -395,7 +533,36 @@ pub const FAMILIES: &[Family] = &[
         "Requests answered with 502: their target cannot be reached",
         Key::ROUTE_UNREACHABLE,
     ),
+    Family {
+        name: "netra_route_refused",
+        help: "Routes that were not followed, by reason",
+        kind: Kind::Counter,
+        labels: &["reason"],
+        per_shard: false,
+        first: ROUTE_REFUSED,
+        axes: &[&ROUTE_REFUSALS],
+    },
+    single(
+        "netra_route_next_address",
+        "Further addresses of routed names that were dialled after the first",
+        Key::ROUTE_NEXT_ADDRESS,
+    ),
     single("netra_loop_rejected", "Connections that would lead back to netra", Key::LOOP_REJECTED),
+    single(
+        "netra_foreign_destination",
+        "Connections from outside that were for nobody here",
+        Key::FOREIGN_DESTINATION,
+    ),
+    single(
+        "netra_own_dial_rejected",
+        "Dials of netra's own that the rules sent back to it",
+        Key::OWN_DIAL_REJECTED,
+    ),
+    single(
+        "netra_spare_source",
+        "Dials from a spare source, for want of local ports",
+        Key::SPARE_SOURCE,
+    ),
     single(
         "netra_no_original_dst",
         "Connections whose original destination the kernel does not know",
@@ -403,6 +570,11 @@ pub const FAMILIES: &[Family] = &[
     ),
     single("netra_accept_paused", "Pauses of accepting at the limit", Key::ACCEPT_PAUSED),
     single("netra_accept_errors", "Accepts that failed", Key::ACCEPT_ERRORS),
+    single(
+        "netra_urgent_dropped",
+        "Peers whose urgent bytes are left out, as far as epoll sees them",
+        Key::URGENT_DROPPED,
+    ),
     single("netra_buffer_starved", "Receives that waited for a buffer", Key::BUFFER_STARVED),
     single("netra_splice_started", "Switches from copying to splicing", Key::SPLICE_STARTED),
     single("netra_splice_bytes", "Bytes moved by splice", Key::SPLICE_BYTES),
@@ -423,42 +595,5 @@ pub const FAMILIES: &[Family] = &[
 ];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_covers_every_cell_once() {
-        let mut seen = vec![0; Key::COUNT];
-        for family in FAMILIES {
-            for series in family.series() {
-                assert_eq!(series.labels.len(), family.labels.len(), "{}", family.name);
-                seen[series.key.0] += 1;
-            }
-        }
-        assert!(seen.iter().all(|n| *n == 1), "{seen:?}");
-    }
-
-    #[test]
-    fn keys_meet_the_labels_they_are_named_for() {
-        let family = |name| FAMILIES.iter().find(|f| f.name == name).unwrap().series();
-        let closed = family("netra_tcp_connections_closed");
-        let row = closed.iter().find(|s| s.key == Key::closed(1, 6)).unwrap();
-        assert_eq!(row.labels, ["outbound", "dial_timeout"]);
-        let bytes = family("netra_tcp_bytes");
-        assert_eq!(
-            bytes.iter().find(|s| s.key == Key::bytes(0, 1)).unwrap().labels,
-            ["inbound", "response"]
-        );
-    }
-
-    #[test]
-    fn one_writer_adds_and_a_reader_sees_it() {
-        let recorder = Recorder::default();
-        recorder.bump(Key::LOOP_REJECTED);
-        recorder.add(Key::bytes(1, 0), 4096);
-        recorder.set(Gauge::BuffersUsed, 3);
-        assert_eq!(recorder.get(Key::LOOP_REJECTED), 1);
-        assert_eq!(recorder.get(Key::bytes(1, 0)), 4096);
-        assert_eq!(recorder.gauge(Gauge::BuffersUsed), 3);
-    }
-}
+#[path = "recorder_tests.rs"]
+mod tests;

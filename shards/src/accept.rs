@@ -3,58 +3,38 @@
 
 use crate::{
     io::{ACCEPTS_AHEAD, Close, Io},
+    pressure::{Pressure, SHED_ACCEPTS},
     shard::Shard,
     sys::{Fd, Nanos},
 };
-use netra_perf::Key;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use netra_perf::{Gauge, Key};
 
 /// While accepting is paused, how often to look whether another shard has freed descriptors.
 const RETRY_NS: Nanos = 20_000_000;
-
-/// Connections of the whole process. Touched once when one is accepted and once when it has
-/// closed, never for a message.
-#[derive(Debug)]
-pub(crate) struct Descriptors {
-    connections: AtomicU32,
-    connections_max: u32,
-}
-
-impl Descriptors {
-    pub(crate) fn new(connections_max: u32) -> Self {
-        Self { connections: AtomicU32::new(0), connections_max }
-    }
-
-    pub(crate) fn connections_max(&self) -> u32 {
-        self.connections_max
-    }
-
-    /// Connections now.
-    #[cfg(test)]
-    pub(crate) fn connections(&self) -> u32 {
-        self.connections.load(Relaxed)
-    }
-
-    /// Takes the room of one connection.
-    fn take(&self) {
-        self.connections.fetch_add(1, Relaxed);
-    }
-
-    fn release(&self) {
-        self.connections.fetch_sub(1, Relaxed);
-    }
-
-    /// Connections that there is still room for.
-    pub(crate) fn room(&self) -> u32 {
-        self.connections_max.saturating_sub(self.connections.load(Relaxed))
-    }
-}
+/// Connections that a shard takes however little memory there is.
+const ALWAYS_TAKEN: u32 = 16;
 
 impl<I: Io> Shard<I> {
     /// A connection was accepted.
     pub(crate) fn on_accepted(&mut self, fd: Fd) {
         self.descriptors.take();
         self.serve(fd);
+        if self.wants_memory() {
+            self.pause_for_memory();
+        }
+    }
+
+    /// So little memory is left that no further connection fits. A few are always taken: what
+    /// else takes the memory may never give it back.
+    fn wants_memory(&mut self) -> bool {
+        self.core.look_at_memory() == Pressure::Full && self.active > ALWAYS_TAKEN
+    }
+
+    fn pause_for_memory(&mut self) {
+        if self.drain_until.is_none() && self.accept_again_at.is_none() {
+            self.core.recorder.bump(Key::shed(SHED_ACCEPTS));
+        }
+        self.pause_accepting();
     }
 
     /// An accept failed: for want of descriptors or memory, mostly.
@@ -72,6 +52,7 @@ impl<I: Io> Shard<I> {
         }
         if self.accept_again_at.is_none() {
             self.core.recorder.bump(Key::ACCEPT_PAUSED);
+            self.core.recorder.set(Gauge::AcceptFull, 1);
         }
         self.accept_again_at = Some(self.core.now + RETRY_NS);
         self.core.io.accept(0);
@@ -83,10 +64,16 @@ impl<I: Io> Shard<I> {
         if self.drain_until.is_some() || self.accept_again_at.is_some_and(|at| self.core.now < at) {
             return;
         }
+        // Without a pause nobody looks here, in every turn.
+        if self.accept_again_at.is_some() && self.wants_memory() {
+            return self.pause_for_memory();
+        }
         match self.descriptors.room() {
             0 => self.pause_accepting(),
             room => {
-                self.accept_again_at = None;
+                if self.accept_again_at.take().is_some() {
+                    self.core.recorder.set(Gauge::AcceptFull, 0);
+                }
                 self.core.io.accept(room);
             }
         }
@@ -106,7 +93,8 @@ impl<I: Io> Shard<I> {
 
 /// How many connections a descriptor limit allows: two descriptors each, after what the process
 /// needs otherwise, with a headroom of 5 %.
-pub(crate) fn connections_for(descriptor_limit: u64, shards: u64) -> Option<u32> {
+#[must_use]
+pub fn connections_for(descriptor_limit: u64, shards: u64) -> Option<u32> {
     // Listener, poller and waker of each shard and what it accepts ahead; logs, metrics and
     // exporters. Pipes are taken from the headroom; where there are none, bytes are copied.
     let reserved = 24 + shards * (8 + 2 * u64::from(ACCEPTS_AHEAD));
@@ -129,17 +117,5 @@ mod tests {
                 assert!(u64::from(n) * 2 + 24 < limit);
             }
         }
-    }
-
-    #[test]
-    fn room_comes_back_below_the_cap() {
-        let descriptors = Descriptors::new(3);
-        for _ in 0..4 {
-            descriptors.take();
-        }
-        assert_eq!(descriptors.room(), 0);
-        descriptors.release();
-        descriptors.release();
-        assert_eq!(descriptors.room(), 1);
     }
 }

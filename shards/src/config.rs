@@ -1,12 +1,13 @@
 //! What a set of shards is told before it starts: plain values, all checked by the caller.
 
-use crate::{access::AccessLogConfig, resolve::Resolver};
+use crate::{links::LinkNames, resolve::Resolver};
 use netra_codecs::{
     PortSet,
-    route::RouteNames,
-    trace::{Formats, SamplerPlan},
+    route::{RouteNames, RoutePolicy},
+    tap::ProtocolPorts,
+    trace::{Formats, Join, SamplerPlan},
 };
-use std::{fmt, io, sync::Arc, task::Waker, time::Duration};
+use std::{fmt, io, net::IpAddr, path::PathBuf, sync::Arc, task::Waker, time::Duration};
 
 /// Which I/O driver to use (`NETRA_IO`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,37 +19,6 @@ pub enum DriverChoice {
     IoUring,
     /// epoll.
     Epoll,
-}
-
-/// The I/O driver in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Driver {
-    /// io_uring with DEFER_TASKRUN (Linux 6.1).
-    IoUringDefer,
-    /// io_uring with COOP_TASKRUN (Linux 5.19).
-    IoUringCoop,
-    /// epoll.
-    Epoll,
-}
-
-impl Driver {
-    /// The value of the metric's `driver` label: `io_uring` or `epoll`.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::IoUringDefer | Self::IoUringCoop => "io_uring",
-            Self::Epoll => "epoll",
-        }
-    }
-}
-
-impl fmt::Display for Driver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::IoUringDefer => "io_uring (defer_taskrun)",
-            Self::IoUringCoop => "io_uring (coop_taskrun)",
-            Self::Epoll => "epoll",
-        })
-    }
 }
 
 /// Every cap and time limit of the data path, in one place. Sizes are per shard.
@@ -111,16 +81,32 @@ pub struct HttpConfig {
     pub limits: netra_codecs::Limits,
     /// Bytes of heads that a shard holds at most, of all its connections.
     pub held_bytes_max: usize,
+    /// How long a head may come in pieces before its connection turns opaque; none is for ever.
+    pub head_timeout: Option<Duration>,
     /// Header that joins inbound and outbound requests.
     pub request_id_name: Box<[u8]>,
     /// Header set on each outbound request.
     pub source_name: Box<[u8]>,
     /// Its value.
     pub source_value: Box<[u8]>,
+    /// Whether the method and the tool of the Model Context Protocol are read of bodies that are sent
+    /// to it over HTTP/1.
+    pub reads_mcp: bool,
     /// What is done about traces; none neither reads nor writes their headers.
     pub tracing: Option<TracingConfig>,
     /// How requests are routed; none routes nothing.
     pub routing: Option<RoutingConfig>,
+    /// Who resolves the names that requests are sent to, by their routes or by rules.
+    pub resolver: Option<Arc<dyn Resolver>>,
+}
+
+/// What the access log is told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AccessLogConfig {
+    /// The share of requests and connections that are, 0 to 1.
+    pub share: f64,
+    /// Records that wait for the writer, for each shard and kind; further ones are dropped.
+    pub records_max: usize,
 }
 
 /// How requests are routed.
@@ -128,15 +114,56 @@ pub struct HttpConfig {
 pub struct RoutingConfig {
     /// How they say where to.
     pub names: RouteNames,
-    /// How long that is remembered by request id.
+    /// Which of them are followed.
+    pub policy: Arc<RoutePolicy>,
+    /// How long a route is remembered by request id.
     pub ttl: Duration,
-    /// Who resolves the names of targets.
-    pub resolver: Arc<dyn Resolver>,
+}
+
+/// How far is gone to find out which inbound request a call belongs to: each step has those before
+/// it (`NETRA_JOIN`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JoinLevel {
+    /// By the context that the call carries, and by nothing else.
+    Off,
+    /// By its request id, too.
+    Explicit,
+    /// Where one request alone is being served.
+    Exclusive,
+    /// Where one alone is served from the call's beginning to its end.
+    Contained,
+    /// By other calls of the same transaction.
+    #[default]
+    Tx,
+    /// By connections that have gone together so far.
+    Affine,
+}
+
+impl JoinLevel {
+    /// Every level, in order.
+    pub const ALL: [Self; 6] =
+        [Self::Off, Self::Explicit, Self::Exclusive, Self::Contained, Self::Tx, Self::Affine];
+    /// Their words, in the same order.
+    pub const WORDS: [&str; 6] = ["off", "explicit", "exclusive", "contained", "tx", "affine"];
+
+    /// Whether calls are joined this way.
+    pub(crate) fn allows(self, join: Join) -> bool {
+        match join {
+            Join::Explicit => self >= Self::Explicit,
+            Join::Exclusive => self >= Self::Exclusive,
+            Join::Contained => self >= Self::Contained,
+            Join::Tx => self >= Self::Tx,
+            Join::Affine => self >= Self::Affine,
+            Join::Ambiguous | Join::None => true,
+        }
+    }
 }
 
 /// What is done about traces.
 #[derive(Clone, Debug)]
 pub struct TracingConfig {
+    /// How calls are joined that carry no context.
+    pub join: JoinLevel,
     /// Header formats that are written.
     pub formats: Formats,
     /// New traces get ids of 128 bits.
@@ -161,13 +188,28 @@ impl Default for HttpConfig {
             ports: PortSet::default(),
             limits: netra_codecs::Limits::DEFAULT,
             held_bytes_max: 16 << 20,
+            head_timeout: Some(Duration::from_secs(30)),
             request_id_name: (*b"X-Request-Id").into(),
             source_name: (*b"X-Source").into(),
             source_value: (*b"netra").into(),
+            reads_mcp: false,
             tracing: None,
             routing: None,
+            resolver: None,
         }
     }
+}
+
+/// Where the kernel counts what the process takes, its sockets and pipes included, and how much of
+/// it there may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryWatch {
+    /// `memory.current` of the cgroup, or `memory.usage_in_bytes`.
+    pub usage_file: PathBuf,
+    /// Its `memory.stat`, which tells what of that the kernel can drop at any time.
+    pub stat_file: PathBuf,
+    /// Bytes at which the kernel ends somebody.
+    pub limit: u64,
 }
 
 /// How a set of shards is to run.
@@ -187,8 +229,20 @@ pub struct ShardConfig {
     pub spin_max: Duration,
     /// Caps and time limits.
     pub limits: Limits,
+    /// Where it is seen how much memory the process takes; none where nothing limits it.
+    pub memory: Option<MemoryWatch>,
+    /// Addresses of this host that dials to it come from when the ports of its usual one run short.
+    pub spare_sources: Vec<IpAddr>,
+    /// Links by which the traffic of guests comes in, to be relayed wherever it was going.
+    pub guests: LinkNames,
     /// What is done on HTTP ports.
     pub http: HttpConfig,
+    /// Ports on which other protocols are read along.
+    pub protocols: ProtocolPorts,
+    /// Write trace contexts into messages on these ports that can carry them, where traces are told.
+    pub writes_context: bool,
+    /// Find out which of them connections speak on ports that nothing names.
+    pub detects: bool,
     /// What the access log is told; none logs nothing.
     pub access_log: Option<AccessLogConfig>,
 }
@@ -259,6 +313,6 @@ pub fn io_uring_hint(error: &io::Error) -> &'static str {
         Some(libc::ENOSYS) => "the kernel has no io_uring, or the seccomp profile hides it",
         Some(libc::EINVAL) => "the kernel is older than 5.19",
         Some(libc::ENOMEM) => "the locked-memory limit is too small (ulimit -l, LimitMEMLOCK)",
-        _ => "see docs/ARCHITECTURE.md, drivers",
+        _ => "none of the usual causes; NETRA_IO=epoll does without io_uring",
     }
 }

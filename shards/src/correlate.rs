@@ -56,17 +56,53 @@ impl<V: Clone> Memory<V> {
         dropped
     }
 
-    /// Takes in what the peers have sent.
+    /// Takes in what the peers have sent. Where a request came back with the id that it went out
+    /// with, its mailboxes are emptied in any order: the newest counts.
     fn receive(&mut self) {
         for mailbox in &mut self.from_peers {
             while let Ok(Remembered { key, value, at }) = mailbox.pop() {
-                self.map.put(key, value, at);
+                if self.map.peek(&key, at).is_none_or(|(_, since)| since <= at) {
+                    self.map.put(key, value, at);
+                }
             }
         }
     }
 
     fn get(&mut self, key: &RequestKey, now: Nanos) -> Option<&V> {
         self.receive();
+        self.map.get(key, now)
+    }
+}
+
+/// What is remembered once: the first value under a key stays for its time, on all shards.
+impl<V: Clone + Ord> Memory<V> {
+    /// Remembers here and tells the peers, unless another value is there already, which none is
+    /// for.
+    fn put_first(&mut self, key: RequestKey, value: V, now: Nanos) -> Option<u64> {
+        self.receive_first();
+        match self.map.peek(&key, now) {
+            Some((known, _)) if *known != value => None,
+            _ => Some(self.put(key, value, now)),
+        }
+    }
+
+    /// Takes in what the peers have sent. Of two values that met on their way the one that was
+    /// remembered first stays, and every shard takes the same of two that were at once.
+    fn receive_first(&mut self) {
+        for mailbox in &mut self.from_peers {
+            while let Ok(Remembered { key, value, at }) = mailbox.pop() {
+                let known = self.map.peek(&key, at);
+                if known
+                    .is_none_or(|(known, since)| *known == value || (at, &value) < (since, known))
+                {
+                    self.map.put(key, value, at);
+                }
+            }
+        }
+    }
+
+    fn get_first(&mut self, key: &RequestKey, now: Nanos) -> Option<&V> {
+        self.receive_first();
         self.map.get(key, now)
     }
 }
@@ -147,20 +183,31 @@ impl Correlation {
         self.contexts.get(key, now).copied()
     }
 
-    /// Remembers the routing value of an inbound request.
-    pub(crate) fn remember_route(&mut self, key: RequestKey, route: RouteText, now: Nanos) {
-        self.dropped += self.routes.put(key, route, now);
+    /// Remembers the routing value of an inbound request; false where another request had the same
+    /// id and another value before.
+    pub(crate) fn remember_route(&mut self, key: RequestKey, route: RouteText, now: Nanos) -> bool {
+        let dropped = self.routes.put_first(key, route, now);
+        self.dropped += dropped.unwrap_or(0);
+        dropped.is_some()
     }
 
     /// The routing value of the inbound request with this id.
     pub(crate) fn route(&mut self, key: &RequestKey, now: Nanos) -> Option<RouteText> {
-        self.routes.get(key, now).copied()
+        self.routes.get_first(key, now).copied()
+    }
+
+    /// What is remembered of an inbound request whose route is not followed. It is no look-up that
+    /// counts.
+    pub(crate) fn refused_route(&mut self, key: &RequestKey, now: Nanos) -> Option<RouteText> {
+        self.routes.receive_first();
+        let known = self.routes.map.peek(key, now).map(|(route, _)| *route);
+        known.filter(RouteText::is_refused)
     }
 
     /// Takes in what peers have sent.
     pub(crate) fn receive(&mut self) {
         self.contexts.receive();
-        self.routes.receive();
+        self.routes.receive_first();
     }
 
     /// Takes in what peers have sent and drops what has expired, while there is time.
@@ -209,12 +256,70 @@ mod tests {
                 let number = from as u64 + 1;
                 shards[from].remember_context(key, context(number), 5);
                 let route = RouteText::new(b"a=b").unwrap();
-                shards[from].remember_route(key, route, 5);
+                assert!(shards[from].remember_route(key, route, 5));
                 for shard in &mut shards {
                     assert_eq!(shard.context(&key, 6), Some(context(number)));
                     assert_eq!(shard.route(&key, 6), Some(route));
                     assert_eq!(shard.context(&key, 1005), None);
                 }
+            }
+            wakers.into_iter().for_each(sys::close);
+        }
+    }
+
+    /// Whoever sends another's request id later, by whatever shard, changes nothing.
+    #[test]
+    fn the_first_route_of_a_request_id_stays_on_every_shard() {
+        let [first, second] = [b"a=b", b"a=x"].map(|text| RouteText::new(text).unwrap());
+        for count in [1, 2, 4] {
+            let wakers: Vec<_> = (0..count).map(|_| sys::eventfd().unwrap()).collect();
+            let mut shards = shards(&wakers);
+            for later in 0..count {
+                let key = shards[0].key(format!("id-{later}").as_bytes());
+                assert!(shards[0].remember_route(key, first, 5));
+                assert!(!shards[later].remember_route(key, second, 6));
+                // The same value again, as of a request that is tried again, renews it.
+                assert!(shards[later].remember_route(key, first, 900));
+                for shard in &mut shards {
+                    assert_eq!(shard.route(&key, 1500), Some(first), "{count} {later}");
+                }
+                assert!(shards[later].remember_route(key, second, 1900));
+            }
+            wakers.into_iter().for_each(sys::close);
+        }
+    }
+
+    /// Two shards remember at once, before either has heard of the other: all agree in the end.
+    #[test]
+    fn of_two_routes_that_meet_on_their_way_all_shards_keep_the_first() {
+        let [one, other] = [b"a=b", b"a=x"].map(|text| RouteText::new(text).unwrap());
+        for (at, kept) in [((5, 6), one), ((6, 5), other), ((5, 5), one)] {
+            let wakers = [(); 3].map(|()| sys::eventfd().unwrap());
+            let mut shards = shards(&wakers);
+            let key = shards[0].key(b"id");
+            // What is on its way has not been taken in: the mailboxes are emptied by hand.
+            let mut away: Vec<_> = shards[1].routes.from_peers.drain(..).collect();
+            assert!(shards[0].remember_route(key, one, at.0));
+            assert!(shards[1].remember_route(key, other, at.1));
+            shards[1].routes.from_peers.append(&mut away);
+            for shard in &mut shards {
+                assert_eq!(shard.route(&key, 7), Some(kept), "{at:?}");
+            }
+            wakers.into_iter().for_each(sys::close);
+        }
+    }
+
+    /// The same request comes in again, further down the chain of calls, on another shard.
+    #[test]
+    fn of_two_contexts_the_newer_counts_on_every_shard() {
+        for (first, second) in [(0, 1), (1, 0), (0, 2), (2, 1)] {
+            let wakers = [(); 3].map(|()| sys::eventfd().unwrap());
+            let mut shards = shards(&wakers);
+            let key = shards[0].key(b"id");
+            shards[first].remember_context(key, context(1), 5);
+            shards[second].remember_context(key, context(2), 6);
+            for shard in &mut shards {
+                assert_eq!(shard.context(&key, 7), Some(context(2)), "{first} {second}");
             }
             wakers.into_iter().for_each(sys::close);
         }

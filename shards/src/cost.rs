@@ -5,25 +5,32 @@
 //! Nothing here depends on the clock or on chance, so that two runs of one build are one count.
 
 mod check;
+mod messages;
 mod parts;
 
 use crate::{
     buffers::{BufferId, BufferPool},
-    config::{HttpConfig, Limits, TracingConfig},
+    config::{HttpConfig, JoinLevel, Limits, TracingConfig},
+    core::HttpCore,
     correlate::{Keep, correlate},
-    http::HttpCore,
+    exchange::{Observer, Taps},
     io::{Close, Dialled, Event, Hop, Io, Polled, Side, Token, Wait, When},
-    look::TcpInfo,
+    joins::Shared,
+    links::LinkNames,
     shard::{Parts, Shard},
     simulation,
     spans::{self, SpanSource},
-    sys::{Fd, Nanos, counting},
+    sys::{Fd, Nanos, TcpInfo, counting},
 };
-use netra_codecs::trace::{
-    Formats, KeySeed,
-    sampler::{SampleRule, SamplerPlan},
+use messages::Conversation;
+use netra_codecs::{
+    tap::{Protocol, ProtocolPorts},
+    trace::{
+        Formats, KeySeed,
+        sampler::{SampleRule, SamplerPlan},
+    },
 };
-use netra_perf::Key;
+use netra_perf::{Key, Recorder};
 use std::{
     cell::Cell,
     io::{self, IoSlice},
@@ -33,21 +40,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-const REQUEST: &[u8] = b"GET /api/v1/orders/12345?expand=items HTTP/1.1\r\n\
-    Host: orders.shop.svc.cluster.local\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
-    Accept: application/json\r\nAccept-Encoding: gzip, deflate\r\n\
-    X-Request-Id: 4f0c7a52-6b1e-4e55-9a7b-3a2d1f0e9c88\r\nCookie: session=abcdef0123456789\r\n\r\n";
-const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
-    Content-Length: 64\r\nDate: Thu, 26 Nov 2026 00:00:00 GMT\r\n\r\n\
-    0123456789012345678901234567890123456789012345678901234567890123";
-
 /// One connection that asks and is answered, once a turn.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Treadmill {
+    conversation: Conversation,
     accepted: bool,
     /// What comes next in this turn.
     left: u32,
     sent: usize,
+    /// Messages so far that are streams of their own.
+    streams: u32,
     /// How often the time was asked for: it goes on by as much each time.
     clock_reads: Cell<u64>,
 }
@@ -56,6 +58,13 @@ struct Treadmill {
 const TICK_NS: Nanos = 2_000;
 
 const DOWNSTREAM: Token = Token { slot: 0, generation: 1, side: Side::Downstream };
+
+impl Treadmill {
+    fn new(conversation: Conversation) -> Self {
+        let clock_reads = Cell::new(0);
+        Self { conversation, accepted: false, left: 0, sent: 0, streams: 0, clock_reads }
+    }
+}
 
 impl Io for Treadmill {
     type Pipe = ();
@@ -77,12 +86,24 @@ impl Io for Treadmill {
         }
         self.left = self.left.checked_sub(1)?;
         let (token, bytes) = match self.left {
-            1 => (DOWNSTREAM, REQUEST),
-            _ => (DOWNSTREAM.other(), RESPONSE),
+            1 => (DOWNSTREAM, self.conversation.request),
+            _ => (DOWNSTREAM.other(), self.conversation.response),
         };
         let buffer: BufferId = pool.lend()?;
-        pool.room(buffer)[..bytes.len()].copy_from_slice(bytes);
-        pool.set_filled(buffer, u32::try_from(bytes.len()).unwrap());
+        let (room, mut at) = (pool.room(buffer), 0);
+        if let Some(opening) = self.conversation.opening {
+            let opening = opening[1 - self.left as usize];
+            if self.streams < 2 {
+                room[..opening.len()].copy_from_slice(opening);
+                at = opening.len();
+            }
+            self.streams += 1;
+        }
+        room[at..at + bytes.len()].copy_from_slice(bytes);
+        if self.conversation.opening.is_some() {
+            number(&mut room[at..at + bytes.len()], 2 * self.streams.div_ceil(2) + 1);
+        }
+        pool.set_filled(buffer, u32::try_from(at + bytes.len()).unwrap());
         Some(Event::Received(token, buffer))
     }
 
@@ -102,8 +123,14 @@ impl Io for Treadmill {
     fn original_dst(&self, _: Fd, _: SocketAddr) -> io::Result<SocketAddr> {
         Ok(SocketAddr::from(([10, 0, 0, 2], 8080)))
     }
+    fn caller_of(&self, _: Fd) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::from(([10, 0, 0, 1], 40_000)))
+    }
     fn is_local(&self, _: IpAddr) -> bool {
         true
+    }
+    fn is_link_of(&self, _: IpAddr, _: &LinkNames) -> bool {
+        false
     }
     fn peer_addr(&self, _: Token) -> io::Result<SocketAddr> {
         Ok(SocketAddr::from(([10, 0, 0, 1], 40_000)))
@@ -126,6 +153,7 @@ impl Io for Treadmill {
         Ok(())
     }
     fn watch_silence(&mut self, _: Token) {}
+    fn acknowledge_at_once(&mut self, _: Token) {}
     fn receive(&mut self, _: Token) {}
     fn pause(&mut self, _: Token) -> When {
         When::Now
@@ -176,6 +204,16 @@ impl Io for Treadmill {
     }
 }
 
+/// Writes the number of a stream into the heads of its frames.
+fn number(frames: &mut [u8], stream: u32) {
+    let mut at = 0;
+    while at < frames.len() {
+        let len = u32::from_be_bytes([0, frames[at], frames[at + 1], frames[at + 2]]);
+        frames[at + 5..at + 9].copy_from_slice(&stream.to_be_bytes());
+        at += 9 + len as usize;
+    }
+}
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
@@ -185,6 +223,26 @@ enum Work {
     Untraced,
     /// The same, and every request is traced.
     Traced,
+    /// They are a call of gRPC, over HTTP/2.
+    Grpc,
+    /// The same, and every call is traced.
+    GrpcTraced,
+    /// They are of Redis and tapped: counted, and not traced.
+    Redis,
+    /// The same, and every exchange is traced.
+    RedisTraced,
+    /// They are of Dubbo.
+    Dubbo,
+    /// The same, traced.
+    DubboTraced,
+    /// They are of Thrift.
+    Thrift,
+    /// The same, traced.
+    ThriftTraced,
+    /// They are of Kafka.
+    Kafka,
+    /// The same, traced.
+    KafkaTraced,
     /// The head of the request is read.
     RequestHead,
     /// The head of the response is read.
@@ -194,10 +252,20 @@ enum Work {
 }
 
 impl Work {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 16] = [
         Self::Tcp,
         Self::Untraced,
         Self::Traced,
+        Self::Grpc,
+        Self::GrpcTraced,
+        Self::Redis,
+        Self::RedisTraced,
+        Self::Dubbo,
+        Self::DubboTraced,
+        Self::Thrift,
+        Self::ThriftTraced,
+        Self::Kafka,
+        Self::KafkaTraced,
         Self::RequestHead,
         Self::ResponseHead,
         Self::Context,
@@ -207,11 +275,34 @@ impl Work {
     /// allocations that it made then.
     fn play(self, times: u32) -> u64 {
         match self {
-            Self::Tcp | Self::Untraced | Self::Traced => play_shard(self, times),
-            Self::RequestHead => parts::request_head(REQUEST, times),
-            Self::ResponseHead => parts::response_head(RESPONSE, times),
+            Self::RequestHead => parts::request_head(messages::REQUEST, times),
+            Self::ResponseHead => parts::response_head(messages::RESPONSE, times),
             Self::Context => parts::context(times),
+            _ => play_shard(self, times),
         }
+    }
+
+    /// What is tapped.
+    fn protocol(self) -> Option<Protocol> {
+        match self {
+            Self::Redis | Self::RedisTraced => Some(Protocol::Redis),
+            Self::Dubbo | Self::DubboTraced => Some(Protocol::Dubbo),
+            Self::Thrift | Self::ThriftTraced => Some(Protocol::Thrift),
+            Self::Kafka | Self::KafkaTraced => Some(Protocol::Kafka),
+            _ => None,
+        }
+    }
+
+    fn is_traced(self) -> bool {
+        matches!(
+            self,
+            Self::Traced
+                | Self::GrpcTraced
+                | Self::RedisTraced
+                | Self::DubboTraced
+                | Self::ThriftTraced
+                | Self::KafkaTraced
+        )
     }
 }
 
@@ -226,10 +317,11 @@ fn allocations_of(mut work: impl FnMut(u32), times: u32) -> u64 {
 fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
     let ttl = Duration::from_secs(5);
     let keep = Keep { entries_max: 4096, context_ttl: ttl, route_ttl: ttl };
-    let rule = SampleRule::Const(work == Work::Traced);
+    let rule = SampleRule::Const(work.is_traced());
     let config = HttpConfig {
         ports: [8080].into_iter().collect(),
         tracing: Some(TracingConfig {
+            join: JoinLevel::Tx,
             formats: Formats::UBER,
             wide_ids: false,
             sampler: Arc::new(SamplerPlan { rule, parent_based: true, is_remote: false }),
@@ -243,14 +335,29 @@ fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
     };
     let (sink, source) = spans::ring(256, Waker::noop().clone());
     let correlation = correlate(KeySeed::from_random([1, 2, 3]), keep, &[-1]).remove(0);
-    let mut http = HttpCore::new(&config, 1, correlation, (Some(sink), None));
-    http.editor.draw_from(4);
+    let http = HttpCore::new(&config, correlation);
+    let mut observer = Observer::new(config.tracing.as_ref(), 1, (Some(sink), None)).joining(
+        &Shared::new(1),
+        0,
+        JoinLevel::Tx,
+    );
+    observer.draw_from(4);
+    let protocol = work.protocol();
+    let taps: ProtocolPorts =
+        protocol.map_or_else(String::new, |it| format!("8080={it}")).parse().unwrap();
+    let is_grpc = matches!(work, Work::Grpc | Work::GrpcTraced);
+    let is_http = is_grpc || matches!(work, Work::Untraced | Work::Traced);
     let parts = Parts {
-        http: (work != Work::Tcp).then(|| Box::new(http)),
+        http: is_http.then(|| Box::new(http)),
+        observer,
+        recorder: Arc::new(Recorder::of(&Taps::tables(&taps, false))),
+        taps: Taps::new(taps, false, config.limits, config.held_bytes_max),
         pool: BufferPool::new(64, 16 * 1024).unwrap(),
         ..simulation::parts(Limits::default(), 1, mpsc::channel().1)
     };
-    (Shard::new(Treadmill::default(), parts), Some(source))
+    let of_http = if is_grpc { messages::GRPC } else { messages::HTTP };
+    let treadmill = Treadmill::new(protocol.map_or(of_http, |it| Conversation::of(it).unwrap()));
+    (Shard::new(treadmill, parts), Some(source))
 }
 
 /// Plays requests, and takes the spans away as the exporter would.
@@ -273,8 +380,19 @@ fn play_shard(work: Work, requests: u32) -> u64 {
     let allocated = allocations_of(|times| play(&mut shard, &mut spans, times), requests);
     let recorder = &shard.core.recorder;
     let spans = recorder.get(Key::span(0));
-    let expected = if work == Work::Traced { u64::from(requests + WARM_UP) } else { 0 };
+    let played = u64::from(requests + WARM_UP);
+    let expected = if work.is_traced() { played } else { 0 };
     assert!(spans + 1 >= expected, "{spans} spans of {expected}");
+    if work.protocol().is_some() {
+        let ok = recorder.exchanges().counts().filter(|it| it.labels[3] == "ok");
+        let counted: u64 = ok.map(|it| it.total).sum();
+        // The first turn of all accepts.
+        assert_eq!(counted + 1, played, "exchanges that were counted");
+    }
+    if matches!(work, Work::Grpc | Work::GrpcTraced) {
+        // The first turn of all accepts, and the first call comes before those of the turns.
+        assert_eq!(recorder.get(Key::request(0, 2, 2)), played, "calls that were counted");
+    }
     assert_eq!(recorder.get(Key::span(2)), 0, "the ring was full");
     allocated
 }
@@ -300,7 +418,13 @@ fn a_request_allocates_nothing() {
 /// Each look at the clock is a call that the kernel's page answers, but a call.
 #[test]
 fn a_request_looks_at_the_clock_so_often() {
-    for (work, reads) in [(Work::Tcp, 4), (Work::Untraced, 4), (Work::Traced, 4)] {
+    for (work, reads) in [
+        (Work::Tcp, 4),
+        (Work::Untraced, 4),
+        (Work::Traced, 4),
+        (Work::Redis, 4),
+        (Work::DubboTraced, 4),
+    ] {
         let (mut shard, mut spans) = shard(work);
         play(&mut shard, &mut spans, 1);
         let before = shard.core.io.clock_reads.get();

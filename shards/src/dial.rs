@@ -1,15 +1,16 @@
 //! The dial: begun at accept, before any byte of the client, because the server may speak first.
 
 use crate::{
-    connection::{Phase, nanos},
+    connection::Phase,
+    core::Core,
     error::{End, dial_errno_index},
-    io::{Io, Side, Token, errno},
-    shard::{Core, Shard},
-    sys::Nanos,
+    io::{Dialled, Hop, Io, Side, Token, errno},
+    shard::Shard,
+    sys::{Fd, Nanos, nanos},
     timers::Timer,
 };
 use netra_perf::{Key, Stage};
-use std::io;
+use std::{io, net::SocketAddr};
 
 /// Counts a dial that failed and says how the connection ends.
 pub(crate) fn failed<I: Io>(core: &Core<I>, error: &io::Error) -> End {
@@ -20,6 +21,62 @@ pub(crate) fn failed<I: Io>(core: &Core<I>, error: &io::Error) -> End {
 /// Records how long the upstream took to answer.
 pub(crate) fn record<I: Io>(core: &Core<I>, accepted_at: Nanos) {
     core.recorder.record_ns(Stage::Dial, core.io.now().saturating_sub(accepted_at));
+}
+
+impl<I: Io> Core<I> {
+    /// Begins to connect.
+    pub(crate) fn dial(&mut self, to: SocketAddr, hop: Hop) -> io::Result<Dialled> {
+        let spare = if hop.is_local { self.sources.spare(to, self.now) } else { None };
+        let hop = Hop { source: hop.source.or(spare), ..hop };
+        let dialled = match self.io.dial(to, hop) {
+            Err(e) if errno(&e) == libc::EADDRNOTAVAIL => self.dial_from_elsewhere(to, hop, e),
+            dialled => dialled,
+        }?;
+        if spare.is_some() {
+            self.recorder.bump(Key::SPARE_SOURCE);
+        }
+        Ok(dialled)
+    }
+
+    /// Notes a dial as netra's own, if it is time to.
+    #[inline]
+    pub(crate) fn note_dial(&mut self, slot: u32, fd: Fd, to: SocketAddr) {
+        if self.own_dials.is_due(self.now)
+            && let Ok(local) = self.io.local_addr(fd)
+        {
+            self.own_dials.note(slot, local, to);
+        }
+    }
+
+    /// There are no ports left, where the upstream is on this host because netra has only one
+    /// address for all clients.
+    #[cold]
+    fn dial_from_elsewhere(
+        &mut self,
+        to: SocketAddr,
+        hop: Hop,
+        mut error: io::Error,
+    ) -> io::Result<Dialled> {
+        if !hop.is_local || !self.is_local(to.ip()) {
+            return Err(error);
+        }
+        let mut source = hop.source;
+        while errno(&error) == libc::EADDRNOTAVAIL
+            && let Some(next) = self.sources.next(source, to, self.now)
+        {
+            source = Some(next);
+            match self.io.dial(to, Hop { source, ..hop }) {
+                Ok(dialled) => {
+                    if hop.source.is_none() {
+                        self.recorder.bump(Key::SPARE_SOURCE);
+                    }
+                    return Ok(dialled);
+                }
+                Err(e) => error = e,
+            }
+        }
+        Err(error)
+    }
 }
 
 impl<I: Io> Shard<I> {

@@ -2,6 +2,7 @@
 //! not errors.
 
 use crate::io::{Side, errno, would_block};
+use netra_codecs::trace::{Fault, Flag};
 use std::io;
 
 /// Toward or from the local application.
@@ -20,6 +21,11 @@ impl Direction {
             Self::Inbound => 0,
             Self::Outbound => 1,
         }
+    }
+
+    /// Its word: everywhere the same.
+    pub fn name(self) -> &'static str {
+        netra_perf::labels::DIRECTIONS[self.index()]
     }
 }
 
@@ -42,6 +48,10 @@ pub(crate) enum End {
     IdleTimeout,
     /// The drain's deadline came first.
     DrainDeadline,
+    /// A request was refused, and its client cannot be told otherwise.
+    Refused,
+    /// netra drains, and it was quiet between two exchanges.
+    Drained,
     /// netra itself could not go on (no memory for the socket's registration).
     Netra,
 }
@@ -61,6 +71,24 @@ impl End {
         Self::of(side, errno(error))
     }
 
+    /// What has failed, if that is what this means.
+    pub(crate) fn fault(self) -> Option<Fault> {
+        Some(match self {
+            Self::Eof | Self::Drained => return None,
+            Self::Reset(Side::Upstream) => Fault::of(Flag::UpstreamReset),
+            Self::Reset(Side::Downstream) => Fault::of(Flag::DownstreamReset),
+            Self::Failed(Side::Upstream, e) => Fault::with_errno(Flag::UpstreamError, e),
+            Self::Failed(Side::Downstream, e) => Fault::with_errno(Flag::DownstreamError, e),
+            Self::DialFailed(e) => dial_fault(e),
+            Self::DialTimeout => dial_fault(libc::ETIMEDOUT),
+            Self::HalfCloseLinger => Fault::of(Flag::HalfCloseLinger),
+            Self::IdleTimeout => Fault::of(Flag::IdleTimeout),
+            Self::DrainDeadline => Fault::of(Flag::DrainDeadline),
+            Self::Netra => Fault::of(Flag::Netra),
+            Self::Refused => Fault::of(Flag::RefusedByRule),
+        })
+    }
+
     /// Its index in [`netra_perf::labels::REASONS`].
     pub(crate) fn index(self) -> usize {
         match self {
@@ -75,8 +103,23 @@ impl End {
             Self::IdleTimeout => 8,
             Self::DrainDeadline => 9,
             Self::Netra => 10,
+            Self::Refused => 11,
+            Self::Drained => 12,
         }
     }
+}
+
+/// What it means that a dial failed with this errno.
+pub(crate) fn dial_fault(errno: i32) -> Fault {
+    let flag = match errno {
+        libc::ECONNREFUSED => Flag::UpstreamRefused,
+        libc::ETIMEDOUT => Flag::DialTimeout,
+        libc::EHOSTUNREACH | libc::ENETUNREACH => Flag::NoRoute,
+        libc::EADDRNOTAVAIL => Flag::NoLocalPort,
+        libc::EMFILE | libc::ENFILE => Flag::Limit,
+        _ => Flag::DialFailed,
+    };
+    Fault::with_errno(flag, errno)
 }
 
 /// The index of a dial's errno in [`netra_perf::labels::ERRNOS`].
@@ -120,9 +163,15 @@ mod tests {
             (End::IdleTimeout, "idle_timeout"),
             (End::DrainDeadline, "drain_deadline"),
             (End::Netra, "netra_error"),
+            (End::Refused, "refused"),
+            (End::Drained, "drained"),
         ] {
             assert_eq!(REASONS[end.index()], reason);
         }
+        assert_eq!(End::Eof.fault(), None);
+        assert_eq!(End::DialTimeout.fault(), Some(dial_fault(libc::ETIMEDOUT)));
+        let refused = End::DialFailed(libc::ECONNREFUSED).fault().unwrap();
+        assert_eq!((refused.flag.letters(), refused.errno), ("UF", 111));
         assert_eq!(ERRNOS[dial_errno_index(libc::ECONNREFUSED)], "ECONNREFUSED");
         assert_eq!(ERRNOS[dial_errno_index(libc::EADDRNOTAVAIL)], "EADDRNOTAVAIL");
         assert_eq!(ERRNOS[dial_errno_index(libc::EINVAL)], "other");

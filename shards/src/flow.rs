@@ -17,15 +17,18 @@
 //! Copying is here, splicing and peeking in `movers`; [`Flow::advance`] does whatever the state allows.
 
 mod figures;
+mod half;
 mod movers;
+
+pub(crate) use half::Half;
 
 use crate::{
     buffers::{BufferId, BufferPool, Queue},
+    core::Core,
     error::{End, taken},
-    http::{Http, Source},
-    io::{Event, Io, Side, Token, When, would_block},
+    exchange::Source,
+    io::{Event, Io, Token, When, would_block},
     pipes::PipeId,
-    shard::Core,
     sys::Nanos,
 };
 use netra_perf::{Key, Stage};
@@ -77,10 +80,6 @@ pub(crate) struct Counted {
     pub(crate) overhead: Stage,
 }
 
-/// The HTTP state of a flow's connection, if it has one: the request flow is gated, the response
-/// flow is tapped.
-pub(crate) type Half<'h> = Option<&'h mut Http>;
-
 /// One way of a connection. The source's token names it.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
@@ -93,6 +92,8 @@ pub(crate) struct Flow {
     finished: bool,
     /// Bytes may wait at the receiver's socket for the end to travel with them.
     corked: bool,
+    /// Of the request way of an inbound connection that is not read: what moved last went this way.
+    pub(crate) owes: bool,
     calm: u8,
     pipe: Option<PipeId>,
     in_pipe: u32,
@@ -170,11 +171,9 @@ impl Flow {
     ) -> Result<(), End> {
         match event {
             Event::Received(_, buffer) => {
-                return match half {
-                    Some(http) if from.side == Side::Downstream => {
-                        self.gated(core, from, counted, http, buffer)
-                    }
-                    half => self.received(core, from, counted, half, buffer),
+                return match half.is_gated(from.side) {
+                    true => self.gated(core, from, counted, half, buffer),
+                    false => self.received(core, from, counted, half, buffer),
                 };
             }
             Event::Ended(_) => self.reading = Reading::Over,
@@ -186,47 +185,49 @@ impl Flow {
             Event::Paused(_) => self.reading = Reading::Stopped,
             Event::Readable(_) => (self.reading, self.woken_for_nothing) = (Reading::Stopped, true),
             Event::Writable(_) => self.blocked = false,
-            Event::Accepted(_) | Event::AcceptFailed(_) | Event::Closed(_) | Event::Woken => {
+            Event::Accepted(_)
+            | Event::AcceptFailed(_)
+            | Event::Urgent(_)
+            | Event::Closed(_)
+            | Event::Woken => {
                 debug_assert!(false, "not an event of a flow");
             }
         }
         self.advance(core, from, counted, half)
     }
 
-    /// Passes a buffer of the request direction through the gate.
+    /// Passes a buffer through the gate.
     fn gated<I: Io>(
         &mut self,
         core: &mut Core<I>,
         from: Token,
         counted: Counted,
-        http: &mut Http,
+        mut half: Half<'_>,
         buffer: BufferId,
     ) -> Result<(), End> {
         let len = core.pool.bytes(buffer).len();
         self.moved(core, counted, len);
-        if http.gave_up() {
+        if half.gave_up(from.side) {
             core.pool.give_back(buffer);
             return Ok(());
         }
         self.queue.push(&mut core.pool, buffer, 0);
-        self.pump(core, from, http)?;
-        self.hold(core, from, http.request_passable());
-        self.advance(core, from, counted, Some(http))
+        self.pump(core, from, &mut half)?;
+        self.hold(core, from, half.passable(from.side));
+        self.advance(core, from, counted, half)
     }
 
-    /// Sends what waits in the request direction, through the gate.
-    fn pump<I: Io>(&mut self, core: &mut Core<I>, from: Token, http: &mut Http) -> Result<(), End> {
+    /// Sends what waits, through the gate.
+    fn pump<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        from: Token,
+        half: &mut Half<'_>,
+    ) -> Result<(), End> {
         let to = from.other();
-        while !self.blocked && !http.is_switching() {
-            let gated = if http.has_carry() {
-                http.send_carry(core, to)?
-            } else if let Some(first) = self.queue.first() {
-                http.gate(core, to, Source::Buffer(first))?
-            } else if http.must_let_go() {
-                http.gate(core, to, Source::Nothing)?
-            } else {
-                return Ok(());
-            };
+        // What is in the pipe has passed before, and goes first.
+        while !self.blocked && self.in_pipe == 0 && !half.is_paused(from.side) {
+            let Some(gated) = half.next(core, to, self.queue.first())? else { return Ok(()) };
             self.last_moved = core.now;
             self.queue.advance(&mut core.pool, gated.taken);
             if gated.is_long {
@@ -270,14 +271,12 @@ impl Flow {
             };
             sent = taken(result, to.side).inspect_err(|_| core.pool.give_back(buffer))?;
         }
-        if let Some(http) = half.as_deref_mut()
-            && http.tap(core, Source::Buffer(buffer))
-        {
+        if half.tap(core, from.side, Source::Buffer(buffer)) {
             self.expect_bulk(core);
         }
         if sent == len {
             core.pool.give_back(buffer);
-            // Of HTTP, requests are counted, with what their heads took.
+            // Where exchanges are read, they are counted, with what their heads took.
             if half.is_none() {
                 let took = core.io.now().saturating_sub(core.now);
                 core.recorder.record_ns(counted.overhead, took);
@@ -292,7 +291,7 @@ impl Flow {
                 self.await_room(core, to);
             }
         }
-        self.hold(core, from, half.as_deref().map_or(u64::MAX, Http::response_passable));
+        self.hold(core, from, half.passable(from.side));
         self.advance(core, from, counted, half)
     }
 
@@ -331,11 +330,11 @@ impl Flow {
         counted: Counted,
         mut half: Half<'_>,
     ) -> Result<(), End> {
-        match half.as_deref_mut().filter(|_| from.side == Side::Downstream) {
-            Some(http) if http.gave_up() => self.discard(core),
-            Some(http) => self.pump(core, from, http)?,
-            None if !self.blocked && !self.queue.is_empty() => self.flush(core, from.other())?,
-            None => {}
+        match half.is_gated(from.side) {
+            true if half.gave_up(from.side) => self.discard(core),
+            true => self.pump(core, from, &mut half)?,
+            false if !self.blocked && !self.queue.is_empty() => self.flush(core, from.other())?,
+            false => {}
         }
         let mut rounds = ROUNDS;
         while self.reading == Reading::Stopped && !self.blocked {
@@ -346,8 +345,7 @@ impl Flow {
                 }
                 break;
             }
-            let waits = from.side == Side::Downstream;
-            if waits && half.as_deref().is_some_and(Http::is_switching) {
+            if half.is_paused(from.side) {
                 break;
             }
             if rounds == 0 {
@@ -356,9 +354,13 @@ impl Flow {
             }
             rounds -= 1;
             match self.mover {
-                Mover::Splice => self.splice(core, from, counted, half.as_deref_mut())?,
-                _ => self.peek(core, from, counted, half.as_deref_mut())?,
+                Mover::Splice => self.splice(core, from, counted, half.again())?,
+                _ => self.peek(core, from, counted, half.again())?,
             }
+        }
+        // While bytes were in the pipe, nothing could go between them.
+        if half.is_gated(from.side) && !half.gave_up(from.side) {
+            self.pump(core, from, &mut half)?;
         }
         if self.reading == Reading::Over && self.queue.is_empty() && !self.blocked {
             self.pass_on_the_end(core, from, half)?;
@@ -371,21 +373,14 @@ impl Flow {
         &mut self,
         core: &mut Core<I>,
         from: Token,
-        half: Half<'_>,
+        mut half: Half<'_>,
     ) -> Result<(), End> {
         self.drain_pipe(core, from)?;
-        match half {
-            Some(http) if from.side == Side::Upstream && !self.blocked => {
-                http.end_response(core);
+        if !self.blocked && half.end_way(core, from.side) {
+            self.pump(core, from, &mut half)?;
+            if half.is_paused(from.side) {
+                return Ok(());
             }
-            Some(http) if !self.blocked && !http.gave_up() => {
-                http.end_request(core);
-                self.pump(core, from, http)?;
-                if http.is_switching() {
-                    return Ok(());
-                }
-            }
-            _ => {}
         }
         if !self.blocked {
             self.return_pipe(core);
@@ -426,6 +421,7 @@ impl Flow {
     fn await_room<I: Io>(&mut self, core: &mut Core<I>, to: Token) {
         self.blocked = true;
         core.io.watch_write(to);
+        core.look_at_memory();
     }
 
     fn copy_again(&mut self) {

@@ -2,15 +2,17 @@
 //! the documented lines, every exchange has its span, and nothing is left behind.
 
 use crate::{
-    config::{HttpConfig, Limits, TracingConfig},
+    config::{HttpConfig, JoinLevel, Limits, TracingConfig},
+    core::HttpCore,
     correlate::{Keep, correlate, seed},
-    http::HttpCore,
+    exchange::Observer,
     io::{
         sim::{Faults, Rng, SimIo},
         sim_peer::{Answer, Arrival, Ending, Peer, Turns},
     },
+    joins::Shared,
     shard::{Command, Parts, Shard},
-    simulation::{TURNS_MAX, parts, with_seed},
+    simulation::{come_to_rest, parts, with_seed},
     spans::{self, SpanSource},
     sys,
 };
@@ -212,6 +214,7 @@ pub(crate) fn http_config() -> HttpConfig {
     HttpConfig {
         ports: (1..1000).collect(),
         tracing: Some(TracingConfig {
+            join: JoinLevel::Tx,
             formats: Formats::UBER,
             wide_ids: false,
             sampler: Arc::new(plan),
@@ -237,7 +240,7 @@ fn a_shard_that_is_woken_empties_its_mailbox() {
     let recorder = Arc::new(Recorder::default());
     let parts = Parts {
         index: 1,
-        http: Some(Box::new(HttpCore::new(&http_config(), 2, own, (None, None)))),
+        http: Some(Box::new(HttpCore::new(&http_config(), own))),
         recorder: Arc::clone(&recorder),
         ..parts(Limits::default(), 8, receiver)
     };
@@ -294,7 +297,12 @@ fn world(seed_: u64) -> World {
         spans::ring(config.tracing.as_ref().unwrap().spans_max, Waker::noop().clone());
     let (commands, receiver) = mpsc::channel();
     let parts = Parts {
-        http: Some(Box::new(HttpCore::new(&config, 1, correlation, (Some(sink), None)))),
+        http: Some(Box::new(HttpCore::new(&config, correlation))),
+        observer: Observer::new(config.tracing.as_ref(), 1, (Some(sink), None)).joining(
+            &Shared::new(1),
+            0,
+            JoinLevel::Tx,
+        ),
         ..parts(limits, buffers, receiver)
     };
     World {
@@ -361,19 +369,10 @@ fn check_spans(seed: u64, world: &mut World, whole: &[bool]) {
 
 fn simulate(seed: u64) -> Arc<Recorder> {
     let mut world = world(seed);
-    let mut turns = 0;
-    while !world.shard.core.io.idle {
-        let wait = world.shard.park();
-        world.shard.turn(wait).unwrap();
-        turns += 1;
-        assert!(turns < TURNS_MAX, "{seed}: never comes to rest");
-    }
+    come_to_rest(seed, &mut world.shard);
     let shard = &world.shard;
-    assert_eq!(shard.active, 0, "{seed}: a connection waits for ever");
-    assert_eq!(shard.core.pool.lent(), 0, "{seed}: buffers lost");
-    assert_eq!(shard.core.pipes.lent(), 0, "{seed}: pipes lost");
     let http = shard.core.http.as_deref().unwrap();
-    assert_eq!(http.editor.open_spans(), 0, "{seed}: spans lost");
+    assert_eq!(shard.core.observer.open_spans(), 0, "{seed}: spans lost");
     assert_eq!(http.held_bytes(), 0, "{seed}: held bytes miscounted");
     let reasons = Reason::ALL
         .iter()

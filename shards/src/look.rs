@@ -2,11 +2,10 @@
 //! so that no turn grows long, and a time line of its turns.
 
 use crate::{
-    connection::{Phase, nanos},
     error::Direction,
-    io::{Io, Side, Token, Wait},
-    shard::Shard,
-    sys::{Nanos, monotonic_ns},
+    failures::FailuresView,
+    io::Wait,
+    sys::{Nanos, TcpInfo, monotonic_ns, nanos},
 };
 use std::{
     fmt::Debug,
@@ -21,14 +20,11 @@ use std::{
     time::Duration,
 };
 
-/// Slots of the slab that are looked at in one turn: some tens of microseconds.
-const SLICE_SLOTS: u32 = 2048;
-
 /// Names a connection of a shard as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId {
-    slot: u32,
-    generation: u32,
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
 }
 
 /// A connection as it was when somebody looked.
@@ -40,8 +36,9 @@ pub struct ConnectionView {
     pub direction: Direction,
     /// Where it wanted to go.
     pub original_dst: SocketAddr,
-    /// It is read as HTTP now.
-    pub is_http: bool,
+    /// What its bytes are read as now: one of [`netra_perf::labels::PROTOCOLS`],
+    /// or `http2`.
+    pub protocol: &'static str,
     /// Its upstream has not answered yet.
     pub is_dialling: bool,
     /// Since it was accepted.
@@ -56,8 +53,30 @@ pub struct ConnectionView {
     pub stalled: [bool; 2],
 }
 
-/// What the kernel knows about a connection's two sockets.
-#[derive(Clone, Copy, Debug)]
+/// A stream of HTTP/2 that goes on.
+#[derive(Clone, Debug)]
+pub struct StreamView {
+    /// Its number.
+    pub id: u32,
+    /// Since the head of its request was whole.
+    pub age: Duration,
+    /// Its path, as it came; empty where it has no record.
+    pub path: Vec<u8>,
+    /// It is a call of gRPC.
+    pub is_grpc: bool,
+    /// Status of the response, 0 before its head has come.
+    pub status: u16,
+    /// Bytes of DATA, of the request and of the response.
+    pub bytes: [u64; 2],
+    /// Messages likewise: of gRPC.
+    pub messages: [u32; 2],
+}
+
+/// Streams of a connection that are shown.
+pub(crate) const STREAMS_SHOWN: usize = 16;
+
+/// What the kernel knows about a connection's two sockets, and what runs on it.
+#[derive(Clone, Debug)]
 pub struct ConnectionDetails {
     /// Which connection.
     pub id: ConnectionId,
@@ -65,15 +84,10 @@ pub struct ConnectionDetails {
     pub peer: Option<SocketAddr>,
     /// Downstream and upstream.
     pub tcp: [Option<TcpInfo>; 2],
-}
-
-/// What TCP knows about one hop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TcpInfo {
-    /// Smoothed round trip.
-    pub rtt: Duration,
-    /// Segments that were sent again, ever.
-    pub retransmits: u32,
+    /// The oldest streams of HTTP/2 that go on, and how many do.
+    pub streams: Vec<StreamView>,
+    /// How many there are.
+    pub stream_count: usize,
 }
 
 /// Who asked.
@@ -82,6 +96,8 @@ pub trait Viewer: Debug + Send + Sync {
     fn connections(&self, shard: usize, seen: Vec<ConnectionView>, next: Option<u32>);
     /// What the kernel knows about some of them.
     fn details(&self, shard: usize, seen: Vec<ConnectionDetails>);
+    /// What has failed on a shard.
+    fn failures(&self, shard: usize, seen: FailuresView);
 }
 
 /// What is asked of a shard.
@@ -91,74 +107,8 @@ pub(crate) enum Look {
     Connections(u32, Arc<dyn Viewer>),
     /// These connections' sockets.
     Details(Vec<ConnectionId>, Arc<dyn Viewer>),
-}
-
-impl<I: Io> Shard<I> {
-    pub(crate) fn on_look(&self, look: Look) {
-        match look {
-            Look::Connections(from, viewer) => {
-                let (seen, next) = self.views(from);
-                viewer.connections(self.index, seen, next);
-            }
-            Look::Details(ids, viewer) => {
-                let seen = ids.into_iter().filter_map(|id| self.details(id)).collect();
-                viewer.details(self.index, seen);
-            }
-        }
-    }
-
-    fn views(&self, from: u32) -> (Vec<ConnectionView>, Option<u32>) {
-        let end = u32::try_from(self.slab.len()).unwrap_or(u32::MAX);
-        let until = from.saturating_add(SLICE_SLOTS).min(end);
-        let seen = (from..until).filter_map(|slot| self.view(slot)).collect();
-        (seen, (until < end).then_some(until))
-    }
-
-    fn view(&self, slot: u32) -> Option<ConnectionView> {
-        let connection = &self.slab[slot as usize];
-        let is_dialling = match connection.phase {
-            Phase::Dialling => true,
-            Phase::Relaying => false,
-            Phase::Free | Phase::Closing(_) => return None,
-        };
-        let since = |at: Nanos| Duration::from_nanos(self.core.now.saturating_sub(at));
-        Some(ConnectionView {
-            id: ConnectionId { slot, generation: connection.generation },
-            direction: connection.direction,
-            original_dst: connection.original_dst,
-            is_http: connection.http.is_some(),
-            is_dialling,
-            age: since(connection.accepted_at),
-            idle: since(connection.last_moved().max(connection.accepted_at)),
-            bytes: connection.bytes(),
-            overhead: Duration::from_nanos(connection.overhead_ns()),
-            stalled: connection.stalled(),
-        })
-    }
-
-    fn details(&self, id: ConnectionId) -> Option<ConnectionDetails> {
-        let connection = self.slab.get(id.slot as usize)?;
-        let is_there = matches!(connection.phase, Phase::Dialling | Phase::Relaying);
-        if !is_there || connection.generation != id.generation {
-            return None;
-        }
-        let token = |side| Token { slot: id.slot, generation: id.generation, side };
-        let has_upstream = connection.http.as_deref().is_none_or(|http| http.has_upstream());
-        let tcp = |side| self.core.io.tcp_info(token(side)).ok();
-        Some(ConnectionDetails {
-            id,
-            peer: self.core.io.peer_addr(token(Side::Downstream)).ok(),
-            tcp: [tcp(Side::Downstream), has_upstream.then(|| tcp(Side::Upstream)).flatten()],
-        })
-    }
-
-    /// A turn has ended; it is noted if a time line is being taken.
-    #[cold]
-    pub(crate) fn note_turn(&mut self, turn: Turn) {
-        if self.time_line.as_ref().is_some_and(|line| !line.note(turn)) {
-            self.time_line = None;
-        }
-    }
+    /// What has failed.
+    Failures(Arc<dyn Viewer>),
 }
 
 /// One turn of a shard's loop. Times are those of the monotonic clock.
@@ -225,7 +175,7 @@ impl TimeLine {
     }
 
     /// Takes a turn in; false when that was the last one.
-    fn note(&self, turn: Turn) -> bool {
+    pub(crate) fn note(&self, turn: Turn) -> bool {
         let at = self.noted.load(Relaxed);
         let Some(cell) = self.cells.get(at) else { return false };
         let events = u64::from(turn.events) << 1 | u64::from(turn.is_parked);

@@ -1,9 +1,9 @@
 //! Whether to poll before parking. Sleeping and waking costs more than anything else that a relay
 //! does, but polling costs a core: so a shard polls only while what it waits for has lately come
-//! sooner than its budget, and only while most polls find it. An idle sidecar, one with a slow
-//! upstream, one at a rate where gaps are long as often as short, and a throttled one park; and
-//! one that shares its CPU with whom it waits for soon finds out that polling only keeps them from
-//! answering.
+//! sooner than its budget, and only while most polls find it. A shard parks when it is idle, when
+//! its upstream is slow, when gaps between requests are long as often as short, and when its
+//! process is throttled. It also parks where the upstream runs on the same CPU: there a shard that
+//! polls keeps the upstream from answering, so its polls find nothing.
 //!
 //! What it waits for decides how long that takes: an answer comes as soon as an upstream gives it,
 //! the next request when a client has one. So there are two estimates, and a shard may poll for

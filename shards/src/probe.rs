@@ -3,7 +3,8 @@
 
 use crate::{
     buffers::BufferPool,
-    config::{Driver, Limits},
+    config::Limits,
+    driver::Driver,
     io::{Event, Hop, Io, Side, Token, Wait, kernel::tuning, ring::RingIo},
     sys::{self, ring::Refused, socket},
 };
@@ -14,6 +15,8 @@ use std::{
 
 /// The longest that any step of the probe may take.
 const PATIENCE_NS: u64 = 1_000_000_000;
+/// Ports for a listener where the kernel has none to choose.
+const PORTS: std::ops::Range<u16> = 14_900..14_956;
 const GREETING: &[u8] = b"netra";
 
 /// Sets up a ring, accepts a connection on loopback and receives a few bytes with it.
@@ -27,16 +30,26 @@ pub(crate) fn io_uring(limits: &Limits) -> Result<Driver, Refused> {
 fn probe(limits: &Limits, waker: sys::Fd) -> Result<Driver, Refused> {
     let refused = |step| move |source| Refused { step, source };
     let mut pool = BufferPool::new(32, 4096).map_err(refused("probe memory"))?;
-    let listener = socket::listen(0, tuning(limits)).map_err(refused("probe listener"))?;
+    let listener = listen(limits).map_err(refused("probe listener"))?;
     let mut ring = RingIo::new(listener, waker, &pool, limits)?;
     ring.accept(1);
     let port = socket::local_addr(listener).map_err(refused("probe listener"))?.port();
     let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let hop = Hop { is_local: true, has_bytes: false };
+    let hop = Hop { is_local: true, has_bytes: false, source: None };
     let client = ring.dial(to, hop).map_err(refused("probe connection"))?.fd;
     let heard = converse(&mut ring, &mut pool, client);
     sys::close(client);
     heard.map(|()| ring.driver())
+}
+
+/// A listener on some port: of the kernel's choice, or, where all of those are taken for a while by
+/// connections that have ended, one that the kernel gives to nobody.
+fn listen(limits: &Limits) -> io::Result<sys::Fd> {
+    let listen = |port| socket::listen(port, tuning(limits));
+    listen(0).or_else(|error| {
+        let mut others = PORTS.filter(|port| socket::port_is_free(*port).is_ok());
+        others.find_map(|port| listen(port).ok()).ok_or(error)
+    })
 }
 
 /// Accepts the client, hears what it says, and closes.

@@ -1,7 +1,7 @@
 //! Names that requests are routed to: a shard asks, the control thread answers, nobody waits.
 
 use netra_codecs::route::Target;
-use std::{fmt, net::SocketAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 /// Whoever resolves names for the shards.
 pub trait Resolver: fmt::Debug + Send + Sync {
@@ -9,7 +9,7 @@ pub trait Resolver: fmt::Debug + Send + Sync {
     fn ask(&self, name: ToResolve) -> bool;
 }
 
-/// A name that a shard wants the address of. Answer it with [`ShardSet::answer`].
+/// A name that a shard wants the addresses of. Answer it with [`ShardSet::answer`].
 ///
 /// [`ShardSet::answer`]: crate::ShardSet::answer
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,13 @@ pub struct ToResolve {
     pub(crate) asker: Asker,
 }
 
+impl ToResolve {
+    /// A name that no connection waits for: whoever resolves names can try that with it.
+    pub fn of_nobody(target: Target) -> Self {
+        Self { target, shard: usize::MAX, asker: Asker { slot: u32::MAX, generation: 0 } }
+    }
+}
+
 /// The connection that waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asker {
@@ -27,5 +34,14 @@ pub(crate) struct Asker {
     pub(crate) generation: u32,
 }
 
-/// The address of a target; none when its name cannot be resolved.
-pub type Resolved = Option<SocketAddr>;
+/// The addresses of a target's name, in the order in which they are to be tried.
+pub type Resolved = Result<Arc<[IpAddr]>, Unresolved>;
+
+/// Why there are none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unresolved {
+    /// Nobody knows the name, or whoever might does not answer.
+    Unknown,
+    /// Too many names are being looked up.
+    TooMany,
+}

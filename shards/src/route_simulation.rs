@@ -2,24 +2,29 @@
 //! sent, in order, and what cannot be reached is answered with 502.
 
 use crate::{
-    config::{HttpConfig, Limits, RoutingConfig},
+    config::{HttpConfig, JoinLevel, Limits, RoutingConfig},
+    core::HttpCore,
     correlate::{Keep, correlate, seed},
-    http::HttpCore,
+    exchange::Observer,
     http_simulation::{http_config, request_end, without_own},
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},
         sim_peer::{Answer, Arrival, Ending, Peer, Turns},
     },
-    resolve::{Resolver, ToResolve},
+    joins::Shared,
+    resolve::{Resolved, Resolver, ToResolve, Unresolved},
     shard::{Command, Parts, Shard},
     simulation::{TURNS_MAX, parts, with_seed},
     spans,
 };
-use netra_codecs::{h1::Reason, route::RouteNames};
+use netra_codecs::{
+    h1::Reason,
+    route::{AllowList, Refusal, RouteNames, RoutePolicy},
+};
 use netra_perf::{Key, Recorder};
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::IpAddr,
     sync::{Arc, mpsc},
     task::Waker,
     time::Duration,
@@ -33,20 +38,33 @@ const SLOW: u16 = 40_002;
 const NAMED: u16 = 40_003;
 const REFUSES: u16 = 40_004;
 pub(crate) const SILENT: u16 = 40_005;
+/// Of a name with many addresses, at one of which somebody answers.
+pub(crate) const MANY: u16 = 40_006;
 
 /// Where a request is sent, and the routing value that says so.
-const PLACES: [(&str, u16); 8] = [
+const PLACES: [(&str, u16); 10] = [
     ("", ORIGINAL),
+    ("shop=127.0.0.1:14956", ORIGINAL),
+    ("shop=here.test:40001", ORIGINAL),
+    ("shop=many.test:40006", MANY),
     ("shop=10.0.0.8:40001", QUICK),
     ("shop=10.0.0.8:40002", SLOW),
     ("other=10.0.0.8:40002,shop=known.test:40003", NAMED),
     ("shop=10.0.0.8:40004", REFUSES),
     ("shop=10.0.0.8:40005", SILENT),
     ("shop=unknown.test:40001", 2),
-    ("shop=127.0.0.1:14956", 3),
 ];
 /// Places that answer.
-const GOOD: u64 = 4;
+const GOOD: u64 = 7;
+
+/// Addresses at which nobody ever answers, each in its own way.
+const DEAD: [(&str, Answer); 4] = [
+    ("10.0.1.1", Answer::RefusedAtOnce),
+    ("10.0.1.2", Answer::RefusedAfter(9_000)),
+    ("10.0.1.3", Answer::Silence),
+    ("fd00::1", Answer::Silence),
+];
+const ALIVE: &str = "10.0.0.8";
 
 fn response(port: u16) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{port:05}")
@@ -91,6 +109,7 @@ fn unkind_elsewhere() -> BTreeMap<u16, Elsewhere> {
             (unkind(rng, SLOW), Answer::After(after))
         }),
         (NAMED, |rng| (unkind(rng, NAMED), Answer::After(1_000))),
+        (MANY, |rng| (unkind(rng, MANY), Answer::After(1_000))),
         (REFUSES, |rng| (unkind(rng, REFUSES), Answer::RefusedAfter(9_000))),
         (SILENT, |rng| (unkind(rng, SILENT), Answer::Silence)),
     ])
@@ -105,6 +124,11 @@ pub(crate) fn elsewhere() -> BTreeMap<u16, Elsewhere> {
             (server(rng, SLOW), Answer::After(after))
         }),
         (NAMED, |rng| (server(rng, NAMED), Answer::After(1_000))),
+        // Slower, at times, than an address has in the first round.
+        (MANY, |rng| {
+            let after = rng.below(8_000_000);
+            (server(rng, MANY), Answer::After(after))
+        }),
         (REFUSES, |rng| {
             let answer =
                 if rng.chance(50) { Answer::RefusedAtOnce } else { Answer::RefusedAfter(9_000) };
@@ -178,6 +202,23 @@ struct World {
     commands: mpsc::Sender<Command>,
     names: mpsc::Receiver<ToResolve>,
     requests: Vec<(Vec<u8>, usize)>,
+    /// The addresses of the name that has many.
+    many: Arc<[IpAddr]>,
+}
+
+pub(crate) fn answers() -> BTreeMap<IpAddr, Answer> {
+    DEAD.iter().map(|(ip, answer)| (ip.parse().unwrap(), *answer)).collect()
+}
+
+/// Some that are dead, and the living one, in any order.
+fn addresses(rng: &mut Rng) -> Arc<[IpAddr]> {
+    let mut all: Vec<IpAddr> = DEAD.iter().map(|(ip, _)| ip.parse().unwrap()).collect();
+    for i in (1..all.len()).rev() {
+        all.swap(i, rng.len(i + 1) - 1);
+    }
+    all.truncate(rng.len(all.len() + 1) - 1);
+    all.insert(rng.len(all.len() + 1) - 1, ALIVE.parse().unwrap());
+    all.into()
 }
 
 fn world(seed_: u64, elsewhere: BTreeMap<u16, Elsewhere>, limits: Limits) -> World {
@@ -191,9 +232,11 @@ fn world(seed_: u64, elsewhere: BTreeMap<u16, Elsewhere>, limits: Limits) -> Wor
         answer: Answer::AtOnce,
     };
     let buffers = if rng.chance(50) { 6 } else { 512 };
-    let io = SimIo::outbound(rng, faults, vec![arrival], elsewhere);
+    let many = addresses(&mut rng);
+    let mut io = SimIo::outbound(rng, faults, vec![arrival], elsewhere);
+    io.answers = answers();
     let (shard, commands, names) = routing(io, http_config(), limits, buffers);
-    World { shard, commands, names, requests }
+    World { shard, commands, names, requests, many }
 }
 
 pub(crate) fn limits() -> Limits {
@@ -212,9 +255,13 @@ pub(crate) fn routing(
     let config = HttpConfig {
         routing: Some(RoutingConfig {
             names: RouteNames { header: (*b"X-Route").into(), cookie: None },
+            policy: Arc::new(RoutePolicy {
+                targets: AllowList::parse("private,*.test").unwrap(),
+                ..RoutePolicy::default()
+            }),
             ttl,
-            resolver: Arc::new(Names(asked)),
         }),
+        resolver: Some(Arc::new(Names(asked))),
         ..config
     };
     let keep = Keep { entries_max: 64, context_ttl: ttl, route_ttl: ttl };
@@ -222,7 +269,12 @@ pub(crate) fn routing(
     let (sink, _) = spans::ring(64, Waker::noop().clone());
     let (commands, receiver) = mpsc::channel();
     let parts = Parts {
-        http: Some(Box::new(HttpCore::new(&config, 1, correlation, (Some(sink), None)))),
+        http: Some(Box::new(HttpCore::new(&config, correlation))),
+        observer: Observer::new(config.tracing.as_ref(), 1, (Some(sink), None)).joining(
+            &Shared::new(1),
+            0,
+            JoinLevel::Tx,
+        ),
         ..parts(limits, buffers, receiver)
     };
     (Shard::new(io, parts), commands, names)
@@ -231,9 +283,14 @@ pub(crate) fn routing(
 /// Answers what shards ask, as the control thread does.
 fn resolve(world: &mut World) -> bool {
     let Ok(name) = world.names.try_recv() else { return false };
-    let known = name.target.host() == "known.test";
-    let address = known.then(|| SocketAddr::from(([10, 0, 0, 8], name.target.port)));
-    world.commands.send(Command::Resolved(name.asker, address)).unwrap();
+    let one = |ip: &str| -> Resolved { Ok(Arc::new([ip.parse().unwrap()])) };
+    let resolved = match name.target.host() {
+        "known.test" => one(ALIVE),
+        "here.test" => one("::ffff:127.0.0.1"),
+        "many.test" => Ok(Arc::clone(&world.many)),
+        _ => Err(Unresolved::Unknown),
+    };
+    world.commands.send(Command::Resolved(name.asker, resolved)).unwrap();
     world.shard.core.io.wake();
     true
 }
@@ -285,7 +342,7 @@ fn simulate(seed: u64) -> Arc<Recorder> {
     assert_eq!(shard.active, 0, "{seed}: the connection waits for ever");
     assert_eq!(shard.timers.next(&shard.slab), None, "{seed}: a deadline left behind");
     assert_eq!(shard.core.pool.lent(), 0, "{seed}: buffers lost");
-    assert_eq!(shard.core.http.as_deref().unwrap().editor.open_spans(), 0, "{seed}: spans lost");
+    assert_eq!(shard.core.observer.open_spans(), 0, "{seed}: spans lost");
     assert!(shard.core.io.sockets.iter().all(|s| s.closed), "{seed}: descriptors lost");
     check(seed, &world);
     Arc::clone(&shard.core.recorder)
@@ -323,7 +380,11 @@ fn simulate_unkind(seed: u64) -> Arc<Recorder> {
     assert_eq!(shard.core.pool.lent(), 0, "{seed}: buffers lost");
     assert_eq!(shard.core.pipes.lent(), 0, "{seed}: pipes lost");
     let http = shard.core.http.as_deref().unwrap();
-    assert_eq!((http.editor.open_spans(), http.held_bytes()), (0, 0), "{seed}: spans or heads");
+    assert_eq!(
+        (shard.core.observer.open_spans(), http.held_bytes()),
+        (0, 0),
+        "{seed}: spans or heads"
+    );
     assert!(shard.core.io.sockets.iter().all(|s| s.closed), "{seed}: descriptors lost");
     let opaque = Reason::ALL.iter().any(|r| shard.core.recorder.get(Key::opaque(*r as usize)) > 0);
     if let (false, Some(client)) = (opaque, shard.core.io.sockets.first()) {
@@ -353,7 +414,14 @@ fn every_request_reaches_where_it_was_sent() {
     if recorders.len() < 256 {
         return;
     }
-    for key in [Key::ROUTED, Key::ROUTE_UNREACHABLE, Key::LOOP_REJECTED, Key::request(1, 2, 5)] {
+    let refused = Key::route_refused(Refusal::Address as usize);
+    for key in [
+        Key::ROUTED,
+        Key::ROUTE_UNREACHABLE,
+        Key::ROUTE_NEXT_ADDRESS,
+        refused,
+        Key::request(1, 2, 5),
+    ] {
         assert!(recorders.iter().any(|r| r.get(key) > 0), "no seed reaches {key:?}");
     }
 }

@@ -1,22 +1,31 @@
 //! A set of shards: probes the driver, binds the listeners, starts the threads, and ends them.
 
 use crate::{
-    accept::{Descriptors, connections_for},
+    accept::connections_for,
     access::{AccessSource, access_log},
     buffers::BufferPool,
-    config::{Driver, DriverChoice, ShardConfig, StartError, io_uring_hint},
+    config::{DriverChoice, Limits, ShardConfig, StartError, io_uring_hint},
+    core::HttpCore,
     correlate::{self, Correlation, Keep, correlate},
+    descriptors::Descriptors,
+    driver::Driver,
+    exchange::{Gates, Given, Observer, ShardRules, Taps, WritesContext},
     host,
-    http::HttpCore,
     io::{epoll::EpollIo, kernel::tuning, ring::RingIo},
+    joins::Shared,
+    links::Several,
     look::{ConnectionId, Look, TimeLine, Viewer},
+    own_dials::{Noted, OwnDials},
+    pressure::MemoryCount,
     resolve::{Resolved, ToResolve},
     shard::{Command, DrainReport, Parts, Shard},
+    sources::Sources,
     spans::{self, SpanSource},
-    sys::{self, Fd, socket},
+    sys::{self, Fd, nanos, socket},
 };
-use netra_codecs::trace::SamplerPlan;
+use netra_codecs::{tap::Protocol, trace::SamplerPlan};
 use netra_perf::{Gauge, Recorder};
+use netra_rules::{Hits, Process, Table};
 use std::{
     io,
     sync::{
@@ -31,6 +40,9 @@ use std::{
 /// The loop needs little; the rest of a thread's usual 8 MiB would only be reserved.
 const STACK_BYTES: usize = 256 * 1024;
 
+/// The addresses of this host are looked at once in so many times that the shards are tended.
+const ADDRESSES_EVERY: u32 = 5;
+
 /// Running shards.
 #[derive(Debug)]
 pub struct ShardSet {
@@ -38,9 +50,14 @@ pub struct ShardSet {
     fallback: Option<String>,
     recorders: Vec<Arc<Recorder>>,
     descriptors: Arc<Descriptors>,
+    several: Arc<Several>,
+    joins: Shared,
+    noted: Arc<Noted>,
+    tended: u32,
     shards: Vec<Running>,
     spans: Vec<SpanSource>,
     access: Vec<AccessSource>,
+    rules: Given,
 }
 
 #[derive(Debug)]
@@ -52,9 +69,9 @@ struct Running {
 }
 
 impl Running {
-    fn tell(&self, command: &Command) {
+    fn tell(&self, command: Command) {
         // A shard that has ended needs no more telling, and its waker is gone.
-        if !self.thread.is_finished() && self.commands.send(command.clone()).is_ok() {
+        if !self.thread.is_finished() && self.commands.send(command).is_ok() {
             sys::eventfd_notify(self.waker);
         }
     }
@@ -82,16 +99,21 @@ impl ShardSet {
         let asked = config.limits.connections_max;
         let descriptors =
             Arc::new(Descriptors::new(if asked == 0 { most } else { asked.min(most) }));
-        let (driver, fallback) = choose_driver(config)?;
+        let (driver, fallback) = choose_driver(config.driver, &config.limits)?;
         let listeners = bind(config)?;
         let mut set = Self {
             driver,
             fallback,
             recorders: vec![],
             descriptors,
+            several: Arc::new(Several::of_this_host()),
+            joins: Shared::new(config.shards),
+            noted: Arc::default(),
+            tended: 0,
             shards: vec![],
             spans: vec![],
             access: vec![],
+            rules: Given::default(),
         };
         let mut seats = seats(config, listeners)?.into_iter();
         for index in 0..config.shards {
@@ -107,12 +129,12 @@ impl ShardSet {
     }
 
     fn spawn(&mut self, config: &ShardConfig, index: usize, seat: Seat) -> Result<(), StartError> {
-        let recorder = Arc::new(Recorder::default());
+        let recorder = Arc::new(Recorder::of(&Taps::tables(&config.protocols, config.detects)));
         let (commands, receiver) = channel();
         let put_off = Arc::new(AtomicBool::new(false));
         let os = |what| move |source| StartError::Os { what, source };
         let Seat { listener, waker, correlation } = seat;
-        let tracing = config.http.tracing.as_ref().filter(|_| correlation.is_some());
+        let tracing = config.http.tracing.as_ref();
         let (sink, source) =
             tracing.map(|tracing| spans::ring(tracing.spans_max, tracing.waker.clone())).unzip();
         self.spans.extend(source);
@@ -122,23 +144,37 @@ impl ShardSet {
             (requests, access) = (Some(of_requests), Some(of_connections));
             self.access.push(source);
         }
-        let http = correlation.map(|memory| {
-            Box::new(HttpCore::new(&config.http, config.shards, memory, (sink, requests)))
-        });
+        let mut observer = Observer::new(tracing, config.shards, (sink, requests));
+        if let Some(tracing) = tracing {
+            observer = observer.joining(&self.joins, index, tracing.join);
+        }
+        let http = correlation.map(|memory| Box::new(HttpCore::new(&config.http, memory)));
+        let (of_codecs, held_max) = (config.http.limits, config.http.held_bytes_max);
+        let mut taps = Taps::new(config.protocols.clone(), config.detects, of_codecs, held_max);
+        taps.head_timeout_ns = config.http.head_timeout.map(nanos);
+        let writes = config.writes_context.then(|| WritesContext::of(&config.http)).flatten();
         let pool = BufferPool::new(config.limits.buffers_max, config.limits.buffer_bytes)
             .map_err(os("memory for relay buffers"))?;
         let parts = Parts {
             index,
             http,
+            observer,
+            taps,
+            gates: Gates::new(writes),
             access,
             pool,
             limits: config.limits.clone(),
+            memory: config.memory.as_ref().and_then(MemoryCount::open).map(Box::new),
             port: config.port,
             spin_max: config.spin_max,
             recorder: Arc::clone(&recorder),
             descriptors: Arc::clone(&self.descriptors),
+            sources: Sources::new(Arc::clone(&self.several), &config.spare_sources),
+            own_dials: OwnDials::new(Arc::clone(&self.noted)),
+            guests: config.guests.clone(),
             put_off: Arc::clone(&put_off),
             commands: receiver,
+            old_rules: self.rules.way_back(),
         };
         let cpu = (!config.cpus.is_empty()).then(|| config.cpus[index % config.cpus.len()]);
         let (driver, glommio) = (self.driver, config.glommio);
@@ -181,27 +217,47 @@ impl ShardSet {
     /// Every shard stops accepting and lets its connections finish; what is left after `deadline`
     /// is reset. Does not wait.
     pub fn drain(&self, deadline: Duration) {
-        self.tell(&Command::Drain(deadline));
+        self.tell(|| Command::Drain(deadline));
     }
 
     /// Whether shards may poll before they park; not while a CPU quota throttles the process.
     pub fn allow_polling(&self, allowed: bool) {
-        self.tell(&Command::AllowPolling(allowed));
+        self.tell(|| Command::AllowPolling(allowed));
     }
 
     /// Every shard decides about new traces by this plan from now on.
     pub fn sample(&self, plan: &Arc<SamplerPlan>) {
-        self.tell(&Command::Sample(Arc::clone(plan)));
+        self.tell(|| Command::Sample(Arc::clone(plan)));
+    }
+
+    /// Every shard decides by this table from now on; `process` is of the same table. Returns what
+    /// each of them counts by it.
+    pub fn obey(&mut self, table: &Arc<Table>, process: &Arc<Process>) -> Vec<Arc<Hits>> {
+        self.rules.obey(table);
+        let shards = self.shards.len();
+        let give = |shard: &Running| {
+            let rules = ShardRules::new(table, process, shards);
+            let hits = Arc::clone(rules.hits());
+            shard.tell(Command::Obey(Box::new(rules)));
+            hits
+        };
+        self.shards.iter().map(give).collect()
     }
 
     /// Shards that remember anything by request id forget what has expired, and those that have put
     /// something off do it. Expired entries are never found; this is for the memory of a shard that
-    /// has nothing else to do. Call it once a second.
-    pub fn tend(&self) {
+    /// has nothing else to do. Now and then it is seen which addresses there are. Call it once a
+    /// second.
+    pub fn tend(&mut self) {
+        self.rules.tend();
+        self.tended = self.tended.wrapping_add(1);
+        if self.tended.is_multiple_of(ADDRESSES_EVERY) {
+            self.several.look();
+        }
         for (shard, recorder) in self.shards.iter().zip(&self.recorders) {
             let has_put_off = shard.put_off.load(Relaxed);
             if has_put_off || recorder.gauge(Gauge::ContextEntries) > 0 {
-                shard.tell(&Command::Tend);
+                shard.tell(Command::Tend);
             }
         }
     }
@@ -227,28 +283,33 @@ impl ShardSet {
         self.look(shard, Look::Details(of, viewer));
     }
 
+    /// Asks a shard what has failed.
+    pub fn failures(&self, shard: usize, viewer: Arc<dyn Viewer>) {
+        self.look(shard, Look::Failures(viewer));
+    }
+
     fn look(&self, shard: usize, look: Look) {
         if let Some(shard) = self.shards.get(shard) {
-            shard.tell(&Command::Look(look));
+            shard.tell(Command::Look(look));
         }
     }
 
     /// A shard notes its turns from now on.
     pub fn note_turns(&self, shard: usize, line: Arc<TimeLine>) {
         if let Some(shard) = self.shards.get(shard) {
-            shard.tell(&Command::TimeLine(line));
+            shard.tell(Command::TimeLine(line));
         }
     }
 
-    /// Tells a shard the address that it asked its [`Resolver`](crate::Resolver) for.
-    pub fn answer(&self, asked: &ToResolve, address: Resolved) {
+    /// Tells a shard the addresses that it asked its [`Resolver`](crate::Resolver) for.
+    pub fn answer(&self, asked: &ToResolve, resolved: Resolved) {
         if let Some(shard) = self.shards.get(asked.shard) {
-            shard.tell(&Command::Resolved(asked.asker, address));
+            shard.tell(Command::Resolved(asked.asker, resolved));
         }
     }
 
-    fn tell(&self, command: &Command) {
-        self.shards.iter().for_each(|shard| shard.tell(command));
+    fn tell(&self, command: impl Fn() -> Command) {
+        self.shards.iter().for_each(|shard| shard.tell(command()));
     }
 
     /// All shards have ended.
@@ -297,7 +358,8 @@ fn seats(config: &ShardConfig, listeners: Vec<Fd>) -> Result<Vec<Seat>, StartErr
     let wakers = wakers.map_err(|source| StartError::Os { what: "eventfd", source })?;
     let http = &config.http;
     let mut correlations = Vec::new();
-    if !http.ports.is_empty() {
+    let writes = config.writes_context && config.protocols.protocols().any(Protocol::edits);
+    if !http.ports.is_empty() || (writes && http.tracing.is_some()) {
         let ttl = Duration::from_millis(http.limits.context_ttl_ms.into());
         let keep = Keep {
             entries_max: http.limits.contexts_max,
@@ -344,16 +406,19 @@ fn bind(config: &ShardConfig) -> Result<Vec<Fd>, StartError> {
 ///
 /// # Errors
 /// io_uring was asked for and is refused, or it is refused for a reason that epoll would share.
-pub fn choose_driver(config: &ShardConfig) -> Result<(Driver, Option<String>), StartError> {
-    if config.driver == DriverChoice::Epoll {
+pub fn choose_driver(
+    choice: DriverChoice,
+    limits: &Limits,
+) -> Result<(Driver, Option<String>), StartError> {
+    if choice == DriverChoice::Epoll {
         return Ok((Driver::Epoll, None));
     }
-    match crate::probe::io_uring(&config.limits) {
+    match crate::probe::io_uring(limits) {
         Ok(driver) => Ok((driver, None)),
         Err(refused) => {
             let errno = refused.source.raw_os_error();
             let fall_back = matches!(errno, Some(libc::EPERM | libc::ENOSYS | libc::EINVAL));
-            if config.driver == DriverChoice::Auto && fall_back {
+            if choice == DriverChoice::Auto && fall_back {
                 let (step, source) = (refused.step, &refused.source);
                 let hint = io_uring_hint(source);
                 return Ok((Driver::Epoll, Some(format!("{step}: {source}: {hint}"))));

@@ -5,36 +5,45 @@
 //! turn's one call.
 
 use crate::{
-    accept::Descriptors,
     access::{AccessSink, ConnectionRecord},
-    buffers::{BufferId, BufferPool},
+    buffers::BufferPool,
     config::Limits,
-    connection::{Connection, LocalAddresses, Phase, nanos},
+    connection::{Connection, Phase},
+    core::{Core, HttpCore},
+    descriptors::Descriptors,
     error::{Direction, End},
-    http::HttpCore,
-    io::{Event, Io, Polled, Side, Token, Wait, would_block},
+    exchange::{Gates, Observer, ShardRules, Taps},
+    failures::Failures,
+    io::{Event, Io, Polled, Side, Token, Wait},
+    links::LinkNames,
     look::{Look, TimeLine, Turn},
+    own_dials::OwnDials,
     pipes::PipePool,
     polling::{Awaited, Polling},
+    pressure::{MemoryCount, Pressure},
+    remembered::Remembered,
     resolve::{Asker, Resolved},
-    sys::{Fd, Nanos},
-    timers::{Timer, Timers},
+    sources::Sources,
+    sys::{Nanos, nanos},
+    timers::{Delays, HeadDeadlines, Timer, Timers},
     young::Young,
 };
-use netra_codecs::{PortSet, trace::SamplerPlan};
+use netra_codecs::trace::SamplerPlan;
 use netra_perf::{Gauge, Key, Recorder};
 use std::{
     collections::VecDeque,
     io,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::AtomicBool, mpsc::Receiver},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::AtomicBool,
+        mpsc::{Receiver, Sender},
+    },
     time::Duration,
 };
 
 /// How long after a burst memory that was not needed since is given back.
 const SHRINK_NS: Nanos = 1_000_000_000;
-/// Cut connections that are listed by name.
-const CUT_LISTED: usize = 64;
 
 /// A connection that a drain's deadline cut.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +70,7 @@ pub struct DrainReport {
 }
 
 /// What a shard can be told.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Command {
     /// Stop accepting, finish, cut what is left after this long.
     Drain(Duration),
@@ -69,7 +78,9 @@ pub(crate) enum Command {
     AllowPolling(bool),
     /// Decide about new traces by this.
     Sample(Arc<SamplerPlan>),
-    /// The address that a connection asked for.
+    /// Decide about messages by these rules.
+    Obey(Box<ShardRules>),
+    /// The addresses that a connection asked for.
     Resolved(Asker, Resolved),
     /// Forget what has expired, and do what was put off.
     Tend,
@@ -77,79 +88,6 @@ pub(crate) enum Command {
     Look(Look),
     /// Note every turn for a while.
     TimeLine(Arc<TimeLine>),
-}
-
-/// What the flows of all connections share.
-pub(crate) struct Core<I: Io> {
-    // `io` stands before `pool`: the kernel must give up its buffers before they are unmapped.
-    pub(crate) io: I,
-    pub(crate) pool: BufferPool,
-    pub(crate) pipes: PipePool<I::Pipe>,
-    pub(crate) recorder: Arc<Recorder>,
-    pub(crate) limits: Limits,
-    /// The port that connections are redirected to.
-    pub(crate) port: u16,
-    /// Time of this turn.
-    pub(crate) now: Nanos,
-    /// Flows that have more to move.
-    pub(crate) again: VecDeque<Token>,
-    /// Where bytes are peeked at.
-    pub(crate) scratch: Vec<u8>,
-    /// Connections that came to their own end.
-    pub(crate) finished: u64,
-    /// What HTTP connections share; none where no port is read as HTTP.
-    pub(crate) http: Option<Box<HttpCore>>,
-    /// Where connections are logged.
-    pub(crate) access: Option<AccessSink<ConnectionRecord>>,
-    http_ports: PortSet,
-    addresses: LocalAddresses,
-}
-
-impl<I: Io> Core<I> {
-    /// Most of the buffers hold bytes for slow receivers.
-    pub(crate) fn pool_is_scarce(&self) -> bool {
-        self.pool.lent() * 4 > self.pool.capacity() * 3
-    }
-
-    /// Buffers that one flow may queue now.
-    pub(crate) fn queue_buffers_max(&self) -> u32 {
-        if self.pool_is_scarce() { 1 } else { self.limits.direction_buffers_max }
-    }
-
-    /// Whether connections to this port are read as HTTP/1.
-    pub(crate) fn is_http(&self, port: u16) -> bool {
-        self.http.is_some() && self.http_ports.contains(port)
-    }
-
-    /// What an accepted connection has sent already, where the hop to its upstream is on this host
-    /// and answers at once: it is sent behind the dial, without a turn between. A dial that may
-    /// take long holds no buffer.
-    pub(crate) fn early(&mut self, fd: Fd, is_local: bool) -> Result<Option<BufferId>, End> {
-        if !is_local || self.pool_is_scarce() {
-            return Ok(None);
-        }
-        let Some(buffer) = self.pool.lend() else { return Ok(None) };
-        match self.io.receive_early(fd, self.pool.room(buffer)) {
-            Ok(n) if n > 0 => {
-                self.pool.set_filled(buffer, u32::try_from(n).unwrap_or(0));
-                Ok(Some(buffer))
-            }
-            result => {
-                self.pool.give_back(buffer);
-                match result {
-                    // An end is seen once more when its turn has come.
-                    Ok(_) => Ok(None),
-                    Err(e) if would_block(&e) => Ok(None),
-                    Err(e) => Err(End::of_error(Side::Downstream, &e)),
-                }
-            }
-        }
-    }
-
-    /// Whether `ip` is an address of this host.
-    pub(crate) fn is_local(&mut self, ip: IpAddr) -> bool {
-        self.addresses.is_local(ip, || self.io.is_local(ip))
-    }
 }
 
 /// One core's loop.
@@ -160,17 +98,31 @@ pub(crate) struct Shard<I: Io> {
     pub(crate) slab: Vec<Connection>,
     pub(crate) free: Vec<u32>,
     pub(crate) timers: Timers,
+    pub(crate) heads: HeadDeadlines,
+    /// Requests that wait for a while.
+    pub(crate) delays: Delays,
     pub(crate) active: u32,
     pub(crate) descriptors: Arc<Descriptors>,
-    young: Young,
+    pub(crate) young: Young,
+    /// Connections there are that have not heard of the rules in force yet: something of theirs was
+    /// under way.
+    pub(crate) looks_again: bool,
     pub(crate) accept_again_at: Option<Nanos>,
     commands: Receiver<Command>,
+    /// Where rules go that are no longer in force.
+    old_rules: Sender<Box<ShardRules>>,
     polling: Polling,
     pub(crate) drain_until: Option<Nanos>,
-    report: DrainReport,
-    finished_before: u64,
+    /// While it drains: when to look next for connections that are quiet.
+    pub(crate) quiet_look_at: Option<Nanos>,
+    /// From when on requests ask for the last answer then.
+    pub(crate) last_asked_at: Nanos,
+    pub(crate) report: DrainReport,
+    pub(crate) finished_before: u64,
     /// When to give back the memory of a burst, if there may be any.
     shrink_at: Option<Nanos>,
+    /// What is done for want of memory has begun.
+    pub(crate) is_shedding: bool,
     /// Where turns are noted, while somebody wants to know.
     pub(crate) time_line: Option<Arc<TimeLine>>,
 }
@@ -179,15 +131,25 @@ pub(crate) struct Shard<I: Io> {
 pub(crate) struct Parts {
     pub(crate) index: usize,
     pub(crate) http: Option<Box<HttpCore>>,
+    pub(crate) observer: Observer,
+    pub(crate) taps: Taps,
+    pub(crate) gates: Gates,
     pub(crate) access: Option<AccessSink<ConnectionRecord>>,
     pub(crate) pool: BufferPool,
     pub(crate) limits: Limits,
+    pub(crate) memory: Option<Box<MemoryCount>>,
     pub(crate) port: u16,
     pub(crate) spin_max: Duration,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) descriptors: Arc<Descriptors>,
+    pub(crate) sources: Sources,
+    pub(crate) own_dials: OwnDials,
+    /// The links of guests.
+    pub(crate) guests: LinkNames,
     /// Set while somebody should tell [`Command::Tend`] for what the shard has put off.
     pub(crate) put_off: Arc<AtomicBool>,
+    /// Where rules go that are no longer in force.
+    pub(crate) old_rules: Sender<Box<ShardRules>>,
     pub(crate) commands: Receiver<Command>,
 }
 
@@ -211,8 +173,17 @@ impl<I: Io> Shard<I> {
             finished: 0,
             http_ports: parts.http.as_deref().map(HttpCore::ports).unwrap_or_default(),
             http: parts.http,
+            observer: parts.observer,
+            taps: parts.taps,
+            gates: parts.gates,
             access: parts.access,
-            addresses: LocalAddresses::default(),
+            failures: Failures::default(),
+            memory: parts.memory,
+            sources: parts.sources,
+            own_dials: parts.own_dials,
+            guests: parts.guests,
+            addresses: Remembered::default(),
+            guest_links: Remembered::default(),
         };
         let mut shard = Self {
             index: parts.index,
@@ -220,16 +191,23 @@ impl<I: Io> Shard<I> {
             slab: Vec::new(),
             free: Vec::new(),
             timers: Timers::default(),
+            heads: HeadDeadlines::default(),
+            delays: Delays::default(),
             active: 0,
             descriptors: parts.descriptors,
             young,
             accept_again_at: None,
             commands: parts.commands,
+            old_rules: parts.old_rules,
+            looks_again: false,
             polling: Polling::new(nanos(parts.spin_max)),
             drain_until: None,
+            quiet_look_at: None,
+            last_asked_at: 0,
             report: DrainReport::default(),
             finished_before: 0,
             shrink_at: None,
+            is_shedding: false,
             time_line: None,
         };
         shard.offer_room();
@@ -243,6 +221,10 @@ impl<I: Io> Shard<I> {
         self.core.now = self.core.io.now();
         let woke_at = self.core.now;
         self.core.recorder.bump(Key::TURNS);
+        if self.is_shedding {
+            self.core.look_at_memory();
+            self.ease_memory();
+        }
         let mut events = 0u32;
         let mut awaited = Awaited::Request;
         while let Some(event) = self.core.io.next(&mut self.core.pool) {
@@ -254,8 +236,12 @@ impl<I: Io> Shard<I> {
         }
         self.go_on();
         self.expire();
+        if self.core.pressure() > Pressure::None {
+            self.ease_memory();
+        }
         self.offer_room();
         if self.drain_until.is_some() {
+            self.close_quiet();
             self.cut_at_deadline();
         }
         let quiet_since = self.core.io.now();
@@ -291,9 +277,12 @@ impl<I: Io> Shard<I> {
         }
         self.core.recorder.set(Gauge::PipesUsed, self.core.pipes.lent() as u64);
         self.core.recorder.set(Gauge::BuffersUsed, self.core.pool.lent() as u64);
+        let mut held_bytes = self.core.taps.held_bytes();
         if let Some(http) = self.core.http.as_deref() {
             http.record(&self.core.recorder);
+            held_bytes += http.held_bytes();
         }
+        self.core.recorder.set(Gauge::HeldBytes, held_bytes as u64);
         // Without a deadline nobody has to know what time it is.
         let wait = match self.deadline() {
             None => Wait::Forever,
@@ -310,10 +299,9 @@ impl<I: Io> Shard<I> {
 
     /// When the loop must go on even if nothing happens.
     fn deadline(&self) -> Option<Nanos> {
-        [self.timers.next(&self.slab), self.accept_again_at, self.drain_until, self.shrink_at]
-            .into_iter()
-            .flatten()
-            .min()
+        let heads = self.heads.next().into_iter().chain(self.delays.next()).min();
+        let others = [self.accept_again_at, self.drain_until, self.quiet_look_at, self.shrink_at];
+        [self.timers.next(&self.slab), heads].into_iter().chain(others).flatten().min()
     }
 
     /// The drain is over: the listener is closed and no connection is left.
@@ -333,6 +321,7 @@ impl<I: Io> Shard<I> {
             Event::AcceptFailed(errno) => return self.on_accept_failed(errno),
             Event::Woken => return self.on_commands(),
             Event::Closed(token) => return self.on_closed(token),
+            Event::Urgent(_) => return self.core.recorder.bump(Key::URGENT_DROPPED),
             Event::Received(token, _)
             | Event::Failed(token, _)
             | Event::Ended(token)
@@ -358,15 +347,6 @@ impl<I: Io> Shard<I> {
             Ok(()) => self.moved(token),
             Err(end) => self.end(token, end),
         }
-    }
-
-    /// A connection's flows have moved.
-    #[inline]
-    fn moved(&mut self, token: Token) {
-        if self.slab[token.slot as usize].http.is_some() {
-            self.tend_http(Token { side: Side::Downstream, ..token });
-        }
-        self.renew_deadline(token.slot);
     }
 
     /// An event of a connection that is not being relayed: the answer to its dial, or something
@@ -406,6 +386,8 @@ impl<I: Io> Shard<I> {
         while let Some((timer, slot)) = self.timers.expire(&mut self.slab, self.core.now) {
             self.on_deadline(timer, slot);
         }
+        self.expire_heads();
+        self.expire_delays();
         if self.shrink_at.is_some_and(|at| self.core.now >= at) {
             self.shrink_at = None;
             self.core.pool.shrink();
@@ -417,12 +399,14 @@ impl<I: Io> Shard<I> {
         let token = self.downstream_of(slot);
         match timer {
             Timer::Dial => self.on_dial_deadline(token),
+            Timer::Address => self.on_address_step(token),
             Timer::HalfCloseLinger | Timer::Idle if self.slab[slot as usize].holds_bytes() => {
                 let at = self.core.now + self.silence_of(timer);
                 self.timers.set(&mut self.slab, slot, timer, at);
             }
             Timer::HalfCloseLinger => self.end(token, End::HalfCloseLinger),
             Timer::Idle => self.end(token, End::IdleTimeout),
+            Timer::Head => debug_assert!(false, "heads have a list of their own"),
         }
     }
 
@@ -449,6 +433,17 @@ impl<I: Io> Shard<I> {
         Token { slot, generation, side: Side::Downstream }
     }
 
+    /// These rules are in force from now on, also for the connections that are there.
+    fn obey(&mut self, mut rules: Box<ShardRules>) {
+        if let Some(old) = self.core.gates.rules.take() {
+            rules.take_over(&old);
+            // The control thread frees it; where there is none, nobody waits.
+            let _ = self.old_rules.send(old);
+        }
+        self.core.gates.rules = Some(rules);
+        self.look_again();
+    }
+
     fn on_commands(&mut self) {
         // A peer wakes a shard that has let its mailbox fill.
         if let Some(http) = self.core.http.as_deref_mut() {
@@ -456,19 +451,11 @@ impl<I: Io> Shard<I> {
         }
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Drain(deadline) => {
-                    self.accept_again_at = None;
-                    self.core.io.close_listener(self.descriptors.room());
-                    self.finished_before = self.core.finished;
-                    self.drain_until = Some(self.core.now + nanos(deadline));
-                }
+                Command::Drain(deadline) => self.begin_drain(deadline),
                 Command::AllowPolling(allowed) => self.polling.allow(allowed),
-                Command::Sample(plan) => {
-                    if let Some(http) = self.core.http.as_deref_mut() {
-                        http.editor.sample(plan);
-                    }
-                }
-                Command::Resolved(asker, address) => self.on_resolved(asker, address),
+                Command::Sample(plan) => self.core.observer.sample(plan),
+                Command::Obey(rules) => self.obey(rules),
+                Command::Resolved(asker, resolved) => self.on_resolved(asker, resolved),
                 Command::Look(look) => self.on_look(look),
                 Command::TimeLine(line) => self.time_line = Some(line),
                 Command::Tend => {
@@ -478,32 +465,11 @@ impl<I: Io> Shard<I> {
                     while let Some(upstream) = self.young.pop() {
                         self.core.io.watch_silence(upstream);
                     }
+                    if self.looks_again {
+                        self.look_again();
+                    }
                 }
             }
         }
-    }
-
-    /// Cuts what has not finished when the drain's deadline comes.
-    fn cut_at_deadline(&mut self) {
-        let Some(until) = self.drain_until.filter(|until| self.core.now >= *until) else { return };
-        for slot in 0..u32::try_from(self.slab.len()).unwrap_or(u32::MAX) {
-            let connection = &self.slab[slot as usize];
-            if !matches!(connection.phase, Phase::Dialling | Phase::Relaying) {
-                continue;
-            }
-            let token = self.downstream_of(slot);
-            self.report.cut_total += 1;
-            if self.report.cut.len() < CUT_LISTED {
-                self.report.cut.push(CutConnection {
-                    peer: self.core.io.peer_addr(token).ok(),
-                    original_dst: connection.original_dst,
-                    direction: connection.direction,
-                    age: Duration::from_nanos(self.core.now - connection.accepted_at),
-                });
-            }
-            self.end(token, End::DrainDeadline);
-        }
-        // Completions of what was cut are still to come; look again shortly.
-        self.drain_until = Some(until.max(self.core.now) + 1_000_000);
     }
 }

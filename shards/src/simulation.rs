@@ -2,15 +2,19 @@
 //! it; `NETRA_SIM_SEEDS` runs more.
 
 use crate::{
-    accept::Descriptors,
     buffers::BufferPool,
     config::Limits,
+    descriptors::Descriptors,
+    exchange::{Gates, Observer, Taps},
     host,
     io::{
         sim::{Faults, Rng, SimIo},
         sim_peer::{Answer, Arrival, Ending, Peer},
     },
+    links::LinkNames,
+    own_dials::OwnDials,
     shard::{Command, Parts, Shard},
+    sources::Sources,
 };
 use netra_perf::{Key, Recorder};
 use std::{
@@ -20,6 +24,20 @@ use std::{
 
 /// Turns after which a simulation that has not come to its end is stuck.
 pub(crate) const TURNS_MAX: u32 = 400_000;
+
+/// Turns until nothing can happen any more; then nothing may be left.
+pub(crate) fn come_to_rest(seed: u64, shard: &mut Shard<SimIo>) {
+    let mut turns = 0;
+    while !shard.core.io.idle {
+        let wait = shard.park();
+        shard.turn(wait).unwrap();
+        turns += 1;
+        assert!(turns < TURNS_MAX, "{seed}: never comes to rest");
+    }
+    assert_eq!(shard.active, 0, "{seed}: a connection waits for ever");
+    assert_eq!(shard.core.pool.lent(), 0, "{seed}: buffers lost");
+    assert_eq!(shard.core.pipes.lent(), 0, "{seed}: pipes lost");
+}
 
 fn peer(rng: &mut Rng, resets: u64) -> Peer {
     let len = match rng.below(4) {
@@ -63,15 +81,23 @@ fn arrival(rng: &mut Rng, resets: u64, dial_faults: bool) -> Arrival {
 /// What a simulated shard is made of: no HTTP, and room for a hundred connections.
 pub(crate) fn parts(limits: Limits, buffers: u32, commands: mpsc::Receiver<Command>) -> Parts {
     Parts {
+        old_rules: mpsc::channel().0,
         index: 0,
         http: None,
+        observer: Observer::new(None, 1, (None, None)),
+        taps: Taps::default(),
+        gates: Gates::default(),
         access: None,
         pool: BufferPool::new(buffers, 4096).unwrap(),
         limits,
+        memory: None,
         port: 14956,
         spin_max: Duration::ZERO,
         recorder: Arc::new(Recorder::default()),
         descriptors: Arc::new(Descriptors::new(100)),
+        sources: Sources::new(Arc::default(), &[]),
+        own_dials: OwnDials::new(Arc::default()),
+        guests: LinkNames::default(),
         put_off: Arc::default(),
         commands,
     }
@@ -134,17 +160,8 @@ fn check_bytes(seed: u64, shard: &Shard<SimIo>) {
 /// Runs a seed to its end and checks what must hold. Returns what the shard recorded.
 fn simulate(seed: u64) -> Arc<Recorder> {
     let World { mut shard, commands, descriptors } = world(seed);
-    let mut turns = 0;
-    while !shard.core.io.idle {
-        let wait = shard.park();
-        shard.turn(wait).unwrap();
-        turns += 1;
-        assert!(turns < TURNS_MAX, "{seed}: never comes to rest");
-    }
-    assert_eq!(shard.active, 0, "{seed}: a connection waits for ever");
+    come_to_rest(seed, &mut shard);
     assert_eq!(shard.timers.next(&shard.slab), None, "{seed}: a deadline left behind");
-    assert_eq!(shard.core.pool.lent(), 0, "{seed}: buffers lost");
-    assert_eq!(shard.core.pipes.lent(), 0, "{seed}: pipes lost");
     assert_eq!(descriptors.connections(), 0, "{seed}: connections miscounted");
     assert!(shard.core.io.sockets.iter().all(|s| s.closed), "{seed}: descriptors lost");
     check_bytes(seed, &shard);

@@ -9,8 +9,8 @@ use crate::{
         sim::{Elsewhere, Faults, Rng, SimIo},
         sim_peer::{Answer, Arrival, Ending, Peer, Turns},
     },
-    route_simulation::{ORIGINAL, QUICK, SILENT, elsewhere, limits, routing},
-    shard::Shard,
+    route_simulation::{ORIGINAL, QUICK, SILENT, answers, elsewhere, limits, routing},
+    shard::{Command, Shard},
     simulation::TURNS_MAX,
 };
 use netra_codecs::h1::Reason;
@@ -68,7 +68,7 @@ fn run_with(
             assert_eq!(shard.active, 0, "the connection waits for ever");
             assert_eq!(shard.core.pool.lent(), 0, "buffers lost");
             let http = shard.core.http.as_deref().unwrap();
-            assert_eq!((http.editor.open_spans(), http.held_bytes()), (0, 0));
+            assert_eq!((shard.core.observer.open_spans(), http.held_bytes()), (0, 0));
             return shard;
         }
     }
@@ -171,6 +171,76 @@ fn a_head_that_waits_to_leave_counts_as_held() {
     assert!(shard.core.io.idle, "never comes to rest");
     assert_eq!(shard.core.http.as_deref().unwrap().held_bytes(), 0);
     assert_eq!(shard.core.recorder.get(Key::ROUTE_UNREACHABLE), 1);
+}
+
+/// What a client hears who is sent to a name with these addresses, how long it took, and how many
+/// further addresses were dialled.
+fn ask_many(addresses: &[&str], limits: Limits) -> (String, Duration, u64) {
+    let rng = &mut Rng::new(1);
+    let asked = format!("GET / HTTP/1.1\r\nHost: shop\r\nX-Route: shop=many.test:{QUICK}\r\n\r\n");
+    let client = asks(rng, &asked, Ending::AfterSending);
+    let server = says(rng, "", Ending::AfterTheOther);
+    let arrival = Arrival { at: 0, client, server, answer: Answer::AtOnce };
+    let mut io = SimIo::outbound(Rng::new(1), Faults::NONE, vec![arrival], places());
+    io.answers = answers();
+    let (mut shard, commands, names) = routing(io, http_config(), limits, 512);
+    let (mut resolved_at, mut took) = (0, None);
+    for _ in 0..TURNS_MAX / 100 {
+        let wait = shard.park();
+        shard.turn(wait).unwrap();
+        if let Ok(name) = names.try_recv() {
+            let all = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+            commands.send(Command::Resolved(name.asker, Ok(all))).unwrap();
+            shard.core.io.wake();
+            resolved_at = shard.core.io.now();
+        }
+        let is_answered =
+            [2, 5].iter().any(|class| shard.core.recorder.get(Key::request(1, 0, *class)) > 0);
+        if is_answered {
+            took.get_or_insert(Duration::from_nanos(shard.core.io.now() - resolved_at));
+        }
+        if shard.core.io.idle {
+            break;
+        }
+    }
+    let heard = String::from_utf8_lossy(&shard.core.io.sockets[0].peer.received).into_owned();
+    let took = took.unwrap_or(Duration::MAX);
+    (heard, took, shard.core.recorder.get(Key::ROUTE_NEXT_ADDRESS))
+}
+
+#[test]
+fn a_name_is_reached_by_whichever_address_answers() {
+    let limits = Limits::default();
+    for (addresses, further, within_ms) in [
+        // Refused at once, later, and by nobody; a dead A beside a living AAAA. The server itself
+        // takes some milliseconds.
+        (&["10.0.1.1", "10.0.0.8"][..], 1, 50),
+        (&["10.0.1.2", "10.0.0.8"], 1, 50),
+        (&["10.0.1.3", "10.0.0.8"], 1, 300),
+        (&["10.0.1.3", "fd00::8"], 1, 300),
+        (&["10.0.1.1", "10.0.1.3", "10.0.1.2", "fd00::1", "fd00::8"], 4, 560),
+        (&["10.0.0.8", "10.0.1.1"], 0, 50),
+    ] {
+        let (heard, took, dialled) = ask_many(addresses, limits.clone());
+        assert!(heard.starts_with("HTTP/1.1 200 "), "{addresses:?}: {heard}");
+        assert!(took <= Duration::from_millis(within_ms), "{addresses:?}: {took:?}");
+        assert_eq!(dialled, further, "{addresses:?}");
+    }
+}
+
+#[test]
+fn a_name_that_nobody_answers_for_is_given_up_within_the_connect_limit() {
+    let limits = || Limits { connect_timeout: Duration::from_secs(3), ..Limits::default() };
+    for (addresses, why, from_ms, to_ms) in [
+        (&["10.0.1.1", "10.0.1.2"][..], "Connection refused (os error 111)", 0, 10),
+        (&["10.0.1.3", "fd00::1"], "Connection timed out (os error 110)", 2990, 3200),
+        (&["10.0.1.3", "10.0.1.1"], "Connection timed out (os error 110)", 2990, 3200),
+    ] {
+        let (heard, took, _) = ask_many(addresses, limits());
+        assert!(heard.starts_with("HTTP/1.1 502 ") && heard.contains(why), "{heard}");
+        let allowed = Duration::from_millis(from_ms)..Duration::from_millis(to_ms);
+        assert!(allowed.contains(&took), "{addresses:?}: {took:?}");
+    }
 }
 
 /// The race of a connection that is kept alive: the upstream has gone when the head is sent.

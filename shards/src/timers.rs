@@ -3,19 +3,26 @@
 //! ends leaves nothing behind.
 
 use crate::sys::Nanos;
+use std::collections::BTreeSet;
 
-/// What a deadline is for. A connection has one at a time.
+/// What a deadline is for. A connection has one at a time, and one of its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timer {
     /// The upstream must have answered the dial.
     Dial,
+    /// An address of a routed name must have answered, or the next is tried.
+    Address,
     /// A half-closed connection must have moved bytes.
     HalfCloseLinger,
     /// A connection must have moved bytes.
     Idle,
+    /// A head that comes in pieces must be whole. These have a place of their own, beside the one
+    /// above: [`HeadDeadlines`].
+    Head,
 }
 
-const KINDS: [Timer; 3] = [Timer::Dial, Timer::HalfCloseLinger, Timer::Idle];
+const KINDS: [Timer; 5] =
+    [Timer::Dial, Timer::Address, Timer::HalfCloseLinger, Timer::Idle, Timer::Head];
 const NONE: u32 = u32::MAX;
 
 /// A connection's place in a list.
@@ -49,13 +56,15 @@ pub(crate) trait Linked {
 /// The lists' ends.
 #[derive(Debug)]
 pub(crate) struct Timers {
+    /// Deadlines in all lists: most of the time there is none, and every turn asks.
+    count: u32,
     first: [u32; KINDS.len()],
     last: [u32; KINDS.len()],
 }
 
 impl Default for Timers {
     fn default() -> Self {
-        Self { first: [NONE; KINDS.len()], last: [NONE; KINDS.len()] }
+        Self { count: 0, first: [NONE; KINDS.len()], last: [NONE; KINDS.len()] }
     }
 }
 
@@ -73,6 +82,7 @@ impl Timers {
             before.next = slot;
         }
         self.last[list] = slot;
+        self.count += 1;
         *slab[slot as usize].link() = Link { at, previous, next: NONE, timer: Some(timer) };
     }
 
@@ -80,6 +90,7 @@ impl Timers {
     pub(crate) fn clear<T: Linked>(&mut self, slab: &mut [T], slot: u32) {
         let link = std::mem::take(slab[slot as usize].link());
         let Some(timer) = link.timer else { return };
+        self.count -= 1;
         let list = timer as usize;
         match link.previous {
             NONE => self.first[list] = link.next,
@@ -92,13 +103,29 @@ impl Timers {
     }
 
     /// The next deadline of any kind.
+    #[inline]
     pub(crate) fn next<T: Linked>(&self, slab: &[T]) -> Option<Nanos> {
+        if self.count == 0 { None } else { self.first_of_all(slab) }
+    }
+
+    fn first_of_all<T: Linked>(&self, slab: &[T]) -> Option<Nanos> {
         let first = self.first.iter().filter(|slot| **slot != NONE);
         first.map(|slot| slab[*slot as usize].link_ref().at).min()
     }
 
+    /// Takes the first deadline of a kind, whenever it is.
+    fn take_first<T: Linked>(&mut self, slab: &mut [T], timer: Timer) -> Option<u32> {
+        let slot = self.first[timer as usize];
+        (slot != NONE).then(|| self.clear(slab, slot)).map(|()| slot)
+    }
+
     /// Takes one deadline that has passed.
+    #[inline]
     pub(crate) fn expire<T: Linked>(&mut self, slab: &mut [T], now: Nanos) -> Option<(Timer, u32)> {
+        if self.count == 0 { None } else { self.expire_first(slab, now) }
+    }
+
+    fn expire_first<T: Linked>(&mut self, slab: &mut [T], now: Nanos) -> Option<(Timer, u32)> {
         for timer in KINDS {
             let slot = self.first[timer as usize];
             if slot != NONE && slab[slot as usize].link_ref().at <= now {
@@ -110,19 +137,91 @@ impl Timers {
     }
 }
 
+impl Linked for Link {
+    fn link(&mut self) -> &mut Link {
+        self
+    }
+
+    fn link_ref(&self) -> &Link {
+        self
+    }
+}
+
+/// Deadlines of heads that come in pieces, the oldest first: a list of all connections that hold
+/// one. It has no memory while heads come whole.
+#[derive(Debug, Default)]
+pub(crate) struct HeadDeadlines {
+    timers: Timers,
+    links: Vec<Link>,
+}
+
+impl HeadDeadlines {
+    /// Sets a slot's deadline, in place of any it has.
+    pub(crate) fn set(&mut self, slot: u32, at: Nanos) {
+        let len = slot as usize + 1;
+        if self.links.len() < len {
+            self.links.resize_with(len, Link::default);
+        }
+        self.timers.set(&mut self.links, slot, Timer::Head, at);
+    }
+
+    /// Clears a slot's deadline.
+    pub(crate) fn clear(&mut self, slot: u32) {
+        if (slot as usize) < self.links.len() {
+            self.timers.clear(&mut self.links, slot);
+        }
+    }
+
+    /// The next deadline.
+    pub(crate) fn next(&self) -> Option<Nanos> {
+        self.timers.next(&self.links)
+    }
+
+    /// Takes one that has passed.
+    pub(crate) fn expire(&mut self, now: Nanos) -> Option<u32> {
+        self.timers.expire(&mut self.links, now).map(|(_, slot)| slot)
+    }
+
+    /// Takes the oldest.
+    pub(crate) fn take_first(&mut self) -> Option<u32> {
+        self.timers.take_first(&mut self.links, Timer::Head)
+    }
+}
+
+/// Until when requests wait that somebody wants to wait, each as long as it likes; one for each
+/// connection.
+#[derive(Debug, Default)]
+pub(crate) struct Delays {
+    waiting: BTreeSet<(Nanos, u32)>,
+}
+
+impl Delays {
+    /// The request of a slot waits until then.
+    pub(crate) fn set(&mut self, slot: u32, until: Nanos) {
+        self.waiting.insert((until, slot));
+    }
+
+    /// It no longer does.
+    pub(crate) fn clear(&mut self, slot: u32, until: Nanos) {
+        self.waiting.remove(&(until, slot));
+    }
+
+    /// When the first has waited long enough.
+    pub(crate) fn next(&self) -> Option<Nanos> {
+        self.waiting.first().map(|(until, _)| *until)
+    }
+
+    /// Takes one that has.
+    pub(crate) fn expire(&mut self, now: Nanos) -> Option<u32> {
+        let (_, slot) = *self.waiting.first().filter(|(until, _)| *until <= now)?;
+        self.waiting.pop_first();
+        Some(slot)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    impl Linked for Link {
-        fn link(&mut self) -> &mut Link {
-            self
-        }
-
-        fn link_ref(&self) -> &Link {
-            self
-        }
-    }
 
     fn expired(timers: &mut Timers, slab: &mut [Link], now: Nanos) -> Vec<u32> {
         std::iter::from_fn(|| timers.expire(slab, now)).map(|(_, slot)| slot).collect()
@@ -155,5 +254,32 @@ mod tests {
         assert_eq!(expired(&mut timers, &mut slab, 19), [0]);
         assert_eq!(expired(&mut timers, &mut slab, 20), [1]);
         assert_eq!(timers.next(&slab), None);
+    }
+
+    #[test]
+    fn heads_have_a_list_of_their_own() {
+        let mut heads = HeadDeadlines::default();
+        heads.clear(9);
+        for (slot, at) in [(5, 10), (2, 20), (7, 30)] {
+            heads.set(slot, at);
+        }
+        heads.set(5, 40);
+        assert_eq!((heads.next(), heads.expire(19)), (Some(20), None));
+        assert_eq!(heads.expire(20), Some(2));
+        heads.clear(2);
+        assert_eq!([heads.take_first(), heads.take_first()], [Some(7), Some(5)]);
+        assert_eq!((heads.take_first(), heads.next()), (None, None));
+    }
+
+    #[test]
+    fn delays_end_in_order_of_time() {
+        let mut delays = Delays::default();
+        for (slot, until) in [(1, 30), (2, 10), (3, 20)] {
+            delays.set(slot, until);
+        }
+        delays.clear(3, 20);
+        assert_eq!((delays.next(), delays.expire(9)), (Some(10), None));
+        assert_eq!([delays.expire(30), delays.expire(30)], [Some(2), Some(1)]);
+        assert_eq!((delays.expire(30), delays.next()), (None, None));
     }
 }

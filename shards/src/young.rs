@@ -35,6 +35,11 @@ impl Young {
         Self { tokens: VecDeque::new(), waiting, never }
     }
 
+    /// There is something else to be done when the shard is tended.
+    pub(crate) fn ask_for_tending(&self) {
+        self.waiting.store(true, Relaxed);
+    }
+
     /// Takes in a socket, and returns one that is to be watched now, if any. `is_dead` says which
     /// have ended since.
     pub(crate) fn push(

@@ -1,14 +1,25 @@
 //! `/connections`: the top of what all shards have, asked for a slice at a time.
 
-use super::{Admin, Request, json, number};
-use crate::endpoint::{Answer, Ask, StatusCode};
-use netra_shards::{ConnectionDetails, ConnectionId, ConnectionView, Direction, TcpInfo, Viewer};
+use super::{Admin, json, number};
+use crate::{
+    endpoint::{Answer, Ask, StatusCode},
+    event::Request,
+    mask,
+};
+use netra_shards::{
+    ConnectionDetails, ConnectionId, ConnectionView, FailuresView, StreamView, TcpInfo, Viewer,
+};
 use serde_json::{Value, json};
 use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
 
 /// How long the shards may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The longest between two looks.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 const SHOWN: u32 = 20;
 const SHOWN_MAX: u32 = 200;
 
@@ -62,6 +73,8 @@ impl Viewer for Answers {
     fn details(&self, shard: usize, seen: Vec<ConnectionDetails>) {
         let _ = self.0.send(Seen::Details(shard, seen));
     }
+
+    fn failures(&self, _: usize, _: FailuresView) {}
 }
 
 /// The top so far, and how many there are.
@@ -93,7 +106,19 @@ impl Admin {
             Ok(count) => count as usize,
             Err(refused) => return refused,
         };
-        match timeout(PATIENCE, self.look(*order, shown_max)).await {
+        let look = async {
+            // What is held while it lasts, a slice and the top, is held once.
+            let mut next = self.looking.lock().await;
+            if let Some(next) = *next {
+                sleep_until(next).await;
+            }
+            let begun = Instant::now();
+            let seen = self.look(*order, shown_max).await;
+            // Three parts of four are the shards' own.
+            *next = Some(Instant::now() + (begun.elapsed() * 3).min(PAUSE_MAX));
+            seen
+        };
+        match timeout(PATIENCE, look).await {
             Ok(Some(seen)) => json(&seen),
             Ok(None) | Err(_) => {
                 Answer::plain(StatusCode::GATEWAY_TIMEOUT, "the shards did not answer\n")
@@ -149,11 +174,8 @@ fn row(shard: usize, view: &ConnectionView, details: Option<&ConnectionDetails>)
     let retransmits = |side| hop(side).map(|tcp| tcp.retransmits);
     json!({
         "shard": shard,
-        "direction": match view.direction {
-            Direction::Inbound => "inbound",
-            Direction::Outbound => "outbound",
-        },
-        "protocol": if view.is_http { "http1" } else { "opaque" },
+        "direction": view.direction.name(),
+        "protocol": view.protocol,
         "state": if view.is_dialling { "dialling" } else { "relaying" },
         "peer": details.and_then(|it| it.peer).map(|peer| peer.to_string()),
         "original_dst": view.original_dst.to_string(),
@@ -172,5 +194,23 @@ fn row(shard: usize, view: &ConnectionView, details: Option<&ConnectionDetails>)
         "upstream_rtt_us": rtt(1),
         "downstream_retransmits": retransmits(0),
         "upstream_retransmits": retransmits(1),
+        "streams_open": details.map_or(0, |it| it.stream_count),
+        "streams": details.map_or_else(Vec::new, |it| it.streams.iter().map(stream).collect()),
+    })
+}
+
+/// A stream of HTTP/2 that goes on: its path without the query, which is nobody's business here.
+fn stream(view: &StreamView) -> Value {
+    let path = view.path.split(|byte| *byte == b'?').next().unwrap_or_default();
+    json!({
+        "id": view.id,
+        "age_s": view.age.as_secs_f64(),
+        "path": mask::line(&String::from_utf8_lossy(path)),
+        "is_grpc": view.is_grpc,
+        "status": view.status,
+        "bytes_request": view.bytes[0],
+        "bytes_response": view.bytes[1],
+        "messages_request": view.messages[0],
+        "messages_response": view.messages[1],
     })
 }

@@ -2,25 +2,33 @@
 //! control thread; what shards must be asked goes to them as commands, a slice at a time.
 
 mod connections;
+mod failures;
 mod orders;
 mod pprof;
 mod time_line;
 mod views;
 
-pub(crate) use orders::Request;
+pub(crate) use orders::{OBEYED, REFUSED};
 
 use crate::{
-    config::{Config, Effective},
-    control::Event,
+    config::Config,
     endpoint::{Answer, Ask, Method, Site, StatusCode},
+    event::Event,
+    event::Request,
+    mask,
+    rules::View,
     show,
+    values::Effective,
 };
 use netra_perf::Recorder;
 use std::{
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{Mutex, mpsc, watch},
+    time::Instant,
+};
 
 /// What the pages are made of.
 #[derive(Debug)]
@@ -32,10 +40,14 @@ pub(crate) struct Admin {
     pub(crate) driver: &'static str,
     pub(crate) started: SystemTime,
     pub(crate) recorders: Vec<Arc<Recorder>>,
+    /// The rules in force.
+    pub(crate) rules: watch::Receiver<View>,
     /// The control thread, which has the shards.
     pub(crate) tell: mpsc::Sender<Event>,
-    /// One profile is taken at a time.
+    /// Of what costs much, one is made at a time.
     pub(crate) is_profiling: Arc<AtomicBool>,
+    /// Shards are asked for their connections by one at a time, from then on; the next ones wait.
+    pub(crate) looking: Mutex<Option<Instant>>,
 }
 
 const JSON: &str = "application/json";
@@ -49,11 +61,13 @@ const PAGES: &[(&str, bool, &str)] = &[
     ("/", false, "shards, rates, percentiles and top connections, live"),
     ("/shards", false, "what every shard counts and measures"),
     ("/connections", false, "?by=age|idle|bytes|overhead|stalled&top=20"),
+    ("/failures", false, "?last=100&top=20: what failed, where and why, and where most of it does"),
     ("/contexts", false, "what is remembered by request id"),
+    ("/rules", false, "every rule: how often it decided, what it does, why it cannot"),
     ("/config", false, "every setting, and where it comes from"),
-    ("/log-level", true, "?level=debug|info|warning|error|fatal; GET tells the present one"),
-    ("/drain", true, "as SIGTERM: accept nothing, let finish, end"),
-    ("/quitquitquit", true, "end at once; needs NETRA_ADMIN_QUIT=true"),
+    ("/log-level", true, "order: ?level=debug|info|warning|error|fatal; GET tells the present one"),
+    ("/drain", true, "order: as SIGTERM: accept nothing, let finish, end"),
+    ("/quitquitquit", true, "order: end at once; needs NETRA_ADMIN_QUIT=true"),
     ("/debug/pprof/", false, "index of the profiles"),
     ("/debug/pprof/profile", false, "?seconds=30&hz=99: CPU, for go tool pprof"),
     ("/debug/pprof/flamegraph", false, "?seconds=10&hz=99: the same as a picture"),
@@ -66,10 +80,18 @@ const PAGES: &[(&str, bool, &str)] = &[
 ];
 
 impl Site for Admin {
-    /// The longest profile, and time to read it.
-    const LIFE_MAX: Duration = Duration::from_secs(pprof::SECONDS_MAX as u64 + 60);
+    /// The longest profile, and time to put it together.
+    const THINK_MAX: Duration = Duration::from_secs(pprof::SECONDS_MAX as u64 + 60);
+    const PROBES: &[&str] = &[];
 
     async fn answer(&self, ask: Ask) -> Answer {
+        if !ask.from.is_direct {
+            let text = "netra is called here by its address or localhost, not by a name\n";
+            return Answer::plain(StatusCode::MISDIRECTED_REQUEST, text);
+        }
+        if ask.from.is_foreign {
+            return Answer::plain(StatusCode::FORBIDDEN, "not for pages of other hosts\n");
+        }
         let path = if ask.path == "/debug/pprof" { "/debug/pprof/" } else { &ask.path };
         let Some((_, is_order, _)) = PAGES.iter().find(|page| page.0 == path) else {
             return not_found();
@@ -84,8 +106,11 @@ impl Site for Admin {
             _ if *is_order => return Answer::only("POST"),
             _ => return Answer::only("GET, HEAD"),
         }
-        if is_post && ask.is_foreign {
-            return Answer::plain(StatusCode::FORBIDDEN, "not for pages of other hosts\n");
+        if is_post
+            && orders::PATHS.contains(&path)
+            && let Err(refused) = self.allows(&ask.from, path)
+        {
+            return refused;
         }
         self.page(path, &ask).await
     }
@@ -99,7 +124,9 @@ impl Admin {
                 .with("cache-control", "no-store"),
             "/shards" => json(&self.shards()),
             "/contexts" => json(&self.contexts()),
+            "/rules" => json(&self.rules.borrow().page(netra_shards::monotonic_ns())),
             "/connections" => self.connections(ask).await,
+            "/failures" => self.failures(ask).await,
             "/config" => {
                 let decided: Vec<_> =
                     self.decided.iter().map(|(name, what)| (*name, what.clone())).collect();
@@ -107,14 +134,14 @@ impl Admin {
             }
             "/log-level" => orders::log_level(ask),
             "/drain" => self.order(Request::Drain).await,
-            "/quitquitquit" => self.quit().await,
+            "/quitquitquit" => self.order(Request::Quit).await,
             _ => self.profile(path, ask).await,
         }
     }
 }
 
 fn json(value: &serde_json::Value) -> Answer {
-    Answer::ok(JSON, format!("{value:#}\n")).with("cache-control", "no-store")
+    Answer::ok(JSON, &*mask::json(&format!("{value:#}\n"))).with("cache-control", "no-store")
 }
 
 fn not_found() -> Answer {
@@ -128,7 +155,7 @@ fn not_found() -> Answer {
 /// A whole number of the query, within bounds; a bad one is the client's fault.
 fn number(ask: &Ask, name: &str, default: u32, max: u32) -> Result<u32, Answer> {
     let Some(text) = ask.parameter(name) else { return Ok(default) };
-    crate::setting::whole(text, 1, max).ok_or_else(|| {
+    crate::texts::whole(text, 1, max).ok_or_else(|| {
         let text = format!("{name}: a whole number from 1 to {max}\n");
         Answer::plain(StatusCode::BAD_REQUEST, &text)
     })

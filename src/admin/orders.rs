@@ -2,40 +2,21 @@
 
 use super::Admin;
 use crate::{
-    control::Event,
-    endpoint::{Answer, Ask, Method, StatusCode},
+    endpoint::{Answer, Ask, Method, Sender, StatusCode},
+    event::{Event, Request},
     log::{self, Level},
 };
-use netra_shards::{ConnectionId, ShardSet, TimeLine, Viewer};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tracing::info;
 
-/// Something for the control thread.
-#[derive(Debug)]
-pub(crate) enum Request {
-    /// A slice of a shard's connections.
-    Connections { shard: usize, from: u32, viewer: Arc<dyn Viewer> },
-    /// What the kernel knows about some.
-    Details { shard: usize, of: Vec<ConnectionId>, viewer: Arc<dyn Viewer> },
-    /// A shard's turns.
-    NoteTurns { shard: usize, line: Arc<TimeLine> },
-    /// As SIGTERM.
-    Drain,
-    /// As a second one.
-    Quit,
-}
+/// Orders that were obeyed.
+pub(crate) static OBEYED: AtomicU64 = AtomicU64::new(0);
+/// Orders of those who may not give them.
+pub(crate) static REFUSED: AtomicU64 = AtomicU64::new(0);
 
-impl Request {
-    /// Passes a question on to its shard.
-    pub(crate) fn ask(self, set: &ShardSet) {
-        match self {
-            Self::Connections { shard, from, viewer } => set.connections(shard, from, viewer),
-            Self::Details { shard, of, viewer } => set.details(shard, of, viewer),
-            Self::NoteTurns { shard, line } => set.note_turns(shard, line),
-            Self::Drain | Self::Quit => {}
-        }
-    }
-}
+/// What changes what netra does.
+pub(super) const PATHS: [&str; 3] = ["/drain", "/log-level", "/quitquitquit"];
+const QUIT: &str = "/quitquitquit";
 
 impl Admin {
     /// Tells the control thread; false when it is gone.
@@ -50,12 +31,43 @@ impl Admin {
         Answer::plain(StatusCode::SERVICE_UNAVAILABLE, "netra is ending\n")
     }
 
-    pub(super) async fn quit(&self) -> Answer {
-        if !self.config.admin.may_quit {
-            let text = "not allowed: NETRA_ADMIN_QUIT is false\n";
-            return Answer::plain(StatusCode::FORBIDDEN, text);
+    /// Whether an order of this sender is obeyed; if not, what it is told.
+    pub(super) fn allows(&self, from: &Sender, path: &str) -> Result<(), Answer> {
+        let allowed = self.judge(from, path);
+        let counter = if allowed.is_ok() { &OBEYED } else { &REFUSED };
+        counter.fetch_add(1, Relaxed);
+        allowed.map_err(|(status, text)| match status {
+            StatusCode::UNAUTHORIZED => {
+                Answer::plain(status, text).with("www-authenticate", "Bearer realm=\"netra\"")
+            }
+            status => Answer::plain(status, text),
+        })
+    }
+
+    fn judge(&self, from: &Sender, path: &str) -> Result<(), (StatusCode, &'static str)> {
+        let settings = &self.config.admin;
+        if path == QUIT && !settings.may_quit {
+            return Err((StatusCode::FORBIDDEN, "not allowed: NETRA_ADMIN_QUIT is false\n"));
         }
-        self.order(Request::Quit).await
+        // Who gets to the socket is netra's own user, or root.
+        if from.is_owner {
+            return Ok(());
+        }
+        if !from.is_order {
+            return Err((StatusCode::FORBIDDEN, "an order has the header X-Netra-Order: 1\n"));
+        }
+        match &settings.token {
+            Some(token) if from.token.as_deref().is_some_and(|shown| token.is(shown)) => Ok(()),
+            Some(_) => Err((
+                StatusCode::UNAUTHORIZED,
+                "not allowed without NETRA_ADMIN_TOKEN_FILE's token\n",
+            )),
+            None if path == QUIT || settings.may_order => Ok(()),
+            None => Err((
+                StatusCode::FORBIDDEN,
+                "not allowed: NETRA_ADMIN_ORDERS is false, and there is no NETRA_ADMIN_TOKEN_FILE\n",
+            )),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{endpoint::Sender, token::Token};
 use netra_perf::{Key, Stage};
 use serde_json::Value;
 use std::future::Future;
@@ -9,6 +10,7 @@ fn admin(tell: mpsc::Sender<Event>) -> Admin {
     recorders[1].add(Key::bytes(1, 1), 42);
     recorders[1].record_ns(Stage::OverheadInbound, 5_000);
     Admin {
+        rules: tokio::sync::watch::channel(crate::rules::View::default()).1,
         config: Config { service_name: "shop".into(), ..Config::default() },
         settings: Vec::new(),
         decided: Vec::new(),
@@ -17,6 +19,7 @@ fn admin(tell: mpsc::Sender<Event>) -> Admin {
         recorders,
         tell,
         is_profiling: Arc::default(),
+        looking: Mutex::default(),
     }
 }
 
@@ -27,7 +30,7 @@ fn ask(method: Method, target: &str) -> Ask {
         path: path.into(),
         query: query.into(),
         accept: None,
-        is_foreign: false,
+        from: Sender { is_direct: true, is_order: true, ..Sender::default() },
         body: Vec::new(),
     }
 }
@@ -41,7 +44,7 @@ fn answer(method: Method, target: &str) -> Answer {
     let (tell, mut told) = mpsc::channel(4);
     let admin = admin(tell);
     let answer = wait(admin.answer(ask(method, target)));
-    assert!(target == "/drain" || told.try_recv().is_err());
+    assert!(told.try_recv().is_err());
     answer
 }
 
@@ -58,7 +61,8 @@ fn methods_and_paths_are_checked_before_anything_happens() {
         (Method::POST, "/quitquitquit", 403),
         (Method::GET, "/log-level", 200),
         (Method::DELETE, "/log-level", 405),
-        (Method::POST, "/log-level?level=loud", 400),
+        (Method::POST, "/drain", 403),
+        (Method::POST, "/log-level?level=debug", 403),
         (Method::GET, "/connections?by=colour", 400),
         (Method::GET, "/connections?top=0", 400),
         (Method::GET, "/debug/pprof/profile?seconds=1000", 400),
@@ -74,24 +78,136 @@ fn methods_and_paths_are_checked_before_anything_happens() {
     }
 }
 
+fn from(sender: Sender, method: Method, target: &str) -> Ask {
+    Ask { from: sender, ..ask(method, target) }
+}
+
+/// What a browser makes of a page of another host, by whatever name it got here.
 #[test]
-fn a_page_of_another_host_may_not_order_anything() {
+fn pages_of_others_see_nothing_and_order_nothing() {
     let (tell, mut told) = mpsc::channel(4);
-    let admin = admin(tell);
-    let foreign = Ask { is_foreign: true, ..ask(Method::POST, "/drain") };
-    assert_eq!(wait(admin.answer(foreign)).status.as_u16(), 403);
+    let mut admin = admin(tell);
+    admin.config.admin.may_order = true;
+    let direct = Sender { is_direct: true, is_order: true, ..Sender::default() };
+    let foreign = Sender { is_foreign: true, ..direct.clone() };
+    let rebound = Sender { is_direct: false, ..direct.clone() };
+    let simple = Sender { is_order: false, ..direct.clone() };
+    for (sender, method, target, status) in [
+        (&foreign, Method::POST, "/drain", 403),
+        (&rebound, Method::POST, "/drain", 421),
+        (&simple, Method::POST, "/drain", 403),
+        (&simple, Method::POST, "/log-level?level=debug", 403),
+        (&foreign, Method::GET, "/config", 403),
+        (&rebound, Method::GET, "/config", 421),
+        (&rebound, Method::GET, "/nothing", 421),
+        (&rebound, Method::POST, "/debug/pprof/symbol", 421),
+        (&foreign, Method::GET, "/debug/pprof/profile?seconds=300", 403),
+        (&simple, Method::GET, "/config", 200),
+    ] {
+        let answer = wait(admin.answer(from(sender.clone(), method, target)));
+        assert_eq!(answer.status.as_u16(), status, "{target} {sender:?}");
+    }
     assert!(told.try_recv().is_err());
-    assert_eq!(wait(admin.answer(ask(Method::POST, "/drain"))).status.as_u16(), 200);
+    let answer = wait(admin.answer(from(direct, Method::POST, "/drain")));
+    assert_eq!(answer.status.as_u16(), 200);
     assert!(matches!(told.try_recv(), Ok(Event::Asked(Request::Drain))));
 }
 
+/// Each way of being allowed, and what it does not allow.
 #[test]
-fn quitting_needs_its_setting() {
-    let (tell, mut told) = mpsc::channel(4);
-    let mut admin = admin(tell);
-    admin.config.admin.may_quit = true;
-    assert_eq!(wait(admin.answer(ask(Method::POST, "/quitquitquit"))).status.as_u16(), 200);
-    assert!(matches!(told.try_recv(), Ok(Event::Asked(Request::Quit))));
+fn orders_need_a_switch_a_token_or_the_socket() {
+    const TOKEN: &str = "0123456789abcdef";
+    let direct = Sender { is_direct: true, is_order: true, ..Sender::default() };
+    let bearer = |token: &str| Sender { token: Some(token.into()), ..direct.clone() };
+    let owner = Sender { is_direct: true, is_owner: true, ..Sender::default() };
+    let (good, bad) = (bearer(TOKEN), bearer("0123456789abcdeF"));
+    let (off, on) = (false, true);
+    // NETRA_ADMIN_ORDERS, NETRA_ADMIN_QUIT, whether there is a token; who; to drain and to quit.
+    for (may_order, may_quit, has_token, sender, drain, quit) in [
+        (off, off, off, &direct, 403, 403),
+        (off, off, off, &good, 403, 403),
+        (on, off, off, &direct, 200, 403),
+        (off, on, off, &direct, 403, 200),
+        (off, on, on, &direct, 401, 401),
+        (on, on, on, &direct, 401, 401),
+        (on, on, on, &bad, 401, 401),
+        (off, off, on, &good, 200, 403),
+        (off, on, on, &good, 200, 200),
+        (off, off, off, &owner, 200, 403),
+        (off, on, on, &owner, 200, 200),
+    ] {
+        let (tell, mut told) = mpsc::channel(4);
+        let mut admin = admin(tell);
+        let settings = &mut admin.config.admin;
+        (settings.may_order, settings.may_quit) = (may_order, may_quit);
+        settings.token = has_token.then(|| Token::of(TOKEN)).flatten();
+        for (path, status) in [("/drain", drain), ("/quitquitquit", quit)] {
+            let answer = wait(admin.answer(from(sender.clone(), Method::POST, path)));
+            let case = format!("{path} {may_order} {may_quit} {has_token} {sender:?}");
+            assert_eq!(answer.status.as_u16(), status, "{case}");
+            assert_eq!(told.try_recv().is_ok(), status == 200, "{case}");
+            assert_eq!(answer.headers.iter().any(|it| it.0 == "www-authenticate"), status == 401);
+        }
+        let level = from(sender.clone(), Method::POST, "/log-level?level=info");
+        assert_eq!(wait(admin.answer(level)).status.as_u16(), drain);
+    }
+}
+
+/// What takes long or much is made once at a time, and the next one is told so.
+#[test]
+fn costly_pages_are_made_one_at_a_time() {
+    let (tell, mut told) = mpsc::channel(64);
+    let admin = Arc::new(admin(tell));
+    wait(async {
+        let admin = &admin;
+        let first = admin.answer(ask(Method::GET, "/debug/pprof/trace?seconds=1"));
+        let rest = async {
+            // Once the first one has begun.
+            assert!(told.recv().await.is_some());
+            for page in ["trace?seconds=1", "profile?seconds=1", "folded", "flamegraph", "heap"] {
+                let target = format!("/debug/pprof/{page}");
+                let answer = admin.answer(ask(Method::GET, &target)).await;
+                assert_eq!(
+                    answer.status.as_u16(),
+                    if page == "heap" { 200 } else { 503 },
+                    "{page}"
+                );
+            }
+            let symbol = admin.answer(ask(Method::POST, "/debug/pprof/symbol")).await;
+            assert_eq!(symbol.status.as_u16(), 503);
+        };
+        let (first, ()) = tokio::join!(first, rest);
+        assert_eq!(first.status.as_u16(), 200);
+        let again = admin.answer(ask(Method::GET, "/debug/pprof/trace?seconds=1")).await;
+        assert_eq!(again.status.as_u16(), 200);
+    });
+}
+
+/// Those who ask together are served one after the other, each by one walk through the shards.
+#[test]
+fn shards_are_asked_for_connections_by_one_at_a_time() {
+    let (tell, mut told) = mpsc::channel(64);
+    let admin = Arc::new(admin(tell));
+    wait(async {
+        let ask = || {
+            let admin = Arc::clone(&admin);
+            tokio::spawn(async move { admin.answer(ask(Method::GET, "/connections")).await })
+        };
+        let asking = [ask(), ask(), ask()];
+        for n in 0..6 {
+            let Some(Event::Asked(Request::Connections { shard, viewer, .. })) = told.recv().await
+            else {
+                panic!("shards are asked")
+            };
+            assert_eq!(shard, n % 2, "in order");
+            tokio::task::yield_now().await;
+            assert!(told.try_recv().is_err(), "one at a time");
+            viewer.connections(shard, Vec::new(), None);
+        }
+        for answer in asking {
+            assert_eq!(answer.await.unwrap().status.as_u16(), 200);
+        }
+    });
 }
 
 #[test]

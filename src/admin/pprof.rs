@@ -2,7 +2,11 @@
 //! for as long as they last.
 
 use super::{Admin, HTML, PAGES, number};
-use crate::endpoint::{Answer, Ask, Method, StatusCode};
+use crate::{
+    endpoint::{Answer, Ask, Method, StatusCode},
+    mask,
+    table::table,
+};
 use netra_perf::{
     Gauge,
     profile::{HZ_MAX, Place, Profile, Row, Symbols, sample_cpu},
@@ -11,7 +15,7 @@ use std::{
     env,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release},
+        atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release},
     },
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -24,6 +28,8 @@ const SECONDS_PROFILE: u32 = 30;
 const SECONDS_PICTURE: u32 = 10;
 /// Off the beat of anything that happens a hundred times a second.
 const HZ: u32 = 99;
+/// Addresses that are named in one go.
+const SYMBOLS_MAX: usize = 1024;
 /// Debug information is read by a parser that recurses.
 const STACK_BYTES: usize = 1 << 20;
 
@@ -58,7 +64,7 @@ impl Admin {
             (Ok(seconds), Ok(hz)) => (seconds, hz),
             (Err(refused), _) | (_, Err(refused)) => return refused,
         };
-        let service = self.config.service_name.clone();
+        let service = mask::line(&self.config.service_name).into_owned();
         let work = move |stop: &AtomicBool| match sample_cpu(
             hz,
             Duration::from_secs(seconds.into()),
@@ -75,10 +81,13 @@ impl Admin {
     /// POST: addresses joined by `+`, as net/http/pprof takes them.
     async fn symbols(&self, ask: &Ask) -> Answer {
         let text = String::from_utf8_lossy(&ask.body).into_owned();
-        self.aside(move |_| {
+        self.aside(move |stop| {
             let mut symbols = Symbols::read();
             let mut out = String::from("num_symbols: 1\n");
-            for word in text.trim().split('+') {
+            for word in text.trim().split('+').take(SYMBOLS_MAX) {
+                if stop.load(Acquire) {
+                    break;
+                }
                 let hex = word.trim().trim_start_matches("0x");
                 let Ok(address) = u64::from_str_radix(hex, 16) else { continue };
                 let place = symbols.user(address, false);
@@ -93,14 +102,13 @@ impl Admin {
     /// Runs what takes time in a thread of its own, one at a time. It is told to stop when nobody
     /// waits for it any more.
     async fn aside(&self, work: impl FnOnce(&AtomicBool) -> Answer + Send + 'static) -> Answer {
-        if self.is_profiling.swap(true, AcqRel) {
-            let text = "another profile is being taken\n";
-            return Answer::plain(StatusCode::SERVICE_UNAVAILABLE, text).with("retry-after", "5");
-        }
+        let free = match self.begin() {
+            Ok(free) => free,
+            Err(refused) => return refused,
+        };
         let (done, answer) = oneshot::channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let (theirs, is_profiling) = (Arc::clone(&stop), Arc::clone(&self.is_profiling));
-        let free = Freed(is_profiling);
+        let theirs = Arc::clone(&stop);
         let thread = thread::Builder::new().name("profile".into()).stack_size(STACK_BYTES);
         let started = thread.spawn(move || {
             let answer = work(&theirs);
@@ -114,6 +122,17 @@ impl Admin {
             (Ok(_), Ok(answer)) => answer,
             _ => Answer::plain(StatusCode::INTERNAL_SERVER_ERROR, "no thread for it\n"),
         }
+    }
+
+    /// Marks that something costly is being made, until the mark is dropped; one such thing is made
+    /// at a time.
+    pub(super) fn begin(&self) -> Result<Freed, Answer> {
+        if self.is_profiling.swap(true, AcqRel) {
+            let text = "another profile is being taken\n";
+            let refused = Answer::plain(StatusCode::SERVICE_UNAVAILABLE, text);
+            return Err(refused.with("retry-after", "5"));
+        }
+        Ok(Freed(Arc::clone(&self.is_profiling)))
     }
 
     /// Memory by what holds it, as far as netra knows.
@@ -156,7 +175,8 @@ impl Admin {
 }
 
 /// Clears the mark of a running profile.
-struct Freed(Arc<AtomicBool>);
+#[derive(Debug)]
+pub(super) struct Freed(Arc<AtomicBool>);
 
 impl Drop for Freed {
     fn drop(&mut self) {
@@ -194,10 +214,19 @@ fn encoded(profile: &Profile) -> Answer {
     }
 }
 
-/// As the kernel has it: arguments with a zero between.
+/// As the kernel has it, arguments with a zero between; but for what is shown nowhere.
 fn cmdline() -> Answer {
     let args: Vec<String> = env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    Answer::plain(StatusCode::OK, &args.join("\0"))
+    Answer::plain(StatusCode::OK, &shown_arguments(&args).join("\0"))
+}
+
+fn shown_arguments(args: &[String]) -> Vec<String> {
+    let shown = |name: &str, value: &str| {
+        let setting = table().find(|setting| setting.flag() == name)?;
+        Some(setting.shown(value).into_owned())
+    };
+    let masked = mask::arguments(args.iter().map(String::as_str), shown);
+    masked.iter().map(|argument| mask::line(argument).into_owned()).collect()
 }
 
 fn index() -> Answer {
@@ -214,4 +243,29 @@ fn index() -> Answer {
     }
     out += "</table><p><code>go tool pprof http://HOST:PORT/debug/pprof/profile?seconds=10</code>";
     Answer::ok(HTML, out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_shows_no_secret() {
+        let line = [
+            "netra",
+            "--service-name",
+            "shop",
+            "--jaeger-password",
+            "s3cret",
+            "--otel-exporter-otlp-headers=a=s3cret",
+            "-jaeger-endpoint",
+            "http://c/?token=s3cret",
+        ];
+        let shown = shown_arguments(&line.map(str::to_owned)).join(" ");
+        assert_eq!(
+            shown,
+            "netra --service-name shop --jaeger-password *** --otel-exporter-otlp-headers=*** \
+             -jaeger-endpoint http://c/?token=.."
+        );
+    }
 }

@@ -1,14 +1,17 @@
 //! `/debug/pprof/trace`: every turn of every shard for a while, in the trace event format that
 //! ui.perfetto.dev and chrome://tracing read.
 
-use super::{Admin, JSON, Request, number};
-use crate::endpoint::{Answer, Ask, StatusCode};
+use super::{Admin, JSON, number};
+use crate::{
+    endpoint::{Answer, Ask, StatusCode},
+    event::Request,
+};
 use netra_shards::{TimeLine, Turn};
 use std::{fmt::Write, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
-/// Turns that are kept of each shard: 2 MB while it is taken.
-const TURNS_MAX: usize = 65_536;
+/// Turns that are kept, of all shards together: 1 MB while they are taken, 7 MB of JSON.
+const TURNS_MAX: usize = 32_768;
 const SECONDS_MAX: u32 = 30;
 
 impl Admin {
@@ -17,26 +20,32 @@ impl Admin {
             Ok(seconds) => seconds,
             Err(refused) => return refused,
         };
+        // Until the answer is put together.
+        let _one = match self.begin() {
+            Ok(one) => one,
+            Err(refused) => return refused,
+        };
         let time = Duration::from_secs(seconds.into());
+        let turns_max = TURNS_MAX / self.recorders.len().max(1);
         let mut lines = Vec::new();
         for shard in 0..self.recorders.len() {
-            let line = Arc::new(TimeLine::new(TURNS_MAX, time));
+            let line = Arc::new(TimeLine::new(turns_max, time));
             lines.push(Arc::clone(&line));
             if !self.tell(Request::NoteTurns { shard, line }).await {
                 return Answer::plain(StatusCode::SERVICE_UNAVAILABLE, "netra is ending\n");
             }
         }
         sleep(time).await;
-        Answer::ok(JSON, events(&lines))
+        Answer::ok(JSON, events(lines))
             .with("content-disposition", "attachment; filename=\"netra-trace.json\"")
     }
 }
 
-fn events(lines: &[Arc<TimeLine>]) -> String {
+fn events(lines: Vec<Arc<TimeLine>>) -> String {
     let mut out = String::from("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n");
     let name = "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":1,\"args\":{\"name\":\"netra\"}}";
     out.push_str(name);
-    for (shard, line) in lines.iter().enumerate() {
+    for (shard, line) in lines.into_iter().enumerate() {
         let full = if line.is_full() { ", cut short: too many turns" } else { "" };
         let _ = write!(
             out,

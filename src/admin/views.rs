@@ -157,5 +157,6 @@ fn shard(index: usize, recorder: &Recorder) -> Value {
         "splice_bytes": recorder.get(Key::SPLICE_BYTES),
         "contexts": recorder.gauge(Gauge::ContextEntries),
         "held_bytes": recorder.gauge(Gauge::HeldBytes),
+        "accept_full": recorder.gauge(Gauge::AcceptFull),
     })
 }

@@ -38,8 +38,29 @@ impl Span {
         self.text("span.kind")
     }
 
+    /// The number that the protocol has for how it came out.
     pub(super) fn status(&self) -> Option<i64> {
-        self.tag("http.status_code")?.int()
+        match self.tag("http.status_code") {
+            Some(status) => status.int(),
+            None => self.text("rpc.response.status_code").parse().ok(),
+        }
+    }
+
+    /// Whether it is one of HTTP that was answered with 200, or one of another protocol that says
+    /// nothing of an error.
+    pub(super) fn is_good(&self) -> bool {
+        let is_other = self.is_of_store() && self.tag("error.type").is_none();
+        is_other || self.tag("http.status_code").and_then(Value::int) == Some(200)
+    }
+
+    /// Whether it is of another protocol than HTTP.
+    pub(super) fn is_of_store(&self) -> bool {
+        ["db.system.name", "rpc.system.name"].iter().any(|key| self.tag(key).is_some())
+    }
+
+    /// Of a call: how it is known what it belongs to.
+    pub(super) fn join(&self) -> &str {
+        self.text("netra.join")
     }
 
     /// What netra itself took.

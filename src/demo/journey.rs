@@ -3,13 +3,14 @@
 use super::Result;
 use super::collector::Span;
 use super::http1::{self, Answer};
-use super::mesh::{CANARY, FRONT, Mesh};
-use super::service::{self, REQUEST_ID, Seen};
+use super::mesh::{CANARY, FRONT, Mesh, STOCK};
+use super::service::{self, Does, PORT, REQUEST_ID, Seen, Service};
 use super::stage::Lane;
 use super::trace::{self, Row};
 use std::io::BufReader;
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(super) const ROUTE: &str = "X-Route";
 
@@ -27,6 +28,8 @@ pub(super) struct Journey {
     pub(super) answer: Answer,
     /// As the client sees it.
     pub(super) took: Duration,
+    /// From when until when, in microseconds since 1970, as spans have it.
+    during: RangeInclusive<i64>,
     pub(super) hops: Vec<Hop>,
     pub(super) rows: Vec<Row>,
 }
@@ -38,6 +41,27 @@ pub(super) struct Hop {
     pub(super) to: &'static str,
     pub(super) sent: String,
     pub(super) received: String,
+}
+
+impl Journey {
+    /// Who it leads to in the end.
+    pub(super) fn last(&self) -> &'static Service {
+        last(self.route.as_deref())
+    }
+
+    /// Requests go one after the other. That tells which spans of Redis belong to which one: its
+    /// protocol has no place for a request id or a trace.
+    fn has(&self, span: &Span) -> bool {
+        if span.is_of_store() {
+            self.during.contains(&span.start_us)
+        } else {
+            span.request_id() == self.request_id
+        }
+    }
+}
+
+fn last(route: Option<&str>) -> &'static Service {
+    if route.is_some() { &CANARY } else { &STOCK }
 }
 
 impl Hop {
@@ -55,6 +79,7 @@ impl Hop {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counts {
     pub(super) requests: usize,
+    pub(super) wanted: usize,
     /// By the sidecars' own count.
     pub(super) sent: f64,
     pub(super) received: usize,
@@ -63,7 +88,7 @@ pub(super) struct Counts {
 /// An ordinary request and, where outbound requests are netra's, one that is sent elsewhere; both
 /// with their spans.
 pub(super) fn all(mesh: &mut Mesh) -> Result<(Vec<Journey>, Counts)> {
-    let connected = mesh.hub.enter(|| service::connect(FRONT.at))?;
+    let connected = mesh.hub.enter(|| service::connect(FRONT.at, PORT))?;
     let stream = connected.map_err(|error| format!("{}: {error}", FRONT.name))?;
     let mut routes = vec![None];
     if mesh.lane == Lane::Both {
@@ -75,32 +100,35 @@ pub(super) fn all(mesh: &mut Mesh) -> Result<(Vec<Journey>, Counts)> {
         }
     }
     let requests = (WARM + 1) * routes.len();
+    let of_each = routes.iter().map(|route| spans_of_one(&mesh.lane, last(route.as_deref())));
+    let wanted = (WARM + 1) * of_each.sum::<usize>();
     let journeys: Result<Vec<_>> =
         routes.into_iter().map(|route| travel(mesh, &stream, route)).collect();
     let mut journeys = journeys?;
     let deadline = Instant::now() + PATIENCE;
-    let wanted = requests * spans_of_one(&mesh.lane);
     let all = mesh.collector.gather(deadline, |spans| spans.len() >= wanted)?;
     for journey in &mut journeys {
-        let is_its = |span: &&Span| span.request_id() == journey.request_id;
-        journey.rows = trace::join(all.iter().filter(is_its).cloned().collect());
+        let its = all.iter().filter(|span| journey.has(span)).cloned().collect();
+        journey.rows = trace::join(its);
     }
     let received = all.len();
     let sent = sent(mesh, received, deadline)?;
-    Ok((journeys, Counts { requests, sent, received }))
+    Ok((journeys, Counts { requests, wanted, sent, received }))
 }
 
-/// How many spans a request leaves: three are answered, and two are asked.
-pub(super) fn spans_of_one(lane: &Lane) -> usize {
-    if *lane == Lane::Both { 5 } else { 3 }
+/// How many spans a request leaves that leads to `last`: one of each who is asked and, where netra
+/// sees it, one of each call between two of them.
+fn spans_of_one(lane: &Lane, last: &Service) -> usize {
+    let stores = if let Does::Gather { .. } = last.does { 2 } else { 0 };
+    if *lane == Lane::Both { 5 + 2 * stores } else { 3 + stores }
 }
 
 fn travel(mesh: &Mesh, stream: &TcpStream, route: Option<String>) -> Result<Journey> {
     let field = route.as_deref().map(|route| (ROUTE, route));
     let request = FRONT.request("front.demo", "client", field.as_slice());
-    let started = Instant::now();
+    let (began_us, started) = (now_us(), Instant::now());
     let asked = http1::ask(&mut BufReader::new(stream), &request);
-    let took = started.elapsed();
+    let (took, during) = (started.elapsed(), began_us..=now_us());
     let answer = asked.map_err(|error| format!("asking {}: {error}", FRONT.name))?;
     // Who is asked last has answered first.
     let mut seen: Vec<Seen> = mesh.seen.try_iter().collect();
@@ -108,7 +136,13 @@ fn travel(mesh: &Mesh, stream: &TcpStream, route: Option<String>) -> Result<Jour
     let hops = hops(request, seen);
     let head = hops.first().map_or("", |hop| &hop.received);
     let request_id = http1::field(head, REQUEST_ID).unwrap_or_default().to_owned();
-    Ok(Journey { route, request_id, answer, took, hops, rows: vec![] })
+    Ok(Journey { route, request_id, answer, took, during, hops, rows: vec![] })
+}
+
+/// Now, as spans have it.
+fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn hops(request: String, seen: Vec<Seen>) -> Vec<Hop> {

@@ -1,5 +1,5 @@
-//! Services behind sidecars, each in a network namespace, joined by a bridge; a client and a
-//! collector of spans where the bridge is.
+//! Services and stores behind sidecars, each in a network namespace, joined by a bridge; a client and
+//! a collector of spans where the bridge is.
 
 use super::Result;
 use super::collector::{self, Collector};
@@ -7,6 +7,7 @@ use super::namespace::Namespace;
 use super::service::{self, Does, PORT, Seen, Service};
 use super::sidecar::{self, Sidecar};
 use super::stage::Lane;
+use super::store::{CACHE, PRICE};
 use std::net::Ipv4Addr;
 use std::sync::mpsc::{Receiver, channel};
 
@@ -22,8 +23,12 @@ pub(super) static SHOP: Service = Service {
     path: "/offer",
     does: Does::Ask { host: "stock.demo", service: &STOCK },
 };
-pub(super) static STOCK: Service =
-    Service { name: "stock", at: "10.77.1.4", path: "/tea", does: Does::Answer("7 left") };
+pub(super) static STOCK: Service = Service {
+    name: "stock",
+    at: "10.77.1.4",
+    path: "/tea",
+    does: Does::Gather { left: &CACHE, price: &PRICE },
+};
 /// The other backend of stock: nobody asks it but by a route.
 pub(super) static CANARY: Service = Service {
     name: "stock-canary",
@@ -48,19 +53,26 @@ pub(super) struct Mesh {
 
 impl Mesh {
     pub(super) fn build(lane: &Lane) -> Result<Self> {
-        let hub = Namespace::new()?;
-        hub.ip(&format!(
-            "link set lo up\nlink add br0 type bridge\naddr add {HUB}/24 dev br0\nlink set br0 up\n"
-        ))?;
+        let hub = hub(HUB)?;
         let collector = Collector::start(&hub, HUB)?;
         let (tell, seen) = channel();
         let mut sidecars = Vec::new();
-        for (index, service) in [&FRONT, &SHOP, &STOCK, &CANARY].into_iter().enumerate() {
+        let mut join = |name: &'static str, at: &str, pod: &Namespace, ports: [&str; 2]| {
+            wire(&hub, pod, name, at, sidecars.len())?;
+            sidecar::apply_rules(pod, lane, ports[0], ports[1])?;
+            sidecars.push(Sidecar::start(pod, lane, name, &settings())?);
+            Ok::<_, String>(())
+        };
+        let outbound = [PORT, CACHE.port, PRICE.port].map(|port| port.to_string()).join(",");
+        for service in [&FRONT, &SHOP, &STOCK, &CANARY] {
             let pod = Namespace::new()?;
-            wire(&hub, &pod, service, index)?;
             service::serve(&pod, service, tell.clone())?;
-            sidecar::apply_rules(&pod, lane, PORT, PORT)?;
-            sidecars.push(Sidecar::start(&pod, lane, service.name, &settings())?);
+            join(service.name, service.at, &pod, [&PORT.to_string(), &outbound])?;
+        }
+        for store in [&CACHE, &PRICE] {
+            let pod = Namespace::new()?;
+            store.serve(&pod)?;
+            join(store.name, store.at, &pod, [&store.port.to_string(), "none"])?;
         }
         for sidecar in &sidecars {
             sidecar.await_ready()?;
@@ -75,8 +87,23 @@ impl Mesh {
     }
 }
 
-fn wire(hub: &Namespace, pod: &Namespace, service: &Service, index: usize) -> Result<()> {
-    let (name, ip) = (service.name, service.at);
+/// A namespace with a bridge that has this address.
+pub(super) fn hub(address: Ipv4Addr) -> Result<Namespace> {
+    let hub = Namespace::new()?;
+    hub.ip(&format!(
+        "link set lo up\nlink add br0 type bridge\naddr add {address}/24 dev br0\nlink set br0 up\n"
+    ))?;
+    Ok(hub)
+}
+
+/// Joins a pod to the bridge by this name and address.
+pub(super) fn wire(
+    hub: &Namespace,
+    pod: &Namespace,
+    name: &str,
+    ip: &str,
+    index: usize,
+) -> Result<()> {
     // Indexes that differ: see the first pod.
     let (here, there) = (10 + index, 30 + index);
     hub.ip(&format!(
@@ -87,8 +114,10 @@ fn wire(hub: &Namespace, pod: &Namespace, service: &Service, index: usize) -> Re
     pod.ip(&format!("link set lo up\naddr add {ip}/24 dev eth0\nlink set eth0 up\n"))
 }
 
-fn settings() -> [(&'static str, String); 7] {
+fn settings() -> [(&'static str, String); 8] {
+    let protocols = [&CACHE, &PRICE].map(|store| format!("{}={}", store.port, store.protocol()));
     [
+        ("NETRA_PROTOCOLS", protocols.join(",")),
         ("NETRA_HTTP_PORTS", PORT.to_string()),
         ("NETRA_HTTP_ROUTING_ENABLED", "true".into()),
         ("JAEGER_AGENT_HOST", HUB.to_string()),

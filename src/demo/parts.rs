@@ -215,7 +215,7 @@ fn ask(args: &AskArgs) -> Result<bool> {
     let (request, begun) = (lines + "\r\n", Instant::now());
     let exchange = |stream: TcpStream| http1::ask(&mut BufReader::new(&stream), &request);
     let answer = loop {
-        match service::connect(host).and_then(exchange) {
+        match service::connect(host, service::PORT).and_then(exchange) {
             Ok(answer) => break answer,
             Err(error) if begun.elapsed() > PATIENCE => return Err(format!("{host}: {error}")),
             Err(_) => thread::park_timeout(Duration::from_millis(100)),

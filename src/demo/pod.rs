@@ -36,7 +36,7 @@ impl Pod {
         wire(&client, &pod)?;
         serve(&pod, APP)?;
         serve(&client, ELSEWHERE)?;
-        sidecar::apply_rules(&pod, lane, APP, ELSEWHERE)?;
+        sidecar::apply_rules(&pod, lane, &APP.to_string(), &ELSEWHERE.to_string())?;
         let sidecar = Sidecar::start(&pod, lane, "demo", &[])?;
         sidecar.await_ready()?;
         Ok(Self { lane: lane.clone(), client, pod, sidecar })

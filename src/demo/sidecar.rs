@@ -21,30 +21,37 @@ const METRICS: u16 = 14958;
 const USER: u32 = 1337;
 
 /// What decides about traces and routes is for the demo to say, not for the shell it runs in.
-const NOT_INHERITED: [&str; 8] = [
+const NOT_INHERITED: [&str; 9] = [
     "HTTP_",
     "JAEGER_",
     "NETRA_DEMO_INSIDE",
     "NETRA_HTTP_",
+    "NETRA_PROTOCOLS",
     "NETRA_REPORTER",
     "NETRA_ROUTING_",
     "NETRA_SEMCONV",
     "OTEL_",
 ];
 
-/// Sends what comes to `inbound`, and what goes to `outbound` where the lane allows, to netra.
-pub(super) fn apply_rules(pod: &Namespace, lane: &Lane, inbound: u16, outbound: u16) -> Result<()> {
+/// Sends what comes to the ports `inbound`, and what goes to those of `outbound` where the lane
+/// allows, to netra.
+pub(super) fn apply_rules(
+    pod: &Namespace,
+    lane: &Lane,
+    inbound: &str,
+    outbound: &str,
+) -> Result<()> {
     let program = init_program();
     let outbound = match lane {
-        Lane::Both => outbound.to_string(),
-        Lane::InboundOnly(_) => "none".to_owned(),
+        Lane::Both => outbound,
+        Lane::InboundOnly(_) => "none",
     };
     let mut command = Command::new(&program);
     command
         .args(["apply", "--backend", "nft-native"])
         .env("NETRA_SIDECAR_USER_ID", USER.to_string())
         .env("NETRA_SIDECAR_GROUP_ID", USER.to_string())
-        .env("INBOUND_INTERCEPT_PORTS", inbound.to_string())
+        .env("INBOUND_INTERCEPT_PORTS", inbound)
         .env("OUTBOUND_INTERCEPT_PORTS", outbound)
         .stdin(Stdio::null());
     let ran = pod.enter(|| command.output())?;

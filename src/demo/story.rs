@@ -4,9 +4,10 @@ use super::Result;
 use super::check::Check;
 use super::http1;
 use super::journey::{self, Counts, Hop, Journey, ROUTE};
-use super::mesh::{CANARY, FRONT, Mesh, SHOP, STOCK};
+use super::mesh::{FRONT, Mesh, SHOP};
 use super::service::{Does, REQUEST_ID, Service};
 use super::stage::Lane;
+use super::store::Store;
 use super::trace::Row;
 use super::waterfall::{self, Paint};
 use crate::json::{self, Object};
@@ -28,7 +29,7 @@ impl Story {
         let (journeys, counts) = journey::all(mesh)?;
         let mut checks: Vec<Check> =
             journeys.iter().flat_map(|journey| checks(&mesh.lane, journey)).collect();
-        checks.push(all_spans(&mesh.lane, counts));
+        checks.push(all_spans(counts));
         Ok(Self { lane: mesh.lane.clone(), journeys, checks })
     }
 
@@ -78,10 +79,11 @@ impl Story {
 }
 
 const INTRODUCTION: &str = "
-One request, three services, each in a namespace of its own behind a netra of its own
+One request, five services, each in a namespace of its own behind a netra of its own
 
-  client ── front ── shop ┬─ stock          each copies X-Request-Id to what it asks,
-                          └─ stock-canary   and knows nothing of traces or routes
+  client ── front ── shop ┬─ stock ┬─ cache (Redis)   each copies X-Request-Id to what it asks, and
+                          │        └─ price (Dubbo)   stock uber-trace-id to Dubbo; beyond that none
+                          └─ stock-canary             knows of traces or routes
 ";
 const INBOUND_ONLY: &str = "
   Inbound half only, as above: what services ask is not netra's here, so their spans have the
@@ -90,7 +92,9 @@ const INBOUND_ONLY: &str = "
 const NOT_ALL: &str = "Not everything came together: see the lines with ✗.";
 const ALL: &str =
     "A pod whose traffic was intercepted both ways, byte for byte, and what that costs.
-  Services that only copy X-Request-Id, and each request one trace of five spans.
+  Services that only copy what they were sent, and each request one trace through all of them, Dubbo
+  as well as HTTP. Redis has no place for a trace: stock's call is joined to the one request that
+  was being served (exclusive), and what cache's own netra says begins a trace of its own.
   X-Route sent the same request to stock-canary; Host and every line that shop wrote stayed.";
 const INBOUND_ALL: &str =
     "A pod whose traffic was intercepted inbound, byte for byte, and what that costs.
@@ -98,7 +102,11 @@ const INBOUND_ALL: &str =
 const GO_ON: &str = "\
 To go on: once as root in your pod's network namespace; then as uid 1337, beside your service
   netra-init apply
-  JAEGER_SAMPLER_TYPE=const JAEGER_SAMPLER_PARAM=1 NETRA_HTTP_PORTS=80 netra --service-name shop
+  JAEGER_SAMPLER_TYPE=const JAEGER_SAMPLER_PARAM=1 NETRA_HTTP_PORTS=80 \\
+    NETRA_PROTOCOLS=6379=redis,20880=dubbo,9090=thrift netra --service-name shop
+
+The map of who calls whom, with services that have something to be found, in a browser:
+  netra demo --open        (make demo DEMO_ARGS=--open)
 ";
 
 fn put_journey(out: &mut String, journey: &Journey, paint: Paint) -> std::fmt::Result {
@@ -108,7 +116,7 @@ fn put_journey(out: &mut String, journey: &Journey, paint: Paint) -> std::fmt::R
     writeln!(out, "\nGET {path}{with}")?;
     writeln!(out, "  {status} in {micros} µs   {}", answer.body)?;
     let trace = rows.first().map_or(0, |row| row.span.trace_id);
-    let is_one = rows.iter().all(|row| row.span.trace_id == trace);
+    let is_one = rows.iter().all(|row| row.span.trace_id == trace || row.is_apart());
     let trace = if is_one { format!("   trace {trace:016x}") } else { String::new() };
     writeln!(out, "  {REQUEST_ID} {request_id}, by netra{trace}\n")?;
     out.push_str(&waterfall::draw(rows, paint));
@@ -121,12 +129,12 @@ fn overhead_us(rows: &[Row]) -> i64 {
 
 /// What must hold of one request.
 fn checks(lane: &Lane, journey: &Journey) -> Vec<Check> {
-    let last = if journey.route.is_some() { &CANARY } else { &STOCK };
+    let last = journey.last();
     vec![answered(journey, last), traced(lane, journey, last), untouched(journey, last)]
 }
 
 fn answered(journey: &Journey, last: &Service) -> Check {
-    let Does::Answer(says) = last.does else { unreachable!("{} asks nobody", last.name) };
+    let says = last.does.says().unwrap_or_default();
     let wanted = format!("{} < {} < {}: {says}", FRONT.name, SHOP.name, last.name);
     let answer = &journey.answer;
     let holds = answer.status == 200 && answer.body == wanted;
@@ -144,8 +152,18 @@ fn wanted_rows(lane: &Lane, last: &Service) -> Vec<String> {
     let asks = |service: &Service, host, to: &Service| {
         format!("{} client {host}{}", service.name, to.path)
     };
+    let (cache, price) = match last.does {
+        Does::Gather { left, price } => (Some(left), Some(price)),
+        _ => (None, None),
+    };
+    let of = |who: &str, kind, store: &Store| format!("{who} {kind} {}", store.operation());
+    let serves = |store: &Store| of(store.name, "server", store);
     if *lane != Lane::Both {
-        return [&FRONT, &SHOP, last].map(|service| format!("0 {}", server(service))).to_vec();
+        let tops = [&FRONT, &SHOP, last].map(server).into_iter();
+        let mut rows: Vec<_> = tops.map(|row| format!("0 {row}")).collect();
+        rows.extend(price.map(|price| format!("1 {}", serves(price))));
+        rows.extend(cache.map(|cache| format!("0 {}", serves(cache))));
+        return rows;
     }
     let chain = [
         server(&FRONT),
@@ -154,7 +172,15 @@ fn wanted_rows(lane: &Lane, last: &Service) -> Vec<String> {
         asks(&SHOP, "stock.demo", last),
         server(last),
     ];
-    chain.iter().enumerate().map(|(depth, row)| format!("{depth} {row}")).collect()
+    let depth = chain.len();
+    let mut rows: Vec<_> =
+        chain.iter().enumerate().map(|(depth, row)| format!("{depth} {row}")).collect();
+    rows.extend(cache.map(|cache| format!("{depth} {}", of(last.name, "client", cache))));
+    // Netra writes its own context into the call: who serves it stands below who asks.
+    rows.extend(price.map(|price| format!("{depth} {}", of(last.name, "client", price))));
+    rows.extend(price.map(|price| format!("{} {}", depth + 1, serves(price))));
+    rows.extend(cache.map(|cache| format!("0 {}", serves(cache))));
+    rows
 }
 
 fn traced(lane: &Lane, journey: &Journey, last: &Service) -> Check {
@@ -166,7 +192,7 @@ fn traced(lane: &Lane, journey: &Journey, last: &Service) -> Check {
     let found: Vec<String> = journey.rows.iter().map(line).collect();
     let tops = journey.rows.iter().filter(|row| row.depth == 0);
     let are_roots = tops.clone().all(|row| row.span.parent_id == 0);
-    let are_good = journey.rows.iter().all(|row| row.span.status() == Some(200));
+    let are_good = journey.rows.iter().all(|row| row.span.is_good());
     let holds = found == wanted && are_roots && are_good;
     let what = match lane {
         _ if !holds => {
@@ -178,13 +204,15 @@ fn traced(lane: &Lane, journey: &Journey, last: &Service) -> Check {
             let (missing, odd) = (less(&wanted, &found), less(&found, &wanted));
             format!(
                 "spans (depth, service, kind, operation) missing: {missing}; not wanted: {odd}; \
-                 tops are roots: {are_roots}; all are 200: {are_good}"
+                 tops are roots: {are_roots}; all are good: {are_good}"
             )
         }
-        Lane::Both => format!(
-            "{} spans from three sidecars, one trace, each the child of the one before",
-            found.len()
-        ),
+        Lane::Both => {
+            let redis = journey.rows.iter().filter(|row| row.is_apart()).count();
+            let apart = if redis > 0 { ", what cache itself says beside it" } else { "" };
+            let joined = found.len() - redis;
+            format!("{joined} spans, one trace, each below who asked{apart}")
+        }
         Lane::InboundOnly(_) => format!("{} spans with one request id", found.len()),
     };
     Check { what, holds }
@@ -223,9 +251,8 @@ fn added_names(hop: &Hop) -> Vec<&str> {
     lines.iter().filter_map(|line| line.split(':').next()).collect()
 }
 
-fn all_spans(lane: &Lane, counts: Counts) -> Check {
-    let Counts { requests, sent, received } = counts;
-    let wanted = requests * journey::spans_of_one(lane);
+fn all_spans(counts: Counts) -> Check {
+    let Counts { requests, wanted, sent, received } = counts;
     Check {
         what: format!(
             "{requests} requests, the first to warm up: netra sent {sent} spans, {received} arrived"
@@ -271,5 +298,6 @@ pub(super) fn row_json(Row { depth, span }: &Row) -> String {
         object.raw("start_us", &span.start_us.to_string());
         object.raw("duration_us", &span.duration_us.to_string());
         object.raw("netra_us", &number(span.overhead_us()));
+        object.text("join", span.join());
     })
 }

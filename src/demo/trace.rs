@@ -9,6 +9,13 @@ pub(super) struct Row {
     pub(super) span: Span,
 }
 
+impl Row {
+    /// Whether its protocol has no place for a trace, so that it begins one of its own.
+    pub(super) fn is_apart(&self) -> bool {
+        self.span.is_of_store() && self.span.parent_id == 0
+    }
+}
+
 /// Every span once: parents before their children, both in the order of time. A span whose parent
 /// is not among them stands at the top, and so does one of a circle.
 pub(super) fn join(mut spans: Vec<Span>) -> Vec<Row> {
@@ -48,9 +55,11 @@ pub(super) mod tests {
     use crate::demo::thrift::Value;
 
     pub(in crate::demo) fn span(service: &str, kind: &str, ids: (i64, i64), start: i64) -> Span {
+        let join = if kind == "client" { "explicit" } else { "" };
         let tags = [
             ("span.kind", Value::Text(kind.into())),
             ("http.status_code", Value::Int(200)),
+            ("netra.join", Value::Text(join.into())),
             ("netra.overhead_us", Value::Int(12)),
         ];
         Span {

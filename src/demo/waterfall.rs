@@ -7,10 +7,12 @@ use std::io::{IsTerminal, stdout};
 /// Columns in front of the bars, and of the bars.
 const LABEL: usize = 28;
 const OPERATION: usize = 16;
-const BAR: usize = 26;
+/// Of how a call is joined.
+const JOIN: usize = 10;
+const BAR: usize = 16;
 
 /// Colours of services, in the order of their appearance.
-const COLOURS: [&str; 4] = ["36", "33", "35", "32"];
+const COLOURS: [&str; 5] = ["36", "33", "35", "32", "34"];
 
 /// Colours, where they can be seen and nobody minds (<https://no-color.org>).
 #[derive(Clone, Copy, Debug)]
@@ -48,10 +50,11 @@ pub(super) fn draw(rows: &[Row], paint: Paint) -> String {
         let number = |value: Option<i64>| value.map_or_else(|| "-".to_owned(), |n| n.to_string());
         let (status, netra) = (number(span.status()), number(span.overhead_us()));
         let operation = clip(&span.operation, OPERATION - 1);
+        let join = clip(span.join(), JOIN - 1);
         // A string takes everything.
         let _ = writeln!(
             out,
-            "  {label}{operation:<OPERATION$}{status:>6}{start:>7}{took:>7}{netra:>6}  {bar}"
+            "  {label}{operation:<OPERATION$}{join:<JOIN$}{status:>6}{start:>7}{took:>7}{netra:>6}  {bar}"
         );
     }
     out
@@ -61,8 +64,8 @@ fn heading(total: i64) -> String {
     let end = format!("{total} µs");
     let rest = BAR - 1;
     format!(
-        "  {:<LABEL$}{:<OPERATION$}{:>6}{:>7}{:>7}{:>6}  0{end:>rest$}",
-        "", "operation", "status", "start", "took", "netra"
+        "  {:<LABEL$}{:<OPERATION$}{:<JOIN$}{:>6}{:>7}{:>7}{:>6}  0{end:>rest$}",
+        "", "operation", "joined", "status", "start", "took", "netra"
     )
 }
 
@@ -106,10 +109,10 @@ mod tests {
     fn bars_stand_where_the_time_is() {
         let drawn = draw(&rows(), Paint(false));
         let wanted = "                              \
-             operation       status  start   took netra  0                   100 µs
-  front server                front.demo/path    200      0    100    12  ██████████████████████████
-   front client               front.demo/path    200     10     80    12    ▐████████████████████
-    stock-canary server       stock-canary.d…    200     45     10    12             ▐██
+             operation       joined    status  start   took netra  0         100 µs
+  front server                front.demo/path              200      0    100    12  ████████████████
+   front client               front.demo/path explicit     200     10     80    12   ▐████████████
+    stock-canary server       stock-canary.d…              200     45     10    12         █▌
 ";
         assert_eq!(drawn, wanted);
     }

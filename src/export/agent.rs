@@ -1,43 +1,49 @@
 //! A Jaeger agent: datagrams to a name that may move.
 
-use crate::http_client::Failure;
+use crate::{failure::Failure, receiver::Receiver, resolver::Names};
 use std::{
-    io::{self, ErrorKind},
+    io::ErrorKind,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::{
-    net::{UdpSocket, lookup_host},
-    task::JoinHandle,
-};
+use tokio::net::UdpSocket;
 
 #[derive(Debug)]
 pub(super) struct Agent {
-    host: String,
-    port: u16,
-    /// How often its name is resolved, when more than once.
-    resolve_every: Option<Duration>,
-    lookup: Option<JoinHandle<io::Result<SocketAddr>>>,
-    asked: Option<Instant>,
+    receiver: Receiver,
+    /// Addresses at which nobody listened, in a row.
+    refused: usize,
     connected: Option<(UdpSocket, SocketAddr)>,
 }
 
 impl Agent {
-    pub(super) fn new(host: &str, port: u16, resolve_every: Option<Duration>) -> Self {
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Self { host, port, resolve_every, lookup: None, asked: None, connected: None }
+    /// Its name is asked for again after `resolve_every` at the latest, or never.
+    pub(super) fn new(
+        names: &Names,
+        host: &str,
+        port: u16,
+        resolve_every: Option<Duration>,
+    ) -> Self {
+        let receiver = Receiver::new(names, host, port).at_most(resolve_every);
+        Self { receiver, refused: 0, connected: None }
     }
 
     /// Sends a datagram. Whether it arrived is not known, but for one thing: that nobody listened
     /// to the one before, which the kernel says at the next.
     pub(super) async fn send(&mut self, packet: &[u8]) -> Result<(), Failure> {
-        self.resolve().await?;
-        let Some((socket, _)) = &self.connected else {
+        let addresses = self.receiver.addresses().await?;
+        // Go takes an IPv4 address for UDP, and so does this where there is one: they come first.
+        let Some(address) = addresses.get(self.refused % addresses.len().max(1)).copied() else {
             return Err("the agent has no address".into());
+        };
+        let socket = match &self.connected {
+            Some((socket, known)) if *known == address => socket,
+            _ => &self.connected.insert((connect(address).await?, address)).0,
         };
         match socket.send(packet).await {
             Ok(_) => Ok(()),
             Err(refused) if refused.kind() == ErrorKind::ConnectionRefused => {
+                self.refused = self.refused.wrapping_add(1);
                 // What was refused is the last one; this one has not been sent yet, and is counted
                 // in its place.
                 let _ = socket.send(packet).await;
@@ -46,47 +52,9 @@ impl Agent {
             Err(error) => Err(error.into()),
         }
     }
-
-    /// Sees to it that there is an address; a known one is used while it is asked for again.
-    async fn resolve(&mut self) -> Result<(), Failure> {
-        let is_stale = match (self.asked, self.resolve_every) {
-            (None, _) => true,
-            (Some(_), _) if self.connected.is_none() => true,
-            (Some(asked), Some(every)) => asked.elapsed() >= every,
-            (Some(_), None) => false,
-        };
-        if is_stale && self.lookup.is_none() {
-            self.asked = Some(Instant::now());
-            self.lookup = Some(tokio::spawn(address_of(self.host.clone(), self.port)));
-        }
-        let must_wait = self.connected.is_none();
-        let Some(lookup) = self.lookup.take_if(|lookup| must_wait || lookup.is_finished()) else {
-            return Ok(());
-        };
-        match lookup.await.map_err(io::Error::other).and_then(|found| found) {
-            Ok(address) if self.connected.as_ref().is_some_and(|(_, known)| *known == address) => {
-                Ok(())
-            }
-            Ok(address) => {
-                self.connected = Some((connect(address).await?, address));
-                Ok(())
-            }
-            // A name server that fails for a while takes nothing away.
-            Err(_) if self.connected.is_some() => Ok(()),
-            Err(error) => Err(format!("cannot resolve {}: {error}", self.host).into()),
-        }
-    }
 }
 
-/// The first IPv4 address, as Go takes it for UDP, else the first. Agents on localhost listen on
-/// 127.0.0.1, though the name may mean ::1 first.
-async fn address_of(host: String, port: u16) -> io::Result<SocketAddr> {
-    let found: Vec<SocketAddr> = lookup_host((host.as_str(), port)).await?.collect();
-    let v4 = found.iter().find(|address| address.is_ipv4());
-    v4.or_else(|| found.first()).copied().ok_or_else(|| io::Error::other("no address"))
-}
-
-async fn connect(address: SocketAddr) -> io::Result<UdpSocket> {
+async fn connect(address: SocketAddr) -> std::io::Result<UdpSocket> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -99,11 +67,7 @@ async fn connect(address: SocketAddr) -> io::Result<UdpSocket> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn block_on(future: impl Future<Output = ()>) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(future);
-    }
+    use crate::resolver::tests::{NameServer, block_on};
 
     async fn receive(socket: &UdpSocket) -> Vec<u8> {
         let mut packet = [0; 16];
@@ -117,12 +81,13 @@ mod tests {
         block_on(async {
             let receiver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             let port = receiver.local_addr().unwrap().port();
-            let mut agent = Agent::new("localhost", port, Some(Duration::ZERO));
+            let mut agent =
+                Agent::new(&Names::start_own(), "localhost", port, Some(Duration::ZERO));
             for packet in [b"a", b"b", b"c"] {
                 agent.send(packet).await.unwrap();
                 assert_eq!(receive(&receiver).await, packet);
             }
-            let mut agent = Agent::new("[::1]", port, None);
+            let mut agent = Agent::new(&Names::start_own(), "[::1]", port, None);
             // Whether anybody hears it is another matter; here nobody does.
             agent.send(b"d").await.unwrap();
         });
@@ -134,7 +99,7 @@ mod tests {
             let taken = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             let address = taken.local_addr().unwrap();
             drop(taken);
-            let mut agent = Agent::new("127.0.0.1", address.port(), None);
+            let mut agent = Agent::new(&Names::start_own(), "127.0.0.1", address.port(), None);
             agent.send(b"1").await.unwrap();
             for packet in [b"2", b"3", b"4"] {
                 let refused = agent.send(packet).await.unwrap_err().to_string();
@@ -152,9 +117,41 @@ mod tests {
     #[test]
     fn a_name_that_means_nothing_is_said_to_be_the_reason() {
         block_on(async {
-            let mut agent = Agent::new("no-such-host.invalid", 6831, None);
+            let server = NameServer::start(&[]);
+            let mut agent = Agent::new(&server.names(), "lost.test", 6831, None);
             let error = agent.send(b"1").await.unwrap_err().to_string();
-            assert!(error.starts_with("cannot resolve no-such-host.invalid: "), "{error}");
+            assert!(error.starts_with("cannot resolve lost.test: "), "{error}");
+        });
+    }
+
+    /// The name moves, and the datagrams with it; of two addresses the one that listens is found.
+    #[test]
+    fn datagrams_follow_the_name() {
+        block_on(async {
+            let first = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let port = first.local_addr().unwrap().port();
+            let second = UdpSocket::bind(("127.0.0.2", port)).await.unwrap();
+            let server = NameServer::start(&["127.0.0.1"]);
+            let every = Some(Duration::from_secs(30));
+            let mut agent = Agent::new(&server.names(), "agent.test", port, every);
+            agent.send(b"a").await.unwrap();
+            assert_eq!(receive(&first).await, b"a");
+            server.say(&["127.0.0.2"]);
+            let mut packet = [0; 16];
+            while second.try_recv(&mut packet).is_err() {
+                assert!(server.asked() < 10, "the name has moved, and nobody follows");
+                agent.send(b"b").await.unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            // Nobody listens at the first of two.
+            drop(first);
+            server.say(&["127.0.0.3", "::1"]);
+            let third = UdpSocket::bind(("::1", port)).await.unwrap();
+            while third.try_recv(&mut packet).is_err() {
+                assert!(server.asked() < 20, "the second address is never tried");
+                let _ = agent.send(b"c").await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         });
     }
 }

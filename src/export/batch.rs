@@ -42,13 +42,14 @@ impl Batch {
             Reporter::Collector { .. } => {
                 Form::Collector(thrift::Batch::bare(&Process::jaeger(plan)))
             }
-            Reporter::Otlp { .. } => Form::Otlp(otlp::Spans::default()),
+            Reporter::Otlp(_) => Form::Otlp(otlp::Spans::default()),
             Reporter::Stdout => Form::Stdout(stdout::Lines::new(&plan.service_name)),
             Reporter::Nothing => Form::Nothing,
         };
         // OTLP has a place for kind and status.
         let has_intrinsic = !matches!(form, Form::Otlp(_));
-        Self { form, tags: Tags::new(plan.semconv, plan.mapped_tags.clone(), has_intrinsic) }
+        let tags = Tags::new(plan.semconv, plan.mapped_tags.clone(), has_intrinsic);
+        Self { form, tags: tags.with_query(plan.query) }
     }
 
     /// Adds a span; gives back a parcel when one is full.
@@ -78,6 +79,18 @@ impl Batch {
             #[cfg(feature = "jaeger-sdk")]
             Form::Sdk(spans) => spans.count() >= BODY_SPANS_MAX,
         }
+    }
+
+    /// A parcel without spans, for trying the receiver out; none where there is nobody to try.
+    pub(super) fn nothing(mut self) -> Option<Payload> {
+        Some(match &mut self.form {
+            Form::Agent(batch) => Payload::Bytes(batch.wire().0),
+            Form::Collector(batch) => Payload::Bytes(batch.wire().0),
+            Form::Otlp(_) => Payload::Otlp(otlp::Spans::default()),
+            Form::Stdout(_) | Form::Nothing => return None,
+            #[cfg(feature = "jaeger-sdk")]
+            Form::Sdk(_) => Payload::Sdk(super::jaeger_sdk::Spans::default()),
+        })
     }
 
     /// What has gathered so far.

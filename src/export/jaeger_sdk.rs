@@ -8,7 +8,7 @@ use super::{
     ExportPlan, Process,
     tags::{Tags, Value},
 };
-use crate::http_client::Failure;
+use crate::failure::Failure;
 use netra_codecs::trace::SpanRecord;
 use opentelemetry_jaeger::{Exporter, new_agent_pipeline};
 use otel023::{

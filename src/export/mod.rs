@@ -1,25 +1,32 @@
 //! Finished spans on their way out: a thread of its own takes them from the shards' rings, turns
-//! them into wire form and sends them. It is off the data cores, nobody wakes it, and whatever
-//! becomes of the receiver, the rings are emptied: what cannot be sent is dropped and counted.
+//! them into wire form and sends them. It is off the data cores, and a shard wakes it once for each
+//! half of its ring. Whatever becomes of the receiver, the rings are emptied: what cannot be sent is
+//! dropped and counted.
 
 mod agent;
 mod batch;
 mod collector;
+mod exchange_tags;
 #[cfg(any(test, feature = "jaeger-sdk"))]
 mod jaeger_sdk;
 mod otlp;
+mod otlp_client;
 mod pace;
+mod partial;
 mod process;
 mod send;
 mod stdout;
+mod stream_tags;
 mod tags;
 mod thrift;
 mod worker;
 
+pub(crate) use otlp_client::{OtlpClient, reason_of};
 pub(crate) use pace::Pace;
+pub(crate) use partial::Rejected;
 pub(crate) use process::Process;
 
-use crate::http_client::Url;
+use crate::{failure::Failure, mask::Query, reach::Reach, url::Url};
 use netra_perf::Exemplars;
 use netra_shards::SpanSource;
 use std::{
@@ -41,6 +48,8 @@ use tokio::{
 pub(crate) static SENT: AtomicU64 = AtomicU64::new(0);
 /// Spans that could not be sent, or that the receiver refused.
 pub(crate) static FAILED: AtomicU64 = AtomicU64::new(0);
+/// Spans that the receiver did not take though it answered with success.
+pub(crate) static REJECTED: AtomicU64 = AtomicU64::new(0);
 /// Spans for which there was no room while others waited to be sent.
 pub(crate) static DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -53,6 +62,8 @@ pub(crate) struct ExportPlan {
     pub(crate) service_name: String,
     pub(crate) reporter: Reporter,
     pub(crate) semconv: Semconv,
+    /// What spans tell of queries.
+    pub(crate) query: Query,
     /// The tags of mapped headers and cookies, by index.
     pub(crate) mapped_tags: Vec<String>,
     /// What the settings add to the process's tags.
@@ -62,6 +73,8 @@ pub(crate) struct ExportPlan {
     pub(crate) flush_interval: Duration,
     /// Each span is logged as well.
     pub(crate) logs_spans: bool,
+    /// A file with headers for a receiver over HTTP; empty where there is none.
+    pub(crate) headers_file: String,
 }
 
 /// Where spans go.
@@ -78,19 +91,26 @@ pub(crate) enum Reporter {
     #[cfg(feature = "jaeger-sdk")]
     Sdk { host: String, port: u16 },
     /// A Jaeger collector: thrift binary over HTTP.
-    Collector { url: Url, login: Option<(String, String)> },
+    Collector { url: Url, login: Option<(String, String)>, reach: Reach },
     /// An OTLP receiver.
-    Otlp {
-        protocol: Protocol,
-        endpoint: String,
-        headers: Vec<(String, String)>,
-        timeout: Duration,
-        is_gzip: bool,
-    },
+    Otlp(OtlpPlan),
     /// Lines of JSON to stdout.
     Stdout,
     /// Nowhere.
     Nothing,
+}
+
+/// How an OTLP receiver is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OtlpPlan {
+    pub(crate) protocol: Protocol,
+    /// A URL.
+    pub(crate) endpoint: String,
+    pub(crate) reach: Reach,
+    pub(crate) headers: Vec<(String, String)>,
+    /// How long a send may take.
+    pub(crate) timeout: Duration,
+    pub(crate) is_gzip: bool,
 }
 
 /// The forms of OTLP.
@@ -123,16 +143,29 @@ impl fmt::Display for Reporter {
                 write!(f, "Jaeger agent {host}:{port}, UDP, by opentelemetry-jaeger")
             }
             Self::Collector { url, .. } => write!(f, "Jaeger collector {url}"),
-            Self::Otlp { protocol: Protocol::Http, endpoint, .. } => {
-                write!(f, "OTLP over HTTP, {endpoint}")
-            }
-            Self::Otlp { protocol: Protocol::Grpc, endpoint, .. } => {
-                write!(f, "OTLP over gRPC, {endpoint}")
-            }
+            Self::Otlp(plan) => plan.fmt(f),
             Self::Stdout => f.write_str("stdout"),
             Self::Nothing => f.write_str("none, nothing is sent"),
         }
     }
+}
+
+impl fmt::Display for OtlpPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let over = match self.protocol {
+            Protocol::Http => "HTTP",
+            Protocol::Grpc => "gRPC",
+        };
+        write!(f, "OTLP over {over}, {}", self.endpoint)?;
+        let Some(proxy) = &self.reach.proxy else { return Ok(()) };
+        write!(f, ", by the proxy {proxy}")
+    }
+}
+
+/// Tries a receiver out with a batch of no spans: what came of it, or none where there is nobody to
+/// try.
+pub(crate) async fn try_out(plan: &ExportPlan) -> Option<Result<(), Failure>> {
+    send::try_out(plan).await
 }
 
 /// What the thread is told.
@@ -222,4 +255,4 @@ impl Exporter {
 
 #[cfg(test)]
 #[path = "wire_tests.rs"]
-mod tests;
+pub(crate) mod tests;

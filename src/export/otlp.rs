@@ -1,26 +1,22 @@
-//! OTLP by OpenTelemetry's own exporter, over HTTP and gRPC. The only user of its crates, which
+//! Spans over OTLP by OpenTelemetry's own exporter, which encodes, and our own client, which sends. So
+//! the answer is ours to read, for the library keeps it to itself. The only user of its crates, which
 //! change every few months; nothing of them runs, or is built, unless an OTLP receiver is set.
 
 use super::{
-    ExportPlan, Process, Protocol, Reporter,
+    ExportPlan, OtlpPlan, Process,
+    otlp_client::{OtlpClient, reason_of},
+    partial::Rejected,
     tags::{Tags, Value},
 };
-use crate::http_client::{Client, Failure, Url};
-use hyper::{
-    Request, Response,
-    body::Bytes,
-    header::{HeaderMap, HeaderName, HeaderValue},
-};
+use crate::{failure::Failure, resolver::Names};
+use hyper::{Request, Response, body::Bytes};
 use netra_codecs::trace::{SpanKind, SpanRecord, TraceFlags};
 use opentelemetry::{
     InstrumentationScope, KeyValue,
-    trace::{SpanContext, SpanId, SpanKind as OtelKind, Status, TraceId, TraceState},
+    trace::{Link, SpanContext, SpanId, SpanKind as OtelKind, Status, TraceId, TraceState},
 };
 use opentelemetry_http::{HttpClient, HttpError};
-use opentelemetry_otlp::{
-    Compression, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
-    tonic_types::metadata::MetadataMap,
-};
+use opentelemetry_otlp::{Compression, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
     Resource,
     trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks},
@@ -30,8 +26,10 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
+use tokio::sync::Mutex;
 
 /// Spans in one message, as in the SDK's batch processor.
 pub(super) const MESSAGE_SPANS_MAX: usize = 512;
@@ -76,7 +74,7 @@ impl Spans {
             attributes,
             dropped_attributes_count: u32::from(span.is_cut),
             events: SpanEvents::default(),
-            links: SpanLinks::default(),
+            links: links(span),
             status: if span.is_error() { Status::error("") } else { Status::Unset },
             instrumentation_scope: InstrumentationScope::builder("netra")
                 .with_version(env!("CARGO_PKG_VERSION"))
@@ -85,8 +83,26 @@ impl Spans {
     }
 }
 
-/// The library's exporter.
-pub(super) struct Otlp(SpanExporter);
+/// What the span may belong to.
+fn links(span: &SpanRecord) -> SpanLinks {
+    let flags = opentelemetry::TraceFlags::SAMPLED;
+    let context = |(trace_id, span_id): (u128, u64)| {
+        let (trace_id, span_id) = (TraceId::from(trace_id), SpanId::from(span_id));
+        SpanContext::new(trace_id, span_id, flags, false, TraceState::NONE)
+    };
+    let mut links = SpanLinks::default();
+    links.links = span.links().map(|link| Link::with_context(context(link))).collect();
+    links
+}
+
+/// The library's exporter, and what the last answer said.
+pub(super) struct Otlp {
+    exporter: SpanExporter,
+    answered: Answered,
+}
+
+/// What the library does not pass on of an answer.
+type Answered = Arc<Mutex<Result<Rejected, String>>>;
 
 impl fmt::Debug for Otlp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,70 +110,61 @@ impl fmt::Debug for Otlp {
     }
 }
 
+/// The method that takes spans, as gRPC names it.
+const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
 impl Otlp {
-    /// Within a runtime, which gRPC's channel needs from the beginning.
-    pub(super) fn new(plan: &ExportPlan) -> Result<Self, Failure> {
-        let Reporter::Otlp { protocol, endpoint, headers, timeout, is_gzip } = &plan.reporter
-        else {
-            return Err("the reporter is not OTLP".into());
+    pub(super) fn new(
+        names: &Names,
+        plan: &ExportPlan,
+        receiver: &OtlpPlan,
+    ) -> Result<Self, Failure> {
+        let answered = Answered::new(Mutex::new(Ok(Rejected::default())));
+        let client = Sender {
+            client: OtlpClient::new(names, receiver, &plan.headers_file, EXPORT)?,
+            answered: Arc::clone(&answered),
         };
-        let headers = header_map(headers)?;
-        let gzip = is_gzip.then_some(Compression::Gzip);
-        let mut exporter = match protocol {
-            Protocol::Http => {
-                let url = Url::parse(endpoint).ok_or("not an http:// URL")?;
-                let client = Sender { client: Client::new(url, *timeout), headers };
-                let builder = SpanExporter::builder()
-                    .with_http()
-                    .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-                    .with_http_client(client)
-                    .with_endpoint(endpoint)
-                    .with_timeout(*timeout);
-                match gzip {
-                    Some(gzip) => builder.with_compression(gzip).build()?,
-                    None => builder.build()?,
-                }
-            }
-            Protocol::Grpc => {
-                let builder = SpanExporter::builder()
-                    .with_tonic()
-                    .with_endpoint(endpoint)
-                    .with_timeout(*timeout)
-                    .with_metadata(MetadataMap::from_headers(headers));
-                match gzip {
-                    Some(gzip) => builder.with_compression(gzip).build()?,
-                    None => builder.build()?,
-                }
-            }
+        let builder = SpanExporter::builder()
+            .with_http()
+            .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
+            .with_http_client(client)
+            .with_endpoint(&receiver.endpoint)
+            .with_timeout(receiver.timeout);
+        let mut exporter = match receiver.is_gzip {
+            true => builder.with_compression(Compression::Gzip).build()?,
+            false => builder.build()?,
         };
         exporter.set_resource(&resource(plan));
-        Ok(Self(exporter))
+        Ok(Self { exporter, answered })
     }
 
-    pub(super) async fn send(&self, spans: Spans) -> Result<(), Failure> {
-        Ok(self.0.export(spans.0).await?)
+    /// What the receiver has not taken of the spans that it was sent.
+    pub(super) async fn send(&self, spans: Spans) -> Result<Rejected, Failure> {
+        let count = spans.count();
+        let sent = self.exporter.export(spans.0).await;
+        let nothing = Ok(Rejected::default());
+        match (sent, std::mem::replace(&mut *self.answered.lock().await, nothing)) {
+            (Ok(()), Ok(rejected)) => Ok(Rejected { spans: rejected.spans.min(count), ..rejected }),
+            // The library says only that it was a matter of the network.
+            (Err(_), Err(why)) => Err(why.into()),
+            (Err(error), Ok(_)) => Err(error.into()),
+            (Ok(()), Err(_)) => Ok(Rejected::default()),
+        }
     }
 }
 
 fn resource(plan: &ExportPlan) -> Resource {
-    let tags = Process::otel(plan).tags;
+    let tags = Process::otel(&plan.service_name, &plan.process_tags).tags;
     let attributes = tags.into_iter().map(|(key, value)| KeyValue::new(key, value));
     Resource::builder_empty().with_attributes(attributes).build()
-}
-
-fn header_map(headers: &[(String, String)]) -> Result<HeaderMap, Failure> {
-    let pair = |(name, value): &(String, String)| {
-        Ok((name.parse::<HeaderName>()?, HeaderValue::from_str(value)?))
-    };
-    headers.iter().map(pair).collect()
 }
 
 /// Our HTTP client under the library's exporter. The library reads headers from the environment by
 /// itself; those of the settings, which may come from a flag, go before them.
 #[derive(Debug)]
 struct Sender {
-    client: Client,
-    headers: HeaderMap,
+    client: OtlpClient,
+    answered: Answered,
 }
 
 type Answer<'s> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 's>>;
@@ -168,8 +175,16 @@ impl HttpClient for Sender {
         's: 'a,
         Self: 'a,
     {
-        let (mut parts, body) = request.into_parts();
-        parts.headers.extend(self.headers.clone());
-        Box::pin(async move { self.client.send(parts.method, &parts.headers, body).await })
+        Box::pin(async move {
+            let answer = self.client.send(request).await;
+            let said = match &answer {
+                Ok(answer) if answer.status().is_success() => Ok(Rejected::read(answer.body())),
+                Ok(answer) => Err(format!("the receiver answered {}", reason_of(answer))),
+                Err(error) => Err(error.to_string()),
+            };
+            *self.answered.lock().await = said;
+            // The library would read it once more, and tell nobody.
+            answer.map(|answer| answer.map(|_| Bytes::new()))
+        })
     }
 }

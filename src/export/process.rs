@@ -5,6 +5,7 @@ use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
     net::IpAddr,
+    sync::OnceLock,
 };
 
 /// A service and its tags.
@@ -23,13 +24,13 @@ impl Process {
             ("ip", address().map(|address| address.to_string())),
             ("client-uuid", Some(instance())),
         ];
-        Self::with(plan, &own)
+        Self::with(&plan.service_name, &plan.process_tags, &own)
     }
 
     /// With the resource attributes that an OpenTelemetry SDK sets, and those of the settings.
-    pub(super) fn otel(plan: &ExportPlan) -> Self {
+    pub(crate) fn otel(service_name: &str, tags: &[(String, String)]) -> Self {
         let own = [
-            ("service.name", Some(plan.service_name.clone())),
+            ("service.name", Some(service_name.to_owned())),
             ("service.instance.id", Some(instance())),
             ("host.name", host_name()),
             ("ip", address().map(|address| address.to_string())),
@@ -37,12 +38,16 @@ impl Process {
             ("telemetry.sdk.language", Some("rust".into())),
             ("telemetry.sdk.version", Some(env!("CARGO_PKG_VERSION").into())),
         ];
-        Self::with(plan, &own)
+        Self::with(service_name, tags, &own)
     }
 
     /// What the settings say goes before what is found out.
-    fn with(plan: &ExportPlan, own: &[(&str, Option<String>)]) -> Self {
-        let mut tags = plan.process_tags.clone();
+    fn with(
+        service_name: &str,
+        settings: &[(String, String)],
+        own: &[(&str, Option<String>)],
+    ) -> Self {
+        let mut tags = settings.to_vec();
         for (key, value) in own {
             if let Some(value) = value
                 && !tags.iter().any(|(known, _)| known == key)
@@ -50,7 +55,7 @@ impl Process {
                 tags.push(((*key).to_owned(), value.clone()));
             }
         }
-        Self { service_name: plan.service_name.clone(), tags }
+        Self { service_name: service_name.to_owned(), tags }
     }
 }
 
@@ -71,7 +76,10 @@ fn address() -> Option<IpAddr> {
     useful.first().copied()
 }
 
-/// A name for this life of the process: std seeds its hashers from the kernel.
+/// A name for this life of the process, the same in spans and metrics: std seeds its hashers from the
+/// kernel.
 fn instance() -> String {
-    format!("{:016x}", RandomState::new().build_hasher().finish())
+    static INSTANCE: OnceLock<u64> = OnceLock::new();
+    let instance = INSTANCE.get_or_init(|| RandomState::new().build_hasher().finish());
+    format!("{instance:016x}")
 }

@@ -2,16 +2,21 @@
 //! slow or gone holds up only what waits for it, and only so much of that.
 
 use super::{
-    DROPPED, ExportPlan, FAILED, Reporter, SENT,
+    DROPPED, ExportPlan, FAILED, REJECTED, Reporter, SENT,
     agent::Agent,
+    batch::Batch,
     collector::Collector,
     otlp::{self, Otlp},
+    partial::Rejected,
     stdout,
 };
-use crate::http_client::Failure;
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use crate::{failure::Failure, resolver::Names};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::{info, warn};
@@ -37,7 +42,7 @@ pub(super) enum Payload {
 #[derive(Debug)]
 enum Transport {
     Agent(Agent),
-    Collector(Collector),
+    Collector(Box<Collector>),
     Otlp(Box<Otlp>),
     Stdout,
     #[cfg(feature = "jaeger-sdk")]
@@ -47,37 +52,60 @@ enum Transport {
 impl Transport {
     /// None for spans that go nowhere.
     fn new(plan: &ExportPlan) -> Result<Option<Self>, Failure> {
+        let names = &Names::start_own();
         Ok(Some(match &plan.reporter {
             #[cfg(feature = "jaeger-sdk")]
             Reporter::Sdk { host, port } => {
                 Self::Sdk(super::jaeger_sdk::Sdk::new(host, *port, plan))
             }
             Reporter::Agent { host, port, resolve_every } => {
-                Self::Agent(Agent::new(host, *port, *resolve_every))
+                Self::Agent(Agent::new(names, host, *port, *resolve_every))
             }
-            Reporter::Collector { url, login } => {
-                Self::Collector(Collector::new(url.clone(), login.as_ref())?)
+            Reporter::Collector { url, login, reach } => {
+                let (url, login, more) = (url.clone(), login.as_ref(), &plan.headers_file);
+                Self::Collector(Box::new(Collector::new(names, url, login, reach, more)?))
             }
-            Reporter::Otlp { .. } => Self::Otlp(Box::new(Otlp::new(plan)?)),
+            Reporter::Otlp(receiver) => Self::Otlp(Box::new(Otlp::new(names, plan, receiver)?)),
             Reporter::Stdout => Self::Stdout,
             Reporter::Nothing => return Ok(None),
         }))
     }
 
-    async fn send(&mut self, payload: Payload) -> Result<(), Failure> {
-        match (self, payload) {
+    /// What the receiver has not taken, where it says so.
+    async fn send(&mut self, payload: Payload) -> Result<Rejected, Failure> {
+        let sent = match (self, payload) {
+            (Self::Otlp(otlp), Payload::Otlp(spans)) => return otlp.send(spans).await,
             (Self::Agent(agent), Payload::Bytes(packet)) => agent.send(&packet).await,
             (Self::Collector(collector), Payload::Bytes(body)) => collector.send(body).await,
-            (Self::Otlp(otlp), Payload::Otlp(spans)) => otlp.send(spans).await,
             (Self::Stdout, Payload::Bytes(lines)) => stdout::write(&lines),
             #[cfg(feature = "jaeger-sdk")]
             (Self::Sdk(sdk), Payload::Sdk(spans)) => sdk.send(spans).await,
             (transport, payload) => {
                 unreachable!("{payload:?} is not for {transport:?}: one plan makes both")
             }
-        }
+        };
+        sent.map(|()| Rejected::default())
     }
 }
+
+/// Sends a parcel without spans. None where there is nobody to send to.
+pub(super) async fn try_out(plan: &ExportPlan) -> Option<Result<(), Failure>> {
+    let mut sent = None;
+    let mut transport = match Transport::new(plan) {
+        Ok(transport) => transport?,
+        Err(error) => return Some(Err(error)),
+    };
+    // The kernel says at the second datagram that nobody listened to the first.
+    let is_agent = matches!(transport, Transport::Agent(_));
+    for _ in 0..if is_agent { 2 } else { 1 } {
+        sent = Some(transport.send(Batch::new(plan).nothing()?).await.map(drop));
+        tokio::time::sleep(REFUSED_WITHIN).await;
+    }
+    sent
+}
+
+/// How long it takes a host to say that nobody listens.
+const REFUSED_WITHIN: Duration = Duration::from_millis(50);
 
 /// The end of the line: what is offered is sent in order, or dropped at once when too much waits.
 #[derive(Debug)]
@@ -132,7 +160,7 @@ async fn send_all(
             None
         }
     };
-    let mut health = Health { to, lost: 0 };
+    let mut health = Health { to, lost: 0, rejected: None };
     while let Some(Parcel { payload, count }) = parcels.recv().await {
         let sent = match &mut transport {
             Some(transport) => Some(transport.send(payload).await),
@@ -140,9 +168,10 @@ async fn send_all(
         };
         waiting.fetch_sub(count, Relaxed);
         match sent {
-            Some(Ok(())) => {
-                SENT.fetch_add(count as u64, Relaxed);
-                health.is_good();
+            Some(Ok(rejected)) => {
+                SENT.fetch_add((count - rejected.spans) as u64, Relaxed);
+                REJECTED.fetch_add(rejected.spans as u64, Relaxed);
+                health.is_good(&rejected);
             }
             Some(Err(error)) => {
                 FAILED.fetch_add(count as u64, Relaxed);
@@ -154,19 +183,40 @@ async fn send_all(
     }
 }
 
-/// Says when sending begins to fail and when it works again, and nothing in between.
+/// Says when sending begins to fail and when it works again, and nothing in between; the same of
+/// spans that the receiver does not take.
 #[derive(Debug)]
 struct Health {
     to: String,
     /// Spans lost since it began to fail; 0 while it works.
     lost: usize,
+    /// Spans that were not taken since the receiver began to complain.
+    rejected: Option<usize>,
 }
 
 impl Health {
-    fn is_good(&mut self) {
+    fn is_good(&mut self, not_taken: &Rejected) {
         let lost = std::mem::take(&mut self.lost);
         if lost > 0 {
             info!(to = self.to, lost, "spans are sent again");
+        }
+        match (&mut self.rejected, not_taken.is_nothing()) {
+            (None, true) => {}
+            (Some(rejected), false) => *rejected += not_taken.spans,
+            (Some(rejected), true) => {
+                info!(to = self.to, rejected, "the receiver takes all spans again");
+                self.rejected = None;
+            }
+            (None, false) => {
+                let Rejected { spans, reason } = not_taken;
+                warn!(
+                    to = self.to,
+                    rejected = spans,
+                    reason = %reason,
+                    "the receiver does not take all spans"
+                );
+                self.rejected = Some(*spans);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Spans as lines of JSON, for people and for the demo.
 
 use super::tags::{Tags, Value, kind, micros};
-use crate::{http_client::Failure, json::Object};
+use crate::{failure::Failure, json::Object};
 use netra_codecs::trace::SpanRecord;
 use std::io::Write;
 
@@ -39,6 +39,13 @@ impl Lines {
         object.raw("start_us", &micros(span.start_unix_ns).to_string());
         object.raw("duration_us", &micros(span.duration_ns).to_string());
         object.raw("tags", &tags_json);
+        let link = |(trace_id, span_id): (u128, u64)| {
+            format!("{{\"trace_id\":\"{trace_id:032x}\",\"span_id\":\"{span_id:016x}\"}}")
+        };
+        let links: Vec<String> = span.links().map(link).collect();
+        if !links.is_empty() {
+            object.raw("links", &format!("[{}]", links.join(",")));
+        }
         object.end();
         self.out.push('\n');
         self.count += 1;
@@ -86,6 +93,6 @@ mod tests {
         assert_eq!((&line["name"], &line["kind"]), (&json!("/\"a\""), &json!("server")));
         assert_eq!((&line["start_us"], &line["duration_us"]), (&json!(5000), &json!(7)));
         assert_eq!(line["tags"]["sampler.param"], json!(1));
-        assert_eq!(line["tags"]["http.path"], "/\"a\"?\n");
+        assert_eq!(line["tags"]["http.path"], "/\"a\"?..");
     }
 }

@@ -1,8 +1,12 @@
 //! What a span says of its exchange: its operation and its tags, in netramesh's names, in those of
 //! OpenTelemetry's conventions for HTTP, or in both.
 
-use super::Semconv;
-use netra_codecs::trace::{Outcome, SamplerTag, SpanKind, SpanRecord, SpanText};
+use super::{Semconv, exchange_tags, stream_tags};
+use crate::mask::Query;
+use netra_codecs::{
+    h1::RequestTarget,
+    trace::{Outcome, SamplerTag, SpanKind, SpanRecord, SpanText},
+};
 use percent_encoding::percent_decode;
 use std::{
     borrow::Cow,
@@ -26,6 +30,8 @@ pub(crate) struct Tags {
     mapped: Vec<&'static str>,
     /// The wire form has no place of its own for kind and error, so that they are tags.
     has_intrinsic: bool,
+    /// What is told of queries.
+    query: Query,
     scratch: String,
 }
 
@@ -33,16 +39,28 @@ impl Tags {
     /// `mapped` lives as long as the process, so that every key does.
     pub(crate) fn new(semconv: Semconv, mapped: Vec<String>, has_intrinsic: bool) -> Self {
         let mapped = mapped.into_iter().map(|name| &*name.leak()).collect();
-        Self { semconv, mapped, has_intrinsic, scratch: String::new() }
+        Self { semconv, mapped, has_intrinsic, query: Query::Names, scratch: String::new() }
+    }
+
+    /// Tells of queries what `query` says.
+    pub(crate) fn with_query(self, query: Query) -> Self {
+        Self { query, ..self }
     }
 
     /// The operation: a path, without its query; of what was asked elsewhere, after the host. In
     /// OpenTelemetry's conventions it is the method, because a name must not have many values.
     pub(crate) fn operation<'s>(&self, span: &'s SpanRecord) -> Cow<'s, str> {
+        if let Some(about) = span.protocol {
+            let named = span.text(SpanText::Operation).filter(|name| !name.is_empty());
+            return text(named.unwrap_or(about.name.as_bytes()));
+        }
         if self.semconv == Semconv::Otel {
+            if let Some(call) = stream_tags::call(span) {
+                return call;
+            }
             return text(span.text(SpanText::Method).unwrap_or(b"HTTP"));
         }
-        let path = percent_decode(path_of(target(span)));
+        let path = percent_decode(target(span).path());
         match span.kind {
             SpanKind::Server => path.decode_utf8_lossy(),
             SpanKind::Client => {
@@ -61,16 +79,31 @@ impl Tags {
         if self.has_intrinsic {
             put("span.kind", Value::Text(kind(span)));
         }
-        if self.semconv != Semconv::Otel {
-            legacy(span, &mut self.scratch, &mut put);
-        }
-        if self.semconv != Semconv::Legacy {
-            otel(span, &mut self.scratch, &mut put);
+        // netramesh told of HTTP alone, so that the others have one form.
+        match span.protocol {
+            Some(about) => exchange_tags::tags(span, about, &mut self.scratch, &mut put),
+            None => {
+                if self.semconv != Semconv::Otel {
+                    legacy(span, self.query, &mut self.scratch, &mut put);
+                }
+                if self.semconv != Semconv::Legacy {
+                    otel(span, self.query, &mut self.scratch, &mut put);
+                }
+                stream_tags::tags(span, self.semconv != Semconv::Legacy, &mut put);
+                stream_tags::flow_tags(span, &mut put);
+            }
         }
         if self.has_intrinsic && span.is_error() {
             put("error", Value::Bool(true));
         }
-        if span.outcome == Outcome::Timeout {
+        if let Some(fault) = span.fault {
+            put("netra.flag", Value::Text(fault.flag.letters()));
+            put("netra.reason", Value::Text(fault.flag.word()));
+            if fault.errno != 0 {
+                put("netra.errno", Value::Int(fault.errno.into()));
+            }
+        }
+        if matches!(span.outcome, Outcome::Timeout | Outcome::Deadline) {
             put("timeout", Value::Bool(true));
         }
         for (what, value) in span.texts() {
@@ -83,6 +116,9 @@ impl Tags {
                 }
                 _ => {}
             }
+        }
+        if let Some(join) = span.join {
+            put("netra.join", Value::Text(join.name()));
         }
         put("netra.overhead_us", Value::Int(micros(span.overhead_ns)));
     }
@@ -110,14 +146,20 @@ fn sampler_param(sampler: SamplerTag) -> Value<'static> {
 }
 
 /// netramesh's tags, in its order.
-fn legacy(span: &SpanRecord, scratch: &mut String, put: &mut impl FnMut(&'static str, Value<'_>)) {
+fn legacy(
+    span: &SpanRecord,
+    query: Query,
+    scratch: &mut String,
+    put: &mut impl FnMut(&'static str, Value<'_>),
+) {
     if let Some(remote) = &span.remote {
         put("remote_addr", Value::Text(shown(scratch, remote)));
     }
-    for (key, what) in [("http.host", SpanText::Host), ("http.path", SpanText::Target)] {
-        if let Some(value) = span.text(what) {
-            put(key, Value::Text(&text(value)));
-        }
+    if let Some(host) = span.text(SpanText::Host) {
+        put("http.host", Value::Text(&text(host)));
+    }
+    if let Some(target) = span.text(SpanText::Target) {
+        put("http.path", Value::Text(&text(&query.target(target))));
     }
     put("http.request_size", Value::Int(size(span.request_bytes)));
     for (key, what) in [
@@ -136,30 +178,38 @@ fn legacy(span: &SpanRecord, scratch: &mut String, put: &mut impl FnMut(&'static
 }
 
 /// A size that nobody announced is -1, as Go has it.
-fn size(bytes: Option<u64>) -> i64 {
+pub(crate) fn size(bytes: Option<u64>) -> i64 {
     bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
 /// The stable conventions for HTTP spans of OpenTelemetry 1.23 and later.
-fn otel(span: &SpanRecord, scratch: &mut String, put: &mut impl FnMut(&'static str, Value<'_>)) {
+fn otel(
+    span: &SpanRecord,
+    query: Query,
+    scratch: &mut String,
+    put: &mut impl FnMut(&'static str, Value<'_>),
+) {
     if let Some(method) = span.text(SpanText::Method) {
         put("http.request.method", Value::Text(&text(method)));
     }
     let host = span.text(SpanText::Host).unwrap_or_default();
+    let target = target(span);
     match span.kind {
         SpanKind::Server => {
-            let target = target(span);
             put("url.scheme", Value::Text("http"));
-            put("url.path", Value::Text(&text(path_of(target))));
-            if let Some(at) = target.iter().position(|&byte| byte == b'?') {
-                put("url.query", Value::Text(&text(&target[at + 1..])));
+            put("url.path", Value::Text(&text(target.path())));
+            if let Some(asked) = target.query().and_then(|asked| query.query(asked)) {
+                put("url.query", Value::Text(&text(&asked)));
             }
             if let Some(remote) = &span.remote {
                 put("client.address", Value::Text(shown(scratch, &remote.ip())));
             }
         }
         SpanKind::Client => {
-            let url = format!("http://{}{}", text(host), text(origin_form(target(span))));
+            let mut url = format!("http://{}{}", text(host), text(target.path()));
+            if let Some(asked) = target.query().and_then(|asked| query.query(asked)) {
+                url.extend(["?", &*text(&asked)]);
+            }
             put("url.full", Value::Text(&url));
         }
     }
@@ -196,36 +246,20 @@ fn otel(span: &SpanRecord, scratch: &mut String, put: &mut impl FnMut(&'static s
 fn error_type<'s>(span: &SpanRecord, scratch: &'s mut String) -> Option<&'s str> {
     Some(match span.outcome {
         Outcome::Whole if span.status >= 500 => shown(scratch, &span.status),
-        Outcome::Whole => return None,
+        Outcome::Whole => return stream_tags::error_type(span),
         cut_short => cut_short.name(),
     })
 }
 
-fn shown<'s>(scratch: &'s mut String, value: &impl Display) -> &'s str {
+pub(crate) fn shown<'s>(scratch: &'s mut String, value: &impl Display) -> &'s str {
     scratch.clear();
     // Writing to a string does not fail.
     let _ = write!(scratch, "{value}");
     scratch
 }
 
-fn target(span: &SpanRecord) -> &[u8] {
-    span.text(SpanText::Target).unwrap_or(b"/")
-}
-
-/// The target without scheme and authority (RFC 9112 section 3.2.2).
-fn origin_form(target: &[u8]) -> &[u8] {
-    let Some(rest) = target.strip_prefix(b"http://").or_else(|| target.strip_prefix(b"https://"))
-    else {
-        return target;
-    };
-    let path = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
-    path.map_or(b"/", |at| &rest[at..])
-}
-
-fn path_of(target: &[u8]) -> &[u8] {
-    let target = origin_form(target);
-    let end = target.iter().position(|&byte| byte == b'?').unwrap_or(target.len());
-    &target[..end]
+fn target(span: &SpanRecord) -> RequestTarget<'_> {
+    RequestTarget::new(span.text(SpanText::Target).unwrap_or(b"/"))
 }
 
 fn host_and_port(host: &[u8]) -> (&[u8], Option<u16>) {

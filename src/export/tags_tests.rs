@@ -33,6 +33,8 @@ fn operations() {
         (Server, "shop", "/%ff", "/\u{fffd}"),
         (Server, "shop", "http://shop:80/a?b", "/a"),
         (Server, "shop", "http://shop", "/"),
+        (Server, "shop", "http://shop?a", "/"),
+        (Server, "shop", "HTTP://shop/a#b", "/a"),
         (Server, "shop", "*", "*"),
         (Client, "bank:81", "/pay?x", "bank:81/pay"),
         (Client, "", "/pay", "/pay"),
@@ -67,7 +69,7 @@ fn opentelemetrys_names_of_both_sides() {
             "http.request.method=GET",
             "url.scheme=http",
             "url.path=/a",
-            "url.query=b=c",
+            "url.query=b=..",
             "client.address=2001:db8::1",
             "server.address=shop",
             "server.port=8080",
@@ -84,9 +86,71 @@ fn opentelemetrys_names_of_both_sides() {
     let mut client = span(SpanKind::Client, &texts);
     client.outcome = Outcome::Unreachable;
     let all = listed(&mut tags, &client);
-    for tag in ["url.full=http://shop:8080/a?b=c", "error.type=unreachable", "error=true!"] {
+    for tag in ["url.full=http://shop:8080/a?b=..", "error.type=unreachable", "error=true!"] {
         assert!(all.iter().any(|found| found == tag), "{tag} in {all:?}");
     }
+}
+
+/// Every tag in which a query stands, and the operation, in which none does.
+#[test]
+fn queries_are_told_by_policy() {
+    let texts: [(SpanText, &[u8]); 2] =
+        [(SpanText::Target, b"/a?token=s3cret&q"), (SpanText::Host, b"shop")];
+    for (query, path, asked, full) in [
+        (Query::Keep, "/a?token=s3cret&q", Some("token=s3cret&q"), "/a?token=s3cret&q"),
+        (Query::Names, "/a?token=..&..", Some("token=..&.."), "/a?token=..&.."),
+        (Query::Drop, "/a", None, "/a"),
+    ] {
+        for kind in [SpanKind::Server, SpanKind::Client] {
+            let span = span(kind, &texts);
+            let mut tags = Tags::new(Semconv::Both, vec![], true).with_query(query);
+            let all = listed(&mut tags, &span);
+            assert!(all.contains(&format!("http.path={path}")), "{all:?}");
+            let told = match kind {
+                SpanKind::Server => asked.map(|asked| format!("url.query={asked}")),
+                SpanKind::Client => Some(format!("url.full=http://shop{full}")),
+            };
+            let found =
+                all.iter().find(|it| it.starts_with("url.query") || it.starts_with("url.full"));
+            assert_eq!(found, told.as_ref(), "{query:?}");
+            let tells = all.iter().any(|it| it.contains("s3cret"));
+            assert_eq!(tells, query == Query::Keep, "{all:?}");
+            assert!(!tags.operation(&span).contains('?'));
+        }
+    }
+}
+
+#[test]
+fn what_a_database_was_asked_and_of_which_collection() {
+    let mut tags = Tags::new(Semconv::Legacy, vec![], false);
+    let texts: [(SpanText, &[u8]); 3] = [
+        (SpanText::Operation, b"insert my orders"),
+        (SpanText::Namespace, b"shop"),
+        (SpanText::Error, b"DuplicateKey"),
+    ];
+    let mut refused = span(SpanKind::Client, &texts);
+    refused.protocol = Some(netra_codecs::tap::Protocol::Mongodb.about());
+    (refused.status, refused.is_refused) = (11000, true);
+    assert_eq!(tags.operation(&refused), "insert my orders");
+    let all = listed(&mut tags, &refused);
+    for tag in [
+        "db.system.name=mongodb",
+        "db.operation.name=insert",
+        "db.collection.name=my orders",
+        "db.namespace=shop",
+        "db.response.status_code=11000",
+        "error.type=DuplicateKey",
+    ] {
+        assert!(all.iter().any(|it| it == tag), "{tag} in {all:?}");
+    }
+    // A miss has a number and is no error.
+    let mut missed = span(SpanKind::Client, &[(SpanText::Operation, b"get")]);
+    missed.protocol = Some(netra_codecs::tap::Protocol::Memcached.about());
+    missed.status = 1;
+    let all = listed(&mut tags, &missed);
+    assert_eq!(all[..2], ["db.system.name=memcached", "db.operation.name=get"]);
+    let is_wrong = |tag: &String| tag.starts_with("db.response") || tag.starts_with("error");
+    assert!(!all.iter().any(is_wrong), "{all:?}");
 }
 
 #[test]
@@ -104,6 +168,47 @@ fn both_is_one_after_the_other_and_nothing_twice() {
     let count = both.len();
     both.dedup();
     assert_eq!(both.len(), count);
+}
+
+#[test]
+fn messaging_by_its_conventions() {
+    let mut tags = Tags::new(Semconv::Legacy, vec![], false);
+    let (messages, topics) = (7_u32.to_be_bytes(), 2_u32.to_be_bytes());
+    let texts: [(SpanText, &[u8]); 5] = [
+        (SpanText::Operation, b"Produce orders"),
+        (SpanText::TopicCount, &topics),
+        (SpanText::MessageCount, &messages),
+        (SpanText::ClientId, b"shop"),
+        (SpanText::Error, b"NOT_LEADER_OR_FOLLOWER"),
+    ];
+    let mut sent = span(SpanKind::Client, &texts);
+    sent.protocol = Some(netra_codecs::tap::Protocol::Kafka.about());
+    (sent.status, sent.is_refused) = (6, true);
+    assert_eq!(tags.operation(&sent), "Produce orders");
+    let expected = [
+        "messaging.system=kafka",
+        "messaging.operation.name=Produce",
+        "messaging.operation.type=send",
+        "messaging.destination.name=orders",
+        "messaging.client.id=shop",
+        "messaging.batch.message_count=7",
+        "netra.topic.count=2",
+        "netra.request.size=0",
+        "netra.response.size=0",
+        "error.type=NOT_LEADER_OR_FOLLOWER",
+        "netra.overhead_us=0",
+    ];
+    assert_eq!(listed(&mut tags, &sent), expected);
+    let texts: [(SpanText, &[u8]); 2] =
+        [(SpanText::Operation, b"Heartbeat"), (SpanText::ConsumerGroup, b"billing")];
+    let mut beat = span(SpanKind::Server, &texts);
+    beat.protocol = sent.protocol;
+    let expected = [
+        "messaging.system=kafka",
+        "messaging.operation.name=Heartbeat",
+        "messaging.consumer.group.name=billing",
+    ];
+    assert_eq!(listed(&mut tags, &beat)[..3], expected);
 }
 
 #[test]
@@ -139,5 +244,31 @@ fn text_is_utf_8_whatever_came() {
         (b"", ""),
     ] {
         assert_eq!(text(bytes), shown);
+    }
+}
+
+#[test]
+fn a_response_that_flows_and_what_a_client_of_mcp_calls() {
+    let mut tags = Tags::new(Semconv::Otel, vec![], false);
+    let flow = [1_234_999_u64.to_le_bytes(), 77_u64.to_le_bytes()].concat();
+    for (texts, expected) in [
+        (&[][..], &[][..]),
+        (&[(SpanText::Flow, &flow[..])], &["netra.first_byte_us=1234", "netra.stream_bytes=77"]),
+        (&[(SpanText::Operation, b"ping")], &["mcp.method.name=ping"]),
+        (
+            &[(SpanText::Operation, b"tools/call add up")],
+            &["mcp.method.name=tools/call", "gen_ai.tool.name=add up"],
+        ),
+        (
+            &[(SpanText::Operation, b"prompts/get hello")],
+            &["mcp.method.name=prompts/get", "gen_ai.prompt.name=hello"],
+        ),
+        (&[(SpanText::Flow, b"short")], &[]),
+    ] {
+        let all = listed(&mut tags, &span(SpanKind::Server, texts));
+        let is_its = |tag: &&String| {
+            ["netra.first", "netra.stream", "mcp.", "gen_ai."].iter().any(|it| tag.starts_with(it))
+        };
+        assert_eq!(all.iter().filter(is_its).collect::<Vec<_>>(), expected, "{texts:?}");
     }
 }

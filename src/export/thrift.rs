@@ -231,16 +231,18 @@ impl<F: Form> Batch<F> {
 
     /// The batch on the wire with its number of spans; none when it is empty.
     pub(crate) fn take(&mut self) -> Option<(Vec<u8>, usize)> {
+        (self.count > 0).then(|| self.wire())
+    }
+
+    /// The same, also when it is empty.
+    pub(crate) fn wire(&mut self) -> (Vec<u8>, usize) {
         let count = mem::take(&mut self.count);
-        if count == 0 {
-            return None;
-        }
         let mut out = Vec::with_capacity(self.head.len() + 8 + self.spans.len());
         out.extend_from_slice(&self.head);
         F::list_len(&mut out, count);
         out.append(&mut self.spans);
         out.extend(std::iter::repeat_n(0, self.ends));
-        Some((out, count))
+        (out, count)
     }
 }
 
@@ -316,6 +318,11 @@ impl<F: Form> Writer<F> {
         self.i64(3, context.span_id.cast_signed());
         self.i64(4, context.parent_id.cast_signed());
         self.text(5, &tags.operation(span));
+        let links = span.links().count();
+        if links > 0 {
+            self.list(6, links);
+            span.links().for_each(|link| self.reference(link));
+        }
         self.i32(7, context.flags.0.into());
         self.i64(8, micros(span.start_unix_ns));
         self.i64(9, micros(span.duration_ns));
@@ -326,6 +333,19 @@ impl<F: Form> Writer<F> {
             count += 1;
         });
         self.insert_list_len(at, count);
+        self.close(outer);
+    }
+
+    /// jaeger.thrift, `struct SpanRef`: FOLLOWS_FROM is 1.
+    fn reference(&mut self, (trace_id, span_id): (u128, u64)) {
+        let outer = self.open();
+        self.i32(1, 1);
+        // The two halves of the id.
+        #[allow(clippy::cast_possible_truncation)]
+        let (low, high) = (trace_id as u64, (trace_id >> 64) as u64);
+        self.i64(2, low.cast_signed());
+        self.i64(3, high.cast_signed());
+        self.i64(4, span_id.cast_signed());
         self.close(outer);
     }
 

@@ -246,11 +246,13 @@ fn plan(semconv: Semconv, port: u16) -> ExportPlan {
         service_name: "shop \u{20ac}".into(),
         reporter: Reporter::Agent { host: "127.0.0.1".into(), port, resolve_every: None },
         semconv,
+        query: crate::mask::Query::Names,
         mapped_tags: vec!["mapped".into()],
         process_tags: vec![("a".into(), "b".into()), ("client-uuid".into(), "1".into())],
         queue_spans: 1,
         flush_interval: Duration::from_secs(1),
         logs_spans: false,
+        headers_file: String::new(),
     }
 }
 

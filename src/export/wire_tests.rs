@@ -1,7 +1,7 @@
 //! The real exporter, from rings to decoders that are not ours.
 
 use super::*;
-use crate::http_client::Url;
+use crate::url::Url;
 use netra_codecs::trace::{
     Outcome, SamplerTag, SpanKind, SpanRecord, SpanText, TraceContext, TraceFlags,
 };
@@ -12,18 +12,20 @@ use std::{io::Read, net::TcpListener, sync::atomic::Ordering::Relaxed, time::Ins
 
 #[path = "../../tests/support/spans.rs"]
 #[allow(dead_code, unreachable_pub)]
-mod spans;
+pub(crate) mod spans;
 
 fn plan(reporter: Reporter) -> ExportPlan {
     ExportPlan {
         service_name: "shop".into(),
         reporter,
         semconv: Semconv::Legacy,
+        query: crate::mask::Query::Names,
         mapped_tags: vec!["tenant".into()],
         process_tags: vec![("zone".into(), "eu 1".into()), ("hostname".into(), "pod-7".into())],
         queue_spans: 8192,
         flush_interval: Duration::from_millis(20),
         logs_spans: false,
+        headers_file: String::new(),
     }
 }
 
@@ -104,7 +106,7 @@ fn assert_is_jaeger([server, client]: &[Json; 2]) {
             ["span.kind", "string", "server"],
             ["remote_addr", "string", "10.0.0.9:4321"],
             ["http.host", "string", "shop.local:8080"],
-            ["http.path", "string", "/caf%C3%A9?q=1"],
+            ["http.path", "string", "/caf%C3%A9?q=.."],
             ["http.request_size", "long", 0],
             ["http.method", "string", "GET"],
             ["http.user_agent", "string", "curl/8"],
@@ -187,6 +189,7 @@ fn a_collector_takes_request_bodies() {
     let collector = Reporter::Collector {
         url: Url::parse(&url).unwrap(),
         login: Some(("user".into(), "pass:word".into())),
+        reach: Reach::default(),
     };
     let spans = exported(plan(collector), &mut sink);
     assert_is_jaeger(&spans);
@@ -198,7 +201,8 @@ fn a_collector_takes_request_bodies() {
 
 fn otlp(protocol: Protocol, endpoint: String, is_gzip: bool) -> Reporter {
     let headers = vec![("x-token".into(), "secret 1".into())];
-    Reporter::Otlp { protocol, endpoint, headers, timeout: Duration::from_secs(5), is_gzip }
+    let (reach, timeout) = (Reach::default(), Duration::from_secs(5));
+    Reporter::Otlp(OtlpPlan { protocol, endpoint, reach, headers, timeout, is_gzip })
 }
 
 fn assert_is_otlp([server, client]: &[Json; 2]) {
@@ -247,6 +251,31 @@ fn otlp_over_grpc_with_and_without_gzip() {
     }
 }
 
+/// A success of which the receiver takes a part: the rest is counted for itself, and said once.
+#[test]
+fn spans_that_a_receiver_of_otlp_rejects_are_counted() {
+    let mut sink = SpanSink::start(Ports::default());
+    for protocol in [Protocol::Http, Protocol::Grpc] {
+        let port = match protocol {
+            Protocol::Http => sink.ports.otlp_http,
+            Protocol::Grpc => sink.ports.otlp_grpc,
+        };
+        let endpoint = format!("http://127.0.0.1:{port}/v1/traces");
+        let (before, rejected) = (counts(), REJECTED.load(Relaxed));
+        let (exporter, mut ring) = start(plan(otlp(protocol, endpoint, false)));
+        let [fine, _] = two_spans();
+        let root = TraceContext::root(TRACE, 1, TraceFlags::SAMPLED);
+        let mut rejected_one = SpanRecord::begin(root, SpanKind::Server, 1_700_000_000_000_000_000);
+        rejected_one.put(SpanText::Target, b"/reject");
+        assert!(ring.offer(&fine) && ring.offer(&rejected_one));
+        sink.take(2);
+        drop(ring);
+        assert!(block_on(exporter.finish(Duration::from_secs(5))));
+        assert_eq!(REJECTED.load(Relaxed) - rejected, 1, "{protocol:?}");
+        assert_eq!(counted(before), [1, 0, 0], "{protocol:?}");
+    }
+}
+
 /// The receiver's state, as the counters have it since `before`: sent, failed, dropped.
 fn counted(before: [u64; 3]) -> [u64; 3] {
     let now = [&SENT, &FAILED, &DROPPED].map(|cell| cell.load(Relaxed));
@@ -272,7 +301,11 @@ fn a_receiver_that_refuses_costs_spans_and_nothing_else() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/api/traces", listener.local_addr().unwrap());
     drop(listener);
-    let collector = Reporter::Collector { url: Url::parse(&url).unwrap(), login: None };
+    let collector = Reporter::Collector {
+        url: Url::parse(&url).unwrap(),
+        login: None,
+        reach: Reach::default(),
+    };
     let (exporter, mut ring) = start(plan(collector));
     let [span, _] = two_spans();
     for _ in 0..1500 {
@@ -291,7 +324,11 @@ fn a_receiver_that_is_stuck_bounds_what_waits() {
     let before = counts();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/api/traces", listener.local_addr().unwrap());
-    let collector = Reporter::Collector { url: Url::parse(&url).unwrap(), login: None };
+    let collector = Reporter::Collector {
+        url: Url::parse(&url).unwrap(),
+        login: None,
+        reach: Reach::default(),
+    };
     let plan = ExportPlan { queue_spans: 1024, ..plan(collector) };
     let (exporter, mut ring) = start(plan);
     let (mut stream, _) = {

@@ -148,7 +148,7 @@ impl SpanLog {
     fn new(plan: &ExportPlan) -> Self {
         Self {
             lines: stdout::Lines::new(&plan.service_name),
-            tags: Tags::new(plan.semconv, plan.mapped_tags.clone(), true),
+            tags: Tags::new(plan.semconv, plan.mapped_tags.clone(), true).with_query(plan.query),
         }
     }
 

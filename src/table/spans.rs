@@ -1,17 +1,20 @@
-//! Spans and their export, row by row. What they come to together is for `traces.rs`.
+//! Spans and their export, row by row. What they come to together is for `trace_plan.rs`.
 
 use super::DAY_MS;
 use crate::{
-    export::{Protocol, Semconv},
+    export::Semconv,
+    mask::Query,
     setting::{
         Parse::{Choice, Custom, Millis, Name, Number, Port, Switch, Text},
-        Setting, decimal, go_duration, whole,
+        Setting,
     },
+    texts::{decimal, go_duration, whole},
     traces::{
-        OtlpSettings, ReporterKind, SamplerKind, header_pairs, is_http_url, list, process_tags,
-        resource_attributes, sampling_url, tag_map,
+        ReporterKind, SamplerKind, is_http_url, list, process_tags, resource_attributes,
+        sampling_url, tag_map,
     },
 };
+use netra_shards::JoinLevel;
 use std::time::Duration;
 
 pub(super) const SPANS: &[Setting] = &[
@@ -28,6 +31,18 @@ pub(super) const SPANS: &[Setting] = &[
             c.traces.semconv = [Semconv::Legacy, Semconv::Otel, Semconv::Both][index];
         }),
         "Names of span tags: netramesh's, OpenTelemetry's, or both",
+    ),
+    Setting::new(
+        "NETRA_JOIN",
+        "tx",
+        Choice(&JoinLevel::WORDS, |c, index| c.traces.join = JoinLevel::ALL[index]),
+        "How far to go to find the request that a call belongs to; each word has those before it",
+    ),
+    Setting::new(
+        "NETRA_TRACING_QUERY",
+        "names",
+        Choice(Query::WORDS, |c, index| c.traces.query = Query::ALL[index]),
+        "What spans and access log tell of queries: all, names without values, or nothing",
     ),
     Setting::new(
         "NETRA_HTTP_TRACING_IGNORED_PATHS",
@@ -105,7 +120,8 @@ pub(super) const SPANS: &[Setting] = &[
             text.is_empty() || is_http_url(text)
         }),
         "Collector's URL; goes before the agent",
-    ),
+    )
+    .url(),
     Setting::new("JAEGER_USER", "", Text(|c, text| c.traces.user = text.into()), "User there"),
     Setting::new(
         "JAEGER_PASSWORD",
@@ -184,12 +200,13 @@ pub(super) const SPANS: &[Setting] = &[
     Setting::new(
         "JAEGER_SAMPLING_ENDPOINT",
         "",
-        Custom("an http:// URL, or host:port", |c, text| {
+        Custom("an http:// or https:// URL, or host:port", |c, text| {
             put(&mut c.traces.sampling_endpoint, sampling_url(text))
         }),
         "Where the remote sampler asks; default http://JAEGER_AGENT_HOST:5778/sampling",
     )
-    .also(&["JAEGER_SAMPLER_MANAGER_HOST_PORT"]),
+    .also(&["JAEGER_SAMPLER_MANAGER_HOST_PORT"])
+    .url(),
     Setting::new(
         "JAEGER_SAMPLER_MAX_OPERATIONS",
         "2000",
@@ -260,68 +277,6 @@ pub(super) const SPANS: &[Setting] = &[
         ),
         "Trace headers written, in OpenTelemetry's words; JAEGER_PROPAGATION goes before it",
     ),
-    Setting::new(
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        "",
-        Custom(HTTP_URL, |c, text| endpoint(&mut c.traces.otlp, text)),
-        "OTLP receiver; default http://localhost:4318, with grpc :4317",
-    ),
-    Setting::new(
-        "OTEL_EXPORTER_OTLP_HEADERS",
-        "",
-        Custom(HEADERS, |c, text| put(&mut c.traces.otlp.headers, header_pairs(text))),
-        "Headers for it",
-    )
-    .secret(),
-    Setting::new(
-        "OTEL_EXPORTER_OTLP_PROTOCOL",
-        "",
-        Custom(PROTOCOLS, |c, text| protocol(&mut c.traces.otlp, text)),
-        "How it is spoken to; default http/protobuf",
-    ),
-    Setting::new(
-        "OTEL_EXPORTER_OTLP_TIMEOUT",
-        "",
-        Custom(TIMEOUT, |c, text| timeout(&mut c.traces.otlp, text)),
-        "How long a send may take; default 10000",
-    ),
-    Setting::new(
-        "OTEL_EXPORTER_OTLP_COMPRESSION",
-        "",
-        Custom(COMPRESSION, |c, text| compression(&mut c.traces.otlp, text)),
-        "Whether bodies are compressed; default none",
-    ),
-    Setting::new(
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-        "",
-        Custom(HTTP_URL, |c, text| endpoint(&mut c.traces.otlp_traces, text)),
-        "The same, for spans: used as it is, without /v1/traces",
-    ),
-    Setting::new(
-        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
-        "",
-        Custom(HEADERS, |c, text| put(&mut c.traces.otlp_traces.headers, header_pairs(text))),
-        "The same, for spans",
-    )
-    .secret(),
-    Setting::new(
-        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-        "",
-        Custom(PROTOCOLS, |c, text| protocol(&mut c.traces.otlp_traces, text)),
-        "The same, for spans",
-    ),
-    Setting::new(
-        "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
-        "",
-        Custom(TIMEOUT, |c, text| timeout(&mut c.traces.otlp_traces, text)),
-        "The same, for spans",
-    ),
-    Setting::new(
-        "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
-        "",
-        Custom(COMPRESSION, |c, text| compression(&mut c.traces.otlp_traces, text)),
-        "The same, for spans",
-    ),
 ];
 
 /// A sampling manager is not to be asked more often.
@@ -329,51 +284,16 @@ const REFRESH_LEAST: Duration = Duration::from_millis(100);
 
 const TAG_MAP: &str = "name:tag with commas between, or nothing";
 const GO_DURATION: &str = "a duration as Go writes it, for example 1s or 1m30s";
-const HTTP_URL: &str = "an http:// URL (netra speaks no TLS to collectors)";
-const HEADERS: &str = "name=value with commas between, values percent-encoded";
-const PROTOCOLS: &str = "http/protobuf or grpc";
-const TIMEOUT: &str = "whole milliseconds from 1 to 600000";
-const COMPRESSION: &str = "none or gzip";
+const HTTP_URL: &str = "an http:// or https:// URL";
 const OTEL_SAMPLERS: &str = "always_on, always_off, traceidratio, parentbased_always_on, \
     parentbased_always_off, parentbased_traceidratio, jaeger_remote, parentbased_jaeger_remote";
 
 /// Stores a value if there is one; says whether there is.
-fn put<T>(place: &mut T, value: Option<T>) -> bool {
+pub(super) fn put<T>(place: &mut T, value: Option<T>) -> bool {
     value.map(|value| *place = value).is_some()
 }
 
 /// A Go duration, of which zero means the default, as it does to the Go client.
 fn or_default(text: &str, default: Duration) -> Option<Duration> {
     go_duration(text).map(|time| if time.is_zero() { default } else { time })
-}
-
-fn endpoint(otlp: &mut OtlpSettings, text: &str) -> bool {
-    otlp.endpoint = Some(text.to_owned()).filter(|text| !text.is_empty());
-    text.is_empty() || is_http_url(text)
-}
-
-fn protocol(otlp: &mut OtlpSettings, text: &str) -> bool {
-    otlp.protocol = match text {
-        "" => None,
-        "grpc" => Some(Protocol::Grpc),
-        "http/protobuf" => Some(Protocol::Http),
-        _ => return false,
-    };
-    true
-}
-
-fn timeout(otlp: &mut OtlpSettings, text: &str) -> bool {
-    let millis = whole(text, 1, 600_000);
-    otlp.timeout = millis.map(|millis| Duration::from_millis(u64::from(millis)));
-    text.is_empty() || millis.is_some()
-}
-
-fn compression(otlp: &mut OtlpSettings, text: &str) -> bool {
-    otlp.is_gzip = match text {
-        "" => None,
-        "none" => Some(false),
-        "gzip" => Some(true),
-        _ => return false,
-    };
-    true
 }

@@ -4,6 +4,7 @@ use super::{
     ORDERS, Screen,
     figures::{Figures, Percentiles, ShardFigures},
 };
+use crate::mask;
 use ratatui::{
     Frame,
     layout::{Constraint, Layout},
@@ -16,13 +17,42 @@ use serde_json::Value;
 const INBOUND: Color = Color::Cyan;
 const OUTBOUND: Color = Color::Yellow;
 
-pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
+/// Lines of a heading, two directions and a sum.
+const CARDS_HEIGHT: u16 = 5;
+/// Widths of the columns of connections.
+const COLUMNS: [u16; 12] = [22, 22, 9, 8, 8, 8, 9, 9, 9, 10, 17, 6];
+
+/// Columns and lines that show all there is.
+pub(super) fn size_of_all(screen: &Screen) -> (u16, u16) {
+    let connections = screen.connections["connections"].as_array().map_or(0, Vec::len);
+    let connections = u16::try_from(connections).unwrap_or(0) + 2;
+    let gaps = u16::try_from(COLUMNS.len()).unwrap_or(0);
+    let of_failures = failures_height(screen);
+    let height =
+        1 + CARDS_HEIGHT + shards_height(screen, u16::MAX) + of_failures + connections.max(4) + 1;
+    (COLUMNS.iter().sum::<u16>() + gaps, height)
+}
+
+fn shards_height(screen: &Screen, most: u16) -> u16 {
     let shards = screen.figures.as_ref().map_or(1, |figures| figures.shards.len());
-    let shards = u16::try_from(shards).unwrap_or(1).min(8) + 3;
-    let [head, cards, of_shards, of_connections, foot] = Layout::vertical([
+    u16::try_from(shards).unwrap_or(1).min(most) + 3
+}
+
+/// Where nothing has failed, nothing is shown.
+fn failures_height(screen: &Screen) -> u16 {
+    match failure_lines(screen).len() {
+        0 => 0,
+        lines => u16::try_from(lines).unwrap_or(0) + 1,
+    }
+}
+
+pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
+    let most = if screen.is_once { u16::MAX } else { 8 };
+    let [head, cards, of_shards, of_failures, of_connections, foot] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(5),
-        Constraint::Length(shards),
+        Constraint::Length(CARDS_HEIGHT),
+        Constraint::Length(shards_height(screen, most)),
+        Constraint::Length(failures_height(screen)),
         Constraint::Min(4),
         Constraint::Length(1),
     ])
@@ -32,6 +62,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
         frame.render_widget(Paragraph::new(summary(figures)).block(titled("last second")), cards);
         frame.render_widget(shard_table(figures), of_shards);
     }
+    frame.render_widget(failures(screen), of_failures);
     frame.render_widget(connection_table(screen), of_connections);
     frame.render_widget(footer(screen), foot);
 }
@@ -75,7 +106,14 @@ fn summary(figures: &Figures) -> Vec<Line<'static>> {
         number(figures.opened_per_s),
         size(figures.bytes_per_s)
     );
-    vec![row(0, "inbound", INBOUND), row(1, "outbound", OUTBOUND), all.into()]
+    let full = figures.shards.iter().filter(|shard| shard.is_full).count();
+    let full = match full {
+        0 => Span::default(),
+        n => format!("   no room on {n} of {} shards: new ones wait", figures.shards.len())
+            .fg(Color::Red),
+    };
+    let all = Line::from(vec![all.into(), full]);
+    vec![row(0, "inbound", INBOUND), row(1, "outbound", OUTBOUND), all]
 }
 
 fn spread(it: &Percentiles) -> String {
@@ -102,6 +140,41 @@ fn shard_table(figures: &Figures) -> Table<'static> {
         .block(titled("shards"))
 }
 
+fn failures(screen: &Screen) -> Paragraph<'static> {
+    let total = number(screen.failures["total"].as_f64().unwrap_or(0.0));
+    let lines: Vec<_> = failure_lines(screen).into_iter().map(Line::from).collect();
+    Paragraph::new(lines).fg(Color::Red).block(
+        Block::new()
+            .borders(Borders::TOP)
+            .border_style(Style::new().dim())
+            .title(format!("failures, {total} since the start; more at /failures")),
+    )
+}
+
+/// Where most fails, with what to do, and what failed last.
+fn failure_lines(screen: &Screen) -> Vec<String> {
+    let text = |it: &Value, name: &str| it[name].as_str().map(|it| mask::line(it).into_owned());
+    let word = |it: &Value, name: &str| text(it, name).unwrap_or_else(|| "-".into());
+    let each = |name: &str| screen.failures[name].as_array().cloned().unwrap_or_default();
+    let destination = |it: Value| {
+        let (count, to) = (number(it["count"].as_f64().unwrap_or(0.0)), word(&it, "destination"));
+        let (flag, reason) = (word(&it, "flag"), word(&it, "reason"));
+        format!("{count:>7} x {flag} {reason:<18} {to:<22} -> {}", word(&it, "advice"))
+    };
+    let failure = |it: Value| {
+        let to = text(&it, "dialled").or_else(|| text(&it, "original_dst"));
+        let told: Vec<_> = ["direction", "errno", "peer", "trace_id", "request_id"]
+            .into_iter()
+            .filter_map(|name| text(&it, name).map(|value| format!("{name}={value}")))
+            .collect();
+        let (time, flag, reason) = (word(&it, "time"), word(&it, "flag"), word(&it, "reason"));
+        let to = to.unwrap_or_else(|| "-".into());
+        format!("{time} {flag} {reason:<18} {to:<22} {}", told.join(" "))
+    };
+    let most = each("destinations").into_iter().map(destination);
+    most.chain(each("failures").into_iter().map(failure)).collect()
+}
+
 fn connection_table(screen: &Screen) -> Table<'static> {
     let connections = screen.connections["connections"].as_array();
     let rows: Vec<_> = connections.into_iter().flatten().map(connection).collect();
@@ -119,7 +192,7 @@ fn connection_table(screen: &Screen) -> Table<'static> {
         "rtt down/up",
         "resent",
     ];
-    let widths = [22, 22, 9, 8, 8, 8, 9, 9, 9, 10, 17, 6].map(Constraint::Length);
+    let widths = COLUMNS.map(Constraint::Length);
     let total = screen.connections["total"].as_u64().unwrap_or(0);
     Table::new(rows, widths).header(Row::new(names).dim()).block(
         Block::new()
@@ -130,7 +203,7 @@ fn connection_table(screen: &Screen) -> Table<'static> {
 }
 
 fn connection(it: &Value) -> Row<'static> {
-    let text = |name: &str| it[name].as_str().unwrap_or("-").to_owned();
+    let text = |name: &str| mask::line(it[name].as_str().unwrap_or("-")).into_owned();
     let real = |name: &str| it[name].as_f64();
     let whole = |name: &str| real(name).unwrap_or(0.0);
     let colour = if it["direction"] == "inbound" { INBOUND } else { OUTBOUND };
@@ -155,6 +228,9 @@ fn connection(it: &Value) -> Row<'static> {
 fn footer(screen: &Screen) -> Line<'static> {
     if let Some(trouble) = &screen.trouble {
         return format!("no answer from {}: {trouble}", screen.address).fg(Color::Red).into();
+    }
+    if screen.is_once {
+        return Line::default();
     }
     let orders = ORDERS.iter().enumerate().flat_map(|(at, order)| {
         let name = format!(" {} {order} ", at + 1);
@@ -256,8 +332,30 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
+        assert!(!text.contains("no room"), "{text}");
+        if let Some(figures) = &mut screen.figures {
+            figures.shards[0].is_full = true;
+        }
+        assert!(drawn(&screen).contains("no room on 1 of 1 shards: new ones wait"));
         screen.trouble = Some("refused".into());
         assert!(drawn(&screen).contains("no answer from : refused"));
+    }
+
+    #[test]
+    fn nothing_that_is_answered_moves_the_cursor() {
+        let odd = "\u{1b}[2J\u{9b}1m\u{202e}";
+        let mut shop = answer(10.0, 1000);
+        shop["service"] = odd.into();
+        let totals = Totals::read(&shop).unwrap();
+        let screen = Screen {
+            figures: Some(Figures::between(None, &totals)),
+            connections: json!({"total": 1, "connections": [{"peer": odd}]}),
+            ..Screen::default()
+        };
+        let text = drawn(&screen);
+        assert!(text.contains(r"netra \u001b[2J\u009b1m\u202e"), "{text}");
+        let shown: String = text.split('\n').map(mask::line).collect::<Vec<_>>().join("\n");
+        assert_eq!(shown, text);
     }
 
     #[test]

@@ -1,6 +1,18 @@
-//! An answer of `/shards`, for tests.
+//! Answers of `/shards` and `/failures`, for tests.
 
 use serde_json::{Value, json};
+
+pub(super) fn failures() -> Value {
+    json!({
+        "total": 7,
+        "destinations": [{"destination": "10.0.0.5:80", "flag": "UF", "side": "upstream",
+                          "reason": "upstream_refused", "count": 7, "last": "2026-01-01T00:00:01.000Z",
+                          "advice": "nobody listens there: start what should"}],
+        "failures": [{"time": "2026-01-01T00:00:01.000Z", "flag": "UF", "side": "upstream",
+                      "reason": "upstream_refused", "errno": "ECONNREFUSED", "direction": "outbound",
+                      "dialled": "10.0.0.5:80", "original_dst": "10.0.0.5:80"}],
+    })
+}
 
 pub(super) fn answer(uptime_s: f64, requests: u64) -> Value {
     json!({

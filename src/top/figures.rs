@@ -1,5 +1,6 @@
 //! From two answers of `/shards` to what people want to know.
 
+use crate::mask;
 use serde_json::Value;
 
 /// One answer.
@@ -48,6 +49,8 @@ pub(super) struct ShardFigures {
     pub(super) buffers_max: f64,
     pub(super) contexts: f64,
     pub(super) spliced_per_s: f64,
+    /// New connections wait for room.
+    pub(super) is_full: bool,
 }
 
 const DIRECTIONS: [&str; 2] = ["inbound", "outbound"];
@@ -83,7 +86,9 @@ impl Figures {
         let rate = |read: &dyn Fn(&Totals) -> f64| {
             (read(now) - was.map_or(0.0, read)).max(0.0) / since_s.max(1e-3)
         };
-        let text = |name: &str| now.value[name].as_str().unwrap_or_default().to_owned();
+        // Whoever answers writes no escape sequences.
+        let text =
+            |name: &str| mask::line(now.value[name].as_str().unwrap_or_default()).into_owned();
         let spread = |name: String| percentiles(&now.cells(&name), was.map(|was| was.cells(&name)));
         let shards = now.value["shards"].as_array().map_or(0, Vec::len);
         Self {
@@ -117,6 +122,7 @@ impl Figures {
                         buffers_max: level("buffers_max"),
                         contexts: level("contexts"),
                         spliced_per_s: rate_of("splice_bytes"),
+                        is_full: level("accept_full") > 0.0,
                     }
                 })
                 .collect(),

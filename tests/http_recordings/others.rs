@@ -4,14 +4,14 @@ use super::rows::{In, ROWS};
 use super::{CORRELATED, check_span, normal_of, recordings, row_of, setup};
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
-use std::{fs, thread};
 
 use super::support::http::{Answer, Context, Edits, Head, Request, from_latin1, span_tags};
 use super::support::lockstep::{Peer, Server};
 use super::support::matrix::{Driver, Findings};
 use super::support::netra::{Backend, METRICS_PORT, Netra, PORT, apply_rules, netra_binary};
-use super::support::recording::{Recording, folder, normal, normal_recorded};
+use super::support::recording::{Recording, normal, normal_recorded, recorded};
 use super::support::sink::Sink;
 use super::support::world::{CLIENT_V4, POD_V4, POD_V6, World};
 use super::support::{PATIENCE, scrape, wait_until};
@@ -125,12 +125,12 @@ const MISC: &[(&str, &str)] = &[
     ("listening", "below"),
     ("metrics", "below"),
     ("metrics-any-path", "below: netra knows three paths and no other"),
-    ("pprof-index", "not part of this build"),
-    ("pprof-cmdline", "not part of this build"),
-    ("pprof-symbol", "not part of this build"),
-    ("pprof-goroutine", "not part of this build"),
-    ("pprof-heap", "not part of this build"),
-    ("pprof-404", "not part of this build"),
+    ("pprof-index", "observe_inside.rs"),
+    ("pprof-cmdline", "observe_inside.rs"),
+    ("pprof-symbol", "observe_inside.rs"),
+    ("pprof-goroutine", "there are none: 404, admin/pages_tests.rs"),
+    ("pprof-heap", "observe_inside.rs"),
+    ("pprof-404", "admin/pages_tests.rs"),
     ("health", "below: /live and /ready"),
     ("leak-http", "Netra::finish of every test wants no socket left"),
     ("leak-connect-close", "faults.rs, clients_that_vanish_leave_nothing"),
@@ -162,8 +162,7 @@ const MISC: &[(&str, &str)] = &[
 
 #[test]
 fn everything_else_that_was_recorded_has_its_place() {
-    let text = fs::read_to_string(folder().join("misc.json")).expect("misc.json");
-    let misc: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let misc: serde_json::Value = serde_json::from_str(&recorded("misc.json")).expect("JSON");
     let recorded: BTreeSet<_> = misc.as_object().expect("an object").keys().cloned().collect();
     let placed: BTreeSet<_> = MISC.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(recorded, placed);

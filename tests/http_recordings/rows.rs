@@ -66,6 +66,11 @@ impl Row {
         Self { raw_from, opaque: Some(reason), ..self }
     }
 
+    /// No request of HTTP/1, and read all the same.
+    const fn raw(self) -> Self {
+        Self { raw_from: 0, ..self }
+    }
+
     const fn unread(self) -> Self {
         Self { is_unread: true, ..self }
     }
@@ -128,7 +133,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("in-empty-ua", &[Request, Spans], SERIALISED),
     row("in-folded", &[Request, Spans], DOUBT).opaque(0, "obs_fold"),
     row("in-get-cl0", &[Request], SERIALISED),
-    row("in-h2-preface", &[Request, Delay], "HTTP/2 passes as it is").opaque(0, "http2_preface"),
+    row("in-h2-preface", &[Request, Delay], "HTTP/2 passes as it is").raw(),
     row("in-head-chunked", &[Spans], HEAD_SIZE),
     row("in-head-keepalive", &[Request, Spans], HEAD_SIZE),
     row("in-head", &[Spans], HEAD_SIZE),
@@ -167,6 +172,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("out-server-close-no-resp", &[Spans], NO_ANSWER),
     row("route-100", &[Spans], INTERIM),
     row("route-context", &[Request], "one trace header, not two that contradict each other"),
+    row("route-dns", &[Request, Spans], "no route leads to this host's own loopback").port(8080),
     row("route-hdr-hostport", &[Request, Spans], "Host is compared with and without its port")
         .port(8091),
     row("route-hdr-spaces", &[Request, Spans], "blanks around pairs mean nothing").port(8091),

@@ -131,6 +131,22 @@ impl Network {
         (SpanSink::start_as(command, ports, "0.0.0.0"), name)
     }
 
+    /// A line of the documents, with this network's name, the images of this checkout, and an
+    /// application that listens on the same port.
+    pub fn adapted(&self, line: &str) -> String {
+        let version = env!("CARGO_PKG_VERSION");
+        let application = [&image("netra-test")[..], &SERVE.join(" ")].join(" ");
+        let names = ["shop-", "--network shop ", "--service-name shop"];
+        let named = names.iter().fold(line.to_owned(), |line, name| {
+            line.replace(name, &name.replace("shop", &self.name))
+        });
+        named
+            .replace("example/shop:1", &application)
+            .replace(&format!(":{version}"), &format!(":{}", tag()))
+            .replace("-p 8080:8080", "-p 127.0.0.1::8080")
+            .replacen("run ", &format!("run --label {} ", self.name), 1)
+    }
+
     fn address(&self, container: &str) -> Ipv4Addr {
         let format = format!("{{{{(index .NetworkSettings.Networks {:?}).IPAddress}}}}", self.name);
         docker(&["inspect", "--format", &format, container]).parse().expect("an address")
@@ -225,6 +241,21 @@ impl<'a> Pod<'a> {
         Self { network, address: network.address(&name), name }
     }
 
+    /// One whose network this container holds, and whose sidecar is that one.
+    pub fn of(network: &'a Network, holder: &str, netra: &str) -> Self {
+        let address = network.address(&network.container(holder));
+        let name = network.container(netra);
+        let name = name.strip_suffix("-netra").expect("a sidecar's name").to_owned();
+        Self { network, name, address }
+    }
+
+    /// Waits until netra is ready.
+    #[track_caller]
+    pub fn is_ready(&self) {
+        let ready = || matches!(self.get("/ready"), Ok((200, _)));
+        assert!(wait_until(PATIENCE, ready), "netra is not ready:\n{}", self.log());
+    }
+
     fn joined(&self) -> String {
         format!("container:{}", self.name)
     }
@@ -252,8 +283,7 @@ impl<'a> Pod<'a> {
         let what = ["--security-opt", "no-new-privileges"];
         let named = [&image, "--service-name", "containers"];
         docker(&[&base[..], &safe, &what, sidecar.run, &named, sidecar.flags].concat());
-        let ready = || matches!(self.get("/ready"), Ok((200, _)));
-        assert!(wait_until(PATIENCE, ready), "netra is not ready:\n{}", self.log());
+        self.is_ready();
     }
 
     pub fn start_app(&self) {

@@ -26,19 +26,25 @@ pub enum Role {
     Blast,
     /// Reads one MiB, then nothing more, and stays.
     Stall,
+    /// Answers what ends like a request's head with [`ANSWER`]; thousands at once.
+    Answer,
 }
+
+/// What [`Role::Answer`] answers.
+pub const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// What [`Role::Blast`] sends: without end for all purposes.
 pub const BLAST: Stream = Stream { seed: 7, len: 1 << 50 };
 
 impl Role {
-    const ALL: [Self; 3] = [Self::Echo, Self::Blast, Self::Stall];
+    const ALL: [Self; 4] = [Self::Echo, Self::Blast, Self::Stall, Self::Answer];
 
     fn name(self) -> &'static str {
         match self {
             Self::Echo => "echo",
             Self::Blast => "blast",
             Self::Stall => "stall",
+            Self::Answer => "answer",
         }
     }
 }
@@ -101,7 +107,11 @@ pub fn run() {
     let stdin = io::stdin().as_fd().try_clone_to_owned().expect("standard input");
     let listener = TcpListener::from(stdin);
     match role {
-        Role::Echo => echo(&listener).expect("the echo server runs"),
+        Role::Echo => serve(&listener, |came| came).expect("the echo server runs"),
+        Role::Answer => {
+            let answer = |came: &[u8]| if came.ends_with(b"\r\n\r\n") { ANSWER } else { b"" };
+            serve(&listener, answer).expect("the HTTP server runs");
+        }
         Role::Blast => each(&listener, |mut peer| drop(BLAST.send(&mut peer))),
         Role::Stall => each(&listener, |mut peer| {
             let mut first = vec![0; 1 << 20];
@@ -132,8 +142,8 @@ fn each(listener: &TcpListener, serve: fn(TcpStream)) {
     }
 }
 
-/// One thread, any number of connections.
-fn echo(listener: &TcpListener) -> io::Result<()> {
+/// One thread, any number of connections; what comes is answered by what `answer` makes of it.
+fn serve(listener: &TcpListener, answer: fn(&[u8]) -> &[u8]) -> io::Result<()> {
     const LISTENER: u64 = u64::MAX;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     listener.set_nonblocking(true)?;
@@ -157,7 +167,7 @@ fn echo(listener: &TcpListener) -> io::Result<()> {
             } else if let Some(peer) = peers.get_mut(&event.data()) {
                 let sent = match script::read(peer, &mut bytes) {
                     Ok(0) | Err(_) => false,
-                    Ok(len) => peer.write_all(&bytes[..len]).is_ok(),
+                    Ok(len) => peer.write_all(answer(&bytes[..len])).is_ok(),
                 };
                 if !sent {
                     peers.remove(&event.data());

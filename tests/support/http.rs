@@ -161,8 +161,11 @@ impl Context {
         Some(Self { trace, span, parent: 0, flags: u8::from_str_radix(flags, 16).ok()? })
     }
 
+    /// As netra writes it: ids in full width.
     pub fn text(&self) -> String {
-        format!("{:x}:{:x}:{:x}:{:x}", self.trace, self.span, self.parent, self.flags)
+        let width = if self.trace >> 64 == 0 { 16 } else { 32 };
+        let Self { trace, span, parent, flags } = self;
+        format!("{trace:0width$x}:{span:016x}:{parent:016x}:{flags:x}")
     }
 
     pub fn is_root(&self) -> bool {

@@ -12,7 +12,9 @@
     reason = "shared by several test programs, each uses a part; tests may sleep and lock"
 )]
 
+pub mod cgroup;
 pub mod docker;
+pub mod good;
 pub mod helper;
 pub mod http;
 pub mod lockstep;
@@ -25,6 +27,7 @@ pub mod scrape;
 pub mod script;
 pub mod sink;
 pub mod spans;
+pub mod stage;
 pub mod stream;
 pub mod sys;
 pub mod talk;

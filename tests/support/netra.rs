@@ -1,5 +1,6 @@
 //! The real binaries: netra as a child of the test, and the rules by netra-init.
 
+use super::cgroup::Cgroup;
 use super::matrix::Cell;
 use super::scrape::{self, Scrape};
 use super::sys::Birth;
@@ -13,6 +14,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
@@ -36,7 +38,8 @@ pub fn netra_binary() -> PathBuf {
     binary("NETRA_BIN", env!("CARGO_BIN_EXE_netra"))
 }
 
-fn init_binary() -> PathBuf {
+/// The netra-init beside it.
+pub fn init_binary() -> PathBuf {
     let beside = Path::new(env!("CARGO_BIN_EXE_netra")).with_file_name("netra-init");
     binary("NETRA_INIT_BIN", beside.to_str().expect("a path in UTF-8"))
 }
@@ -60,6 +63,11 @@ impl Backend {
 /// Redirects the pod's traffic to netra.
 pub fn apply_rules(world: &World, backend: Backend) {
     init(world, "apply", backend);
+}
+
+/// Leaves new connections alone, and open ones as they are.
+pub fn release_rules(world: &World, backend: Backend) {
+    init(world, "release", backend);
 }
 
 /// Takes the redirection away.
@@ -87,6 +95,8 @@ pub struct Setup {
     /// Files that it sees in the place of the machine's, and what is in them.
     files: Vec<(&'static str, String)>,
     is_stdout_stuck: bool,
+    cgroup: Option<Arc<Cgroup>>,
+    user: u32,
 }
 
 impl Setup {
@@ -98,7 +108,21 @@ impl Setup {
             own_sockets: 0,
             files: Vec::new(),
             is_stdout_stuck: false,
+            cgroup: None,
+            user: UID,
         }
+    }
+
+    /// It lives in this cgroup.
+    pub fn cgroup(mut self, cgroup: &Arc<Cgroup>) -> Self {
+        self.cgroup = Some(Arc::clone(cgroup));
+        self
+    }
+
+    /// It runs as another user than the one that the rules leave alone.
+    pub fn user(mut self, uid: u32) -> Self {
+        self.user = uid;
+        self
     }
 
     /// Its stdout is a pipe that nobody reads.
@@ -150,8 +174,13 @@ impl<'w> Netra<'w> {
             fs::write(&path, text).expect("a file for netra");
             (c_string(&path), c_string(Path::new(place)))
         });
-        let birth = Birth { nofile: setup.nofile, files: files.collect(), ..Birth::default() };
-        let mut command = world.pod.command_born(netra_binary(), Some(UID), birth);
+        let birth = Birth {
+            nofile: setup.nofile,
+            files: files.collect(),
+            cgroup: setup.cgroup.as_deref().map(Cgroup::door),
+            ..Birth::default()
+        };
+        let mut command = world.pod.command_born(netra_binary(), Some(setup.user), birth);
         command
             .args(["--service-name", "e2e"])
             .env_clear()

@@ -17,6 +17,11 @@ pub fn rss_anon(pid: u32) -> u64 {
     status(pid, "RssAnon").expect("RssAnon of a living process") * 1024
 }
 
+/// The most that was ever resident, in bytes.
+pub fn rss_peak(pid: u32) -> u64 {
+    status(pid, "VmHWM").expect("VmHWM of a living process") * 1024
+}
+
 /// Whether this process exists and is not a zombie.
 pub fn alive(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))

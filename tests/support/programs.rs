@@ -11,6 +11,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::Duration;
 
 /// What succeeded, and how often.
 pub type Tally = BTreeMap<String, u64>;
@@ -34,14 +35,25 @@ pub fn tool(name: &str, package: &str) -> PathBuf {
 pub struct Server(Child);
 
 impl Server {
-    pub fn start(world: &World, namespace: &Namespace, mut command: Command, port: u16) -> Self {
+    pub fn start(world: &World, namespace: &Namespace, command: Command, port: u16) -> Self {
+        Self::start_within(PATIENCE, world, namespace, command, port)
+    }
+
+    /// The same of a server that takes its time.
+    pub fn start_within(
+        patience: Duration,
+        world: &World,
+        namespace: &Namespace,
+        mut command: Command,
+        port: u16,
+    ) -> Self {
         let log = world.dir().join(format!("server-{port}.log"));
         let file = fs::File::create(&log).expect("a log file");
         command.stdout(file.try_clone().expect("dup")).stderr(file).current_dir(world.dir());
         // Its workers are of its group: they outlive it where they are not killed as well.
         let mut child = command.process_group(0).spawn().expect("the server starts");
         let address = if std::ptr::eq(namespace, &world.pod) { POD_V4 } else { CLIENT_V4 };
-        let up = wait_until(PATIENCE, || {
+        let up = wait_until(patience, || {
             assert!(child.try_wait().expect("wait").is_none(), "{}", said(&log));
             script::connect(namespace, (address, port).into()).is_ok()
         });

@@ -4,13 +4,12 @@ use super::http::{Context, Head, body_len, from_latin1, head_end, latin1, shown}
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Where the recordings lie, beside the checkout.
-pub fn folder() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/spec/netramesh-observed");
-    assert!(path.is_dir(), "the recordings of netramesh are missing: {}", path.display());
-    path
+/// A file of the recordings.
+pub fn recorded(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/http_recordings/data");
+    fs::read_to_string(folder.join(name)).expect("a recording")
 }
 
 /// What a peer did.
@@ -50,10 +49,15 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Reads a file; addresses become those of the tests' world, which are as long.
-    pub fn read(path: &Path) -> Self {
-        let text = fs::read_to_string(path).expect("a recording").replace("10.78.0.", "10.61.0.");
-        let json: Value = serde_json::from_str(&text).expect("a recording is JSON");
+    /// All of them.
+    pub fn all() -> Vec<Self> {
+        recorded("recordings.jsonl").lines().map(Self::read).collect()
+    }
+
+    /// Reads a line; addresses become those of the tests' world, which are as long.
+    fn read(line: &str) -> Self {
+        let line = line.replace("10.78.0.", "10.61.0.");
+        let json: Value = serde_json::from_str(&line).expect("a recording is JSON");
         let events = json["events"].as_array().cloned().unwrap_or_default();
         let of = |key: &str| from_latin1(json[key].as_str().unwrap_or_default());
         let connections = |key: &str| -> Vec<(u16, Vec<u8>)> {
@@ -64,8 +68,6 @@ impl Recording {
             };
             list.iter().map(pair).collect()
         };
-        let batches = json["spans"].as_array().cloned().unwrap_or_default();
-        let spans = batches.iter().flat_map(|b| b["spans"].as_array().cloned().unwrap_or_default());
         let env = json["env"].as_object().cloned().unwrap_or_default();
         let dst = json["dst"].as_str().unwrap_or_default();
         Self {
@@ -79,7 +81,7 @@ impl Recording {
             client_received: of("client_received"),
             client_saw_end: events.iter().any(|e| e[1] == "client" && e[2] == "eof"),
             was_withheld: was_withheld(&events),
-            spans: spans.collect(),
+            spans: json["spans"].as_array().cloned().unwrap_or_default(),
             json,
         }
     }
@@ -107,12 +109,8 @@ fn acts(events: &[Value], client: &[u8], servers: &[(u16, Vec<u8>)]) -> Vec<Act>
         let what = match event[2].as_str().unwrap_or_default() {
             "send" => {
                 let at = sent.entry(who.into()).or_default();
-                let text = from_latin1(event[3].as_str().expect("what was sent"));
-                // Long ones are written as their number of bytes.
-                let len = match all[*at..].starts_with(&text) {
-                    true => text.len(),
-                    false => latin1(&text).split(' ').next().unwrap().parse().expect("a number"),
-                };
+                let len = event[3].as_u64().expect("how many bytes were sent");
+                let len = usize::try_from(len).expect("a few");
                 *at += len;
                 Do::Send(all[*at - len..*at].to_vec())
             }
@@ -206,7 +204,8 @@ pub fn normal_span(
     let mut text = format!("{name} {}", place(context, given));
     for (key, value) in tags {
         let value = match key.as_str() {
-            "netra.overhead_us" => continue,
+            // What netramesh does not tell.
+            name if name.starts_with("netra.") => continue,
             // The port of a client was the kernel's choice, that of a server was not.
             "remote_addr" if tags.get("span.kind").is_some_and(|kind| kind == "server") => {
                 value.as_str().and_then(|v| v.split(':').next()).unwrap_or_default().into()

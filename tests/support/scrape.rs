@@ -15,7 +15,7 @@ pub fn get_from(address: SocketAddr, path: &str) -> std::io::Result<(u16, String
     let limit = Duration::from_secs(5);
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
-    let head = format!("GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n");
+    let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -38,7 +38,7 @@ pub fn ask(
         stream.set_read_timeout(Some(Duration::from_secs(40)))?;
         let len = body.len();
         let head = format!(
-            "{request} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\nContent-Length: {len}\r\n{headers}\r\n"
+            "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len}\r\n{headers}\r\n"
         );
         stream.write_all(head.as_bytes())?;
         stream.write_all(body)?;

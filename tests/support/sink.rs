@@ -3,10 +3,11 @@
 use super::PATIENCE;
 use super::netra::Setup;
 use super::spans::{Ports, SpanSink, python_path};
-use super::world::World;
+use super::world::{Namespace, World};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// One span, as somebody else's decoder read it.
@@ -59,11 +60,19 @@ impl Sink {
         Self(RefCell::new(SpanSink::start_as(python, Ports::default(), "127.0.0.1")))
     }
 
+    /// The same over TLS, with `server.pem` and `server.key` of a folder, and asking for certificates
+    /// where there is `clients.pem`; in the namespace and at the address given.
+    pub fn start_tls(namespace: &Namespace, host: &str, folder: &Path) -> Self {
+        let mut python = namespace.command(python_path());
+        python.env("SINK_TLS", folder);
+        Self(RefCell::new(SpanSink::start_as(python, Ports::default(), host)))
+    }
+
     pub fn ports(&self) -> Ports {
         self.0.borrow().ports
     }
 
-    /// netra reports every new trace here, as soon as it can.
+    /// netra reports every new trace here, as soon as it can, with its queries.
     pub fn wire(&self, setup: Setup) -> Setup {
         setup
             .env("JAEGER_AGENT_HOST", "127.0.0.1")
@@ -71,12 +80,18 @@ impl Sink {
             .env("JAEGER_SAMPLER_TYPE", "const")
             .env("JAEGER_SAMPLER_PARAM", "1")
             .env("JAEGER_REPORTER_FLUSH_INTERVAL", "5ms")
+            .env("NETRA_TRACING_QUERY", "keep")
             .reporting()
     }
 
     /// Forgets what has come, and what is coming.
     pub fn clear(&self) {
         while self.0.borrow_mut().next_within(Duration::from_millis(300)).is_some() {}
+    }
+
+    /// The next line that the sink says, whatever came.
+    pub fn next(&self) -> Option<Value> {
+        self.0.borrow_mut().next_within(PATIENCE)
     }
 
     /// Waits until there are `count` spans, and takes them; more is an error, as is less.

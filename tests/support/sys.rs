@@ -7,7 +7,8 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use std::ffi::CString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -21,6 +22,8 @@ pub struct Birth {
     pub nofile: Option<u64>,
     /// Files that it sees in the place of others: (of ours, of the machine's).
     pub files: Vec<(CString, CString)>,
+    /// The door of the cgroup to enter.
+    pub cgroup: Option<File>,
 }
 
 /// Makes `command` enter its namespace, take its limits, become `identity` and die with the thread
@@ -32,6 +35,9 @@ pub fn on_birth(command: &mut Command, birth: Birth, identity: Option<u32>) {
     // it owns, takes no lock and allocates nothing (io::Error::from is a conversion of an errno).
     unsafe {
         command.pre_exec(move || {
+            if let Some(mut door) = birth.cgroup.as_ref() {
+                door.write_all(b"0")?;
+            }
             if let Some(netns) = &birth.netns {
                 setns(netns, CloneFlags::CLONE_NEWNET)?;
             }

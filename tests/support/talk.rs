@@ -62,6 +62,12 @@ impl Talk {
         self
     }
 
+    /// What it sends is no request of HTTP/1, and is read all the same.
+    pub fn raw(mut self) -> Self {
+        self.raw_from = 0;
+        self
+    }
+
     pub fn outbound(mut self) -> Self {
         self.is_outbound = true;
         self

@@ -52,6 +52,7 @@ fn answer(peer: TcpStream, body_bytes: usize) -> Option<()> {
 /// A connection with requests in turn.
 #[derive(Debug)]
 pub struct Client {
+    host: &'static str,
     reader: BufReader<TcpStream>,
 }
 
@@ -60,12 +61,18 @@ impl Client {
         let stream = script::connect(namespace, to).expect("a connection");
         stream.set_nodelay(true).expect("nodelay");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
-        Self { reader: BufReader::new(stream) }
+        Self { reader: BufReader::new(stream), host: "shop" }
+    }
+
+    /// Calls the server so.
+    pub fn calling(self, host: &'static str) -> Self {
+        Self { host, ..self }
     }
 
     /// Sends a request without a body; the status that came.
     pub fn request(&mut self, method: &str, target: &str, headers: &str) -> u16 {
-        let head = format!("{method} {target} HTTP/1.1\r\nHost: shop\r\n{headers}\r\n");
+        let host = self.host;
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
         self.send(head.as_bytes());
         let (mut status, mut length) = (0, 0usize);
         loop {

@@ -38,7 +38,7 @@ impl Namespace {
         });
         let fd = made.join().expect("thread").expect("a new network namespace (need root)");
         let namespace = Self { fd, name };
-        namespace.enter(tune).expect("sysctls of a fresh namespace");
+        namespace.enter(|| tune(name)).expect("sysctls of a fresh namespace");
         namespace
     }
 
@@ -82,25 +82,34 @@ impl Namespace {
         command
     }
 
+    /// Changes a kernel setting of this namespace, given below /proc/sys/net.
+    pub fn sysctl(&self, name: &str, value: &str) {
+        self.enter(|| fs::write(format!("/proc/sys/net/{name}"), value)).expect(name);
+    }
+
     /// Where other programs find this namespace.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", process::id(), self.fd.as_raw_fd())
     }
 }
 
-/// Ephemeral ports clear of netra's, long queues, and ports that are soon free again.
-fn tune() -> io::Result<()> {
-    for (name, value) in [
+/// The client's local ports: it stands for many clients, the pod is as every pod.
+const CLIENT_PORTS: (&str, &str) = ("ipv4/ip_local_port_range", "20000 65000");
+
+/// Long queues, and addresses that are there at once.
+fn tune(namespace: &str) -> io::Result<()> {
+    let of_client = (namespace == "client").then_some(CLIENT_PORTS);
+    let of_all = [
         // Inherited from the machine otherwise, and a router answers for what it cannot reach.
         ("ipv4/ip_forward", "0"),
         ("ipv6/conf/all/forwarding", "0"),
-        ("ipv4/ip_local_port_range", "20000 65000"),
         ("ipv4/tcp_max_syn_backlog", "8192"),
         ("ipv4/tcp_syncookies", "0"),
         ("ipv6/conf/all/accept_dad", "0"),
         ("ipv6/conf/default/accept_dad", "0"),
         ("core/somaxconn", "8192"),
-    ] {
+    ];
+    for (name, value) in of_all.into_iter().chain(of_client) {
         fs::write(format!("/proc/sys/net/{name}"), value)?;
     }
     Ok(())
@@ -205,7 +214,8 @@ fn answers(from: &Namespace, address: IpAddr) -> bool {
     from.enter(|| wait_until(PATIENCE, refused))
 }
 
-fn ip(namespace: &Namespace, batch: &str) {
+/// Has `ip` do these things in a namespace, one a line.
+pub fn ip(namespace: &Namespace, batch: &str) {
     let mut child = namespace
         .command("ip")
         .args(["-batch", "-"])

@@ -85,7 +85,7 @@ fn play(script: &[u8], limits: &Limits, edit: bool, size: usize) -> Played {
     }
     let held = connection.request.end(&mut connection.exchanges).to_vec();
     connection.played.to_server.extend(held);
-    if let Some(exchange) = connection.response.end(&mut connection.exchanges, 0) {
+    if let Some(exchange) = connection.response.end(&mut connection.exchanges) {
         connection.played.finished.extend(exchange.status);
     }
     connection.played.sealed = connection.exchanges.sealed();
@@ -128,7 +128,7 @@ impl Connection {
     fn server(&mut self, mut input: &[u8], reader: &mut HeadReader) {
         self.played.to_client.extend_from_slice(input);
         loop {
-            match self.response.step(input, reader, &mut self.exchanges, 0) {
+            match self.response.step(input, reader, &mut self.exchanges) {
                 ResponseStep::Need => return,
                 ResponseStep::Body(count) => {
                     assert!(count > 0);

@@ -75,7 +75,7 @@ fn check_half(bytes: &[u8], kind: HeadKind) {
                 RequestStep::Head { .. }
             ));
             let read = slow.response(bytes);
-            match tap.step(bytes, &mut quick, &mut exchanges, 0) {
+            match tap.step(bytes, &mut quick, &mut exchanges) {
                 ResponseStep::Head { head, .. } => {
                     let read = read.expect("a head to both");
                     assert_eq!((head.status(), head.version()), (read.status(), read.version()));

@@ -20,8 +20,6 @@ pub struct Exchange<T> {
     pub id: ExchangeId,
     /// What the method means for the response.
     pub kind: RequestKind,
-    /// Whether the request asked for another protocol.
-    pub asks_to_switch: bool,
     /// How the request body is framed.
     pub request_framing: Framing,
     /// How the body of the final response is framed; None before its head has come.
@@ -32,12 +30,6 @@ pub struct Exchange<T> {
     pub interim_count: u32,
     /// When the request head was whole.
     pub opened_ns: u64,
-    /// When the last byte of the request was seen; None when the response was faster.
-    pub request_end_ns: Option<u64>,
-    /// When the head of the final response was whole.
-    pub response_head_ns: Option<u64>,
-    /// When the last byte of the response was seen.
-    pub response_end_ns: Option<u64>,
     /// Bytes of the request body so far.
     pub request_body_bytes: u64,
     /// Bytes of the response body so far.
@@ -108,13 +100,6 @@ impl<T> Exchanges<T> {
         self.open.drain(..)
     }
 
-    /// Gives the storage back when nothing is open; for connections that idle.
-    pub fn release_memory(&mut self) {
-        if self.open.is_empty() {
-            self.open = VecDeque::new();
-        }
-    }
-
     /// Says that nothing more is opened. The first reason stays; returns it.
     pub fn seal(&mut self, reason: Reason) -> Reason {
         *self.sealed.get_or_insert(reason)
@@ -140,15 +125,11 @@ impl<T> Exchanges<T> {
         self.open.push_back(Exchange {
             id,
             kind: head.kind,
-            asks_to_switch: head.asks_to_switch(),
             request_framing: head.framing,
             response_framing: None,
             status: None,
             interim_count: 0,
             opened_ns: now_ns,
-            request_end_ns: None,
-            response_head_ns: None,
-            response_end_ns: None,
             request_body_bytes: 0,
             response_body_bytes: 0,
             data: T::default(),
@@ -157,21 +138,18 @@ impl<T> Exchanges<T> {
     }
 
     /// Takes note of the final answer to the oldest exchange.
-    pub(crate) fn answer(&mut self, status: u16, framing: Framing, now_ns: u64) {
+    pub(crate) fn answer(&mut self, status: u16, framing: Framing) {
         let Some(front) = self.open.front_mut() else { return };
         front.status = Some(status);
         front.response_framing = Some(framing);
-        front.response_head_ns = Some(now_ns);
         if self.switching == Some(front.id) {
             self.switching = None;
         }
     }
 
     /// Takes the oldest exchange: its response is whole.
-    pub(crate) fn finish(&mut self, now_ns: u64) -> Option<Exchange<T>> {
-        let mut exchange = self.open.pop_front()?;
-        exchange.response_end_ns = Some(now_ns);
-        Some(exchange)
+    pub(crate) fn finish(&mut self) -> Option<Exchange<T>> {
+        self.open.pop_front()
     }
 }
 
@@ -181,7 +159,7 @@ impl<T> Default for Exchanges<T> {
     }
 }
 
-const _: () = assert!(size_of::<Exchange<()>>() <= 128);
+const _: () = assert!(size_of::<Exchange<()>>() <= 80);
 
 #[cfg(test)]
 mod tests {
@@ -201,15 +179,14 @@ mod tests {
         let ids: Vec<_> = (0..3).map(|_| open(&mut exchanges, get, 3).unwrap()).collect();
         assert_eq!(open(&mut exchanges, get, 3), None);
         exchanges.get_mut(ids[1]).unwrap().data = 42;
-        exchanges.answer(200, Framing::Length(0), 8);
-        let first = exchanges.finish(9).unwrap();
+        exchanges.answer(200, Framing::Length(0));
+        let first = exchanges.finish().unwrap();
         assert_eq!((first.id, first.status, first.opened_ns), (ids[0], Some(200), 7));
-        assert_eq!((first.response_head_ns, first.response_end_ns), (Some(8), Some(9)));
         assert!(exchanges.get_mut(ids[0]).is_none());
         let rest: Vec<_> = exchanges.drain().map(|exchange| (exchange.id, exchange.data)).collect();
         assert_eq!(rest, [(ids[1], 42), (ids[2], 0)]);
         assert!(exchanges.is_empty() && exchanges.opened() == 3);
-        assert!(exchanges.finish(9).is_none());
+        assert!(exchanges.finish().is_none());
     }
 
     #[test]
@@ -219,7 +196,7 @@ mod tests {
         let get = b"GET / HTTP/1.1\r\n\r\n";
         let ids: Vec<_> = (0..2).map(|_| open(&mut exchanges, get, 3).unwrap()).collect();
         assert_eq!(exchanges.get_mut(ids[1]).unwrap().id, ids[1]);
-        exchanges.finish(0);
+        exchanges.finish();
         assert!(exchanges.get_mut(ids[0]).is_none() && exchanges.get_mut(ids[1]).is_some());
     }
 
@@ -229,10 +206,10 @@ mod tests {
         let upgrade = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n";
         open(&mut exchanges, b"GET / HTTP/1.1\r\n\r\n", 9).unwrap();
         open(&mut exchanges, upgrade, 9).unwrap();
-        exchanges.answer(200, Framing::Length(0), 0);
-        exchanges.finish(0);
+        exchanges.answer(200, Framing::Length(0));
+        exchanges.finish();
         assert!(exchanges.is_switching());
-        exchanges.answer(200, Framing::Length(0), 0);
+        exchanges.answer(200, Framing::Length(0));
         assert!(!exchanges.is_switching());
         assert_eq!(exchanges.seal(Reason::Upgraded), Reason::Upgraded);
         assert_eq!(exchanges.seal(Reason::Tls), Reason::Upgraded);

@@ -74,7 +74,7 @@
 //!                 RequestStep::Head { head, consumed, exchange, .. } => {
 //!                     patch.clear();
 //!                     patch.set(head.fields(), b"X-Source", b"netra").expect("room for one line");
-//!                     // A shard gathers the pieces for writev, or copies them with `write_to`.
+//!                     // A shard gathers the pieces for writev.
 //!                     for piece in patch.pieces(head.bytes()) {
 //!                         server.extend_from_slice(piece.bytes());
 //!                     }
@@ -99,7 +99,7 @@
 //!     ) -> Vec<u8> {
 //!         let mut server = Vec::new();
 //!         loop {
-//!             match self.response.step(input, &mut shared.reader, &mut self.exchanges, now_ns) {
+//!             match self.response.step(input, &mut shared.reader, &mut self.exchanges) {
 //!                 ResponseStep::Need => return server,
 //!                 ResponseStep::Body(count) => input = &input[count..],
 //!                 ResponseStep::Head { consumed, .. } => input = &input[consumed..],
@@ -130,7 +130,7 @@
 //! assert_eq!(sent, [head, "abc"].concat().as_bytes());
 //! // The rest of the body may be spliced.
 //! assert_eq!(connection.request.passable(), 99_997);
-//! connection.request.passed(99_997, &mut connection.exchanges, 30);
+//! connection.request.passed(99_997, &mut connection.exchanges);
 //!
 //! let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
 //! connection.from_server(interim, 60, &mut shared, &mut spans);
@@ -140,8 +140,7 @@
 //! ```
 //!
 //! # Towards other protocols
-//! The halves are not yet behind the trait that all codecs will share (`spec/codecs.md`, D1), but
-//! have its shape: pure on the input, offsets out, edits as ranges of the original, `Need` for its
+//! The halves are not yet behind the trait that all codecs will share, but have its shape: pure on the input, offsets out, edits as ranges of the original, `Need` for its
 //! `NeedMore`, `Head` for `Frame`, `passable` for `Opaque(n)`, `Opaque` for `Tunnel`.
 
 pub mod body;
@@ -154,14 +153,17 @@ pub mod patch;
 mod plain;
 mod reason;
 pub mod scan;
+pub mod target;
 mod words;
 
 pub use body::{Advance, BodyCursor};
 pub use exchange::{Exchange, ExchangeId, Exchanges};
 pub use fields::{FieldRange, Fields};
+pub(crate) use fields::{Lengths, LineOffsets};
 pub use framing::Framing;
 pub use half::{RequestHalf, RequestStep, ResponseHalf, ResponseStep};
 pub use head::{HeadReader, RequestHead, RequestKind, ResponseHead, Version};
 pub use patch::{HeadPatch, PatchError, Piece, Pieces, check_field};
 pub use reason::Reason;
 pub use scan::{HeadKind, HeadScan, Scanned};
+pub use target::RequestTarget;

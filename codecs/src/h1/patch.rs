@@ -1,102 +1,21 @@
-//! Edits to a head, kept beside the bytes they came in.
+//! Edits to a head: lines that are set and lines that are put in.
 
 use std::fmt;
 use std::ops::Range;
 
+use crate::codec::{EditError, Edits};
 use crate::h1::fields::Fields;
 use crate::h1::words::{is_token, is_value};
 
-/// Edits that one head can have; a `set` of a name that comes n times needs n of them.
-pub const EDITS_MAX: usize = 24;
+pub use crate::codec::{EDITS_MAX, Piece, Pieces, TEXT_BYTES_MAX};
 
-/// Bytes of new text that one head can get, names, colons and line ends included.
-pub const TEXT_BYTES_MAX: usize = 2048;
-
-/// A bounded list of edits over the original bytes of a head.
+/// The [`Edits`] of an HTTP/1 head; a `set` of a name that comes n times needs n of them.
 ///
-/// A head is never written anew: the patch cuts the original bytes at the edits and puts its own
-/// text between, so that everything else keeps its bytes, case and order. Lines are inserted
-/// after the last field; a replaced field keeps its name as it came. One patch serves a whole
-/// shard: [`clear`](Self::clear) it before each head. Nothing is allocated.
+/// Lines are inserted after the last field; a replaced field keeps its name as it came. One patch
+/// serves a whole shard: [`clear`](Self::clear) it before each head. Nothing is allocated.
 #[derive(Clone)]
 pub struct HeadPatch {
-    edits: [Edit; EDITS_MAX],
-    edit_count: usize,
-    text: [u8; TEXT_BYTES_MAX],
-    text_len: usize,
-}
-
-/// Replaces `start..end` of the head by a range of the patch's text.
-#[derive(Clone, Copy, Debug, Default)]
-struct Edit {
-    start: usize,
-    end: usize,
-    text_start: usize,
-    text_end: usize,
-}
-
-/// A stretch of the patched head.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece<'a> {
-    /// Bytes of the original head, and where in it they lie.
-    Original(Range<usize>, &'a [u8]),
-    /// Bytes of the patch.
-    Text(&'a [u8]),
-}
-
-impl<'a> Piece<'a> {
-    /// The bytes to send.
-    pub fn bytes(&self) -> &'a [u8] {
-        match self {
-            Self::Original(_, bytes) | Self::Text(bytes) => bytes,
-        }
-    }
-}
-
-/// The pieces of a patched head: what [`HeadPatch::pieces`] gives.
-#[derive(Clone, Debug)]
-pub struct Pieces<'a> {
-    /// Edits whose original has not been reached.
-    edits: &'a [Edit],
-    text: &'a [u8],
-    head: &'a [u8],
-    /// Where in the head the next piece begins, once the text in between has gone.
-    at: usize,
-    /// Text that comes before it.
-    next: Range<usize>,
-}
-
-impl<'a> Iterator for Pieces<'a> {
-    type Item = Piece<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Piece<'a>> {
-        loop {
-            if !self.next.is_empty() {
-                let text = std::mem::take(&mut self.next);
-                return Some(Piece::Text(&self.text[text]));
-            }
-            let from = self.at;
-            let to = match self.edits.split_first() {
-                Some((edit, rest)) => {
-                    self.edits = rest;
-                    self.at = edit.end;
-                    self.next = edit.text_start..edit.text_end;
-                    edit.start
-                }
-                None => {
-                    self.at = self.head.len();
-                    self.head.len()
-                }
-            };
-            if from < to {
-                return Some(Piece::Original(from..to, &self.head[from..to]));
-            }
-            if self.edits.is_empty() && self.next.is_empty() && self.at == self.head.len() {
-                return None;
-            }
-        }
-    }
+    edits: Edits,
 }
 
 /// Why an edit was not taken; the patch is as it was before.
@@ -122,22 +41,29 @@ impl fmt::Display for PatchError {
 
 impl std::error::Error for PatchError {}
 
+impl From<EditError> for PatchError {
+    fn from(error: EditError) -> Self {
+        match error {
+            EditError::Full => Self::Full,
+            EditError::Overlap => Self::Overlap,
+        }
+    }
+}
+
 impl HeadPatch {
     /// A patch without edits.
     pub const fn new() -> Self {
-        const NO_EDIT: Edit = Edit { start: 0, end: 0, text_start: 0, text_end: 0 };
-        Self { edits: [NO_EDIT; EDITS_MAX], edit_count: 0, text: [0; TEXT_BYTES_MAX], text_len: 0 }
+        Self { edits: Edits::new() }
     }
 
     /// Forgets all edits.
     pub fn clear(&mut self) {
-        self.edit_count = 0;
-        self.text_len = 0;
+        self.edits.clear();
     }
 
     /// Whether the head stays as it came.
     pub fn is_empty(&self) -> bool {
-        self.edit_count == 0
+        self.edits.is_empty()
     }
 
     /// Adds a line after the last field.
@@ -180,16 +106,16 @@ impl HeadPatch {
             return self.insert_own(fields, name, value);
         }
         let count = fields.lines(name).count();
-        self.check_room(count, value.len() + 1)?;
-        if fields.lines(name).any(|field| self.touches(&field.line)) {
+        self.edits.check_room(count, value.len() + 1)?;
+        if fields.lines(name).any(|field| self.edits.touches(&field.line)) {
             return Err(PatchError::Overlap);
         }
         let mut lines = fields.lines(name);
         if let Some(first) = lines.next() {
-            self.push(first.name_end + 1..first.line.end - 2, &[b" ", value]);
+            self.edits.push(first.name_end + 1..first.line.end - 2, &[b" ", value]);
         }
         for further in lines {
-            self.push(further.line, &[]);
+            self.edits.push(further.line, &[]);
         }
         Ok(())
     }
@@ -200,74 +126,30 @@ impl HeadPatch {
         name: &[u8],
         value: &[u8],
     ) -> Result<(), PatchError> {
-        self.check_room(1, name.len() + value.len() + 4)?;
+        self.edits.check_room(1, name.len() + value.len() + 4)?;
         let at = fields.head().len() - 2;
-        self.push(at..at, &[name, b": ", value, b"\r\n"]);
+        self.edits.push(at..at, &[name, b": ", value, b"\r\n"]);
         Ok(())
     }
 
     /// The patched head as stretches of the original and of new text, in order; none is empty.
     pub fn pieces<'a>(&'a self, head: &'a [u8]) -> Pieces<'a> {
-        Pieces { edits: &self.edits[..self.edit_count], text: &self.text, head, at: 0, next: 0..0 }
+        self.edits.pieces(head)
+    }
+
+    /// Each edit: what of the head it takes the place of, and its text.
+    pub fn edits(&self) -> impl Iterator<Item = (Range<usize>, &[u8])> {
+        self.edits.all()
     }
 
     /// How many pieces there are at most.
     pub fn pieces_max(&self) -> usize {
-        2 * self.edit_count + 1
+        self.edits.pieces_max()
     }
 
     /// The length of the patched head, in bytes, for an original of this length.
     pub fn patched_len(&self, head_len: usize) -> usize {
-        let removed: usize = self.edits[..self.edit_count].iter().map(|e| e.end - e.start).sum();
-        head_len - removed + self.text_len
-    }
-
-    /// Writes the patched head to the beginning of `out` and returns its length; None, and
-    /// nothing is written, when it does not fit.
-    pub fn write_to(&self, head: &[u8], out: &mut [u8]) -> Option<usize> {
-        let len = self.patched_len(head.len());
-        let out = out.get_mut(..len)?;
-        let mut at = 0;
-        let mut write = |bytes: &[u8]| {
-            out[at..at + bytes.len()].copy_from_slice(bytes);
-            at += bytes.len();
-        };
-        let mut from = 0;
-        for edit in &self.edits[..self.edit_count] {
-            write(&head[from..edit.start]);
-            write(&self.text[edit.text_start..edit.text_end]);
-            from = edit.end;
-        }
-        write(&head[from..]);
-        Some(len)
-    }
-
-    fn check_room(&self, edits: usize, text: usize) -> Result<(), PatchError> {
-        let room = self.edit_count + edits <= EDITS_MAX && self.text_len + text <= TEXT_BYTES_MAX;
-        if room { Ok(()) } else { Err(PatchError::Full) }
-    }
-
-    fn touches(&self, line: &Range<usize>) -> bool {
-        self.edits[..self.edit_count].iter().any(|e| e.start < line.end && e.end > line.start)
-    }
-
-    /// Puts an edit in its place by offset, after others at the same offset. Room is checked.
-    #[inline]
-    fn push(&mut self, range: Range<usize>, parts: &[&[u8]]) {
-        let text_start = self.text_len;
-        for part in parts {
-            self.text[self.text_len..self.text_len + part.len()].copy_from_slice(part);
-            self.text_len += part.len();
-        }
-        let edit = Edit { start: range.start, end: range.end, text_start, text_end: self.text_len };
-        self.edits[self.edit_count] = edit;
-        let edits = &mut self.edits[..self.edit_count];
-        self.edit_count += 1;
-        // Nearly all edits come in their order.
-        if edits.last().is_some_and(|last| last.start > range.start) {
-            let place = edits.partition_point(|edit| edit.start <= range.start);
-            self.edits[place..self.edit_count].rotate_right(1);
-        }
+        self.edits.edited_len(head_len)
     }
 }
 
@@ -279,11 +161,7 @@ impl Default for HeadPatch {
 
 impl fmt::Debug for HeadPatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let edits = &self.edits[..self.edit_count];
-        let shown = edits.iter().map(|e| {
-            (e.start..e.end, self.text[e.text_start..e.text_end].escape_ascii().to_string())
-        });
-        f.debug_map().entries(shown).finish()
+        self.edits.fmt(f)
     }
 }
 
@@ -311,10 +189,7 @@ mod tests {
         edit(&mut patch, head.fields());
         let pieces: Vec<_> = patch.pieces(HEAD).collect();
         let joined: Vec<u8> = pieces.iter().flat_map(|piece| piece.bytes()).copied().collect();
-        let mut written = vec![0; patch.patched_len(HEAD.len())];
-        assert_eq!(patch.write_to(HEAD, &mut written), Some(joined.len()));
-        assert_eq!(written, joined);
-        assert_eq!(patch.write_to(HEAD, &mut vec![0; joined.len() - 1]), None);
+        assert_eq!(patch.patched_len(HEAD.len()), joined.len());
         for piece in pieces {
             if let Piece::Original(range, bytes) = piece {
                 assert_eq!(&HEAD[range], bytes);

@@ -1,29 +1,13 @@
 //! Why a connection stopped being HTTP and became a relay of bytes.
 
-use std::fmt;
-
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// Why a connection turned opaque: the label of `netra_opaque_total`.
-        ///
-        /// Opaque is for ever and for both directions: what was held goes out as it came, then
-        /// bytes are relayed and not looked at. It is never an error towards the peers.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Reason { $($(#[$doc])* $variant,)* }
-
-        impl Reason {
-            /// Every reason, in order of declaration; the index is `reason as usize`.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// The label value, in snake case.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-        }
-    };
-}
+use crate::reasons::reasons;
 
 reasons! {
+    " Why a connection turned opaque: the label of `netra_opaque_total`."
+    ""
+    " Opaque is for ever and for both directions: what was held goes out as it came, then"
+    " bytes are relayed and not looked at. It is never an error towards the peers.";
+
     /// A response head that begins neither with HTTP/1.0 nor HTTP/1.1 and a status code.
     BadStatusLine = "bad_status_line",
     /// A request line with a byte no request line may have.
@@ -62,9 +46,18 @@ reasons! {
     EndedInHead = "ended_in_head",
     /// A head longer than the limit.
     HeadTooLong = "head_too_long",
-    /// The heads that came in pieces, of all connections together, are more than the limit.
+    /// A head that was not whole in time.
+    HeadTooSlow = "head_too_slow",
+    /// The heads that came in pieces, of all connections together, are more than the limit, or
+    /// memory is near its end.
     HeldTooMuch = "held_too_much",
-    /// The HTTP/2 connection preface, or at least its method.
+    /// HTTP/2: a block of fields in more frames than anybody needs.
+    Http2Continuations = "http2_continuations",
+    /// HTTP/2: fields that no encoder writes, or a table larger than is followed.
+    Http2Fields = "http2_fields",
+    /// HTTP/2: a frame where none of its kind can be, or of a length that none has.
+    Http2Frame = "http2_frame",
+    /// The HTTP/2 connection preface, or at least its method, behind a request of HTTP/1.
     Http2Preface = "http2_preface",
     /// A Content-Length beyond 63 bits.
     HugeContentLength = "huge_content_length",
@@ -104,30 +97,4 @@ reasons! {
     TransferEncodingInHttp10 = "transfer_encoding_in_http10",
     /// 101 Switching Protocols: another protocol from here on.
     Upgraded = "upgraded",
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_labels_and_differ() {
-        let mut names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
-        assert!(names.iter().all(|name| {
-            name.bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
-        }));
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), Reason::ALL.len());
-        for (index, reason) in Reason::ALL.iter().enumerate() {
-            assert_eq!(*reason as usize, index);
-        }
-    }
 }

@@ -2,21 +2,22 @@
 //! inbound request of a service and the outbound requests that belong to it.
 
 pub mod context;
+pub mod fault;
 pub mod propagation;
 pub mod request_id;
 pub mod sampler;
 pub mod span;
+mod stream_facts;
 mod text;
 pub mod ttl_map;
 
 pub use context::{TraceContext, TraceFlags};
+pub use fault::{Fault, Flag};
 pub use propagation::{
-    Extracted, Format, Formats, FormatsError, Sampling, extract, extract_from, inject,
+    Extracted, Format, Formats, FormatsError, Sampling, extract, extract_from, inject, may_be_trace,
 };
 pub use request_id::RequestId;
 pub use sampler::{Operations, SampleRule, Sampler, SamplerPlan, SamplerTag, Verdict};
-pub use span::{Outcome, SpanKind, SpanRecord, SpanText};
+pub use span::{Join, LINKS_MAX, Outcome, SpanKind, SpanRecord, SpanText, VALUE_BYTES_MAX};
+pub use stream_facts::{GRPC_STATUSES, StreamFacts, is_grpc_error};
 pub use ttl_map::{KeySeed, RequestKey, TtlCounts, TtlMap};
-
-/// What a shard remembers of inbound requests: request id to the context of the server span.
-pub type ContextMap = TtlMap<TraceContext>;

@@ -83,16 +83,25 @@ const LENGTHS: u64 = 1 << 2 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 15 | 
 
 /// Reads the trace headers of a head. First letters tell nearly all others apart.
 pub fn extract_from(fields: Fields<'_>) -> Extracted<'_> {
-    if fields.has_name(LENGTHS, may_be_trace) {
+    if fields.has_name(LENGTHS, may_begin_trace) {
         extract(fields.iter())
     } else {
         Extracted::default()
     }
 }
 
+/// Whether this can be the name of a trace header: none that is one is missed, and few others are
+/// taken for one.
+#[inline]
+pub fn may_be_trace(name: &[u8]) -> bool {
+    let is_as_long = name.len() < 64 && LENGTHS >> name.len() & 1 != 0;
+    // `b3` is shorter than the beginning of all others.
+    is_as_long && name.first_chunk().is_none_or(|begin| may_begin_trace(*begin))
+}
+
 /// Whether a name that begins so can be one of a trace header: none that is one is missed.
 #[inline]
-fn may_be_trace(begin: [u8; 3]) -> bool {
+fn may_begin_trace(begin: [u8; 3]) -> bool {
     match begin.map(|byte| byte | 0x20) {
         [b'x', _, third] => third == b'b',
         [b'u', second, _] => second == b'b',
@@ -262,9 +271,13 @@ mod tests {
         ] {
             for name in [name.to_owned(), name.to_ascii_uppercase()] {
                 let line = format!("{name}: 1");
-                assert!(may_be_trace(*line.as_bytes().first_chunk().unwrap()), "{name}");
+                assert!(may_begin_trace(*line.as_bytes().first_chunk().unwrap()), "{name}");
                 assert_eq!(LENGTHS >> name.len() & 1, 1, "{name}");
+                assert!(may_be_trace(name.as_bytes()), "{name}");
             }
+        }
+        for name in ["", "path", "interface", "user-agent", "x-request-id", &"b".repeat(300)] {
+            assert!(!may_be_trace(name.as_bytes()), "{name}");
         }
     }
 

@@ -162,11 +162,20 @@ impl Sampler {
 
     /// Decides about a new trace. The operation is `host` and `path`, of which `host` is empty for
     /// a server span.
+    #[inline]
     pub fn decide(&mut self, trace_id: u128, host: &[u8], path: &[u8], now_ns: u64) -> Verdict {
-        let Self { plan, share: shard, credit, .. } = self;
-        match &plan.rule {
+        match &self.plan.rule {
             SampleRule::Const(all) => Verdict { is_sampled: *all, tag: SamplerTag::Const(*all) },
             SampleRule::Probabilistic(share) => by_share(trace_id, *share),
+            _ => self.decide_by_rate(trace_id, host, path, now_ns),
+        }
+    }
+
+    /// By a rule that keeps accounts.
+    fn decide_by_rate(&mut self, trace_id: u128, host: &[u8], path: &[u8], now_ns: u64) -> Verdict {
+        let Self { plan, share: shard, credit, .. } = self;
+        match &plan.rule {
+            SampleRule::Const(_) | SampleRule::Probabilistic(_) => by_share(trace_id, 0.0),
             SampleRule::RateLimiting(rate) => Verdict {
                 is_sampled: credit.take(*rate * *shard, now_ns),
                 tag: SamplerTag::RateLimiting(*rate),

@@ -168,6 +168,16 @@ impl<V> TtlMap<V> {
         }
     }
 
+    /// The value that was put under `key` less than the time to live ago, and when that was. It is
+    /// no look-up that counts.
+    pub fn peek(&self, key: &RequestKey, now_ns: u64) -> Option<(&V, u64)> {
+        let hash = self.hash(key);
+        let same = |slot: &Slot| slot.hash == hash && self.entry(slot.number).key == *key;
+        let entry = self.entry(self.index.find(spread(hash), same)?.number);
+        let is_live = now_ns.saturating_sub(entry.put_ns) < self.ttl_ns;
+        is_live.then_some((&entry.value, entry.put_ns))
+    }
+
     /// Drops entries whose time is over, at most `count_max` of them; true when more may be left.
     pub fn sweep(&mut self, now_ns: u64, count_max: usize) -> bool {
         for _ in 0..count_max {
@@ -306,6 +316,8 @@ mod tests {
         assert_eq!(map.get(&key("b"), 5), None);
         // A clock that steps back does no harm.
         assert_eq!(map.get(&key("a"), 0), Some(&1));
+        assert_eq!(map.peek(&key("a"), 5 + TTL - 1), Some((&1, 5)));
+        assert_eq!(map.peek(&key("a"), 5 + TTL), None);
         assert_eq!(map.counts(), TtlCounts { hits: 3, misses: 2, ..TtlCounts::default() });
         assert!(!map.sweep(5 + TTL, 9) && map.is_empty());
         assert_eq!(map.counts().expired, 1);

@@ -108,7 +108,7 @@ impl Sidecar {
     pub fn server(&mut self, mut input: &[u8]) {
         self.to_client.extend_from_slice(input);
         loop {
-            let step = self.response.step(input, &mut self.reader, &mut self.exchanges, 2);
+            let step = self.response.step(input, &mut self.reader, &mut self.exchanges);
             match step {
                 ResponseStep::Need => break,
                 ResponseStep::Body(count) => {
@@ -136,7 +136,7 @@ impl Sidecar {
         let count = usize::try_from(self.request.passable()).unwrap_or(usize::MAX);
         let (unseen, seen) = input.split_at(count.min(input.len()));
         self.to_server.extend_from_slice(unseen);
-        self.request.passed(unseen.len() as u64, &mut self.exchanges, 1);
+        self.request.passed(unseen.len() as u64, &mut self.exchanges);
         self.unseen += unseen.len() as u64;
         self.client(seen);
     }
@@ -159,7 +159,7 @@ impl Sidecar {
     }
 
     pub fn server_end(&mut self) {
-        if let Some(exchange) = self.response.end(&mut self.exchanges, 3) {
+        if let Some(exchange) = self.response.end(&mut self.exchanges) {
             self.finish(&exchange);
         }
     }

@@ -4,6 +4,8 @@
 //! wanted can be compared as text.
 
 mod live;
+mod lock;
+mod program;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,9 +15,10 @@ use crate::ranges::{Address, PortSet, Range, RangeSet, to_cidrs};
 use crate::spec::{Interface, Probability};
 
 pub use live::{
-    Flavour, Programs, apply, cleanup, has_foreign_rules, is_ipv6_usable, lock, may_have_rules,
-    state, try_out,
+    Flavour, Programs, apply, cleanup, has_foreign_rules, is_ipv6_usable, may_have_rules, state,
+    try_out,
 };
+pub use lock::{Lock, hold as lock};
 
 /// First packet of a connection, as `iptables-save` writes `--syn`; see `Chain`.
 const SYN: &str = "-m tcp --tcp-flags FIN,SYN,RST,ACK SYN";
@@ -289,6 +292,7 @@ fn alternatives(condition: &Match) -> Alternatives {
         Match::Family(_) => Head(vec![String::new()]),
         Match::Ipv4(side, addrs) => Head(cidrs(flag(side), addrs)),
         Match::Ipv6(side, addrs) => Head(cidrs(flag(side), addrs)),
+        Match::NotToUs => Tail(vec!["-m addrtype ! --dst-type LOCAL ".to_owned()]),
     }
 }
 

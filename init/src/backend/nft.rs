@@ -11,7 +11,10 @@ use crate::plan::{Direction, Family, Match, Plan, Rule, Side, Verdict};
 use crate::ranges::{Address, Range, RangeSet};
 use crate::spec::{Interface, Probability};
 
-pub use live::{Guardrails, State, apply, chain_exists, check, cleanup, remove_empty, state};
+pub use live::{
+    Guardrails, OwnedTable, State, apply, chain_exists, check, cleanup, own_table, remove_empty,
+    state,
+};
 
 /// Name of our table; its family is `inet`.
 pub const TABLE: &str = "netra";
@@ -174,6 +177,7 @@ fn render_match(condition: &Match) -> String {
         Match::Family(Family::V6) => "meta nfproto ipv6".to_owned(),
         Match::Ipv4(which, addrs) => format!("ip {} {}", side(which), addr_set(addrs)),
         Match::Ipv6(which, addrs) => format!("ip6 {} {}", side(which), addr_set(addrs)),
+        Match::NotToUs => "fib daddr type != local".to_owned(),
     }
 }
 

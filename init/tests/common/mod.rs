@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod net;
 #[allow(unsafe_code)] // The one door.
 pub(crate) mod sys;
 

@@ -30,7 +30,7 @@ pub(super) fn wrap(launch: Launch, work: &Path) -> Result<Launch> {
         vec!["--tool=callgrind".to_owned(), format!("--callgrind-out-file={}", out.display())];
     args.push(launch.binary.to_string_lossy().into_owned());
     args.extend(launch.args);
-    Ok(Launch { binary: valgrind, args, env: launch.env })
+    Ok(Launch { binary: valgrind, args, env: launch.env, entrance: launch.entrance })
 }
 
 /// Ends a subject under callgrind; the instructions of its whole life.

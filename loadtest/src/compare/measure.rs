@@ -76,7 +76,10 @@ impl<'a> Bench<'a> {
                 return Ok(Vec::new());
             }
         };
-        for &scenario in scenarios {
+        // What does not go through it says nothing of it.
+        let is_taken = |it: &Scenario| subject.is_none_or(|to| to.takes(it.port(), it.server()));
+        let scenarios: Vec<Scenario> = scenarios.iter().copied().filter(is_taken).collect();
+        for &scenario in &scenarios {
             let mut has_failed = false;
             // A disturbed sample gets a second chance; the tables prefer the clean one.
             for _ in 0..2 {
@@ -101,7 +104,7 @@ impl<'a> Bench<'a> {
         }
         let calls = match &mut running {
             Some(running) if round == 1 && !self.args.no_syscalls => {
-                self.count_calls(name, running, scenarios)?
+                self.count_calls(name, running, &scenarios)?
             }
             _ => Vec::new(),
         };
@@ -262,6 +265,12 @@ impl<'a> Bench<'a> {
             Scenario::Idle => {
                 let count = args.idle_connections;
                 format!("idle {ip}:{HTTP_PORT} --connections {count} --seconds 1")
+            }
+            Scenario::Redis | Scenario::Dubbo | Scenario::Thrift => {
+                let pace =
+                    args.protocol_rate.map_or(String::new(), |rate| format!("--rate {rate} "));
+                let (name, port) = (scenario.name(), scenario.port());
+                format!("{name} {ip}:{port} {pace}--connections 32 {span}")
             }
             _ => {
                 let (rate, count) = (args.rate, args.connections);

@@ -1,7 +1,7 @@
-//! Comparisons as a table and a picture for a README, between its markers and nowhere else.
+//! Comparisons as a table and a picture in a document, between its markers and nowhere else.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -23,8 +23,8 @@ pub(crate) struct PublishArgs {
     files: Vec<PathBuf>,
     /// File whose part between the markers is replaced
     #[arg(long, value_name = "FILE")]
-    readme: PathBuf,
-    /// Picture of the first report, and how the text refers to it
+    document: PathBuf,
+    /// Picture of the first report, in the document's folder or below it
     #[arg(long, value_name = "FILE")]
     svg: PathBuf,
 }
@@ -37,18 +37,20 @@ pub(crate) fn run(args: &PublishArgs) -> Result<()> {
         serde_json::from_str(&text).map_err(|_| refuse("not a report of `compare`".to_owned()))
     };
     let reports = args.files.iter().map(load).collect::<Result<Vec<_>>>()?;
-    let text = std::fs::read_to_string(&args.readme)
-        .map_err(|cause| Error::usage(format!("{}: {cause}", args.readme.display())))?;
-    let mut part = format!("![What a sidecar costs]({})\n", args.svg.display());
+    let text = std::fs::read_to_string(&args.document)
+        .map_err(|cause| Error::usage(format!("{}: {cause}", args.document.display())))?;
+    let folder = args.document.parent().unwrap_or(Path::new(""));
+    let picture = args.svg.strip_prefix(folder).unwrap_or(&args.svg);
+    let mut part = format!("![What a sidecar costs]({})\n", picture.display());
     for report in &reports {
         part.push_str(&markdown(report));
     }
     let text = replace(&text, [BEGIN, END], &part)
-        .map_err(|why| Error::usage(format!("{}: {why}", args.readme.display())))?;
+        .map_err(|why| Error::usage(format!("{}: {why}", args.document.display())))?;
     if let Some(first) = reports.first() {
         write_text(&args.svg, &drawing(first))?;
     }
-    write_text(&args.readme, &text)
+    write_text(&args.document, &text)
 }
 
 /// The text with another part between two markers.
@@ -249,6 +251,7 @@ mod tests {
             machine: Machine { kernel: "6.1".to_owned(), ..Machine::default() },
             layout: Layout::OneCpu,
             rate: 1000.0,
+            protocol_rate: None,
             connections: 64,
             rounds: 1,
             versions: vec![("a".to_owned(), "a 1.0".to_owned())],

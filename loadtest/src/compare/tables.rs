@@ -124,6 +124,10 @@ fn scenarios(report: &CompareReport) -> Vec<Scenario> {
 }
 
 fn heading(report: &CompareReport, scenario: Scenario) -> String {
+    let other = |what: &str| match report.protocol_rate {
+        Some(rate) => format!("{what}, open loop, {rate:.0}/s over 32 connections"),
+        None => format!("{what} as fast as it goes, 32 connections"),
+    };
     let what = match scenario.inward() {
         Scenario::Http => {
             format!("HTTP, open loop, {:.0}/s over {} connections", report.rate, report.connections)
@@ -133,6 +137,9 @@ fn heading(report: &CompareReport, scenario: Scenario) -> String {
         Scenario::Tcp => "TCP ping-pong, 64 bytes, 1 connection".to_owned(),
         Scenario::Churn => "New connection per request".to_owned(),
         Scenario::Bulk => "Bulk download".to_owned(),
+        Scenario::Redis => other("GET of Redis"),
+        Scenario::Dubbo => other("Calls of Dubbo"),
+        Scenario::Thrift => other("Calls of Thrift"),
         _ => "Idle connections".to_owned(),
     };
     match scenario.server() {

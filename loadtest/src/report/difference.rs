@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::args::OutArgs;
 use crate::compare::{self, CompareReport, Sample, Scenario};
 use crate::error::{Error, Result};
+use crate::report::html::{Page, Part, Section};
 use crate::report::table::align;
 use crate::report::{RunReport, html, write_text};
 use crate::stats::{Distribution, Moment};
@@ -20,26 +21,59 @@ enum AnyReport {
     Run(Box<RunReport>),
 }
 
-/// Shows one file, or the difference of two.
+/// Shows one file, or the difference of two. Every file that was asked for is written, or it is said
+/// why not before anything is.
 pub(crate) fn show_files(files: &[PathBuf], out: &OutArgs) -> Result<()> {
     let reports = files.iter().map(|path| load(path)).collect::<Result<Vec<_>>>()?;
     match reports.as_slice() {
         [AnyReport::Run(report)] => out.write(report),
         [AnyReport::Compare(report)] => {
-            crate::say::result(format_args!("{}", compare::text(report)));
+            out.refuse_hgrm("a comparison has many latencies")?;
+            if !out.json(report.as_ref())? {
+                crate::say::result(format_args!("{}", compare::text(report)));
+            }
             let page = || html::page(&compare::page(report));
             out.html().map_or(Ok(()), |path| write_text(path, &page()))
         }
         [AnyReport::Run(before), AnyReport::Run(after)] => {
-            crate::say::result(format_args!("{}", show(&run_pairs(before, after))));
-            Ok(())
+            let curves = [("A", &before.latency), ("B", &after.latency)];
+            let curves = curves.map(|(name, latency)| html::percentile_curve(name, latency));
+            let count = before.latency.count.max(after.latency.count);
+            let chart = Section {
+                heading: "Latency by percentile".to_owned(),
+                parts: vec![Part::Drawing(html::percentile_chart(&curves, count))],
+            };
+            write_difference(files, &run_pairs(before, after), vec![chart], out)
         }
         [AnyReport::Compare(before), AnyReport::Compare(after)] => {
-            crate::say::result(format_args!("{}", show(&compare_pairs(before, after))));
-            Ok(())
+            write_difference(files, &compare_pairs(before, after), Vec::new(), out)
         }
         _ => Err(Error::usage("the files are reports of different kinds")),
     }
+}
+
+fn write_difference(
+    files: &[PathBuf],
+    pairs: &[Pairs],
+    more: Vec<Section>,
+    out: &OutArgs,
+) -> Result<()> {
+    out.refuse_hgrm("a difference has no latency of its own")?;
+    out.refuse_json("a difference is no report: the two files are")?;
+    let rows = rows(pairs);
+    crate::say::result(format_args!("{}", align(&rows)));
+    let Some(path) = out.html() else { return Ok(()) };
+    let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+    let table = Section {
+        heading: "Whether B differs from A by more than the noise".to_owned(),
+        parts: vec![Part::Table(rows)],
+    };
+    let page = Page {
+        title: "B against A".to_owned(),
+        subtitle: format!("A is {}, B is {}", names[0], names[1]),
+        sections: std::iter::once(table).chain(more).collect(),
+    };
+    write_text(path, &html::page(&page))
 }
 
 fn load(path: &Path) -> Result<AnyReport> {
@@ -111,7 +145,8 @@ fn compare_pairs(before: &CompareReport, after: &CompareReport) -> Vec<Pairs> {
     all
 }
 
-fn show(all: &[Pairs]) -> String {
+/// A row for each figure, below the head.
+fn rows(all: &[Pairs]) -> Vec<Vec<String>> {
     let head = ["", "A", "B", "B - A (mean)", "95 % interval", "pairs", "finding"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for (name, pairs) in all {
@@ -131,5 +166,5 @@ fn show(all: &[Pairs]) -> String {
             },
         ]);
     }
-    align(&rows)
+    rows
 }

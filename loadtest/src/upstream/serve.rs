@@ -15,6 +15,7 @@ use super::{Answers, Behaviour, Service, stall_end};
 use crate::clock::{Clock, Nanos, nanos};
 use crate::error::{Context, Result};
 use crate::http::{MessageParser, Role};
+use crate::protocol::{NotOurs, Protocol};
 use crate::sys::{self, Interest, Poller};
 
 /// How often Ctrl-C is looked at when nothing happens.
@@ -58,6 +59,18 @@ enum PeerKind {
     Http { parser: MessageParser, state: Http, rest: Vec<u8> },
     Echo { rest: Vec<u8>, sent: usize },
     Bulk { line: Vec<u8>, left: u64, offset: u64, upload: u64 },
+    Other(Other),
+}
+
+/// A connection of another protocol.
+struct Other {
+    protocol: Protocol,
+    /// The answer, as it is without the number of its question.
+    ready: Vec<u8>,
+    /// A question that has not come whole.
+    rest: Vec<u8>,
+    answers: Vec<u8>,
+    sent: usize,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -184,10 +197,11 @@ impl Server {
         if peer.key != key {
             return;
         }
-        let turn = match peer.kind {
+        let turn = match &mut peer.kind {
             PeerKind::Http { .. } => self.turn_http(slot),
             PeerKind::Echo { .. } => turn_echo(peer, &mut self.buffer),
             PeerKind::Bulk { .. } => turn_bulk(peer, &mut self.buffer, &self.bulk),
+            PeerKind::Other(other) => other.turn(&peer.stream, &mut self.buffer),
         };
         self.arrange(slot, turn);
     }
@@ -313,7 +327,52 @@ impl PeerKind {
             },
             Service::Echo => Self::Echo { rest: Vec::new(), sent: 0 },
             Service::Bulk => Self::Bulk { line: Vec::new(), left: 0, offset: 0, upload: 0 },
+            Service::Other(protocol) => Self::Other(Other {
+                protocol,
+                ready: protocol.answer(),
+                rest: Vec::new(),
+                answers: Vec::new(),
+                sent: 0,
+            }),
         }
+    }
+}
+
+impl Other {
+    /// Answers all questions that have come, at once.
+    fn turn(&mut self, stream: &TcpStream, buffer: &mut [u8]) -> Turn {
+        if self.sent == self.answers.len() {
+            let count = match read(stream, buffer) {
+                Ok(count) => count,
+                Err(turn) => return turn,
+            };
+            self.sent = 0;
+            self.answers.clear();
+            if self.take(&buffer[..count]).is_err() {
+                return Turn::Close;
+            }
+        }
+        match write(stream, &self.answers, &mut self.sent) {
+            Ok(true) => Turn::Read,
+            Ok(false) => Turn::Write,
+            Err(_) => Turn::Close,
+        }
+    }
+
+    fn take(&mut self, input: &[u8]) -> std::result::Result<(), NotOurs> {
+        let Self { protocol, ready, rest, answers, .. } = self;
+        let joined;
+        let mut left = input;
+        if !rest.is_empty() {
+            joined = [rest, input].concat();
+            left = &joined;
+        }
+        while let Some(len) = protocol.question_len(left)?.filter(|len| *len > 0) {
+            protocol.put_answer(&left[..len], ready, answers);
+            left = &left[len..];
+        }
+        *rest = left.to_vec();
+        Ok(())
     }
 }
 

@@ -124,22 +124,26 @@ pub(crate) struct Upstream {
     pub(crate) http: SocketAddr,
     pub(crate) echo: SocketAddr,
     pub(crate) bulk: SocketAddr,
+    /// Redis, Dubbo, Thrift.
+    pub(crate) others: [SocketAddr; 3],
 }
 
 impl Upstream {
     pub(crate) fn start(words: &str) -> Self {
         let any = "127.0.0.1:0";
-        let words = format!("upstream --http {any} --echo {any} --bulk {any} {words}");
+        let others = format!("--redis {any} --dubbo {any} --thrift {any}");
+        let words = format!("upstream --http {any} --echo {any} --bulk {any} {others} {words}");
         let mut process = Background::start(program(&words).stdout(Stdio::piped()));
         let stdout = process.child.stdout.take().expect("a pipe");
         let mut lines = BufReader::new(stdout).lines();
-        let mut next = |service: &str| {
+        let mut next = |service: &str| -> SocketAddr {
             let line = lines.next().expect("a line").expect("text");
             let addr = line.strip_prefix(&format!("ready {service} ")).expect(service);
             addr.parse().expect("an address")
         };
         let (http, echo, bulk) = (next("http"), next("echo"), next("bulk"));
-        Self { process, http, echo, bulk }
+        let others = ["redis", "dubbo", "thrift"].map(next);
+        Self { process, http, echo, bulk, others }
     }
 }
 

@@ -68,6 +68,10 @@ struct Thread {
 }
 
 /// Where a thread was seen: its index, then the stack as the kernel wrote it.
+/// Different stacks that are kept, each with the names of its calls: a long profile of a busy process
+/// has a thousand.
+const STACKS_MAX: usize = 4096;
+
 type Stacks = HashMap<(usize, Vec<u64>), i64>;
 
 /// Samples all threads for a while. Blocks; ends early when `stop` is set. The kernel's own part is
@@ -171,13 +175,22 @@ fn drain(index: usize, sampler: &mut Sampler, stacks: &mut Stacks) -> u64 {
             Ok(Record::Sample(sample)) => {
                 let chain = sample.callchain().map(<[u64]>::to_vec);
                 let stack = chain.or(sample.ip().map(|ip| vec![ip])).unwrap_or_default();
-                *stacks.entry((index, stack)).or_default() += 1;
+                lost += u64::from(!note(stacks, (index, stack)));
             }
             Ok(Record::Lost(record)) => lost += record.lost,
             _ => {}
         }
     }
     lost
+}
+
+/// Counts a stack; false when it is one more than are kept.
+fn note(stacks: &mut Stacks, stack: (usize, Vec<u64>)) -> bool {
+    if stacks.len() >= STACKS_MAX && !stacks.contains_key(&stack) {
+        return false;
+    }
+    *stacks.entry(stack).or_default() += 1;
+    true
 }
 
 fn rows(stacks: &Stacks, threads: &[Thread], period_ns: i64) -> Vec<Row> {
@@ -238,6 +251,17 @@ fn system_ticks(id: i32) -> u64 {
 mod tests {
     use super::*;
     use std::sync::Arc;
+
+    #[test]
+    fn a_profile_keeps_so_many_stacks_and_counts_on() {
+        let mut stacks = Stacks::new();
+        for n in 0..STACKS_MAX as u64 {
+            assert!(note(&mut stacks, (0, vec![n])));
+        }
+        assert!(!note(&mut stacks, (1, vec![0])));
+        assert!(note(&mut stacks, (0, vec![0])));
+        assert_eq!((stacks.len(), stacks[&(0, vec![0])]), (STACKS_MAX, 2));
+    }
 
     #[inline(never)]
     fn burns_cpu(stop: &AtomicBool) -> u64 {

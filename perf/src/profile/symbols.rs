@@ -70,21 +70,28 @@ fn look_up(objects: &mut [Object], probe: u64) -> Vec<Call> {
     let loader = object.loader.get_or_insert_with(|| Loader::new(&object.path).ok()).as_ref();
     let mut calls = loader.map(|loader| frames(loader, in_file)).unwrap_or_default();
     let symbol = loader.and_then(|loader| loader.find_symbol(in_file));
-    // Line tables alone know functions by their last name only; the one that the others were
-    // inlined into has its whole name in the symbol table.
+    // Line tables alone know functions by their last name only, or not at all where nothing was
+    // inlined; the one that the others were inlined into has its whole name in the symbol table.
     if let (Some(outer), Some(symbol)) = (calls.last_mut(), symbol)
-        && !outer.function.contains("::")
+        && !has_path(&outer.function)
     {
         outer.function = readable(&addr2line::demangle_auto(symbol.into(), None));
     }
-    if calls.is_empty() {
+    if calls.last().is_none_or(|outer| outer.function.is_empty()) {
+        let place = calls.pop().unwrap_or_default();
         let name = object.path.rsplit('/').next().unwrap_or_default();
-        calls.push(match symbol {
-            Some(symbol) => unnamed(&addr2line::demangle_auto(symbol.into(), None)),
-            None => unnamed(&format!("{name}+{in_file:#x}")),
-        });
+        let function = match symbol {
+            Some(symbol) => readable(&addr2line::demangle_auto(symbol.into(), None)),
+            None => format!("{name}+{in_file:#x}"),
+        };
+        calls.push(Call { function, ..place });
     }
     calls
+}
+
+/// Types in angle brackets have paths of their own.
+fn has_path(name: &str) -> bool {
+    name.split('<').next().is_some_and(|name| name.contains("::"))
 }
 
 fn unnamed(name: &str) -> Call {
@@ -96,11 +103,14 @@ fn frames(loader: &Loader, in_file: u64) -> Vec<Call> {
     let mut calls = Vec::new();
     let Ok(mut frames) = loader.find_frames(in_file) else { return calls };
     while let Ok(Some(frame)) = frames.next() {
-        let Some(function) = frame.function else { continue };
-        let Ok(name) = function.demangle() else { continue };
+        let name = frame.function.as_ref().and_then(|function| function.demangle().ok());
         let location = frame.location.as_ref();
+        if name.is_none() && location.is_none() {
+            continue;
+        }
         calls.push(Call {
-            function: readable(&name),
+            // Line tables alone name no function that nothing was inlined into.
+            function: name.map(|name| readable(&name)).unwrap_or_default(),
             file: location.and_then(|it| it.file).unwrap_or_default().to_owned(),
             line: location.and_then(|it| it.line).unwrap_or_default(),
         });
@@ -211,6 +221,20 @@ mod tests {
         assert!(call.file.ends_with("symbols.rs") && call.line > 0, "{call:?}");
         assert_eq!(somebody(), 42);
         assert_eq!(symbols.user(8, false).calls[0].function, "0x8");
+    }
+
+    #[inline(never)]
+    fn somebody_with<T: Default>() -> T {
+        std::hint::black_box(T::default())
+    }
+
+    #[test]
+    fn generic_functions_have_their_whole_names() {
+        let address = somebody_with::<std::time::Duration> as fn() -> _ as usize as u64;
+        let place = Symbols::read().user(address, false);
+        let call = place.calls.last().unwrap();
+        assert!(call.function.contains("symbols::tests::somebody_with"), "{call:?}");
+        assert_eq!(somebody_with::<std::time::Duration>(), std::time::Duration::ZERO);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::allocations_of;
 use netra_codecs::{
     Limits,
     h1::{Exchanges, HeadReader, RequestHalf, RequestStep, ResponseHalf, ResponseStep},
-    trace::{ContextMap, KeySeed, RequestKey, TraceContext, TraceFlags},
+    trace::{KeySeed, RequestKey, TraceContext, TraceFlags, TtlMap},
 };
 use std::hint::black_box;
 
@@ -38,7 +38,7 @@ pub(super) fn response_head(bytes: &[u8], times: u32) -> u64 {
             assert!(matches!(step, RequestStep::Head { .. }));
             let mut rest = black_box(bytes);
             loop {
-                match tap.step(rest, &mut reader, &mut exchanges, 1) {
+                match tap.step(rest, &mut reader, &mut exchanges) {
                     ResponseStep::Head { head, consumed, .. } => {
                         black_box(head);
                         rest = &rest[consumed..];
@@ -57,7 +57,7 @@ pub(super) fn response_head(bytes: &[u8], times: u32) -> u64 {
 pub(super) fn context(times: u32) -> u64 {
     const TTL: u64 = 1_000;
     let seed = KeySeed::from_random([1, 2, 3]);
-    let mut map = ContextMap::new(32_768, TTL, &seed);
+    let mut map = TtlMap::new(32_768, TTL, &seed);
     let mut now = 0;
     let turn_over = |times| {
         for _ in 0..times {

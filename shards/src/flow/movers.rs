@@ -2,10 +2,10 @@
 
 use super::{CALM_BYTES, CALM_FILLS, Counted, Flow, Half, Reading};
 use crate::{
+    core::Core,
     error::{End, taken},
-    http::{Http, Source},
-    io::{Io, Side, Token, would_block},
-    shard::Core,
+    exchange::Source,
+    io::{Io, Token, would_block},
 };
 use netra_perf::Key;
 
@@ -16,9 +16,9 @@ impl Flow {
         core: &mut Core<I>,
         from: Token,
         counted: Counted,
-        half: Half<'_>,
+        mut half: Half<'_>,
     ) -> Result<(), End> {
-        let passable = passable(half.as_deref(), from.side);
+        let passable = half.passable(from.side);
         if passable == 0 && self.in_pipe == 0 {
             // What comes next is a head, or a chunk's: to be looked at.
             self.return_pipe(core);
@@ -43,7 +43,7 @@ impl Flow {
                     core.recorder.add(Key::SPLICE_BYTES, n as u64);
                     self.calm = if n < CALM_BYTES { self.calm.saturating_add(1) } else { 0 };
                     self.drain_pipe(core, from)?;
-                    passed(half, core, from.side, n);
+                    half.passed(core, from.side, n);
                     return Ok(());
                 }
                 // With bytes in the pipe EAGAIN may mean that its slots are used up.
@@ -90,7 +90,7 @@ impl Flow {
         core: &mut Core<I>,
         from: Token,
         counted: Counted,
-        half: Half<'_>,
+        mut half: Half<'_>,
     ) -> Result<(), End> {
         let to = from.other();
         if !core.pool_is_scarce() {
@@ -110,20 +110,15 @@ impl Flow {
             }
             Err(e) => return Err(End::of_error(from.side, &e)),
         };
-        let (sent, is_full) = match half {
-            Some(http) if from.side == Side::Downstream => {
-                if http.gave_up() {
-                    (seen, false)
-                } else {
-                    let gated = http.gate(core, to, Source::Scratch(seen))?;
-                    (gated.taken, gated.is_full)
-                }
+        let (sent, is_full) = match half.is_gated(from.side) {
+            true if half.gave_up(from.side) => (seen, false),
+            true => {
+                let gated = half.peeked(core, to, seen)?;
+                (gated.taken, gated.is_full)
             }
-            half => {
+            false => {
                 let sent = taken(core.io.send(to, &core.scratch[..seen]), to.side)?;
-                if let Some(http) = half {
-                    http.tap(core, Source::Scratch(sent));
-                }
+                half.tap(core, from.side, Source::Scratch(sent));
                 (sent, sent < seen)
             }
         };
@@ -133,23 +128,5 @@ impl Flow {
             self.await_room(core, to);
         }
         Ok(())
-    }
-}
-
-/// Bytes that may pass unseen from here.
-fn passable(half: Option<&Http>, from: Side) -> u64 {
-    match (half, from) {
-        (None, _) => u64::MAX,
-        (Some(http), Side::Downstream) => http.request_passable(),
-        (Some(http), Side::Upstream) => http.response_passable(),
-    }
-}
-
-/// So many have.
-fn passed<I: Io>(half: Half<'_>, core: &mut Core<I>, from: Side, count: usize) {
-    match (half, from) {
-        (None, _) => {}
-        (Some(http), Side::Downstream) => http.request_passed(count as u64, core.now),
-        (Some(http), Side::Upstream) => http.response_passed(core, count as u64),
     }
 }

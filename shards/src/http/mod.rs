@@ -5,92 +5,40 @@
 //! is *tapped*: bytes are sent first and shown to [`Http::tap`] after, which finishes exchanges.
 //! Whatever is not certain makes the connection opaque, and then it is a relay of bytes.
 
-mod editor;
-mod spans;
+mod aside;
+pub(crate) mod goal;
+mod held;
+mod ruled;
+mod sends;
 pub(crate) mod switch;
+mod two;
 
-pub(crate) use editor::{Editor, Sinks};
+pub use goal::ADDRESSES_MAX;
 
 use crate::{
-    buffers::BufferId,
-    config::HttpConfig,
-    correlate::Correlation,
-    error::{Direction, End, taken},
+    access::Known,
+    core::Core,
+    core::HttpCore,
+    editor::{Asked, Open},
+    error::{Direction, End},
+    exchange::{Asker, Observer, Source},
     io::{Io, Token},
-    shard::Core,
     sys::Nanos,
 };
-use editor::Asked;
 use netra_codecs::{
-    PortSet,
+    codec::Way,
     h1::{
-        Exchange, ExchangeId, Exchanges, Framing, HeadPatch, HeadReader, Reason, RequestHalf,
-        RequestStep, ResponseHalf, ResponseStep,
+        ExchangeId, Exchanges, Framing, Reason, RequestHalf, RequestStep, ResponseHalf,
+        ResponseStep,
     },
-    trace::Outcome,
+    h2::Http2,
+    trace::{Fault, Flag, Outcome},
 };
-use netra_perf::{Gauge, Key, Recorder};
-use spans::OpenSpan;
-use std::{io::IoSlice, net::SocketAddr};
+use netra_perf::{Key, Recorder};
+use ruled::Ruled;
+use sends::{keep_rest, send, send_head};
+use std::net::SocketAddr;
 use switch::Switch;
-
-/// What a shard has for all its HTTP connections.
-#[derive(Debug)]
-pub(crate) struct HttpCore {
-    reader: HeadReader,
-    patch: Box<HeadPatch>,
-    pub(crate) editor: Editor,
-    /// Bytes of heads that have not come whole, or not gone whole, of all connections.
-    held_bytes: usize,
-    held_bytes_max: usize,
-}
-
-impl HttpCore {
-    /// For one of `shards` shards.
-    pub(crate) fn new(
-        config: &HttpConfig,
-        shards: usize,
-        correlation: Correlation,
-        sinks: Sinks,
-    ) -> Self {
-        Self {
-            reader: HeadReader::new(config.limits),
-            patch: Box::new(HeadPatch::new()),
-            editor: Editor::new(config, shards, correlation, sinks),
-            held_bytes: 0,
-            held_bytes_max: config.held_bytes_max,
-        }
-    }
-
-    /// The ports whose connections are read as HTTP/1.
-    pub(crate) fn ports(&self) -> PortSet {
-        self.editor.config().ports.clone()
-    }
-
-    /// Bytes of heads that are held now.
-    #[cfg(test)]
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.held_bytes
-    }
-
-    /// Shows what is counted elsewhere.
-    pub(crate) fn record(&self, recorder: &Recorder) {
-        self.editor.record(recorder);
-        recorder.set(Gauge::HeldBytes, self.held_bytes as u64);
-    }
-}
-
-/// What an exchange carries from its request to its response.
-#[derive(Debug, Default)]
-pub(crate) struct Open {
-    span: Option<OpenSpan>,
-    /// Its record goes to the access log.
-    is_logged: bool,
-    /// What netra itself took so far.
-    overhead_ns: Nanos,
-    /// Index of the method among the label values.
-    method: u8,
-}
 
 /// The HTTP state of one connection.
 #[derive(Debug)]
@@ -100,30 +48,33 @@ pub(crate) struct Http {
     exchanges: Exchanges<Open>,
     direction: Direction,
     /// Who is named as the other end in spans.
-    remote: Option<SocketAddr>,
+    pub(crate) remote: Option<SocketAddr>,
+    /// Whose requests they are, for rules; none where there were no rules when it began.
+    asker: Option<Box<Asker>>,
     /// The rest of an edited head, to be sent before anything else.
     carry: Vec<u8>,
     /// Bytes that may be sent as they are: gated already.
     cleared: u64,
     /// Bytes of heads that are held, as counted in [`HttpCore::held_bytes`].
     held_bytes: usize,
+    /// Heads that have come whole, both ways.
+    heads: u32,
+    /// How many had come when the deadline was set, of the head that came next.
+    timed: Option<u32>,
     /// Why the connection is opaque has been counted.
     is_counted: bool,
     /// What netra itself took of the heads so far.
     overhead_ns: Nanos,
+    /// What has failed: told of the exchanges that do not come to their end.
+    pub(crate) fault: Option<Fault>,
+    /// The exchange that the upstream's end has cut, where one was and it is told of.
+    pub(crate) cut: Option<Box<Known>>,
+    /// The exchange of which the first bytes of the body are to be looked at.
+    looks_at: Option<ExchangeId>,
     /// Another upstream is wanted, or being reached.
-    switch: Switch,
-}
-
-/// Where bytes lie that are shown to a half.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Source {
-    /// In a buffer of the pool.
-    Buffer(BufferId),
-    /// So many in the shard's scratch memory.
-    Scratch(usize),
-    /// Nowhere: only what the half itself holds is meant.
-    Nothing,
+    pub(crate) switch: Switch,
+    /// The connection turned out to be one of HTTP/2: it is read here, and the halves idle.
+    two: Option<Box<Http2<Open>>>,
 }
 
 /// What the gate did with the bytes it was shown.
@@ -137,15 +88,15 @@ pub(crate) struct Gated {
     pub(crate) is_long: bool,
 }
 
-/// Pieces of an edited head that are sent in one call, and the body behind it.
-const PIECES_MAX: usize = 2 * netra_codecs::h1::patch::EDITS_MAX + 2;
-/// As many as nearly all have: what need not be cleared costs nothing.
-const PIECES_USUAL: usize = 6;
-
 impl Http {
     /// A connection that begins.
-    pub(crate) fn new(direction: Direction, remote: Option<SocketAddr>) -> Self {
+    pub(crate) fn new(
+        direction: Direction,
+        remote: Option<SocketAddr>,
+        asker: Option<Asker>,
+    ) -> Self {
         Self {
+            asker: asker.map(Box::new),
             request: RequestHalf::new(),
             response: ResponseHalf::new(),
             exchanges: Exchanges::new(),
@@ -154,9 +105,15 @@ impl Http {
             carry: Vec::new(),
             cleared: 0,
             held_bytes: 0,
+            heads: 0,
+            timed: None,
             is_counted: false,
             overhead_ns: 0,
+            fault: None,
+            cut: None,
+            looks_at: None,
             switch: Switch::default(),
+            two: None,
         }
     }
 
@@ -167,49 +124,47 @@ impl Http {
         to: Token,
         source: Source,
     ) -> Result<Gated, End> {
-        let Core { io, pool, scratch, http: Some(shared), recorder, now, limits, .. } = core else {
+        let (now, splice_from) = (core.now, core.limits.splice_from_bytes);
+        let Core { io, pool, scratch, http: Some(shared), gates, observer, recorder, .. } = core
+        else {
             return Ok(Gated::default());
         };
-        let input = match source {
-            Source::Buffer(buffer) => pool.bytes(buffer),
-            Source::Scratch(len) => &scratch[..len],
-            Source::Nothing => &[],
-        };
-        if self.cleared > 0 || self.request.is_opaque() {
-            let most = if self.request.is_opaque() { u64::MAX } else { self.cleared };
-            let len = input.len().min(usize::try_from(most).unwrap_or(usize::MAX));
-            let sent = send(io, to, &input[..len])?;
-            self.cleared = self.cleared.saturating_sub(sent as u64);
-            return Ok(Gated { taken: sent, is_full: sent < len, is_long: false });
+        let input = source.bytes(pool, scratch);
+        if self.cleared > 0 || self.request_is_opaque() {
+            return self.send_cleared(io, to, input);
         }
-        let now = *now;
-        let HttpCore { reader, patch, editor, .. } = &mut **shared;
+        if self.two.is_some() {
+            return self.gate_two(core, to, source);
+        }
+        let HttpCore { reader, patch, editor, asks_for_last, .. } = &mut **shared;
         let gated = match self.request.step(input, reader, &mut self.exchanges, now) {
             RequestStep::Need => Gated { taken: input.len(), ..Gated::default() },
             RequestStep::Forward(len) => {
-                let sent = send(io, to, &input[..len])?;
-                self.cleared = (len - sent) as u64;
-                Gated { taken: sent, is_full: sent < len, is_long: false }
+                self.look_aside(&input[..len], observer);
+                forward(io, to, &input[..len], &mut self.cleared)?
             }
-            RequestStep::Opaque { held, .. } => {
-                let sent = send(io, to, held)?;
-                self.carry.extend_from_slice(&held[sent..]);
-                Gated { taken: 0, is_full: sent < held.len(), is_long: false }
+            RequestStep::Opaque { reason, held } => {
+                let held = held.to_vec();
+                if reason == Reason::Http2Preface && self.heads == 0 {
+                    self.become_two(&held, shared, recorder);
+                    return Ok(Gated::default());
+                }
+                self.send_held(io, to, &held)?
             }
             RequestStep::Head { head, consumed, exchange, .. } => {
-                let asked = Asked { direction: self.direction, remote: self.remote, now };
-                let begun = editor.begin(&head, patch, asked, recorder);
-                let is_elsewhere = begun.target.is_some_and(|to| self.switch.wants(to, exchange));
+                self.heads = self.heads.wrapping_add(1);
+                let asked = Asked::of(self.direction, self.remote, now, *asks_for_last);
+                let begun = editor.begin(&head, patch, asked, observer, recorder);
+                let rules = self.asker.as_deref().zip(gates.rules.as_deref_mut());
+                let ruled = rules.map_or_else(Ruled::default, |rules| {
+                    let random = observer.random.u64(..);
+                    ruled::rule(rules, &head, (patch, recorder), (now, random))
+                });
+                let is_elsewhere = self.switch.obey(begun.target, ruled, exchange, now);
                 // Before anything is sent: where that fails, the span is to be found.
-                if let Some(exchange) = self.exchanges.get_mut(exchange) {
-                    exchange.data = begun.open;
-                }
+                begin(&mut self.exchanges, exchange, begun.open);
                 // The part of the body that came with the head goes out with it.
-                let body = match head.framing() {
-                    Framing::Length(len) => usize::try_from(len).unwrap_or(usize::MAX),
-                    Framing::Chunked | Framing::UntilClose => 0,
-                };
-                let body = &input[consumed..][..body.min(input.len() - consumed)];
+                let body = body_of(head.framing(), &input[consumed..]);
                 let head_len = patch.patched_len(head.bytes().len());
                 let sent =
                     if is_elsewhere { 0 } else { send_head(io, to, patch, head.bytes(), body)? };
@@ -217,17 +172,14 @@ impl Http {
                     keep_rest(&mut self.carry, patch, head.bytes(), sent);
                 }
                 let body_sent = sent.saturating_sub(head_len);
-                self.request.passed(body.len() as u64, &mut self.exchanges, now);
+                self.request.passed(body.len() as u64, &mut self.exchanges);
+                self.looks_at = aside::look(body, &mut self.exchanges, exchange, observer);
                 self.cleared = (body.len() - body_sent) as u64;
-                let took = io.now().saturating_sub(now);
-                self.overhead_ns += took;
-                if let Some(exchange) = self.exchanges.get_mut(exchange) {
-                    exchange.data.overhead_ns = took;
-                }
+                self.took(exchange, io.now().saturating_sub(now));
                 Gated {
                     taken: consumed + body_sent,
                     is_full: !is_elsewhere && sent < head_len + body.len(),
-                    is_long: is_long(self.request.passable(), limits.splice_from_bytes),
+                    is_long: is_long(self.request.passable(), splice_from),
                 }
             }
         };
@@ -235,36 +187,84 @@ impl Http {
         Ok(gated)
     }
 
+    /// Sends what was held of a head that is none.
+    #[cold]
+    fn send_held(&mut self, io: &mut impl Io, to: Token, held: &[u8]) -> Result<Gated, End> {
+        let sent = send(io, to, held)?;
+        self.carry.extend_from_slice(&held[sent..]);
+        // The response may not come for long, and only then the state goes.
+        self.request.release_memory();
+        Ok(Gated { taken: 0, is_full: sent < held.len(), is_long: false })
+    }
+
+    /// What netra itself took of a head.
+    #[inline]
+    fn took(&mut self, id: ExchangeId, took: Nanos) {
+        self.overhead_ns += took;
+        if let Some(exchange) = self.exchanges.get_mut(id) {
+            exchange.data.overhead_ns += took;
+        }
+    }
+
+    /// Looks at the first bytes of a body, where somebody wants to know what they say.
+    #[inline]
+    fn look_aside(&mut self, body: &[u8], observer: &mut Observer) {
+        if let Some(exchange) = self.looks_at.take() {
+            self.looks_at = aside::look(body, &mut self.exchanges, exchange, observer);
+        }
+    }
+
+    /// Sends bytes that no half has to see.
+    #[inline]
+    fn send_cleared(&mut self, io: &mut impl Io, to: Token, input: &[u8]) -> Result<Gated, End> {
+        let most = if self.request_is_opaque() { u64::MAX } else { self.cleared };
+        let len = input.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+        let sent = send(io, to, &input[..len])?;
+        self.cleared = self.cleared.saturating_sub(sent as u64);
+        Ok(Gated { taken: sent, is_full: sent < len, is_long: false })
+    }
+
     /// Reads along with bytes of the response direction that have been sent. Returns whether a
     /// body has begun of which so much is left that splicing pays.
     pub(crate) fn tap<I: Io>(&mut self, core: &mut Core<I>, source: Source) -> bool {
-        let Core { io, pool, scratch, http: Some(shared), recorder, now, limits, .. } = core else {
+        let Core { io, pool, scratch, http: Some(shared), observer, recorder, now, limits, .. } =
+            core
+        else {
             return false;
         };
-        let mut rest = match source {
-            Source::Buffer(buffer) => pool.bytes(buffer),
-            Source::Scratch(len) => &scratch[..len],
-            Source::Nothing => &[],
-        };
+        let mut rest = source.bytes(pool, scratch);
+        if self.two.is_some() || self.begins_two(rest) {
+            if self.two.is_none() {
+                let held = self.request.end(&mut self.exchanges).to_vec();
+                self.become_two(&held, shared, recorder);
+            }
+            return self.tap_two(core, source, 0);
+        }
+        let (len, mut upgrades) = (rest.len(), false);
         let mut has_begun = false;
         // The bytes have been sent by now: that is when a response is whole.
         let sent_at = io.now();
         loop {
-            let HttpCore { reader, editor, .. } = &mut **shared;
-            match self.response.step(rest, reader, &mut self.exchanges, sent_at) {
+            let reader = &mut shared.reader;
+            match self.response.step(rest, reader, &mut self.exchanges) {
                 ResponseStep::Need | ResponseStep::Opaque(_) => break,
                 ResponseStep::Body(len) => rest = &rest[len..],
-                ResponseStep::Head { consumed, exchange, .. } => {
+                ResponseStep::Head { head, consumed, exchange, .. } => {
+                    upgrades = two::is_upgrade(&head);
                     rest = &rest[consumed..];
                     has_begun = true;
-                    let took = sent_at.saturating_sub(*now);
-                    self.overhead_ns += took;
-                    if let Some(exchange) = self.exchanges.get_mut(exchange) {
-                        exchange.data.overhead_ns += took;
-                    }
+                    self.heads = self.heads.wrapping_add(1);
+                    aside::head_sent(&mut self.exchanges, exchange, sent_at, observer);
+                    self.took(exchange, sent_at.saturating_sub(*now));
+                }
+                ResponseStep::Finish(done) if upgrades => {
+                    let read = len - rest.len();
+                    self.upgrade_to_two(done, shared, recorder);
+                    return self.tap_two(core, source, read);
                 }
                 ResponseStep::Finish(done) => {
-                    editor.finish(&done, Outcome::Whole, self.direction, sent_at, recorder);
+                    let told = (&mut *observer, &**recorder);
+                    aside::finish(&done, Outcome::Whole, self.direction, sent_at, told);
                     // As nearly always: no further step would find anything.
                     if rest.is_empty() && self.exchanges.sealed().is_none() {
                         break;
@@ -283,25 +283,50 @@ impl Http {
 
     /// Bytes of the request direction that may pass from here without being shown.
     pub(crate) fn request_passable(&self) -> u64 {
-        self.cleared.saturating_add(self.request.passable())
+        let passable = match &self.two {
+            Some(two) => two.passable(Way::Request),
+            None => self.request.passable(),
+        };
+        self.cleared.saturating_add(passable)
     }
 
     /// Bytes of the response direction that may pass from here without being shown.
     pub(crate) fn response_passable(&self) -> u64 {
-        self.response.passable()
+        match &self.two {
+            Some(two) => two.passable(Way::Response),
+            None => self.response.passable(),
+        }
     }
 
     /// Bytes of the request direction have passed.
-    pub(crate) fn request_passed(&mut self, count: u64, now: Nanos) {
+    pub(crate) fn request_passed(&mut self, count: u64) {
         let cleared = count.min(self.cleared);
         self.cleared -= cleared;
-        self.request.passed(count - cleared, &mut self.exchanges, now);
+        if let Some(two) = &mut self.two {
+            return two.passed(Way::Request, count - cleared);
+        }
+        self.request.passed(count - cleared, &mut self.exchanges);
     }
 
     /// Bytes of the response direction have passed.
     pub(crate) fn response_passed<I: Io>(&mut self, core: &mut Core<I>, count: u64) {
-        self.response.passed(count, &mut self.exchanges);
+        match &mut self.two {
+            Some(two) => two.passed(Way::Response, count),
+            None => self.response.passed(count, &mut self.exchanges),
+        }
         self.tap(core, Source::Nothing);
+    }
+
+    /// No exchange is open, nothing of one is under way, and none waits for another upstream.
+    pub(crate) fn is_between(&self) -> bool {
+        self.two.is_none()
+            && self.exchanges.is_empty()
+            && self.exchanges.sealed().is_none()
+            && self.request.is_between()
+            && self.response.held_len() == 0
+            && self.carry.is_empty()
+            && self.cleared == 0
+            && !self.is_switching()
     }
 
     /// Part of an edited head waits to be sent.
@@ -329,20 +354,22 @@ impl Http {
 
     /// The tap has turned opaque, and the gate still holds what it has to send.
     pub(crate) fn must_let_go(&self) -> bool {
-        self.exchanges.sealed().is_some() && !self.request.is_opaque()
+        self.sealed().is_some() && !self.request_is_opaque()
     }
 
     /// Names the upstream that was dialled in the span of the request that waits for it.
-    fn name_remote<I: Io>(&mut self, core: &mut Core<I>) {
-        let Core { http: Some(shared), .. } = core else { return };
-        if let Some(front) = self.exchanges.front_mut() {
-            shared.editor.dialled(&front.data, self.remote);
+    pub(crate) fn name_remote<I: Io>(&mut self, core: &mut Core<I>) {
+        if let Some(open) = self.exchanges.front_mut().and_then(|front| front.data.span) {
+            core.observer.record_mut(open).remote = self.remote;
         }
     }
 
     /// Nothing is left to do: from here on the connection is bytes.
     pub(crate) fn is_over(&self) -> bool {
-        let is_opaque = self.request.is_opaque() && self.response.is_opaque();
+        let is_opaque = match &self.two {
+            Some(two) => two.is_opaque(Way::Request),
+            None => self.request.is_opaque() && self.response.is_opaque(),
+        };
         is_opaque && self.carry.is_empty() && !self.is_switching()
     }
 
@@ -353,26 +380,58 @@ impl Http {
 
     /// The downstream has ended its stream: what was held of a head goes out as it came.
     pub(crate) fn end_request<I: Io>(&mut self, core: &mut Core<I>) {
+        if self.two.is_some() {
+            return self.end_request_two(core);
+        }
         let held = self.request.end(&mut self.exchanges);
         self.carry.extend_from_slice(held);
+        self.request.release_memory();
         let Core { http: Some(shared), recorder, .. } = core else { return };
         self.settle(shared, recorder);
     }
 
     /// The upstream has ended its stream: a response may be whole by that, all others never will.
     pub(crate) fn end_response<I: Io>(&mut self, core: &mut Core<I>) {
-        let Core { http: Some(shared), recorder, now, .. } = core else { return };
-        if let Some(done) = self.response.end(&mut self.exchanges, *now) {
-            shared.editor.finish(&done, Outcome::Whole, self.direction, *now, recorder);
+        let Core { observer, recorder, now, .. } = core;
+        let told = (&mut *observer, &**recorder);
+        if let Some(done) = self.response.end(&mut self.exchanges) {
+            aside::finish(&done, Outcome::Whole, self.direction, *now, told);
         }
-        self.give_up(shared, Outcome::UpstreamGone, *now, recorder);
+        if !self.exchanges.is_empty() {
+            self.fault = Some(Fault::of(Flag::UpstreamGone));
+            self.cut = self.oldest(observer);
+        }
+        self.give_up(Outcome::UpstreamGone, *now, observer, recorder);
+    }
+
+    /// What is known of the request that has waited longest.
+    pub(crate) fn oldest(&mut self, observer: &mut Observer) -> Option<Box<Known>> {
+        let span = self.exchanges.front_mut()?.data.span?;
+        Some(Box::new(Known::of(observer.record_mut(span))))
+    }
+
+    /// What has been asked of an upstream that was not reached, as far as it is there: its first
+    /// head, which goes nowhere.
+    pub(crate) fn hear<I: Io>(&mut self, core: &mut Core<I>, source: Source) {
+        let Core { pool, scratch, http: Some(shared), observer, recorder, now, .. } = core else {
+            return;
+        };
+        let HttpCore { reader, patch, editor, .. } = &mut **shared;
+        let input = source.bytes(pool, scratch);
+        let step = self.request.step(input, reader, &mut self.exchanges, *now);
+        let RequestStep::Head { head, exchange, .. } = step else { return };
+        let asked = Asked::of(self.direction, self.remote, *now, false);
+        let begun = editor.begin(&head, patch, asked, observer, recorder);
+        if let Some(exchange) = self.exchanges.get_mut(exchange) {
+            exchange.data = begun.open;
+        }
     }
 
     /// The connection has ended, or is no longer HTTP: exchanges that are open will not be
     /// finished.
     pub(crate) fn end<I: Io>(&mut self, core: &mut Core<I>, outcome: Outcome) {
-        let Core { http: Some(shared), recorder, now, .. } = core else { return };
-        self.give_up(shared, outcome, *now, recorder);
+        let Core { http: Some(shared), observer, recorder, now, .. } = core else { return };
+        self.give_up(outcome, *now, observer, recorder);
         shared.held_bytes -= std::mem::take(&mut self.held_bytes);
         self.carry = Vec::new();
     }
@@ -384,18 +443,29 @@ impl Http {
 
     fn give_up(
         &mut self,
-        shared: &mut HttpCore,
         outcome: Outcome,
         now: Nanos,
+        observer: &mut Observer,
         recorder: &Recorder,
     ) {
         for open in self.exchanges.drain() {
-            shared.editor.finish(&open, outcome, self.direction, now, recorder);
+            if let Some(span) = open.data.span {
+                observer.record_mut(span).fault = self.fault;
+            }
+            aside::finish(&open, outcome, self.direction, now, (&mut *observer, recorder));
         }
+        self.give_up_two(outcome, now, observer, recorder);
+    }
+
+    /// Bytes that the connection keeps, heads and what it takes to read them.
+    #[inline]
+    fn held_len(&self) -> usize {
+        let halves = self.request.held_len() + self.response.held_len() + self.carry.len();
+        halves + self.two.as_deref().map_or(0, Http2::storage)
     }
 
     fn count_held(&mut self, shared: &mut HttpCore) {
-        let held = self.request.held_len() + self.response.held_len() + self.carry.len();
+        let held = self.held_len();
         shared.held_bytes = shared.held_bytes - self.held_bytes + held;
         self.held_bytes = held;
     }
@@ -403,26 +473,23 @@ impl Http {
     /// Counts what the last step has changed, and stops holding where too much is held.
     #[inline]
     fn settle(&mut self, shared: &mut HttpCore, recorder: &Recorder) {
-        let held = self.request.held_len() + self.response.held_len() + self.carry.len();
-        if held != self.held_bytes || self.exchanges.sealed().is_some() {
+        if self.held_len() != self.held_bytes || self.sealed().is_some() {
             self.settle_change(shared, recorder);
         }
     }
 
+    #[cold]
     fn settle_change(&mut self, shared: &mut HttpCore, recorder: &Recorder) {
         let before = self.held_bytes;
         // What is carried has to be sent: it counts, but nothing is won by holding no more.
         let may_stop = self.carry.is_empty();
         self.count_held(shared);
-        if self.held_bytes > before && may_stop && shared.held_bytes > shared.held_bytes_max {
-            self.exchanges.seal(Reason::HeldTooMuch);
-            if self.response.held_len() > 0 {
-                // These bytes have long been sent, so nobody else would let go of them.
-                self.response.let_go();
-                self.count_held(shared);
-            }
+        let is_much = shared.is_tight || shared.held_bytes > shared.held_bytes_max;
+        if self.held_bytes > before && may_stop && is_much {
+            self.seal(Reason::HeldTooMuch);
+            self.count_held(shared);
         }
-        if let Some(reason) = self.exchanges.sealed()
+        if let Some(reason) = self.sealed()
             && !std::mem::replace(&mut self.is_counted, true)
         {
             recorder.bump(Key::opaque(reason as usize));
@@ -430,63 +497,35 @@ impl Http {
     }
 }
 
+/// What an exchange carries from here on.
+#[inline]
+fn begin(exchanges: &mut Exchanges<Open>, id: ExchangeId, open: Open) {
+    if let Some(exchange) = exchanges.get_mut(id) {
+        exchange.data = open;
+    }
+}
+
 /// A body that is long enough for splicing from its beginning.
-fn is_long(passable: u64, splice_from_bytes: u32) -> bool {
+pub(crate) fn is_long(passable: u64, splice_from_bytes: u32) -> bool {
     splice_from_bytes > 0 && passable != u64::MAX && passable >= splice_from_bytes.into()
 }
 
-/// Sends what the socket takes of `bytes`.
-fn send(io: &mut impl Io, to: Token, bytes: &[u8]) -> Result<usize, End> {
-    if bytes.is_empty() {
-        return Ok(0);
-    }
-    taken(io.send(to, bytes), to.side)
-}
-
-/// Sends an edited head and the body behind it in one call.
-fn send_head(
-    io: &mut impl Io,
-    to: Token,
-    patch: &HeadPatch,
-    head: &[u8],
-    body: &[u8],
-) -> Result<usize, End> {
-    if patch.pieces_max() < PIECES_USUAL {
-        send_pieces::<PIECES_USUAL>(io, to, patch, head, body)
-    } else {
-        send_pieces::<PIECES_MAX>(io, to, patch, head, body)
+/// The part of a body that lies behind its head, as far as its length is known.
+#[inline]
+fn body_of(framing: Framing, behind: &[u8]) -> &[u8] {
+    match framing {
+        Framing::Length(len) => {
+            &behind[..behind.len().min(usize::try_from(len).unwrap_or(usize::MAX))]
+        }
+        Framing::Chunked | Framing::UntilClose => &[],
     }
 }
 
-fn send_pieces<const MAX: usize>(
-    io: &mut impl Io,
-    to: Token,
-    patch: &HeadPatch,
-    head: &[u8],
-    body: &[u8],
-) -> Result<usize, End> {
-    let mut pieces = [IoSlice::new(&[]); MAX];
-    let mut count = 0;
-    for piece in patch.pieces(head) {
-        pieces[count] = IoSlice::new(piece.bytes());
-        count += 1;
-    }
-    if !body.is_empty() {
-        pieces[count] = IoSlice::new(body);
-        count += 1;
-    }
-    taken(io.send_pieces(to, &pieces[..count]), to.side)
-}
-
-/// Keeps what is left of an edited head after `sent` bytes.
-fn keep_rest(carry: &mut Vec<u8>, patch: &HeadPatch, head: &[u8], sent: usize) {
-    let mut skip = sent;
-    for piece in patch.pieces(head) {
-        let bytes = piece.bytes();
-        let from = skip.min(bytes.len());
-        skip -= from;
-        carry.extend_from_slice(&bytes[from..]);
-    }
+/// Sends bytes that pass as they came; those that do not fit now are cleared.
+fn forward(io: &mut impl Io, to: Token, bytes: &[u8], cleared: &mut u64) -> Result<Gated, End> {
+    let sent = send(io, to, bytes)?;
+    *cleared = (bytes.len() - sent) as u64;
+    Ok(Gated { taken: sent, is_full: sent < bytes.len(), is_long: false })
 }
 
 /// How exchanges end that were open when their connection ended.
@@ -499,12 +538,10 @@ pub(crate) fn outcome_of(end: End) -> Outcome {
         }
         End::DialFailed(_) | End::DialTimeout => Outcome::Unreachable,
         End::HalfCloseLinger | End::IdleTimeout => Outcome::Timeout,
-        End::DrainDeadline | End::Netra => Outcome::Stopped,
+        End::DrainDeadline | End::Drained | End::Netra | End::Refused => Outcome::Stopped,
     }
 }
 
-/// An exchange with what netra keeps of it.
-type Done = Exchange<Open>;
 /// Names the exchange that waits for another upstream.
 type Waiting = ExchangeId;
 

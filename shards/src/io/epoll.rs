@@ -12,11 +12,11 @@ use crate::{
     config::Limits,
     sys::{
         self, Fd, Nanos,
-        epoll::{ERROR, Epoll, IN, Interest, OUT, READ_ON, is_end},
+        epoll::{ERROR, Epoll, IN, Interest, OUT, READ_ON, URGENT, is_end},
         socket,
     },
 };
-use std::{collections::VecDeque, io};
+use std::{collections::VecDeque, io, net::SocketAddr};
 
 /// Events taken from the kernel in one call.
 const BATCH: usize = 256;
@@ -51,6 +51,8 @@ struct Watch {
     ended: bool,
     /// In the queue of ready sockets.
     queued: bool,
+    /// That it had an urgent byte has been told.
+    urgent: bool,
 }
 
 /// epoll as an [`Io`].
@@ -68,6 +70,10 @@ pub(crate) struct EpollIo {
     closing: bool,
     /// Connections that may still be accepted.
     room: u32,
+    /// The connection that was accepted last, and who made it.
+    accepted: Option<(Fd, SocketAddr)>,
+    /// A socket that has been found with an urgent byte.
+    urgent: Option<Token>,
     receives_left: u32,
     accepts_left: u32,
     /// Accepts in one turn, as many as lately found a connection: one more costs a call that finds
@@ -94,6 +100,8 @@ impl EpollIo {
             acceptable: false,
             closing: false,
             room: 0,
+            accepted: None,
+            urgent: None,
             receives_left: 0,
             accepts_left: 0,
             accepts_per_turn: 1,
@@ -150,6 +158,9 @@ impl EpollIo {
             watch.ends |= is_end(conditions);
             wanted = watch.receiving || watch.watching_read;
         }
+        if conditions & URGENT != 0 && !std::mem::replace(&mut watch.urgent, true) {
+            self.urgent = Some(Token::of(key, generation));
+        }
         let writable = conditions & OUT != 0 && std::mem::take(&mut watch.watching_write);
         // Nobody reads or writes now, so nobody else would see a reset.
         let unseen = conditions & ERROR != 0 && !wanted && !writable;
@@ -177,7 +188,8 @@ impl EpollIo {
         self.accepts_left = self.accepts_left.saturating_sub(1);
         self.room = self.room.saturating_sub(1);
         match socket::accept(listener) {
-            Ok(fd) => {
+            Ok((fd, caller)) => {
+                self.accepted = caller.map(|caller| (fd, caller));
                 if self.accepts_left == 0 && !self.closing {
                     // Where there are more, the listener tells so in the next wait.
                     (self.acceptable, self.accepts_used_up) = (false, true);
@@ -283,12 +295,15 @@ impl Io for EpollIo {
     }
 
     fn next(&mut self, pool: &mut BufferPool) -> Option<Event> {
-        while self.batch.0 < self.batch.1 {
+        while self.batch.0 < self.batch.1 && self.urgent.is_none() {
             let (data, conditions) = self.epoll.event(self.batch.0);
             self.batch.0 += 1;
             if let Some(event) = self.notice(data, conditions) {
                 return Some(event);
             }
+        }
+        if let Some(token) = self.urgent.take() {
+            return Some(Event::Urgent(token));
         }
         while self.receives_left > 0 {
             let Some(key) = self.ready.pop_front() else { break };
@@ -377,6 +392,12 @@ impl Io for EpollIo {
     fn watch_silence(&mut self, token: Token) {
         if let Some(fd) = self.watch(token).map(|socket| socket.fd) {
             self.kernel.watch_silence(fd);
+        }
+    }
+
+    fn acknowledge_at_once(&mut self, token: Token) {
+        if let Some(socket) = self.watch(token) {
+            socket::acknowledge_at_once(socket.fd);
         }
     }
 

@@ -35,7 +35,7 @@ impl Kernel {
 
     pub(crate) fn dial(&self, to: SocketAddr, hop: Hop) -> io::Result<Dialled> {
         let congestion = (hop.is_local && self.paced).then_some(LOCAL_HOP_CONGESTION);
-        let dial = socket::Dial { congestion, has_bytes: hop.has_bytes };
+        let dial = socket::Dial { congestion, has_bytes: hop.has_bytes, source: hop.source };
         socket::dial(to, dial).map(|(fd, connected)| Dialled { fd, connected })
     }
 
@@ -82,7 +82,7 @@ pub(crate) fn close(fd: Fd, how: Close) {
 }
 
 /// The calls of an [`super::Io`] that are the same system call in both: everything but waiting,
-/// receiving and watching. A backend has a `kernel: Kernel` and an `fd(token)`.
+/// receiving and watching. A backend has a `kernel: Kernel`, an `accepted` and an `fd(token)`.
 macro_rules! plain_calls {
     () => {
         type Pipe = $crate::sys::pipe::Pipe;
@@ -107,15 +107,26 @@ macro_rules! plain_calls {
             $crate::sys::socket::original_dst(fd, local)
         }
 
+        fn caller_of(&self, fd: $crate::sys::Fd) -> std::io::Result<std::net::SocketAddr> {
+            match self.accepted {
+                Some((accepted, caller)) if accepted == fd => Ok(caller),
+                _ => $crate::sys::socket::peer_addr(fd),
+            }
+        }
+
         fn is_local(&self, ip: std::net::IpAddr) -> bool {
             $crate::sys::socket::is_local(ip)
+        }
+
+        fn is_link_of(&self, ip: std::net::IpAddr, links: &$crate::links::LinkNames) -> bool {
+            links.have(ip)
         }
 
         fn peer_addr(&self, token: $crate::io::Token) -> std::io::Result<std::net::SocketAddr> {
             $crate::sys::socket::peer_addr(self.fd(token))
         }
 
-        fn tcp_info(&self, token: $crate::io::Token) -> std::io::Result<$crate::look::TcpInfo> {
+        fn tcp_info(&self, token: $crate::io::Token) -> std::io::Result<$crate::sys::TcpInfo> {
             $crate::sys::tcp_info::tcp_info(self.fd(token))
         }
 

@@ -19,8 +19,8 @@ mod sim_socket;
 
 use crate::{
     buffers::{BufferId, BufferPool},
-    look::TcpInfo,
-    sys::{Fd, Nanos},
+    links::LinkNames,
+    sys::{Fd, Nanos, TcpInfo},
 };
 use std::{
     io::{self, IoSlice},
@@ -92,6 +92,10 @@ pub(crate) enum Event {
     Readable(Token),
     /// The socket that was watched can be written.
     Writable(Token),
+    /// Its peer has sent an urgent byte, which the kernel leaves out: told once of a socket, and by
+    /// epoll only. (A poll of io_uring asks the socket again when the shard wakes up, and by then the
+    /// receive has passed the mark: 4 of 20 were seen.)
+    Urgent(Token),
     /// The socket is closed; its slot may be used again.
     Closed(Token),
     /// Another thread has sent a command.
@@ -157,8 +161,11 @@ pub(crate) enum Close {
 pub(crate) struct Hop {
     /// The peer is on this host.
     pub(crate) is_local: bool,
-    /// Bytes for it are at hand: the handshake's last step may travel with them.
+    /// Bytes for it are at hand: the handshake's last step may travel with them, after which
+    /// [`Io::acknowledge_at_once`] is due.
     pub(crate) has_bytes: bool,
+    /// The address of this host to come from; without, the kernel chooses.
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// A socket that has begun to connect.
@@ -196,8 +203,13 @@ pub(crate) trait Io {
     fn local_addr(&self, fd: Fd) -> io::Result<SocketAddr>;
     /// The original destination of an accepted connection.
     fn original_dst(&self, fd: Fd, local: SocketAddr) -> io::Result<SocketAddr>;
+    /// Who made an accepted connection. Asked before the next event, it takes no call: accepting has
+    /// told.
+    fn caller_of(&self, fd: Fd) -> io::Result<SocketAddr>;
     /// Whether `ip` is an address of this host.
     fn is_local(&self, ip: IpAddr) -> bool;
+    /// Whether `ip` is the address of one of these links of this host.
+    fn is_link_of(&self, ip: IpAddr, links: &LinkNames) -> bool;
     /// The other address of a connection.
     fn peer_addr(&self, token: Token) -> io::Result<SocketAddr>;
     /// What TCP knows about a socket.
@@ -219,6 +231,9 @@ pub(crate) trait Io {
     /// bytes. A downstream is from the beginning, as its listener was. A token that is no longer
     /// open is let be.
     fn watch_silence(&mut self, token: Token);
+    /// The bytes that a dial was told of are sent: what comes is acknowledged at once again. A token
+    /// that is no longer open is let be.
+    fn acknowledge_at_once(&mut self, token: Token);
     /// Receives until told otherwise.
     fn receive(&mut self, token: Token);
     /// Stops receiving. What arrives until [`Event::Paused`] is still handed over.

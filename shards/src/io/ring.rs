@@ -10,14 +10,15 @@ use super::{
 };
 use crate::{
     buffers::BufferPool,
-    config::{Driver, Limits},
+    config::Limits,
+    driver::Driver,
     sys::{
         self, Fd, Nanos,
         ring::{Completion, Refused, Ring},
         socket,
     },
 };
-use std::{collections::VecDeque, io};
+use std::{collections::VecDeque, io, net::SocketAddr};
 
 /// Buffers that the kernel has at a time. Few, because it takes them in turn: they stay in the
 /// cache, and little memory is touched, only while there are not many. A burst that uses them up
@@ -61,9 +62,12 @@ pub(crate) struct RingIo {
     after: VecDeque<Event>,
     /// Buffers that the kernel has now.
     provided: usize,
-    /// Connections that may still be accepted, and accepts that the kernel holds.
+    /// Connections that may still be accepted, and the places of accepts that the kernel holds, as
+    /// bits.
     room: u32,
-    accepts_pending: u32,
+    accepts: u32,
+    /// The connection that was accepted last, and who made it.
+    accepted: Option<(Fd, SocketAddr)>,
     closing: bool,
     events_left: u32,
 }
@@ -79,7 +83,7 @@ impl RingIo {
     ) -> Result<Self, Refused> {
         let kernel = Kernel::new(listener, limits);
         let buffers = u16::try_from(pool.capacity().min(PROVIDED)).unwrap_or(u16::MAX);
-        let mut ring = Ring::new(buffers)?;
+        let mut ring = Ring::new(buffers, ACCEPTS_AHEAD)?;
         ring.poll_read(waker, WAKE.into());
         Ok(Self {
             kernel,
@@ -89,7 +93,8 @@ impl RingIo {
             after: VecDeque::new(),
             provided: 0,
             room: 0,
-            accepts_pending: 0,
+            accepts: 0,
+            accepted: None,
             closing: false,
             events_left: 0,
         })
@@ -156,17 +161,20 @@ impl RingIo {
 
     fn arm_accept(&mut self) {
         let Some(listener) = self.kernel.listener.filter(|_| !self.closing) else { return };
-        while self.accepts_pending < self.room.min(ACCEPTS_AHEAD) {
-            self.accepts_pending += 1;
-            self.ring.accept(listener, ACCEPT.into());
+        while self.accepts.count_ones() < self.room.min(ACCEPTS_AHEAD) {
+            let place = self.accepts.trailing_ones();
+            self.accepts |= 1 << place;
+            self.ring.accept(listener, place, pack(place as usize, 0, ACCEPT));
         }
     }
 
-    fn on_accept(&mut self, done: Completion) -> Option<Event> {
-        self.accepts_pending -= 1;
+    fn on_accept(&mut self, place: u32, done: Completion) -> Option<Event> {
+        self.accepts &= !(1 << place);
+        let caller = self.ring.accepted(place);
         let event = match done.result {
             fd if fd >= 0 => {
                 self.room = self.room.saturating_sub(1);
+                self.accepted = caller.map(|caller| (fd, caller));
                 Some(Event::Accepted(fd))
             }
             e if e == -libc::ECANCELED || e == -libc::ECONNABORTED || e == -libc::EINTR => None,
@@ -175,7 +183,7 @@ impl RingIo {
                 Some(Event::AcceptFailed(-e))
             }
         };
-        if self.closing && self.accepts_pending == 0 {
+        if self.closing && self.accepts == 0 {
             self.take_backlog();
         }
         event
@@ -186,9 +194,9 @@ impl RingIo {
     fn take_backlog(&mut self) {
         if let Some(listener) = self.kernel.listener {
             while self.room > 0
-                && let Ok(fd) = socket::accept(listener)
+                && let Ok((fd, _)) = socket::accept(listener)
             {
-                self.room -= 1;
+                (self.room, self.accepted) = (self.room - 1, None);
                 self.after.push_back(Event::Accepted(fd));
             }
         }
@@ -203,7 +211,7 @@ impl RingIo {
         let entry = self.table[key];
         let token = Token::of(key, entry.generation);
         if done.more {
-            // The cancel may have missed a receive that was completing (`dataplane.md` trap 7).
+            // The cancel may have missed a receive that was completing just then.
             if entry.pausing || entry.closing {
                 self.cancel(key, entry.generation, RECEIVE);
             }
@@ -279,7 +287,7 @@ impl RingIo {
         let (key, generation, operation) = unpack(done.data);
         match operation {
             CANCEL => return None,
-            ACCEPT => return self.on_accept(done),
+            ACCEPT => return self.on_accept(u32::try_from(key).unwrap_or(0), done),
             WAKE => {
                 sys::eventfd_clear(self.waker);
                 self.ring.poll_read(self.waker, WAKE.into());
@@ -383,10 +391,13 @@ impl Io for RingIo {
 
     fn close_listener(&mut self, room: u32) {
         (self.closing, self.room) = (true, room);
-        if self.accepts_pending == 0 {
-            self.take_backlog();
-        } else {
-            self.ring.cancel_all(ACCEPT.into(), CANCEL.into());
+        if self.accepts == 0 {
+            return self.take_backlog();
+        }
+        for place in 0..ACCEPTS_AHEAD {
+            if self.accepts & 1 << place != 0 {
+                self.cancel(place as usize, 0, ACCEPT);
+            }
         }
     }
 
@@ -409,6 +420,12 @@ impl Io for RingIo {
     fn watch_silence(&mut self, token: Token) {
         if let Some(fd) = self.entry(token).map(|socket| socket.fd) {
             self.kernel.watch_silence(fd);
+        }
+    }
+
+    fn acknowledge_at_once(&mut self, token: Token) {
+        if let Some(socket) = self.entry(token) {
+            socket::acknowledge_at_once(socket.fd);
         }
     }
 

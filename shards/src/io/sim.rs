@@ -1,5 +1,5 @@
 //! A simulated kernel: virtual time, one seed, and every unkindness that the real ones have shown
-//! us (`dataplane.md` section 10). The very same connection code runs on it.
+//! us. The very same connection code runs on it.
 //!
 //! Faults: short receives and sends, EAGAIN with room left, resets before, between and after
 //! bytes, completions in any order, cancels that miss, closes that take a while, spurious
@@ -23,6 +23,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
     io,
+    net::IpAddr,
 };
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,6 +62,8 @@ pub(crate) struct SimIo {
     outbound: bool,
     /// Servers that anybody may dial, by port.
     elsewhere: BTreeMap<u16, Elsewhere>,
+    /// How they answer at these addresses, whatever the port.
+    pub(crate) answers: BTreeMap<IpAddr, Answer>,
     /// Sockets of dials to them, with the port.
     pub(crate) dialled: Vec<(u16, usize)>,
     watched: Vec<Watched>,
@@ -91,6 +94,7 @@ impl SimIo {
             upstreams: BTreeMap::new(),
             outbound: false,
             elsewhere: BTreeMap::new(),
+            answers: BTreeMap::new(),
             dialled: Vec::new(),
             watched: Vec::new(),
             turn: VecDeque::new(),

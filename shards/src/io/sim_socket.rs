@@ -24,6 +24,8 @@ pub(crate) struct Socket {
     pub(crate) closed: bool,
     /// The kernel watches it for silence.
     pub(crate) is_watched: bool,
+    /// Acknowledgements wait for bytes to travel with.
+    pub(crate) keeps_acknowledgements: bool,
 }
 
 impl Socket {
@@ -41,6 +43,7 @@ impl Socket {
             dial: None,
             closed: false,
             is_watched: false,
+            keeps_acknowledgements: false,
         }
     }
 

@@ -30,6 +30,8 @@ pub(crate) fn is_end(conditions: u32) -> bool {
     conditions & end.cast_unsigned() != 0 && conditions & other.cast_unsigned() == 0
 }
 
+/// An urgent byte is behind the bytes that are there.
+pub(crate) const URGENT: u32 = libc::EPOLLPRI.cast_unsigned();
 /// An error is pending.
 pub(crate) const ERROR: u32 = libc::EPOLLERR.cast_unsigned();
 

@@ -8,11 +8,14 @@ pub(crate) mod counting;
 pub(crate) mod epoll;
 #[cfg(feature = "glommio")]
 pub(crate) mod hosted;
+pub(crate) mod links;
 pub(crate) mod memory;
 pub(crate) mod pipe;
 pub(crate) mod ring;
 pub(crate) mod socket;
 pub(crate) mod tcp_info;
+
+pub use tcp_info::TcpInfo;
 
 use std::io;
 
@@ -24,7 +27,7 @@ pub(crate) type Fd = libc::c_int;
 pub(crate) type Nanos = u64;
 
 /// The monotonic clock (vDSO, no system call), in nanoseconds.
-pub(crate) fn monotonic_ns() -> Nanos {
+pub fn monotonic_ns() -> Nanos {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a live timespec that the call fills; CLOCK_MONOTONIC cannot fail.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
@@ -93,4 +96,9 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
         check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
     }
     Ok(hard)
+}
+
+/// A duration in nanoseconds; one that is longer than the clock goes is half of that.
+pub(crate) fn nanos(duration: std::time::Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX / 2)
 }

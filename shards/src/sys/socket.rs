@@ -4,14 +4,13 @@ use super::{Fd, check, check_len};
 use std::{
     io::{self, IoSlice},
     mem::{size_of, size_of_val},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
 };
 
 /// `IP6T_SO_ORIGINAL_DST` (linux/netfilter_ipv6/ip6_tables.h); the v4 one has the same number.
 const SO_ORIGINAL_DST: libc::c_int = 80;
 
-/// What every socket of the relay is given. Accepted sockets inherit it from their listener
-/// (measured: `dataplane.md` section 8).
+/// What every socket of the relay is given. Accepted sockets inherit it from their listener.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tuning {
     /// TCP_USER_TIMEOUT in milliseconds: how long sent bytes may stay unacknowledged.
@@ -20,11 +19,10 @@ pub(crate) struct Tuning {
     pub(crate) keepalive_s: libc::c_int,
 }
 
-/// Sets TCP_NODELAY and SO_OOBINLINE (an urgent byte stays in line, as a relay that loses no byte
-/// needs it).
+/// Sets TCP_NODELAY. SO_OOBINLINE is left off: with it an urgent byte would be among the bytes for a
+/// reader that has not asked for that, and the kernel does not say which of them it is.
 fn tune(fd: Fd) -> io::Result<()> {
-    set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-    set(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)
+    set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
 }
 
 /// Sets the options of [`Tuning`].
@@ -98,13 +96,24 @@ pub(crate) fn port_is_free(port: u16) -> io::Result<()> {
     free
 }
 
-/// Whether `ip` is an address of this host: only those may be bound.
-pub(crate) fn is_local(ip: std::net::IpAddr) -> bool {
+/// Whether `ip` is an address of this host: only those may be bound, unless net.ipv4.ip_nonlocal_bind
+/// or its v6 twin allows it of every address. Then the links are asked.
+pub(crate) fn is_local(ip: IpAddr) -> bool {
+    let nobodys = match ip {
+        IpAddr::V4(_) => IpAddr::from([192, 0, 2, 1]),
+        IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]),
+    };
+    let is_on_link = || super::links::any_address(|_, own| own == ip).unwrap_or(false);
+    may_bind(ip) && (!may_bind(nobodys) || ip.is_loopback() || is_on_link())
+}
+
+fn may_bind(ip: IpAddr) -> bool {
     let family = if ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let Ok(fd) = stream_socket(family) else { return false };
-    let local = bind(fd, SocketAddr::new(ip, 0)).is_ok();
+    let bound = bind(fd, SocketAddr::new(ip, 0));
     super::close(fd);
-    local
+    // An address of which no port is left is ours.
+    bound.map_or_else(|e| e.raw_os_error() == Some(libc::EADDRINUSE), |()| true)
 }
 
 fn bind(fd: Fd, address: SocketAddr) -> io::Result<()> {
@@ -113,26 +122,31 @@ fn bind(fd: Fd, address: SocketAddr) -> io::Result<()> {
     check(unsafe { libc::bind(fd, (&raw const raw).cast(), len) }).map(|_| ())
 }
 
-/// Takes one connection from a listener's queue.
-pub(crate) fn accept(listener: Fd) -> io::Result<Fd> {
+/// Takes one connection from a listener's queue, and says who made it.
+pub(crate) fn accept(listener: Fd) -> io::Result<(Fd, Option<SocketAddr>)> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: null address pointers: the kernel writes nothing.
-    check(unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) })
+    let mut raw = empty_storage();
+    let mut len = socklen(size_of_val(&raw));
+    // SAFETY: the kernel writes at most `len` bytes into `raw` and the length into `len`.
+    let fd = check(unsafe { libc::accept4(listener, (&raw mut raw).cast(), &raw mut len, flags) })?;
+    Ok((fd, from_raw(&raw).ok()))
 }
 
 /// How to dial.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dial<'d> {
     /// The congestion control to use instead of the default one: a paced one only burns CPU on
-    /// this host (`dataplane.md` section 5: BBR halves bulk on loopback).
+    /// this host (BBR halves bulk on loopback).
     pub(crate) congestion: Option<&'d [u8]>,
     /// Bytes will be sent as soon as it is connected.
     pub(crate) has_bytes: bool,
+    /// The address of this host to come from; without, the kernel chooses.
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// A new socket that has begun to connect: true when it is connected already.
 pub(crate) fn dial(to: SocketAddr, dial: Dial<'_>) -> io::Result<(Fd, bool)> {
-    let Dial { congestion, has_bytes } = dial;
+    let Dial { congestion, has_bytes, source } = dial;
     let fd = stream_socket(if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 })?;
     let connecting = (|| {
         tune(fd)?;
@@ -143,8 +157,15 @@ pub(crate) fn dial(to: SocketAddr, dial: Dial<'_>) -> io::Result<(Fd, bool)> {
         if has_bytes {
             // The handshake's last step then waits for the first bytes and goes with them, for
             // 200 ms at most (tcp_rcv_synsent_state_process in tcp_input.c: "Save one ACK"). A
-            // kernel that does not only sends a packet more.
+            // kernel that does not only sends a packet more. It must not last: see
+            // [`acknowledge_at_once`].
             let _ = set(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0);
+        }
+        if let Some(source) = source {
+            // The port is chosen when both addresses are known: otherwise one port of `source` would
+            // be for one destination only (man 7 ip). An older kernel does just that.
+            let _ = set(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1);
+            bind(fd, SocketAddr::new(source, 0))?;
         }
         connect(fd, to)
     })();
@@ -155,6 +176,14 @@ pub(crate) fn dial(to: SocketAddr, dial: Dial<'_>) -> io::Result<(Fd, bool)> {
             Err(e)
         }
     }
+}
+
+/// Takes back what [`Dial::has_bytes`] asked for, once the bytes are sent. Otherwise the socket goes
+/// on to keep its acknowledgements for 40 ms in the hope of bytes to send them with, and a server
+/// that writes head and body in two calls with Nagle's algorithm on waits for them (man 7 tcp).
+pub(crate) fn acknowledge_at_once(fd: Fd) {
+    // Only a socket without a connection refuses, and nothing waits for its acknowledgements.
+    let _ = set(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 1);
 }
 
 /// Begins to connect, or asks how far it has come: on this host the handshake runs inside the
@@ -352,7 +381,7 @@ fn family(family: libc::c_int) -> libc::sa_family_t {
     libc::sa_family_t::try_from(family).unwrap_or(0)
 }
 
-fn empty_storage() -> libc::sockaddr_storage {
+pub(super) fn empty_storage() -> libc::sockaddr_storage {
     // SAFETY: sockaddr_storage is plain integers; all zeroes is AF_UNSPEC.
     unsafe { std::mem::zeroed() }
 }
@@ -387,7 +416,7 @@ fn to_raw(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
     }
 }
 
-fn from_raw(storage: &libc::sockaddr_storage) -> io::Result<SocketAddr> {
+pub(super) fn from_raw(storage: &libc::sockaddr_storage) -> io::Result<SocketAddr> {
     let base = std::ptr::from_ref(storage);
     match libc::c_int::from(storage.ss_family) {
         libc::AF_INET => {
@@ -430,9 +459,10 @@ mod tests {
         let tuning = Tuning { user_timeout_ms: 7_000, keepalive_s: 33 };
         let listener = listen(0, tuning).unwrap();
         let port = local_addr(listener).unwrap().port();
-        let how = Dial { congestion: None, has_bytes: false };
+        let how = Dial { congestion: None, has_bytes: false, source: None };
         let (client, _) = dial(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), how).unwrap();
-        let accepted = accept(listener).unwrap();
+        let (accepted, caller) = accept(listener).unwrap();
+        assert_eq!(caller, Some(local_addr(client).unwrap()));
         let option = |level, name| {
             let (mut value, mut len): (libc::c_int, libc::socklen_t) = (0, 4);
             // SAFETY: the kernel writes four bytes into `value` and the length into `len`.
@@ -446,7 +476,6 @@ mod tests {
         assert_eq!(option(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT), 7_000);
         assert_eq!(option(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), 33);
         assert_eq!(option(libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
-        assert_eq!(option(libc::SOL_SOCKET, libc::SO_OOBINLINE), 1);
         for fd in [accepted, client, listener] {
             super::super::close(fd);
         }

@@ -1,8 +1,16 @@
 //! What TCP itself knows about a connection.
 
 use super::Fd;
-use crate::look::TcpInfo;
 use std::{io, mem, time::Duration};
+
+/// What TCP knows about one hop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Smoothed round trip.
+    pub rtt: Duration,
+    /// Segments that were sent again, ever.
+    pub retransmits: u32,
+}
 
 /// TCP_INFO of a socket.
 pub(crate) fn tcp_info(fd: Fd) -> io::Result<TcpInfo> {

@@ -109,12 +109,17 @@ impl RequestHalf {
         }
         match self.state {
             State::Opaque | State::AwaitAnswer => RequestStep::Forward(input.len()),
-            State::Body { .. } => self.step_body(input, exchanges, now_ns),
+            State::Body { .. } => self.step_body(input, exchanges),
             State::AwaitHead(leading) if self.held.is_empty() && is_leading(leading, input[0]) => {
                 self.step_leading(leading, input[0], exchanges)
             }
             State::AwaitHead(_) => self.step_head(input, reader, exchanges, now_ns),
         }
+    }
+
+    /// Nothing of a request is under way here: the next byte begins one.
+    pub fn is_between(&self) -> bool {
+        matches!(self.state, State::AwaitHead(Leading::None)) && self.held.is_empty()
     }
 
     /// How many bytes may pass from here without being shown; 0 within a head and at its
@@ -128,7 +133,7 @@ impl RequestHalf {
     }
 
     /// Takes note of bytes that passed without being shown, at most [`passable`](Self::passable).
-    pub fn passed<T>(&mut self, count: u64, exchanges: &mut Exchanges<T>, now_ns: u64) {
+    pub fn passed<T>(&mut self, count: u64, exchanges: &mut Exchanges<T>) {
         let State::Body { cursor, exchange, switch } = &mut self.state else { return };
         cursor.pass(count);
         let (is_end, id, switch) = (cursor.is_end(), *exchange, *switch);
@@ -136,7 +141,7 @@ impl RequestHalf {
             exchange.request_body_bytes += count;
         }
         if is_end {
-            self.end_message(id, switch, exchanges, now_ns);
+            self.end_message(switch);
         }
     }
 
@@ -154,12 +159,6 @@ impl RequestHalf {
     /// Whether nothing is parsed any more.
     pub fn is_opaque(&self) -> bool {
         matches!(self.state, State::Opaque)
-    }
-
-    /// Whether nothing is parsed until the answer to a request that asked for another protocol;
-    /// bytes that come before it turn the connection opaque.
-    pub fn awaits_answer(&self) -> bool {
-        matches!(self.state, State::AwaitAnswer)
     }
 
     /// Bytes that came and have not been sent.
@@ -202,7 +201,7 @@ impl RequestHalf {
             && let Some((consumed, parts)) = reader.plain_request(input)
             && let Some(exchange) = exchanges.open(&parts, max, now_ns)
         {
-            self.begin_body(&parts, exchange, reader.limits(), exchanges, now_ns);
+            self.begin_body(&parts, exchange, reader.limits());
             let head = parts.view(&input[..consumed], reader);
             return RequestStep::Head { head, consumed, held: false, exchange };
         }
@@ -239,35 +238,23 @@ impl RequestHalf {
                 return self.turn_opaque(exchanges.seal(reason));
             }
         };
-        self.begin_body(&parts, exchange, &limits, exchanges, now_ns);
+        self.begin_body(&parts, exchange, &limits);
         let bytes = if held { &self.held.bytes[..] } else { &input[..consumed] };
         RequestStep::Head { head: parts.view(bytes, reader), consumed, held, exchange }
     }
 
     /// What follows a head: its body, if it has one.
-    fn begin_body<T>(
-        &mut self,
-        parts: &RequestParts,
-        exchange: ExchangeId,
-        limits: &Limits,
-        exchanges: &mut Exchanges<T>,
-        now_ns: u64,
-    ) {
+    fn begin_body(&mut self, parts: &RequestParts, exchange: ExchangeId, limits: &Limits) {
         let switch = parts.asks_to_switch();
         if parts.framing == Framing::Length(0) {
-            self.end_message(exchange, switch, exchanges, now_ns);
+            self.end_message(switch);
         } else {
             let cursor = BodyCursor::new(parts.framing, limits);
             self.state = State::Body { cursor, exchange, switch };
         }
     }
 
-    fn step_body<T>(
-        &mut self,
-        input: &[u8],
-        exchanges: &mut Exchanges<T>,
-        now_ns: u64,
-    ) -> RequestStep<'_> {
+    fn step_body<T>(&mut self, input: &[u8], exchanges: &mut Exchanges<T>) -> RequestStep<'_> {
         let State::Body { cursor, exchange, switch } = &mut self.state else {
             return RequestStep::Forward(input.len());
         };
@@ -277,28 +264,20 @@ impl RequestHalf {
             Advance::End(count) => (count, Ok(true)),
             Advance::Bad(count, reason) => (count, Err(reason)),
         };
+        // It may be gone: some responses do not wait for the body.
         if let Some(exchange) = exchanges.get_mut(id) {
             exchange.request_body_bytes += count as u64;
         }
         match outcome {
             Ok(false) => {}
-            Ok(true) => self.end_message(id, switch, exchanges, now_ns),
+            Ok(true) => self.end_message(switch),
             Err(reason) => return self.turn_opaque(exchanges.seal(reason)),
         }
         RequestStep::Forward(count)
     }
 
-    /// The request is whole. The exchange may be gone: some responses do not wait for the body.
-    fn end_message<T>(
-        &mut self,
-        exchange: ExchangeId,
-        switch: bool,
-        exchanges: &mut Exchanges<T>,
-        now_ns: u64,
-    ) {
-        if let Some(exchange) = exchanges.get_mut(exchange) {
-            exchange.request_end_ns = Some(now_ns);
-        }
+    /// The request is whole.
+    fn end_message(&mut self, switch: bool) {
         self.state = if switch { State::AwaitAnswer } else { State::AwaitHead(Leading::None) };
     }
 

@@ -73,7 +73,7 @@ impl ResponseHalf {
         Self { state: State::AwaitHead, held: HeldHead::default() }
     }
 
-    /// Reads `input`, bytes of the direction that have been sent on; `now_ns` is when they came.
+    /// Reads `input`, bytes of the direction that have been sent on.
     ///
     /// Call again with what a step left over until it says [`ResponseStep::Need`], which always
     /// takes all. An empty input is allowed: after [`passed`](Self::passed) it is the way to get
@@ -83,12 +83,11 @@ impl ResponseHalf {
         input: &'b [u8],
         reader: &'b mut HeadReader,
         exchanges: &mut Exchanges<T>,
-        now_ns: u64,
     ) -> ResponseStep<'b, T> {
         self.held.begin_step(reader.limits());
         match self.state {
-            State::AwaitHead => self.step_head(input, reader, exchanges, now_ns),
-            State::Whole(switched) => self.step_whole(switched, exchanges, now_ns),
+            State::AwaitHead => self.step_head(input, reader, exchanges),
+            State::Whole(switched) => self.step_whole(switched, exchanges),
             State::Switched(reason) => self.turn_opaque(reason),
             State::Body(_) | State::Opaque if input.is_empty() => ResponseStep::Need,
             State::Body(cursor) => self.step_body(cursor, input, exchanges),
@@ -117,14 +116,14 @@ impl ResponseHalf {
 
     /// The server has ended its side: returns the exchange whose response ended by that
     /// (RFC 9112 §6.3, rule 8). All that are still open then were cut short.
-    pub fn end<T>(&mut self, exchanges: &mut Exchanges<T>, now_ns: u64) -> Option<Exchange<T>> {
+    pub fn end<T>(&mut self, exchanges: &mut Exchanges<T>) -> Option<Exchange<T>> {
         match self.state {
             State::Body(cursor) if cursor.is_until_close() => {}
             State::Whole(_) => {}
             _ => return None,
         }
         self.state = State::AwaitHead;
-        exchanges.finish(now_ns)
+        exchanges.finish()
     }
 
     /// Whether nothing is parsed any more.
@@ -143,22 +142,16 @@ impl ResponseHalf {
         *self = Self { state: State::Opaque, held: HeldHead::default() };
     }
 
-    /// Gives storage back when nothing is kept; for connections that idle.
-    pub fn release_memory(&mut self) {
-        self.held.release_memory();
-    }
-
     fn step_whole<T>(
         &mut self,
         switched: Option<Reason>,
         exchanges: &mut Exchanges<T>,
-        now_ns: u64,
     ) -> ResponseStep<'_, T> {
         self.state = match switched {
             Some(reason) => State::Switched(exchanges.seal(reason)),
             None => State::AwaitHead,
         };
-        match exchanges.finish(now_ns) {
+        match exchanges.finish() {
             Some(exchange) => ResponseStep::Finish(exchange),
             None => self.turn_opaque(exchanges.seal(Reason::ResponseWithoutRequest)),
         }
@@ -169,7 +162,6 @@ impl ResponseHalf {
         input: &'b [u8],
         reader: &'b mut HeadReader,
         exchanges: &mut Exchanges<T>,
-        now_ns: u64,
     ) -> ResponseStep<'b, T> {
         let opened = exchanges.opened();
         let sealed = exchanges.sealed();
@@ -190,11 +182,11 @@ impl ResponseHalf {
             && let Some(framing) = parts.plain_framing(kind)
         {
             let (status, is_interim) = (parts.status, is_interim(parts.status));
-            self.begin_body(status, is_interim, framing, exchanges, reader.limits(), now_ns);
+            self.begin_body(status, is_interim, framing, exchanges, reader.limits());
             let head = parts.view(&input[..consumed], reader);
             return ResponseStep::Head { head, consumed, exchange };
         }
-        self.step_other_head(input, reader, exchanges, (exchange, kind), now_ns)
+        self.step_other_head(input, reader, exchanges, (exchange, kind))
     }
 
     /// A head that comes in pieces, or is not plain, or is none.
@@ -205,7 +197,6 @@ impl ResponseHalf {
         reader: &'b mut HeadReader,
         exchanges: &mut Exchanges<T>,
         (exchange, kind): (ExchangeId, RequestKind),
-        now_ns: u64,
     ) -> ResponseStep<'b, T> {
         let limits = *reader.limits();
         let (consumed, held) = match self.held.feed(input, HeadKind::Response, &limits) {
@@ -223,7 +214,7 @@ impl ResponseHalf {
             Ok(framed) => framed,
             Err(reason) => return self.turn_opaque(exchanges.seal(reason)),
         };
-        self.begin_body(status, is_interim, framing, exchanges, &limits, now_ns);
+        self.begin_body(status, is_interim, framing, exchanges, &limits);
         let bytes = if held { &self.held.bytes[..] } else { &input[..consumed] };
         ResponseStep::Head { head: parts.view(bytes, reader), consumed, exchange }
     }
@@ -236,7 +227,6 @@ impl ResponseHalf {
         framing: Framing,
         exchanges: &mut Exchanges<T>,
         limits: &Limits,
-        now_ns: u64,
     ) {
         let Some(front) = exchanges.front_mut() else { return };
         if is_interim {
@@ -244,7 +234,7 @@ impl ResponseHalf {
             return;
         }
         let switched = switch_reason(front.kind, status);
-        exchanges.answer(status, framing, now_ns);
+        exchanges.answer(status, framing);
         self.state = match (switched, framing) {
             (None, Framing::Length(1..) | Framing::Chunked | Framing::UntilClose) => {
                 State::Body(BodyCursor::new(framing, limits))

@@ -3,13 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 
-use super::{Owned, Table, transaction};
+use super::{Owned, Table, lock, program, transaction};
 use crate::backend::State;
 use crate::backend::nft;
 use crate::error::{Error, Kind, Result};
@@ -30,6 +27,14 @@ impl Flavour {
         match self {
             Self::Nft => "nft",
             Self::Legacy => "legacy",
+        }
+    }
+
+    /// What the program needs to change rules; the old one asks the kernel by a raw socket.
+    const fn capabilities(self) -> &'static [u32] {
+        match self {
+            Self::Nft => &[sys::NET_ADMIN],
+            Self::Legacy => &[sys::NET_ADMIN, sys::NET_RAW],
         }
     }
 
@@ -76,19 +81,17 @@ pub struct Programs {
     pub lock_wait_seconds: u32,
 }
 
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 impl Programs {
     /// Path of `iptables-<flavour>-<what>`, or of the plain name if it is of this flavour.
     fn find(&self, family: Family, what: &str) -> Option<PathBuf> {
         let (prefix, flavour) = (family.prefix(), self.flavour.name());
         let of_flavour = |path: &PathBuf| {
-            let output = Command::new(path).arg("--version").stdin(Stdio::null()).output();
+            let output = program::command(path).arg("--version").stdin(Stdio::null()).output();
             let mark = self.flavour.version_mark();
             output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(mark))
         };
-        which(&format!("{prefix}-{flavour}-{what}"))
-            .or_else(|| which(&format!("{prefix}-{what}")).filter(of_flavour))
+        program::find(&format!("{prefix}-{flavour}-{what}"))
+            .or_else(|| program::find(&format!("{prefix}-{what}")).filter(of_flavour))
     }
 
     fn require(&self, family: Family, what: &str) -> Result<PathBuf> {
@@ -184,10 +187,11 @@ impl Programs {
         self.run(&program, &args, input).map(drop)
     }
 
-    fn run(&self, program: &PathBuf, args: &[&str], input: &str) -> Result<Output> {
+    fn run(&self, program: &Path, args: &[&str], input: &str) -> Result<Output> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let failed = |source: io::Error| Error::new(Kind::Kernel, format!("{name}: {source}"));
-        let mut child = Command::new(program)
+        let _privileges = sys::Ambient::raise(self.flavour.capabilities());
+        let mut child = program::command(program)
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -229,7 +233,7 @@ fn refusal(name: &str, output: &Output) -> Error {
         return Error::missing_net_admin(name);
     }
     let modules = "modules iptables may need: iptable_nat ip6table_nat xt_REDIRECT xt_owner \
-                   xt_multiport xt_statistic xt_comment";
+                   xt_multiport xt_addrtype xt_statistic xt_comment";
     Error::new(Kind::Kernel, format!("{name}: {line} ({}); {modules}", output.status))
 }
 
@@ -319,7 +323,7 @@ pub fn cleanup(programs: &Programs) -> Result<bool> {
     if !may_have_rules(programs)? {
         return Ok(false);
     }
-    let _lock = lock(programs.lock_wait_seconds)?;
+    let _lock = lock::hold(programs.lock_wait_seconds)?;
     let mut had_rules = false;
     for (family, table) in parts() {
         let current = programs.owned(family, table)?;
@@ -368,50 +372,5 @@ fn has_legacy_table(family: Family, table: Table) -> Option<bool> {
         Ok(tables) => Some(tables.lines().any(|name| name == table.name())),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
         Err(_) => Some(false),
-    }
-}
-
-fn which(name: &str) -> Option<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let path = if path.is_empty() { DEFAULT_PATH } else { &path };
-    let sbin = ["/usr/sbin", "/sbin"].map(str::to_owned);
-    path.split(':')
-        .map(str::to_owned)
-        .chain(sbin)
-        .map(|dir| PathBuf::from(dir).join(name))
-        .find(|candidate| candidate.is_file())
-}
-
-/// Keeps other netra-inits of this network namespace away while held. Reading the rules and
-/// changing them are two steps with iptables, and two runs between them would double the jumps.
-///
-/// An abstract socket is per network namespace, needs no writable file, and is gone with us.
-pub fn lock(wait_seconds: u32) -> Result<UnixListener> {
-    let failed = |source: io::Error| Error::new(Kind::Lock, format!("netra-init lock: {source}"));
-    let addr = SocketAddr::from_abstract_name("netra-init").map_err(failed)?;
-    let deadline = Instant::now() + Duration::from_secs(wait_seconds.into());
-    loop {
-        match UnixListener::bind_addr(&addr) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            outcome => {
-                let lock = outcome.map_err(failed)?;
-                // If we are killed, an iptables-restore of ours still holds it until it is done.
-                sys::pass_on(&lock).map_err(failed)?;
-                return Ok(lock);
-            }
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            let message = format!(
-                "netra-init lock: another process of this network namespace has held it for \
-                 {wait_seconds} s (see --lock-wait-seconds)"
-            );
-            return Err(Error::new(Kind::Lock, message));
-        }
-        // The holder never answers: this returns when it ends, or when time is up.
-        if let Ok(mut stream) = UnixStream::connect_addr(&addr) {
-            stream.set_read_timeout(Some(left)).map_err(failed)?;
-            let _ = io::Read::read(&mut stream, &mut [0]);
-        }
     }
 }

@@ -16,7 +16,7 @@ use super::{State, TABLE, bases};
 use crate::netlink::{Attrs, Netfilter, attr, attr_str, attrs};
 use crate::plan::{Chain, Plan};
 
-const MSG_GETTABLE: u16 = 1;
+pub(super) const MSG_GETTABLE: u16 = 1;
 pub(super) const MSG_GETCHAIN: u16 = 4;
 const MSG_GETRULE: u16 = 7;
 const MSG_GETSETELEM: u16 = 13;

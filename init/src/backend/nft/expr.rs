@@ -20,6 +20,8 @@ pub(super) enum Expr {
     Compare(Op, Vec<u8>),
     /// Look up in the anonymous set with this number.
     Lookup { set: u32, is_inverted: bool },
+    /// Load the type of the destination address as the routes have it, in host order.
+    DestinationType,
     /// Load the state of the connection, a bit for each, in host order.
     ConntrackState,
     /// Load a random number below the modulus, in host order.
@@ -156,6 +158,8 @@ const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 const INTERFACE_NAME_BYTES: usize = 16;
 const CONNTRACK_STATE_INVALID: u32 = 1;
+/// Type of a route to this machine itself (`linux/rtnetlink.h`).
+const RTN_LOCAL: u32 = 2;
 
 /// Compiles all rules: the jumps first, then chain by chain.
 pub(super) fn compile(plan: &Plan) -> Vec<Compiled> {
@@ -284,6 +288,10 @@ impl Compiler {
                 self.exprs.extend(family(NFPROTO_IPV6));
                 self.addrs(Key::Ipv6, offset, addrs);
             }
+            Match::NotToUs => self.exprs.extend([
+                Expr::DestinationType,
+                Expr::Compare(Op::Ne, RTN_LOCAL.to_ne_bytes().to_vec()),
+            ]),
         }
     }
 

@@ -1,8 +1,12 @@
 //! nf_tables over netlink: needs no `nft` program.
 
-use super::dump::{MSG_GETCHAIN, compare};
-use super::wire::{CHAIN_NAME, CHAIN_TABLE, deletion, guardrails, removals, transaction};
-use crate::error::{Error, Result};
+use std::os::fd::{AsRawFd, RawFd};
+
+use super::dump::{MSG_GETCHAIN, MSG_GETTABLE, compare};
+use super::wire::{
+    CHAIN_NAME, CHAIN_TABLE, NFPROTO_INET, deletion, guardrails, owned_table, removals, transaction,
+};
+use crate::error::{Error, Kind, Result};
 use crate::netlink::{Attrs, Message, Netfilter, Refused, attr_str};
 use crate::plan::Plan;
 
@@ -43,12 +47,51 @@ impl Guardrails {
     pub fn new() -> Result<Self> {
         let set_up = || {
             let netfilter = open()?;
-            netfilter.transact(&guardrails()).map_err(|refused| failure(&refused))?;
-            Ok(Self(netfilter))
+            match netfilter.transact(&guardrails()) {
+                Ok(()) => Ok(Self(netfilter)),
+                Err(refused) if is_anothers(&netfilter, &refused)? => {
+                    Err(Error::new(Kind::Lock, "another netra-init has put them up"))
+                }
+                Err(refused) => Err(failure(&refused)),
+            }
         };
         set_up().map_err(|Error { kind, message }| {
             Error::new(kind, format!("--guardrails: {message} (needs Linux 5.12)"))
         })
+    }
+}
+
+/// A table that goes with its socket.
+#[derive(Debug)]
+pub struct OwnedTable(Netfilter);
+
+impl AsRawFd for OwnedTable {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Makes a table that belongs to a socket; `None` if there is one of this name. Of kind `Kernel`
+/// where the kernel has no such tables.
+pub fn own_table(name: &str) -> Result<Option<OwnedTable>> {
+    let netfilter = open()?;
+    match netfilter.transact(&[owned_table(name)]) {
+        Ok(()) => Ok(Some(OwnedTable(netfilter))),
+        Err(refused) if is_anothers(&netfilter, &refused)? => Ok(None),
+        Err(refused) => Err(failure(&refused)),
+    }
+}
+
+/// Whether a table could not be made because another socket has it, or changes tables just now.
+fn is_anothers(netfilter: &Netfilter, refused: &Refused) -> Result<bool> {
+    match refused.source.raw_os_error() {
+        Some(libc::EEXIST | libc::EBUSY | libc::EAGAIN) => Ok(true),
+        // It looks as if we had no privileges, but without them we could not even look.
+        Some(libc::EPERM) => {
+            let tables = netfilter.dump(MSG_GETTABLE, NFPROTO_INET, &Attrs::new());
+            tables.map(|_| true).map_err(|source| Error::kernel("nftables: read tables", &source))
+        }
+        _ => Ok(false),
     }
 }
 

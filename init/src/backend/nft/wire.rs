@@ -2,7 +2,7 @@
 
 use super::expr::{Base, Compiled, Expr, Meta, Op, Set, compile, guard};
 use super::{Hook, TABLE, bases, table_comment};
-use crate::netlink::{Attrs, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_NONREC};
+use crate::netlink::{Attrs, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_NONREC};
 use crate::plan::Plan;
 
 /// Family `inet`: both IPv4 and IPv6.
@@ -62,6 +62,8 @@ const SET_ANONYMOUS_CONSTANT: u32 = 1 | 2;
 const SET_INTERVAL: u32 = 4;
 const ELEM_INTERVAL_END: u32 = 1;
 const REDIRECT_TO_PORT: u32 = 2;
+const FIB_RESULT_ADDRESS_TYPE: u32 = 3;
+const FIB_DESTINATION: u32 = 2;
 /// The table goes when the socket that made it does. Linux 5.12.
 const TABLE_OWNED: u32 = 2;
 const GUARD_TABLE: &str = "netra-guardrails";
@@ -94,10 +96,15 @@ pub(super) fn transaction(plan: &Plan) -> Vec<Message> {
     messages
 }
 
+/// The request for a table that is not there yet and goes when the socket that makes it does.
+pub(super) fn owned_table(name: &str) -> Message {
+    let table = Attrs::new().str(TABLE_NAME, name).u32(TABLE_FLAGS, TABLE_OWNED);
+    message(&format!("add {name}"), MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, table)
+}
+
 /// The transaction that lets no connection begin until the socket that sends it is closed.
 pub(super) fn guardrails() -> Vec<Message> {
-    let table = Attrs::new().str(TABLE_NAME, GUARD_TABLE).u32(TABLE_FLAGS, TABLE_OWNED);
-    let mut messages = vec![message("add guardrails", MSG_NEWTABLE, NLM_F_CREATE, table)];
+    let mut messages = vec![owned_table(GUARD_TABLE)];
     let chains = [("input", Hook::Input, Meta::InName), ("output", Hook::Output, Meta::OutName)];
     for (name, hook, interface) in chains {
         let base = super::Base { name, kind: "filter", hook, priority: 0, priority_text: "filter" };
@@ -219,6 +226,7 @@ fn expr(expr: &Expr) -> Attrs {
         Expr::Mask(mask) => ("bitwise", bitwise(mask)),
         Expr::Compare(op, value) => ("cmp", compare(*op, value)),
         Expr::Lookup { set, is_inverted } => ("lookup", lookup(*set, *is_inverted)),
+        Expr::DestinationType => ("fib", destination_type()),
         Expr::ConntrackState => ("ct", Attrs::new().u32(1, REGISTER).u32(2, 0)),
         Expr::Random { modulus } => ("numgen", numgen(*modulus)),
         Expr::HostToNetwork => ("byteorder", host_to_network()),
@@ -240,6 +248,10 @@ fn meta(key: Meta) -> Attrs {
 
 fn payload(base: Base, offset: u32, len: u32) -> Attrs {
     Attrs::new().u32(1, REGISTER).u32(2, base as u32).u32(3, offset).u32(4, len)
+}
+
+fn destination_type() -> Attrs {
+    Attrs::new().u32(1, REGISTER).u32(2, FIB_RESULT_ADDRESS_TYPE).u32(3, FIB_DESTINATION)
 }
 
 fn bitwise(mask: &[u8]) -> Attrs {

@@ -4,8 +4,8 @@ use super::{PIPE_BYTES, PIPE_SLOTS, SimIo, SimPipe, Socket, Watched, failure, po
 use crate::{
     buffers::BufferPool,
     io::{Close, Dialled, Event, Hop, Io, Polled, Token, Wait, When, sim_peer::Answer},
-    look::TcpInfo,
-    sys::{Fd, Nanos},
+    links::LinkNames,
+    sys::{Fd, Nanos, TcpInfo},
 };
 use std::{
     io::{self, IoSlice},
@@ -122,7 +122,16 @@ impl Io for SimIo {
         Ok(SocketAddr::from(([10, 0, 0, 2], port_of(usize::try_from(fd).unwrap()))))
     }
 
+    fn caller_of(&self, fd: Fd) -> io::Result<SocketAddr> {
+        let (ip, port) = (if self.outbound { [10, 0, 0, 2] } else { [10, 0, 0, 1] }, 40_000);
+        Ok(SocketAddr::from((ip, port + port_of(usize::try_from(fd).unwrap()))))
+    }
+
     fn is_local(&self, _ip: IpAddr) -> bool {
+        false
+    }
+
+    fn is_link_of(&self, _ip: IpAddr, _links: &LinkNames) -> bool {
         false
     }
 
@@ -151,13 +160,14 @@ impl Io for SimIo {
         Ok(len)
     }
 
-    fn dial(&mut self, to: SocketAddr, _hop: Hop) -> io::Result<Dialled> {
+    fn dial(&mut self, to: SocketAddr, hop: Hop) -> io::Result<Dialled> {
         let elsewhere = self.elsewhere.get_mut(&to.port());
         let is_elsewhere = elsewhere.is_some();
         let (peer, answer) = match elsewhere {
             Some(make) => make(&mut self.rng.borrow_mut()),
             None => self.servers.remove(&to.port()).unwrap(),
         };
+        let answer = self.answers.get(&to.ip()).copied().unwrap_or(answer);
         let buffer = self.rng.borrow_mut().len(30_000) + 200;
         let mut socket = Socket::new(peer, buffer);
         socket.dial = match answer {
@@ -169,6 +179,7 @@ impl Io for SimIo {
         };
         let connected = socket.dial.is_none();
         socket.peer.begin_at(self.now);
+        socket.keeps_acknowledgements = hop.has_bytes;
         if is_elsewhere {
             self.dialled.push((to.port(), self.sockets.len()));
         } else {
@@ -209,6 +220,13 @@ impl Io for SimIo {
         let watched = self.watched[token.key()];
         if watched.open && watched.generation == token.generation {
             self.socket(token).is_watched = true;
+        }
+    }
+
+    fn acknowledge_at_once(&mut self, token: Token) {
+        let watched = self.watched[token.key()];
+        if watched.open && watched.generation == token.generation {
+            self.socket(token).keeps_acknowledgements = false;
         }
     }
 
@@ -313,6 +331,7 @@ impl Io for SimIo {
         assert!(!socket.closed, "closed twice: {token:?}");
         if how == Close::Orderly {
             socket.push();
+            assert!(!socket.keeps_acknowledgements, "a server waited for them: {token:?}");
         }
         assert!(socket.corked.is_empty(), "bytes lost that waited for an end: {token:?}");
         (socket.closed, socket.tx_end) = (!late, true);

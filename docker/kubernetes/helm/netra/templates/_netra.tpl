@@ -10,6 +10,13 @@
 {{/* What belongs under initContainers: (dict "netra" .Values.netra "serviceName" "shop"). */}}
 {{- define "netra.initContainers" -}}
 {{- $netra := .netra -}}
+{{- $backend := "auto" -}}
+{{- range $netra.init.args -}}
+{{- if hasPrefix "--backend=" . -}}
+{{- $backend = trimPrefix "--backend=" . -}}
+{{- end -}}
+{{- end -}}
+{{- $hasIptables := contains "iptables" $netra.init.image.repository -}}
 {{- if and $netra.enabled $netra.init.enabled }}
 - name: netra-init
   image: {{ include "netra.image" $netra.init.image | quote }}
@@ -18,6 +25,11 @@
   - apply
   {{- range $netra.init.args }}
   - {{ . | quote }}
+  {{- end }}
+  {{- with $netra.env.NETRA_REROUTE_INTERFACES }}
+  env:
+  - name: NETRA_REROUTE_INTERFACES
+    value: {{ . | quote }}
   {{- end }}
   resources:
     {{- toYaml $netra.init.resources | nindent 4 }}
@@ -32,7 +44,9 @@
       - ALL
       add:
       - NET_ADMIN
+      {{- if or (eq $backend "iptables-legacy") (and (eq $backend "auto") $hasIptables) }}
       - NET_RAW
+      {{- end }}
     seccompProfile:
       type: RuntimeDefault
 {{- end }}

@@ -1,0 +1,238 @@
+//! Requests that wait for their answer.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+
+use crate::codec::about::{Kind, Outcome};
+use crate::codec::event::{Asked, Head};
+
+/// A request whose answer is not whole.
+#[derive(Clone, Debug)]
+pub struct Open<T> {
+    /// What the protocol calls it, 0 where it has no ids.
+    pub id: u64,
+    /// When its first byte came.
+    pub opened_ns: u64,
+    /// Bytes of the request; 0 until it is whole.
+    pub request_bytes: u64,
+    note: u32,
+    /// What it is for.
+    pub kind: Kind,
+    /// Index of its operation.
+    pub operation: u8,
+    /// It was not passed on.
+    is_refused: bool,
+    /// The caller's own.
+    pub data: T,
+}
+
+impl<T> Open<T> {
+    /// It is not passed on: no answer is meant for it.
+    pub fn refuse(&mut self) {
+        self.is_refused = true;
+    }
+}
+
+/// What the answer under way says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Answer {
+    /// The protocol's number for how it came out.
+    pub status: i32,
+    /// How it came out.
+    pub outcome: Outcome,
+    /// When its first byte came.
+    pub first_ns: Option<u64>,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// One request with its answer.
+///
+/// Times are nanoseconds of the caller's monotonic clock; sizes are bytes of the connection, heads
+/// included.
+#[derive(Clone, Debug)]
+pub struct Exchange<T> {
+    /// What the protocol calls it, 0 where it has no ids.
+    pub id: u64,
+    /// What the request was for.
+    pub kind: Kind,
+    /// Index of the operation in the codec's list.
+    pub operation: u8,
+    /// How it came out.
+    pub outcome: Outcome,
+    /// The protocol's number for that: a Dubbo status, the type of a Thrift exception; 0 where
+    /// there is none.
+    pub status: i32,
+    /// When the first byte of the request came.
+    pub opened_ns: u64,
+    /// When the first byte of the answer came.
+    pub response_first_ns: Option<u64>,
+    /// Bytes of the request; 0 when it was not whole.
+    pub request_bytes: u64,
+    /// Bytes of the answer so far.
+    pub response_bytes: u64,
+    /// The caller's own.
+    pub data: T,
+}
+
+impl<T> Exchange<T> {
+    fn new(open: Open<T>, answer: Answer) -> Self {
+        Self {
+            id: open.id,
+            kind: open.kind,
+            operation: open.operation,
+            outcome: answer.outcome,
+            status: answer.status,
+            opened_ns: open.opened_ns,
+            response_first_ns: answer.first_ns,
+            request_bytes: open.request_bytes,
+            response_bytes: answer.bytes,
+            data: open.data,
+        }
+    }
+}
+
+/// The open requests of one connection, oldest first.
+///
+/// Entries are small and the number of them is bounded by the caller. Where answers name an id,
+/// the oldest request with that id is meant; one that is never answered is never found.
+#[derive(Debug)]
+pub struct Ledger<T> {
+    open: VecDeque<Open<T>>,
+}
+
+impl<T> Ledger<T> {
+    /// None yet, and no storage either.
+    pub const fn new() -> Self {
+        Self { open: VecDeque::new() }
+    }
+
+    /// The number of open requests.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether no request is open.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Bytes of storage in use, but for one request's: that much a connection keeps anyhow.
+    #[inline]
+    pub fn held(&self) -> usize {
+        self.open.len().saturating_sub(1) * size_of::<Open<T>>()
+    }
+
+    /// What is known of the request whose answer comes next, where answers come in order.
+    #[inline]
+    pub fn asked(&self) -> Option<Asked> {
+        let front = self.open.front()?;
+        let Open { kind, operation, note, id, .. } = *front;
+        let asked = Asked { kind, operation, note, id };
+        (front.kind != Kind::Oneway).then_some(asked)
+    }
+
+    /// Opens a request that began at `opened_ns`; the caller has looked that there is room.
+    #[inline]
+    pub fn open(&mut self, head: &Head, opened_ns: u64) -> &mut Open<T>
+    where
+        T: Default,
+    {
+        if self.open.capacity() == 0 {
+            // Clients that pipeline are rare, and a connection keeps this storage while it idles.
+            self.open.reserve_exact(1);
+        }
+        let place = self.open.len();
+        self.open.push_back(Open {
+            id: head.id,
+            opened_ns,
+            request_bytes: 0,
+            note: head.note,
+            kind: head.kind,
+            operation: head.operation,
+            is_refused: false,
+            data: T::default(),
+        });
+        &mut self.open[place]
+    }
+
+    /// The request that was opened last.
+    pub fn last_mut(&mut self) -> Option<&mut Open<T>> {
+        self.open.back_mut()
+    }
+
+    /// The requests that were opened last, so many of them.
+    pub fn newest(&mut self, count: usize) -> impl Iterator<Item = &mut Open<T>> {
+        let older = self.open.len().saturating_sub(count);
+        self.open.iter_mut().skip(older)
+    }
+
+    /// A request by its place in the order.
+    pub fn get_mut(&mut self, place: usize) -> Option<&mut Open<T>> {
+        self.open.get_mut(place)
+    }
+
+    /// The place of the oldest request with this id whose note agrees, unless one of them is 0.
+    pub fn find(&self, id: u64, note: u32) -> Option<usize> {
+        self.open.iter().position(|open| {
+            open.id == id
+                && open.kind != Kind::Oneway
+                && !open.is_refused
+                && (open.note == note || open.note == 0 || note == 0)
+        })
+    }
+
+    /// The place of a request that is refused and waits for what its client is told: the oldest of
+    /// all, where `by_order`, and otherwise of those.
+    pub fn find_refused(&self, by_order: bool) -> Option<usize> {
+        let among = if by_order { 1 } else { self.open.len() };
+        let is_meant = |open: &Open<T>| open.is_refused && open.kind != Kind::Oneway;
+        self.open.iter().take(among).position(is_meant)
+    }
+
+    /// The place of the oldest request with one of these ids.
+    pub fn find_among(&self, ids: RangeInclusive<u64>) -> Option<usize> {
+        self.open.iter().position(|open| ids.contains(&open.id) && open.kind != Kind::Oneway)
+    }
+
+    /// One of the answers that the oldest request waits for has come.
+    pub fn count_down(&mut self) {
+        if let Some(front) = self.open.front_mut() {
+            front.note = front.note.saturating_sub(1);
+        }
+    }
+
+    /// Takes a request out: its answer is whole, or never comes.
+    #[inline]
+    pub fn finish(&mut self, place: usize, answer: Answer) -> Option<Exchange<T>> {
+        let open = if place == 0 { self.open.pop_front() } else { self.open.remove(place) }?;
+        Some(Exchange::new(open, answer))
+    }
+
+    /// Takes all that are open, oldest first, with what has come of the one that is being answered.
+    pub fn drain(
+        &mut self,
+        answered: Option<(usize, Answer)>,
+        outcome: Outcome,
+    ) -> impl Iterator<Item = Exchange<T>> {
+        self.open.drain(..).enumerate().map(move |(place, open)| {
+            let of_this = answered.filter(|(at, _)| *at == place).map(|(_, answer)| answer);
+            Exchange::new(open, Answer { outcome, ..of_this.unwrap_or_default() })
+        })
+    }
+
+    /// Gives the storage back when nothing is open; for connections that idle.
+    pub fn release_memory(&mut self) {
+        if self.open.is_empty() {
+            self.open = VecDeque::new();
+        }
+    }
+}
+
+impl<T> Default for Ledger<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const _: () = assert!(size_of::<Open<()>>() <= 32);

@@ -1,0 +1,372 @@
+//! The exchanges of a tapped connection: which message opens, answers and finishes which.
+
+use std::num::NonZeroU64;
+
+use crate::codec::{
+    Answer, Asked, Correlation, ErrorText, Exchange, Head, Kind, Ledger, Open, Outcome, Reason,
+    Said, UPTO, Way,
+};
+use crate::limits::Limits;
+
+/// Answers in a row that nobody waits for, of a protocol where they harm nobody, before the
+/// connection is believed to be something else.
+const STRAYS_MAX: u8 = 16;
+
+/// Places of the ways.
+const REQUEST: usize = Way::Request as usize;
+const RESPONSE: usize = Way::Response as usize;
+
+/// What a message is to the exchanges.
+#[derive(Debug)]
+pub(super) enum Booked<'b, T> {
+    /// It opened this one.
+    Opened(&'b mut Open<T>),
+    /// It answers this one, and is not whole.
+    Answered(&'b mut Open<T>),
+    /// It finished this one.
+    Finished(Exchange<T>),
+    /// Nothing.
+    Aside,
+    /// One of several answers to one request, and not the last.
+    Part,
+    /// It has no place among them.
+    Unfit(Reason),
+}
+
+/// The books.
+#[derive(Debug)]
+pub(super) struct Books<T> {
+    ledger: Ledger<T>,
+    correlation: Correlation,
+    strays: u8,
+    opened_any: bool,
+    /// The messages under way, by way.
+    under: [Under; 2],
+    /// The place of the exchange whose answer is under way, and what is known of that answer.
+    answering: Option<u32>,
+    answer: Answer,
+    /// An answer is to more requests than one: the last id of those.
+    together: Option<NonZeroU64>,
+}
+
+/// The message of a way that is under way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Under {
+    /// Bytes of it so far.
+    bytes: u64,
+    /// When its first byte came.
+    began_ns: u64,
+    /// It is a request, and the exchange that it opened is the last of the ledger.
+    opened: bool,
+    /// It ended, which has not been booked.
+    ended: bool,
+    /// It belongs to the last request of the ledger, which was whole.
+    late: bool,
+}
+
+impl<T: Default> Books<T> {
+    pub(super) fn new(correlation: Correlation) -> Self {
+        Self {
+            ledger: Ledger::new(),
+            correlation,
+            strays: 0,
+            opened_any: false,
+            under: [Under::default(); 2],
+            answering: None,
+            answer: Answer::default(),
+            together: None,
+        }
+    }
+
+    #[inline]
+    fn under(&mut self, way: Way) -> &mut Under {
+        &mut self.under[way as usize]
+    }
+
+    /// An exchange that is over and has not been handed out; `is_more` says that bytes of the way
+    /// have come.
+    #[inline]
+    pub(super) fn pending(
+        &mut self,
+        way: Way,
+        is_more: bool,
+        limits: &Limits,
+    ) -> Option<Exchange<T>> {
+        if self.under(way).ended
+            && let Some(done) = self.finish_message(way)
+        {
+            return Some(done);
+        }
+        if way == Way::Response
+            && let Some(last) = self.together
+        {
+            return self.finish_together(last.get());
+        }
+        let is_full = is_more && self.ledger.len() >= limits.open_max as usize;
+        if is_full && way == Way::Request { self.forget_oldest() } else { None }
+    }
+
+    /// The next of the requests that were answered together.
+    #[cold]
+    fn finish_together(&mut self, last: u64) -> Option<Exchange<T>> {
+        let answer = self.answer;
+        let Some(place) = self.ledger.find_among(last - last % UPTO..=last) else {
+            self.together = None;
+            return None;
+        };
+        let opened_ns = self.ledger.get_mut(place).map_or(0, |it| it.opened_ns);
+        let first_ns = answer.first_ns.map(|first_ns| first_ns.max(opened_ns));
+        self.finish(place, Answer { first_ns, ..answer })
+    }
+
+    /// Where nobody can be confused by it, requests that are never answered make room.
+    #[cold]
+    fn forget_oldest(&mut self) -> Option<Exchange<T>> {
+        let is_opening = self.under[REQUEST].opened;
+        let has_ids = matches!(self.correlation, Correlation::Unique | Correlation::Loose);
+        let is_safe = has_ids && !is_opening;
+        if !is_safe || self.answering.is_some() {
+            return None;
+        }
+        let answer = Answer { outcome: Outcome::Unanswered, ..Answer::default() };
+        self.ledger.finish(0, answer)
+    }
+
+    /// Whether a message of the way has ended, which has not been booked.
+    #[inline]
+    pub(super) fn has_ended(&self, way: Way) -> bool {
+        self.under[way as usize].ended || (way == Way::Response && self.together.is_some())
+    }
+
+    /// Bytes of the way have come at this time.
+    #[inline]
+    pub(super) fn begin(&mut self, way: Way, now_ns: u64) {
+        let under = self.under(way);
+        if under.bytes == 0 {
+            under.began_ns = now_ns;
+        }
+    }
+
+    /// So many of them belong to the message under way.
+    #[inline]
+    pub(super) fn count(&mut self, way: Way, bytes: usize) {
+        self.under(way).bytes += bytes as u64;
+    }
+
+    /// So many belong to no message; returns how many.
+    pub(super) fn skip(&mut self, way: Way, bytes: usize) -> usize {
+        *self.under(way) = Under::default();
+        bytes
+    }
+
+    /// The same, of what belongs to the last request; returns how many.
+    pub(super) fn count_late(&mut self, way: Way, bytes: usize, ended: bool) -> usize {
+        let under = self.under(way);
+        under.bytes += bytes as u64;
+        under.late = true;
+        if ended {
+            self.finish_message(way);
+        }
+        bytes
+    }
+
+    pub(super) fn passed(&mut self, way: Way, bytes: u64, ended: bool) {
+        let under = self.under(way);
+        under.bytes += bytes;
+        under.ended |= ended;
+    }
+
+    /// The request whose answer comes next, for the codec that reads it.
+    #[inline]
+    pub(super) fn asked(&self, way: Way) -> Option<Asked> {
+        let by_order = way == Way::Response && self.correlation == Correlation::Fifo;
+        if by_order { self.ledger.asked() } else { None }
+    }
+
+    /// Books the end of the message under way; returns the exchange that it finished.
+    pub(super) fn finish_message(&mut self, way: Way) -> Option<Exchange<T>> {
+        let under = std::mem::take(self.under(way));
+        match way {
+            Way::Request if under.opened => {
+                let last = self.ledger.last_mut()?;
+                last.request_bytes = under.bytes;
+                if last.kind != Kind::Oneway {
+                    return None;
+                }
+                let answer = Answer { outcome: Outcome::Sent, ..Answer::default() };
+                self.ledger.finish(self.ledger.len() - 1, answer)
+            }
+            Way::Request => {
+                if let Some(last) = self.ledger.last_mut().filter(|_| under.late) {
+                    last.request_bytes += under.bytes;
+                }
+                None
+            }
+            Way::Response => {
+                let place = self.answering.take()? as usize;
+                self.finish(place, Answer { bytes: under.bytes, ..self.answer })
+            }
+        }
+    }
+
+    #[inline]
+    fn finish(&mut self, place: usize, answer: Answer) -> Option<Exchange<T>> {
+        if self.under[REQUEST].opened && place + 1 == self.ledger.len() {
+            // The server did not wait for the end of the request.
+            self.under[REQUEST].opened = false;
+        }
+        self.ledger.finish(place, answer)
+    }
+
+    /// Books a message of the way to the server.
+    #[inline]
+    pub(super) fn request(&mut self, head: &Head, whole: bool, limits: &Limits) -> Booked<'_, T> {
+        if !head.kind.opens() {
+            if whole {
+                self.under[REQUEST] = Under::default();
+            }
+            return Booked::Aside;
+        }
+        if self.ledger.len() >= limits.open_max as usize {
+            return Booked::Unfit(Reason::TooManyOpen);
+        }
+        self.opened_any = true;
+        let under = &mut self.under[REQUEST];
+        let open = self.ledger.open(head, under.began_ns);
+        if whole && head.kind != Kind::Oneway {
+            open.request_bytes = under.bytes;
+            *under = Under::default();
+        } else {
+            under.opened = true;
+            under.ended = whole;
+        }
+        Booked::Opened(open)
+    }
+
+    /// Books a message of the way to the client; `bytes` are those of its head. What it says is
+    /// wrong goes into `error`.
+    #[inline]
+    pub(super) fn answer(
+        &mut self,
+        head: &Head,
+        bytes: &[u8],
+        whole: bool,
+        error: &mut ErrorText,
+    ) -> Booked<'_, T> {
+        let under = self.under[RESPONSE];
+        if whole {
+            self.under[RESPONSE] = Under::default();
+        }
+        if head.kind != Kind::Response {
+            return Booked::Aside;
+        }
+        let place = match self.correlation {
+            Correlation::Fifo => self.ledger.asked().map(|_| 0),
+            _ if head.upto => self.ledger.find_among(head.id - head.id % UPTO..=head.id),
+            _ => self.ledger.find(head.id, head.note),
+        };
+        let Some(place) = place else { return self.stray() };
+        self.strays = 0;
+        if head.more {
+            if self.correlation == Correlation::Fifo {
+                self.ledger.count_down();
+            }
+            return Booked::Part;
+        }
+        match head.said {
+            Said::Nothing => error.clear(),
+            Said::Word(word) => *error = ErrorText::new(word.as_bytes()),
+            Said::Spot(spot) => *error = ErrorText::new(spot.of(bytes).unwrap_or_default()),
+        }
+        let answer = Answer {
+            status: head.status,
+            outcome: head.outcome,
+            // Of an odd peer the beginning of an answer may be older than its request.
+            first_ns: self.ledger.get_mut(place).map(|it| it.opened_ns.max(under.began_ns)),
+            bytes: under.bytes,
+        };
+        if whole && head.upto {
+            self.together = NonZeroU64::new(head.id);
+            self.answer = Answer { bytes: 0, first_ns: Some(under.began_ns), ..answer };
+        }
+        if whole {
+            // Of what was answered before, this is how it comes out after all.
+            self.answering = None;
+            self.finish(place, answer).map_or(Booked::Aside, Booked::Finished)
+        } else {
+            self.answer = answer;
+            self.answering = u32::try_from(place).ok();
+            self.ledger.get_mut(place).map_or(Booked::Aside, Booked::Answered)
+        }
+    }
+
+    /// Takes an exchange whose request was refused, if it is its turn and no answer is under way.
+    pub(super) fn take_refused(&mut self) -> Option<Exchange<T>> {
+        let place = self.refused()?;
+        let answer = Answer { outcome: Outcome::ProtocolError, ..Answer::default() };
+        self.finish(place, answer)
+    }
+
+    /// Its place.
+    pub(super) fn refused(&self) -> Option<usize> {
+        if self.under[RESPONSE].bytes > 0 || self.answering.is_some() {
+            return None;
+        }
+        self.ledger.find_refused(self.correlation != Correlation::Unique)
+    }
+
+    /// The newest exchanges, so many of them.
+    pub(super) fn newest(&mut self, count: usize) -> impl Iterator<Item = &mut Open<T>> {
+        self.ledger.newest(count)
+    }
+
+    /// An answer that nobody waits for.
+    #[cold]
+    fn stray(&mut self) -> Booked<'_, T> {
+        if !self.opened_any {
+            return Booked::Unfit(Reason::ServerFirst);
+        }
+        if self.correlation == Correlation::Loose {
+            return Booked::Aside;
+        }
+        if self.correlation != Correlation::Unique || self.strays >= STRAYS_MAX {
+            return Booked::Unfit(Reason::AnswerWithoutRequest);
+        }
+        self.strays += 1;
+        Booked::Aside
+    }
+
+    pub(super) fn is_within_message(&self, way: Way) -> bool {
+        let under = &self.under[way as usize];
+        under.bytes > 0 && !under.ended
+    }
+
+    pub(super) fn open_count(&self) -> usize {
+        self.ledger.len()
+    }
+
+    pub(super) fn drain(
+        &mut self,
+        is_tunnel: bool,
+        error: ErrorText,
+    ) -> impl Iterator<Item = (Exchange<T>, ErrorText)> {
+        let outcome = if is_tunnel { Outcome::Unseen } else { Outcome::Unanswered };
+        let answer = Answer { bytes: self.under[RESPONSE].bytes, ..self.answer };
+        let answering = self.answering.take().map(|place| (place as usize, answer));
+        self.under[REQUEST].opened = false;
+        let error_of = move |place| match answering {
+            Some((answered, _)) if answered == place => error,
+            _ => ErrorText::NONE,
+        };
+        let drained = self.ledger.drain(answering, outcome).enumerate();
+        drained.map(move |(place, exchange)| (exchange, error_of(place)))
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.ledger.held()
+    }
+
+    pub(super) fn release_memory(&mut self) {
+        self.ledger.release_memory();
+    }
+}

@@ -1,0 +1,256 @@
+//! The tap itself: a codec and the books of its exchanges.
+
+use crate::codec::{ErrorText, Event, Exchange, Head, Kind, Open, Reason, Way};
+use crate::limits::Limits;
+use crate::tap::books::{Booked, Books};
+use crate::tap::message::Message;
+use crate::tap::protocol::{AnyCodec, Protocol};
+
+/// What the next bytes of a way were.
+#[derive(Debug)]
+#[must_use]
+pub enum Step<'b, T> {
+    /// The whole input has been read, come back with more bytes.
+    Need,
+    /// This many bytes of the input were body, or mean nothing; go on behind them.
+    Body(usize),
+    /// A request; go on behind `consumed`.
+    Opened {
+        /// Bytes of the input that belong to it.
+        consumed: usize,
+        /// The request.
+        message: Message<'b>,
+        /// The exchange that it opened.
+        exchange: &'b mut Open<T>,
+    },
+    /// The head of an answer whose rest is still to come; go on behind `consumed`.
+    Answered {
+        /// Bytes of the input that belong to it.
+        consumed: usize,
+        /// The answer.
+        message: Message<'b>,
+        /// The exchange that it answers.
+        exchange: &'b mut Open<T>,
+    },
+    /// An exchange is over; go on behind `consumed`.
+    Finished {
+        /// Bytes of the input that belong to the end of it, perhaps none.
+        consumed: usize,
+        /// The answer, unless it was told before and nothing more is known of it.
+        message: Option<Message<'b>>,
+        /// The exchange, no longer open.
+        exchange: Exchange<T>,
+        /// What its answer says is wrong, for `error.type`; empty where nothing is.
+        error: &'b [u8],
+    },
+    /// A message that is part of no exchange; go on behind `consumed`.
+    Aside {
+        /// Bytes of the input that belong to it.
+        consumed: usize,
+        /// The message.
+        message: Message<'b>,
+    },
+    /// From here on bytes are bytes, both ways.
+    Tunnel(Reason),
+}
+
+/// Both ways of one connection, read along; `T` is the caller's own for each exchange.
+#[derive(Debug)]
+pub struct Tap<T> {
+    codec: AnyCodec,
+    books: Books<T>,
+    /// What the answer that was told last says is wrong.
+    error: ErrorText,
+    tunnel: Option<Reason>,
+}
+
+impl<T: Default> Tap<T> {
+    /// The beginning of a connection.
+    pub fn new(protocol: Protocol) -> Self {
+        let correlation = protocol.about().correlation;
+        Self {
+            codec: AnyCodec::new(protocol),
+            books: Books::new(correlation),
+            error: ErrorText::NONE,
+            tunnel: None,
+        }
+    }
+
+    /// The protocol that it reads.
+    pub fn protocol(&self) -> Protocol {
+        self.codec.protocol()
+    }
+
+    /// Reads `input`, bytes of the way that have been sent on; `now_ns` is when they came. `head` is
+    /// room for what a message says, and any will do.
+    // In place where it is called, so that what it says is not moved: that would be a third of it.
+    #[inline(always)]
+    #[allow(clippy::inline_always)]
+    pub fn step<'b>(
+        &'b mut self,
+        way: Way,
+        input: &'b [u8],
+        limits: &Limits,
+        now_ns: u64,
+        head: &'b mut Head,
+    ) -> Step<'b, T> {
+        if let Some(reason) = self.tunnel {
+            return Step::Tunnel(reason);
+        }
+        if let Some(exchange) = self.books.pending(way, !input.is_empty(), limits) {
+            return ended(0, exchange, said_by(way, &self.error));
+        }
+        if input.is_empty() {
+            return Step::Need;
+        }
+        self.books.begin(way, now_ns);
+        match self.codec.advance(way, input, self.books.asked(way), limits, head) {
+            Event::Need => {
+                self.books.count(way, input.len());
+                Step::Need
+            }
+            Event::Skip(count) => Step::Body(self.books.skip(way, count)),
+            Event::Body(count) => {
+                self.books.count(way, count);
+                Step::Body(count)
+            }
+            Event::Late { count, whole } => Step::Body(self.books.count_late(way, count, whole)),
+            Event::End(count) => {
+                self.books.count(way, count);
+                match self.books.finish_message(way) {
+                    Some(exchange) => ended(count, exchange, said_by(way, &self.error)),
+                    None => Step::Body(count),
+                }
+            }
+            Event::Head { consumed, len, held, whole } => {
+                self.books.count(way, consumed);
+                let bytes = if held { self.codec.held_head(way) } else { &input[..len] };
+                let booked = match way {
+                    Way::Request => self.books.request(head, whole, limits),
+                    Way::Response => self.books.answer(head, bytes, whole, &mut self.error),
+                };
+                if head.kind == Kind::Response && matches!(booked, Booked::Aside) {
+                    head.kind = Kind::Stray;
+                }
+                let message = Message::new(self.codec.protocol(), head, bytes);
+                match booked {
+                    Booked::Opened(exchange) => Step::Opened { consumed, message, exchange },
+                    Booked::Answered(exchange) => Step::Answered { consumed, message, exchange },
+                    Booked::Finished(exchange) => {
+                        let error = said_by(way, &self.error);
+                        Step::Finished { consumed, message: Some(message), exchange, error }
+                    }
+                    Booked::Aside => Step::Aside { consumed, message },
+                    Booked::Part => Step::Body(consumed),
+                    Booked::Unfit(reason) => give_up(&mut self.tunnel, reason),
+                }
+            }
+            Event::Not(reason) => {
+                self.codec = AnyCodec::new(self.codec.protocol());
+                give_up(&mut self.tunnel, reason)
+            }
+        }
+    }
+
+    /// How many bytes of the way may pass from here without being shown; `u64::MAX` once it is a
+    /// tunnel.
+    pub fn passable(&self, way: Way) -> u64 {
+        if self.tunnel.is_some() { u64::MAX } else { self.codec.passable(way) }
+    }
+
+    /// Takes note of bytes that passed without being shown, at most [`passable`](Self::passable).
+    /// Take a step with an empty input after it.
+    pub fn passed(&mut self, way: Way, count: u64) {
+        if self.tunnel.is_none() && count > 0 {
+            let ended = self.codec.passed(way, count);
+            self.books.passed(way, count, ended);
+        }
+    }
+
+    /// Whether bytes are bytes from here on.
+    #[inline]
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel.is_some()
+    }
+
+    /// Why they are, if they are.
+    pub fn reason(&self) -> Option<Reason> {
+        self.tunnel
+    }
+
+    /// Makes it a tunnel, for a reason of the caller's.
+    pub fn give_up(&mut self, reason: Reason) {
+        self.tunnel.get_or_insert(reason);
+    }
+
+    /// Whether a step with an empty input has something to hand out: a message of the way has ended
+    /// with bytes that passed, or with its head.
+    #[inline]
+    pub fn has_ended(&self, way: Way) -> bool {
+        self.books.has_ended(way)
+    }
+
+    /// Whether a message of the way is under way: a stream that ends now was cut short.
+    pub fn is_within_message(&self, way: Way) -> bool {
+        self.tunnel.is_none() && self.books.is_within_message(way)
+    }
+
+    /// The number of exchanges that are open.
+    pub fn open_count(&self) -> usize {
+        self.books.open_count()
+    }
+
+    /// Takes an exchange whose request was [refused](Open::refuse), oldest first, when its client is
+    /// to be told: where answers come in order, when all before it have been answered; never within
+    /// an answer.
+    pub fn take_refused(&mut self) -> Option<Exchange<T>> {
+        self.books.take_refused()
+    }
+
+    /// Whether [`take_refused`](Self::take_refused) has one.
+    pub fn may_take_refused(&self) -> bool {
+        self.books.refused().is_some()
+    }
+
+    /// The newest of the open exchanges, so many of them.
+    pub fn newest(&mut self, count: usize) -> impl Iterator<Item = &mut Open<T>> {
+        self.books.newest(count)
+    }
+
+    /// Takes the exchanges that will not be finished, oldest first: for the end of a connection,
+    /// or of the tap. With each comes what the beginning of its answer says is wrong.
+    pub fn drain(&mut self) -> impl Iterator<Item = (Exchange<T>, ErrorText)> {
+        self.books.drain(self.tunnel.is_some(), self.error)
+    }
+
+    /// Bytes that are held on the heap: heads that came in pieces, and open exchanges.
+    pub fn held(&self) -> usize {
+        self.codec.held() + self.books.held()
+    }
+
+    /// Gives storage back where nothing is kept in it; for connections that idle.
+    pub fn release_memory(&mut self) {
+        self.codec.release_memory();
+        self.books.release_memory();
+    }
+}
+
+/// An exchange is over whose answer was told before, or that has none.
+#[inline]
+fn ended<T>(consumed: usize, exchange: Exchange<T>, error: &[u8]) -> Step<'_, T> {
+    Step::Finished { consumed, message: None, exchange, error }
+}
+
+/// What is wrong with an exchange that bytes of this way have finished.
+#[inline]
+fn said_by(way: Way, error: &ErrorText) -> &[u8] {
+    if way == Way::Response { error.as_bytes() } else { &[] }
+}
+
+#[cold]
+fn give_up<'b, T>(tunnel: &mut Option<Reason>, reason: Reason) -> Step<'b, T> {
+    *tunnel = Some(reason);
+    Step::Tunnel(reason)
+}
+
+const _: () = assert!(size_of::<Tap<Option<Box<u64>>>>() <= 600);

@@ -1,0 +1,119 @@
+//! Who asks: the sidecars that were heard of lately, and what each of them runs.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Sidecars that are remembered, at most; those beyond are served, and counted.
+const SIDECARS_MAX: usize = 50_000;
+/// Bytes of a sidecar's name and of its trouble that are kept.
+const TEXT_BYTES_MAX: usize = 256;
+/// Silence after which a sidecar is no longer counted: several long polls.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+
+/// What is known of one.
+#[derive(Clone, Debug)]
+pub(crate) struct Sidecar {
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    /// The tag of what it runs; empty when it has nothing.
+    pub(crate) tag: String,
+    /// Why it did not take what it got last; empty when it took it.
+    pub(crate) trouble: String,
+    heard: Instant,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    sidecars: Mutex<HashMap<(String, String), Sidecar>>,
+}
+
+/// What is told of the fleet.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    pub(crate) sidecars: usize,
+    pub(crate) with_trouble: usize,
+    /// How many run each tag.
+    pub(crate) tags: Vec<(String, usize)>,
+}
+
+impl Fleet {
+    fn sidecars(&self) -> MutexGuard<'_, HashMap<(String, String), Sidecar>> {
+        self.sidecars.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One has asked.
+    pub(crate) fn hear(&self, namespace: &str, pod: &str, tag: &str, trouble: &str) {
+        let [pod, tag, trouble] = [pod, tag, trouble].map(shortened);
+        let key = (namespace.to_owned(), pod.clone());
+        let mut sidecars = self.sidecars();
+        if sidecars.len() >= SIDECARS_MAX && !sidecars.contains_key(&key) {
+            sidecars.retain(|_, it| it.heard.elapsed() < FORGOTTEN_AFTER);
+            if sidecars.len() >= SIDECARS_MAX {
+                return;
+            }
+        }
+        let namespace = namespace.to_owned();
+        sidecars.insert(key, Sidecar { namespace, pod, tag, trouble, heard: Instant::now() });
+    }
+
+    /// Those that were heard of lately, in order.
+    pub(crate) fn all(&self) -> Vec<Sidecar> {
+        let mut sidecars = self.sidecars();
+        sidecars.retain(|_, it| it.heard.elapsed() < FORGOTTEN_AFTER);
+        let mut all: Vec<Sidecar> = sidecars.values().cloned().collect();
+        all.sort_by(|a, b| (&a.namespace, &a.pod).cmp(&(&b.namespace, &b.pod)));
+        all
+    }
+
+    /// How many there are, and what they run.
+    pub(crate) fn census(&self) -> Census {
+        let mut census = Census::default();
+        let mut tags: HashMap<String, usize> = HashMap::new();
+        for sidecar in self.sidecars().values() {
+            if sidecar.heard.elapsed() < FORGOTTEN_AFTER {
+                census.sidecars += 1;
+                census.with_trouble += usize::from(!sidecar.trouble.is_empty());
+                *tags.entry(sidecar.tag.clone()).or_default() += 1;
+            }
+        }
+        census.tags = tags.into_iter().collect();
+        census.tags.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        census
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(TEXT_BYTES_MAX).filter(|c| !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_census_counts_each_sidecar_once() {
+        let fleet = Fleet::default();
+        fleet.hear("shop", "a", "\"1\"", "");
+        fleet.hear("shop", "a", "\"2\"", "");
+        fleet.hear("shop", "b", "\"2\"", "line 1: no\n");
+        fleet.hear("pay", "a", "\"1\"", "");
+        let census = fleet.census();
+        assert_eq!((census.sidecars, census.with_trouble), (3, 1));
+        assert_eq!(census.tags, [("\"2\"".to_owned(), 2), ("\"1\"".to_owned(), 1)]);
+        let all = fleet.all();
+        assert_eq!((all[0].namespace.as_str(), all[2].trouble.as_str()), ("pay", "line 1: no"));
+    }
+
+    #[test]
+    fn there_are_no_more_than_so_many() {
+        let fleet = Fleet::default();
+        for pod in 0..SIDECARS_MAX + 10 {
+            fleet.hear("shop", &pod.to_string(), "", "");
+        }
+        assert_eq!(fleet.census().sidecars, SIDECARS_MAX);
+    }
+}

@@ -1,0 +1,47 @@
+//! Values of a message, asked for once.
+
+use crate::{facts::Facts, key::Key};
+
+/// Protocols that keys are different for: see `protocol_index`.
+pub(crate) type KeyRow = Box<[Option<Key>]>;
+
+/// A value that rules ask for; its name is the author's, and means another key in each protocol.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) name: Box<str>,
+    pub(crate) keys: KeyRow,
+}
+
+/// The index of a slot.
+pub(crate) type SlotId = u16;
+
+/// Asks for values, and remembers a few of them.
+pub(crate) struct Ask<'a, F> {
+    pub(crate) facts: &'a F,
+    slots: &'a [Slot],
+    protocol: usize,
+    known: [(SlotId, Option<&'a [u8]>); KNOWN],
+}
+
+const KNOWN: usize = 4;
+/// No table has so many slots.
+pub(crate) const SLOTS_MAX: usize = SlotId::MAX as usize;
+
+impl<'a, F: Facts> Ask<'a, F> {
+    #[inline]
+    pub(crate) fn new(facts: &'a F, slots: &'a [Slot]) -> Self {
+        let protocol = facts.protocol().index();
+        Self { facts, slots, protocol, known: [(SlotId::MAX, None); KNOWN] }
+    }
+
+    /// The value of a slot.
+    #[inline]
+    pub(crate) fn value(&mut self, slot: SlotId) -> Option<&'a [u8]> {
+        let known = &mut self.known[usize::from(slot) % KNOWN];
+        if known.0 != slot {
+            let key = self.slots.get(usize::from(slot)).and_then(|it| it.keys.get(self.protocol));
+            *known = (slot, key.and_then(Option::as_ref).and_then(|key| self.facts.value(key)));
+        }
+        known.1
+    }
+}

@@ -1,0 +1,265 @@
+//! Where messages go.
+
+use super::Compiler;
+use crate::{
+    choice::{maglev, schedule},
+    hash::Stable,
+    key::Protocol,
+    shape::short,
+    spec::{
+        BalancerSpec, DestinationSpec, EndpointSpec, HashSpec, PolicySpec, RouterSpec, ServiceSpec,
+        Specs, SubsetsSpec,
+    },
+    table::{Cluster, Endpoint, EndpointAddress, Hashed, Where},
+    verdict::ClusterId,
+};
+use std::{collections::HashMap, net::SocketAddr};
+
+/// A host, a subset and a port; whether it is the router's own host, and whether the route hashes.
+type Wanted = (String, Option<String>, Option<u16>, bool, bool);
+/// Labels by name.
+type Labels = [(String, String)];
+
+/// Clusters, each once.
+#[derive(Debug)]
+pub(super) struct Clusters<'a> {
+    services: HashMap<&'a str, &'a ServiceSpec>,
+    made: Vec<Cluster>,
+    known: HashMap<Wanted, Vec<(u16, ClusterId)>>,
+}
+
+impl<'a> Clusters<'a> {
+    pub(super) fn new(specs: &'a Specs) -> Self {
+        let mut services = HashMap::new();
+        for service in &specs.services {
+            for (host, _) in &service.hosts {
+                // The one that says more about where the host is.
+                let entry = services.entry(host.as_str()).or_insert(service);
+                if entry.endpoints.is_empty() {
+                    *entry = service;
+                }
+            }
+        }
+        Self { services, made: Vec::new(), known: HashMap::new() }
+    }
+
+    pub(super) fn service(&self, host: &str) -> Option<&'a ServiceSpec> {
+        self.services.get(host).copied()
+    }
+
+    /// Whether messages may be sent elsewhere than where they wanted to go.
+    pub(super) fn lead_elsewhere(&self, id: ClusterId) -> bool {
+        let cluster = self.made.get(id.0 as usize);
+        let mut endpoints = cluster.iter().flat_map(|cluster| &cluster.endpoints);
+        endpoints.any(|it| it.address != EndpointAddress::Original)
+    }
+
+    /// What clusters hash by.
+    pub(super) fn hashes(&self) -> impl IntoIterator<Item = &Hashed> {
+        self.made.iter().map(|cluster| &cluster.hash)
+    }
+
+    pub(super) fn finish(self) -> Vec<Cluster> {
+        self.made
+    }
+}
+
+impl Compiler<'_> {
+    /// Where messages to a destination of a router's route go; what is wrong with it is noted.
+    pub(super) fn destination(
+        &mut self,
+        to: &DestinationSpec,
+        router: &RouterSpec,
+        candidates: &[Protocol],
+        hashes: bool,
+    ) -> Option<Where> {
+        let is_own = to.host == router.host;
+        let wanted = (to.host.clone(), to.subset.clone(), to.port, is_own, hashes);
+        if !self.clusters.known.contains_key(&wanted) {
+            let found = self.clusters_of(to, is_own, candidates, hashes);
+            self.clusters.known.insert(wanted.clone(), found);
+        }
+        match self.clusters.known.get(&wanted)?.as_slice() {
+            [] => None,
+            [(_, cluster)] => Some(Where::One(*cluster)),
+            clusters => Some(Where::ByPort(clusters.into())),
+        }
+    }
+
+    fn clusters_of(
+        &mut self,
+        to: &DestinationSpec,
+        is_own: bool,
+        candidates: &[Protocol],
+        hashes: bool,
+    ) -> Vec<(u16, ClusterId)> {
+        let rule = self.specs.subsets.get(&to.host);
+        let Some((labels, policy)) = self.labels_of(to, rule) else { return Vec::new() };
+        let hash = self.hashed(&policy, candidates);
+        let wants_table = hashes || !hash.is_empty();
+        let mut made = Vec::new();
+        // To the host that was asked for, by who cannot be sent elsewhere: that is where it went.
+        let is_pinned = candidates.iter().all(|it| self.context.pinned.contains(it));
+        let stays = is_own && is_pinned && to.subset.is_none() && to.port.is_none();
+        let policy = PolicySpec {
+            balancer: if stays { BalancerSpec::Original } else { policy.balancer },
+            ..policy
+        };
+        for (port, endpoints) in self.endpoints(to, is_own, labels, &policy) {
+            let single = matches!(&*endpoints, [Endpoint { address, .. }]
+                if !matches!(address, EndpointAddress::Ip(_)));
+            if let (true, true, Some((_, place))) = (single, wants_table, &policy.hash) {
+                let what = "consistentHash: the host has no endpoints of a ServiceEntry, and which \
+                            address of its name is asked does not depend on the hash";
+                self.troubles.warn(place.clone(), what);
+            }
+            let id = ClusterId(u32::try_from(self.clusters.made.len()).unwrap_or(u32::MAX));
+            let subset = to.subset.iter().map(|subset| format!("/{subset}")).collect::<String>();
+            let name = format!("{}{subset}", to.host).into();
+            self.clusters.made.push(cluster(name, endpoints, hash.clone(), wants_table));
+            made.push((port, id));
+        }
+        made
+    }
+
+    /// What endpoints of the destination have, and how one of them is chosen.
+    fn labels_of<'s>(
+        &mut self,
+        to: &DestinationSpec,
+        rule: Option<&'s SubsetsSpec>,
+    ) -> Option<(&'s Labels, PolicySpec)> {
+        let outer = rule.map(|rule| rule.policy.clone()).unwrap_or_default();
+        let Some(subset) = &to.subset else { return Some((&[], outer)) };
+        let found = rule.and_then(|rule| rule.subsets.iter().find(|it| it.name == *subset));
+        if let Some(found) = found {
+            return Some((&found.labels, found.policy.clone()));
+        }
+        let what = match rule {
+            None => {
+                format!("subset={:?}: the host {:?} has no DestinationRule", short(subset), to.host)
+            }
+            Some(rule) => {
+                let names: Vec<_> = rule.subsets.iter().map(|it| it.name.as_str()).collect();
+                format!(
+                    "subset={:?}: the DestinationRule at {} has {}",
+                    short(subset),
+                    rule.place,
+                    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+                )
+            }
+        };
+        self.troubles.error(to.place.clone(), what);
+        None
+    }
+
+    fn hashed(&mut self, policy: &PolicySpec, candidates: &[Protocol]) -> Hashed {
+        match &policy.hash {
+            None => Hashed::default(),
+            Some((HashSpec::Source, _)) => Hashed { slots: Box::default(), source: true },
+            Some((HashSpec::Attribute(name), place)) => {
+                let slot = self.slot(name, candidates, place);
+                Hashed { slots: slot.into_iter().collect(), source: false }
+            }
+        }
+    }
+
+    /// Endpoints, for each port of the host that may have been asked for; port 0 is any.
+    fn endpoints(
+        &mut self,
+        to: &DestinationSpec,
+        is_own: bool,
+        labels: &Labels,
+        policy: &PolicySpec,
+    ) -> Vec<(u16, Box<[Endpoint]>)> {
+        let original =
+            || vec![(0, [Endpoint { address: EndpointAddress::Original, weight: 1 }].into())];
+        if policy.balancer == BalancerSpec::Original {
+            return original();
+        }
+        let service = self.clusters.service(&to.host);
+        // A subset of a host whose endpoints come and go may have none now.
+        let may_be_empty = self.context.endpoints_move && to.subset.is_some();
+        let described = service.filter(|service| may_be_empty || !service.endpoints.is_empty());
+        let Some(service) = described else {
+            if to.subset.is_some() {
+                let what = format!(
+                    "subset: no ServiceEntry has endpoints for the host {:?}, and labels of \
+                     workloads are not known without a control plane",
+                    to.host
+                );
+                self.troubles.error(to.place.clone(), what);
+                return Vec::new();
+            }
+            if service.is_some_and(|service| service.is_original) || (is_own && to.port.is_none()) {
+                return original();
+            }
+            let host = to.host.as_str().into();
+            let address = EndpointAddress::Name { host, port: to.port };
+            return vec![(0, [Endpoint { address, weight: 1 }].into())];
+        };
+        let mut found = Vec::new();
+        for (asked, name, target) in self.ports(to, service) {
+            let endpoints: Box<[Endpoint]> = service
+                .endpoints
+                .iter()
+                .filter(|it| labels.iter().all(|label| it.labels.contains(label)))
+                .map(|it| Endpoint { address: address_of(it, &name, target), weight: it.weight })
+                .collect();
+            if endpoints.is_empty() {
+                let what = format!(
+                    "no endpoint of {:?} has the labels of the subset: {labels:?}",
+                    to.host
+                );
+                if !may_be_empty {
+                    self.troubles.error(to.place.clone(), what);
+                    return Vec::new();
+                }
+                self.troubles.warn(to.place.clone(), what + " now: messages for it are refused");
+            }
+            found.push((asked, endpoints));
+        }
+        found
+    }
+
+    /// The port that is asked for, its name, and the port of endpoints.
+    fn ports(&mut self, to: &DestinationSpec, service: &ServiceSpec) -> Vec<(u16, String, u16)> {
+        let of = |number: u16| {
+            let port = service.ports.iter().find(|port| port.number == number);
+            port.map_or((number, String::new(), number), |it| (number, it.name.clone(), it.target))
+        };
+        match (to.port, service.ports.as_slice()) {
+            (Some(number), _) => vec![of(number)],
+            (None, []) => {
+                let what = format!(
+                    "port: the ServiceEntry of {:?} has none, so that it has to be \
+                                    said here",
+                    to.host
+                );
+                self.troubles.error(to.place.clone(), what);
+                Vec::new()
+            }
+            (None, ports) => ports.iter().map(|port| of(port.number)).collect(),
+        }
+    }
+}
+
+fn cluster(name: Box<str>, endpoints: Box<[Endpoint]>, hash: Hashed, wants_table: bool) -> Cluster {
+    let weights: Vec<_> = endpoints.iter().map(|endpoint| endpoint.weight).collect();
+    let named = |endpoint: &Endpoint| {
+        let mut hash = Stable::new();
+        hash.add(Some(endpoint.address.to_string().as_bytes()));
+        (hash.finish(), endpoint.weight)
+    };
+    let names: Vec<_> = endpoints.iter().filter(|_| wants_table).map(named).collect();
+    Cluster { name, schedule: schedule(&weights), maglev: maglev(&names), hash, endpoints }
+}
+
+fn address_of(endpoint: &EndpointSpec, name: &str, target: u16) -> EndpointAddress {
+    let port = endpoint.port(name, target);
+    match endpoint.address.parse() {
+        Ok(ip) => EndpointAddress::Ip(SocketAddr::new(ip, port)),
+        Err(_) => {
+            EndpointAddress::Name { host: endpoint.address.as_str().into(), port: Some(port) }
+        }
+    }
+}

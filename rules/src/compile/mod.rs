@@ -1,0 +1,202 @@
+//! What documents say, made into a table.
+
+mod authorize;
+mod clusters;
+mod conditions;
+mod never;
+mod places;
+mod protocols;
+mod routers;
+mod slots;
+
+use crate::{
+    document::{self, Source},
+    key::Protocol,
+    spec::{self, Specs},
+    table::{RuleInfo, Table},
+    trouble::{Place, Troubles},
+    verdict::{RefusalKind, RuleId},
+};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use clusters::Clusters;
+use slots::Slots;
+
+/// Rules of one table, at most.
+const RULES_MAX: usize = 200_000;
+
+/// Documents that were read, and what is wrong with them so far.
+#[derive(Debug)]
+pub struct Documents {
+    specs: Specs,
+    troubles: Troubles,
+}
+
+/// What rules are compiled for.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// Which change of the rules it is.
+    pub generation: u64,
+    /// What this service is called; hosts that are called so, or begin so, are its own.
+    pub own_name: String,
+    /// Protocols whose connections cannot change their upstream: they have no routes elsewhere.
+    pub pinned: Vec<Protocol>,
+    /// Protocols whose answers cannot be given anything.
+    pub plain_answers: Vec<Protocol>,
+    /// Nobody watches how long answers take: documents may not ask for it.
+    pub is_untimed: bool,
+    /// Endpoints come and go with a control plane: a subset that has none now is no fault of the
+    /// documents, and messages for it are refused until it has one.
+    pub endpoints_move: bool,
+    /// Addresses of hosts, as far as they are known.
+    pub addresses: HashMap<String, Vec<IpAddr>>,
+}
+
+impl Context {
+    /// What the sidecars of this version can do, for a service of this name. Whoever checks rules for
+    /// sidecars asks the same.
+    pub fn of_sidecars(own_name: &str) -> Self {
+        Self {
+            own_name: own_name.to_owned(),
+            pinned: Protocol::all().filter(|protocol| *protocol != Protocol::Http1).collect(),
+            plain_answers: vec![Protocol::Http1],
+            is_untimed: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// What became of documents.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The table; None if anything is wrong.
+    pub table: Option<Arc<Table>>,
+    /// What is wrong, and what is worth a warning.
+    pub troubles: Troubles,
+    /// Where each router's rules have an effect, in words, in the order of the documents.
+    pub landings: Vec<RouterLanding>,
+}
+
+/// Where the rules of one router have an effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouterLanding {
+    /// The router.
+    pub name: String,
+    /// The host.
+    pub host: String,
+    /// In calls of the application, and in calls to it; nowhere, if empty.
+    pub places: Vec<String>,
+}
+
+impl Documents {
+    /// Reads texts. What is wrong with them is told by [`compile`](Self::compile).
+    pub fn read(sources: &[Source]) -> Self {
+        let mut troubles = Troubles::default();
+        let documents = document::read(sources, &mut troubles);
+        let specs = spec::read(&documents, &mut troubles);
+        Self { specs, troubles }
+    }
+
+    /// Hosts of rules that no document has addresses for: connections are told by what these names
+    /// stand for.
+    pub fn unknown_hosts(&self) -> Vec<String> {
+        let hosts: BTreeSet<&String> =
+            self.specs.routers.iter().map(|router| &router.host).collect();
+        let is_known = |host: &str| {
+            let services = self.specs.services.iter();
+            let mut services = services.filter(|it| it.hosts.iter().any(|(own, _)| own == host));
+            services.any(|it| !it.addresses.is_empty() || !it.endpoints.is_empty())
+        };
+        hosts.into_iter().filter(|host| !is_known(host)).cloned().collect()
+    }
+
+    /// Makes the table.
+    pub fn compile(&self, context: &Context) -> Compiled {
+        let Self { specs, troubles } = self;
+        let mut troubles = troubles.clone();
+        let mut compiler = Compiler {
+            specs,
+            context,
+            troubles: &mut troubles,
+            table: Table { generation: context.generation, ..Table::default() },
+            slots: Slots::default(),
+            clusters: Clusters::new(specs),
+            landings: Vec::new(),
+            regex_bytes: 0,
+        };
+        compiler.protocols();
+        for router in &specs.routers {
+            compiler.router(router);
+        }
+        compiler.authorizations();
+        compiler.complain_of_rivals();
+        let Compiler { mut table, slots, clusters, landings, .. } = compiler;
+        (table.slots, table.clusters) = (slots.finish(), clusters.finish());
+        table.refusals.sort_by_key(|(rule, kind, _)| (*rule, *kind as usize));
+        table.protocols.sort_by_key(|(address, _)| *address);
+        if table.rules.len() > RULES_MAX {
+            let place = Place { file: "all documents".into(), line: 0, column: 0 };
+            troubles.error(place, format!("{} rules: allowed are {RULES_MAX}", table.rules.len()));
+        }
+        troubles.sort();
+        Compiled { table: troubles.is_good().then(|| Arc::new(table)), troubles, landings }
+    }
+}
+
+/// A table in the making.
+struct Compiler<'a> {
+    specs: &'a Specs,
+    context: &'a Context,
+    troubles: &'a mut Troubles,
+    table: Table,
+    slots: Slots,
+    clusters: Clusters<'a>,
+    landings: Vec<RouterLanding>,
+    /// What regular expressions take so far.
+    regex_bytes: usize,
+}
+
+impl Compiler<'_> {
+    /// A new rule.
+    fn rule(&mut self, name: &str, place: &Place, effect: String) -> RuleId {
+        let id = RuleId(u32::try_from(self.table.rules.len()).unwrap_or(u32::MAX));
+        self.table.rules.push(RuleInfo {
+            name: name.into(),
+            place: place.to_string().into(),
+            effect: effect.into(),
+            never: None,
+        });
+        id
+    }
+
+    /// What askers are told when the rule refuses.
+    fn refusal(&mut self, rule: RuleId, kind: RefusalKind, text: String) {
+        self.table.refusals.push((rule, kind, text.into()));
+    }
+
+    /// Whether a host is this service.
+    fn is_own(&self, host: &str) -> bool {
+        let rest = host.strip_prefix(&*self.context.own_name.to_ascii_lowercase());
+        !self.context.own_name.is_empty()
+            && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
+    /// Two documents for one host: nobody knows which is meant.
+    fn complain_of_rivals(&mut self) {
+        let mut seen: HashMap<&str, &Place> = HashMap::new();
+        for router in &self.specs.routers {
+            if let Some(first) = seen.insert(&router.host, &router.place) {
+                let what = format!(
+                    "the host {:?} has rules at {first}, too: allowed is one \
+                                    document for a host",
+                    router.host
+                );
+                self.troubles.error(router.place.clone(), what);
+            }
+        }
+    }
+}

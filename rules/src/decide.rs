@@ -1,0 +1,213 @@
+//! What the rules say of a message.
+
+use crate::{
+    ask::Ask,
+    choice::pick,
+    facts::{Direction, Facts},
+    hash::Stable,
+    pattern::wide,
+    state::State,
+    table::{Cluster, EndpointAddress, Fault, Hashed, Policy, RouteTo, Router, Table, refusal},
+    verdict::{Action, Refusal, RefusalKind, Route, RuleId, Verdict},
+};
+
+/// What is to be done with a message. `now_ns` is of a clock that never goes back, `random` is
+/// chance: 64 bits for each message.
+pub fn decide<F: Facts>(
+    table: &Table,
+    facts: &F,
+    state: &mut State,
+    now_ns: u64,
+    random: u64,
+) -> Verdict {
+    match facts.direction() {
+        Direction::Outbound => outbound(table, facts, state, now_ns, random),
+        Direction::Inbound => inbound(table, facts, state, now_ns),
+    }
+}
+
+/// The router that a message has to do with, and what it may be asked for.
+pub(crate) fn router_of<'t, F: Facts>(table: &'t Table, facts: &F) -> Option<&'t Router> {
+    let (direction, protocol) = (facts.direction(), facts.protocol());
+    let port = facts.destination().port();
+    let router = table.landing.router(facts, |router| {
+        table.routers.get(router as usize).is_some_and(|router| {
+            router.is_for(protocol, port) && router.concern(direction).is_some()
+        })
+    })?;
+    table.routers.get(router as usize)
+}
+
+/// A call of the application: routes and faults.
+fn outbound<F: Facts>(
+    table: &Table,
+    facts: &F,
+    state: &mut State,
+    now_ns: u64,
+    random: u64,
+) -> Verdict {
+    let Some(router) = router_of(table, facts) else { return Verdict::NONE };
+    let mut ask = Ask::new(facts, &table.slots);
+    let route = router.routes.first(&mut ask).and_then(|it| router.to.get(it as usize));
+    if route.is_none() && !router.passes_unrouted {
+        return refuse(state, router.rule, refusal(RefusalKind::NoRoute), now_ns);
+    }
+    let mut verdict = Verdict { rule: route.map(|route| route.rule), ..Verdict::NONE };
+    let own_fault = route.and_then(|route| Some((route.rule, route.fault.as_ref()?)));
+    let fault = own_fault.or_else(|| {
+        let found = router.faults.first(&mut ask)?;
+        router.fault_rules.get(found as usize).map(|(rule, fault)| (*rule, fault))
+    });
+    if let Some((rule, fault)) = fault {
+        let (is_delayed, is_aborted) = drawn(fault, random);
+        verdict.delay_ns = if is_delayed { fault.delay_ns } else { 0 };
+        if is_aborted {
+            let refused = Refusal { http_status: fault.http_status, kind: RefusalKind::Fault };
+            return Verdict { delay_ns: verdict.delay_ns, ..refuse(state, rule, refused, now_ns) };
+        }
+        if is_delayed && verdict.rule != Some(rule) {
+            state.note(rule, false, now_ns);
+            verdict.rule = verdict.rule.or(Some(rule));
+        }
+    }
+    let Some(route) = route else { return verdict };
+    verdict.action = match action(table, route, &mut ask, state) {
+        Some(action) => action,
+        None => {
+            let refused = refuse(state, route.rule, refusal(RefusalKind::NoEndpoint), now_ns);
+            return Verdict { delay_ns: verdict.delay_ns, ..refused };
+        }
+    };
+    state.note(route.rule, false, now_ns);
+    (verdict.request, verdict.response) = (route.request, route.response);
+    (verdict.first_byte_ns, verdict.idle_ns) = (route.first_byte_ns, route.idle_ns);
+    verdict
+}
+
+/// Where a message of the route goes; None is nowhere, there being no endpoint.
+#[inline]
+fn action<F: Facts>(
+    table: &Table,
+    route: &RouteTo,
+    ask: &mut Ask<'_, F>,
+    state: &State,
+) -> Option<Action> {
+    let index = match &route.split {
+        None => 0,
+        Some((turn, schedule)) => pick(schedule, state.turn(*turn))? as usize,
+    };
+    let id = route.to.get(index)?.cluster(ask.facts.destination().port())?;
+    let cluster = table.cluster(id)?;
+    let hash = hash_of(route, cluster, ask);
+    let endpoint = cluster.endpoint(hash, ask.facts.connection())?;
+    match cluster.endpoints.get(endpoint.0 as usize)?.address {
+        EndpointAddress::Original => Some(Action::Pass),
+        _ => Some(Action::Route(Route { cluster: id, endpoint })),
+    }
+}
+
+/// The hash of the values by which the endpoint is chosen. A message that has none of them is one
+/// of its connection.
+#[inline]
+fn hash_of<F: Facts>(route: &RouteTo, cluster: &Cluster, ask: &mut Ask<'_, F>) -> Option<u64> {
+    let Hashed { slots, source } = if route.hash.is_empty() { &cluster.hash } else { &route.hash };
+    if slots.is_empty() && !source {
+        return None;
+    }
+    let mut hash = Stable::new();
+    let mut has_any = false;
+    if *source && let Some(address) = ask.facts.source() {
+        hash.add(Some(&wide(address).to_be_bytes()));
+        has_any = true;
+    }
+    for slot in slots {
+        let value = ask.value(*slot);
+        has_any |= value.is_some();
+        hash.add(value);
+    }
+    has_any.then(|| hash.finish())
+}
+
+/// A call to the application: who may, and how often.
+fn inbound<F: Facts>(table: &Table, facts: &F, state: &mut State, now_ns: u64) -> Verdict {
+    let mut ask = Ask::new(facts, &table.slots);
+    let mut verdict = Verdict::NONE;
+    if !table.policies.is_empty() {
+        let (enforced, shadow) = (judge(table, &mut ask, false), judge(table, &mut ask, true));
+        if let Judged::Denied(rule) = shadow {
+            state.note(rule, true, now_ns);
+            verdict.shadow = Some(rule);
+        }
+        match enforced {
+            Judged::Denied(rule) => {
+                let refused = refuse(state, rule, refusal(RefusalKind::Denied), now_ns);
+                return Verdict { shadow: verdict.shadow, ..refused };
+            }
+            Judged::Allowed(rule) => {
+                state.note(rule, false, now_ns);
+                verdict.rule = Some(rule);
+            }
+            Judged::Free => {}
+        }
+    }
+    let Some(router) = router_of(table, facts) else { return verdict };
+    let found = router.limits.first(&mut ask);
+    let limit = found.and_then(|found| router.limit_rules.get(found as usize));
+    let Some((rule, limit, per_key)) = limit else { return verdict };
+    let has_token = match per_key {
+        None => state.take(*limit, now_ns),
+        Some(slot) => {
+            let value = ask.value(*slot).map(crate::hash::quick);
+            state.take_key(*limit, value, now_ns)
+        }
+    };
+    if !has_token {
+        let refused = refuse(state, *rule, refusal(RefusalKind::Limited), now_ns);
+        return Verdict { shadow: verdict.shadow, ..refused };
+    }
+    state.note(*rule, false, now_ns);
+    Verdict { rule: Some(*rule), ..verdict }
+}
+
+/// What authorizations say.
+enum Judged {
+    /// None is about the message.
+    Free,
+    Allowed(RuleId),
+    Denied(RuleId),
+}
+
+/// What denies comes first; then what allows, and where something allows that is about the message,
+/// it has to.
+fn judge<F: Facts>(table: &Table, ask: &mut Ask<'_, F>, is_shadow: bool) -> Judged {
+    let (protocol, port) = (ask.facts.protocol(), ask.facts.destination().port());
+    let is_about =
+        |policy: &&Policy| policy.is_shadow == is_shadow && policy.is_for(protocol, port);
+    for policy in table.policies.iter().filter(is_about).filter(|it| it.denies) {
+        if policy.matcher.first(ask).is_some() {
+            return Judged::Denied(policy.rule);
+        }
+    }
+    let mut judged = Judged::Free;
+    for policy in table.policies.iter().filter(is_about).filter(|it| !it.denies) {
+        if policy.matcher.first(ask).is_some() {
+            return Judged::Allowed(policy.rule);
+        }
+        if matches!(judged, Judged::Free) {
+            judged = Judged::Denied(policy.rule);
+        }
+    }
+    judged
+}
+
+/// Whether a fault's delay and its abort are due, by two halves of one draw.
+fn drawn(fault: &Fault, random: u64) -> (bool, bool) {
+    let is_due =
+        |parts: u32, half: u64| ((half & u64::from(u32::MAX)) * 1_000_000) >> 32 < parts.into();
+    (is_due(fault.delay_parts, random), is_due(fault.abort_parts, random >> 32))
+}
+
+fn refuse(state: &State, rule: RuleId, refusal: Refusal, now_ns: u64) -> Verdict {
+    state.note(rule, true, now_ns);
+    Verdict { rule: Some(rule), action: Action::Refuse(refusal), ..Verdict::NONE }
+}

@@ -1,0 +1,37 @@
+//! What the caller knows of a message.
+
+use crate::key::{Key, Protocol};
+use std::net::{IpAddr, SocketAddr};
+
+/// Where a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Somebody calls the local application.
+    Inbound,
+    /// The local application calls somebody.
+    Outbound,
+}
+
+/// A request, and the connection that it came on. What is asked for each message is asked for a few
+/// times at most; values only where a rule wants them.
+pub trait Facts {
+    /// Where its connection goes.
+    fn direction(&self) -> Direction;
+
+    /// The original destination of its connection.
+    fn destination(&self) -> SocketAddr;
+
+    /// Who asks, where that is known.
+    fn source(&self) -> Option<IpAddr>;
+
+    /// A number of the connection's, the same for all its messages. Where nothing else says which
+    /// endpoint is meant, a connection stays with one.
+    fn connection(&self) -> u64;
+
+    /// The protocol.
+    fn protocol(&self) -> Protocol;
+
+    /// The value of a key; None when the message has none, or when it lies further behind than is
+    /// read.
+    fn value(&self, key: &Key) -> Option<&[u8]>;
+}

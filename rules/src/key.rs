@@ -1,0 +1,149 @@
+//! What can be asked of a message, and of which protocols.
+
+use netra_codecs::{codec, tap};
+use std::fmt;
+
+/// The protocol of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// HTTP/1, whose heads netra edits itself.
+    Http1,
+    /// One that there is a codec for.
+    Of(tap::Protocol),
+}
+
+impl Protocol {
+    /// Its name in settings and labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Of(protocol) => protocol.name(),
+        }
+    }
+
+    /// A small number of its own.
+    #[inline]
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Http1 => 0,
+            Self::Of(protocol) => 1 + protocol.index(),
+        }
+    }
+
+    /// Every protocol, by index.
+    pub fn all() -> impl Iterator<Item = Self> {
+        std::iter::once(Self::Http1).chain(tap::Protocol::ALL.iter().copied().map(Self::Of))
+    }
+
+    /// The protocol of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "http1" => Some(Self::Http1),
+            name => name.parse().ok().map(Self::Of),
+        }
+    }
+}
+
+impl Protocol {
+    /// The key that an attribute means in messages of the protocol, if they can have it.
+    /// Names are compared without regard to case.
+    pub fn key(self, attribute: &str) -> Option<Key> {
+        let name = attribute.to_ascii_lowercase();
+        match self {
+            Self::Http1 => Some(http_key(attribute, &name)),
+            Self::Of(protocol) => codec_key(protocol, &name),
+        }
+    }
+
+    /// The attributes that messages of the protocol can have, in words.
+    pub fn attributes(self) -> String {
+        match self {
+            Self::Http1 => "method, path, host, cookie.NAME, query.NAME and names of fields".into(),
+            Self::Of(protocol) => {
+                let about = protocol.about();
+                let mut names: Vec<_> = about.keys.iter().map(|key| key.name()).collect();
+                names.extend(has_operation(protocol).then_some("operation"));
+                match protocol {
+                    tap::Protocol::Dubbo => names.push("interface"),
+                    tap::Protocol::Trpc => names.extend(["callee", "func"]),
+                    tap::Protocol::Redis => names.push("command"),
+                    _ => {}
+                }
+                let more = if about.carries_context { " and names of what it carries" } else { "" };
+                format!("{}{more}", names.join(", "))
+            }
+        }
+    }
+
+    /// Whether a value of this key lies behind the body of a request, so that all of it has to be
+    /// held for it.
+    pub(crate) fn lies_behind(self, key: &Key) -> bool {
+        let is_behind = matches!(key, Key::Pair(_) | Key::Of(codec::Key::Group));
+        self == Self::Of(tap::Protocol::Dubbo) && is_behind
+    }
+}
+
+/// Names of cookies and of parameters have a case.
+fn http_key(given: &str, name: &str) -> Key {
+    match name {
+        "method" | ":method" => Key::Operation,
+        "path" | ":path" => Key::Path,
+        "host" | "authority" | ":authority" => Key::Host,
+        _ => match given.split_once('.') {
+            Some((of, cookie)) if of.eq_ignore_ascii_case("cookie") => Key::Cookie(cookie.into()),
+            Some((of, query)) if of.eq_ignore_ascii_case("query") => Key::Query(query.into()),
+            _ => Key::Pair(name.into()),
+        },
+    }
+}
+
+/// Whether the first word of what a request asks for says it: of calls of methods it does not.
+fn has_operation(protocol: tap::Protocol) -> bool {
+    use tap::Protocol::{Kafka, Memcached, Mongodb, Mysql, Postgresql, Redis};
+    matches!(protocol, Kafka | Memcached | Mongodb | Mysql | Postgresql | Redis)
+}
+
+fn codec_key(protocol: tap::Protocol, name: &str) -> Option<Key> {
+    let about = protocol.about();
+    let known = match (protocol, name) {
+        (tap::Protocol::Redis, "command") => return Some(Key::Operation),
+        (protocol, "operation") if has_operation(protocol) => return Some(Key::Operation),
+        (tap::Protocol::Dubbo, "interface") => "service",
+        (tap::Protocol::Dubbo, "dubbo") => "protocol_version",
+        (tap::Protocol::Trpc, "callee") => "service",
+        (tap::Protocol::Trpc, "func") => "method",
+        (_, name) => name,
+    };
+    let key = about.keys.iter().find(|key| key.name() == known);
+    match key {
+        Some(key) => Some(Key::Of(*key)),
+        None => about.carries_context.then(|| Key::Pair(name.into())),
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What rules ask of a message. Names of pairs are in small letters, and are compared with what a
+/// message has without regard to case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// What the request asks for, as its codec lists it (`GET`); the method of HTTP.
+    Operation,
+    /// A value that the codec knows by this key.
+    Of(codec::Key),
+    /// What travels with the message under this name: a field of HTTP, an attachment of Dubbo,
+    /// a header of Thrift.
+    Pair(Box<str>),
+    /// The path of an HTTP request, without its query.
+    Path,
+    /// The host that an HTTP request is for, without its port.
+    Host,
+    /// A cookie of an HTTP request.
+    Cookie(Box<str>),
+    /// A parameter of an HTTP request's query, as it is written.
+    Query(Box<str>),
+}

@@ -1,0 +1,252 @@
+//! Lists of conditions in order, of which the first that holds is looked for: by hash where a
+//! condition says what a value is or begins with, one by one where none does.
+
+use crate::{
+    ask::{Ask, Slot, SlotId},
+    facts::Facts,
+    hash::quick,
+    pattern::{Network, Test},
+};
+use hashbrown::HashTable;
+use std::{collections::HashMap, fmt::Write as _, net::IpAddr};
+
+/// Something that a message must have.
+#[derive(Debug)]
+pub(crate) struct Condition {
+    pub(crate) subject: Subject,
+    /// Whether it must not.
+    pub(crate) is_not: bool,
+    /// What holds where the message has no value.
+    pub(crate) without: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Subject {
+    Value(SlotId, Test),
+    Source(Box<[Network]>),
+}
+
+impl Condition {
+    #[inline]
+    fn holds<F: Facts>(&self, ask: &mut Ask<'_, F>) -> bool {
+        match &self.subject {
+            Subject::Value(slot, test) => match ask.value(*slot) {
+                Some(value) => test.takes(value) != self.is_not,
+                None => self.without,
+            },
+            Subject::Source(networks) => match ask.facts.source() {
+                Some(source) => has(networks, source) != self.is_not,
+                None => self.without,
+            },
+        }
+    }
+
+    /// In words; `slots` has their names.
+    pub(crate) fn words(&self, slots: &[Slot]) -> String {
+        let not = if self.is_not { "not: " } else { "" };
+        match &self.subject {
+            Subject::Value(slot, test) => {
+                let name = slots.get(usize::from(*slot)).map_or("?", |slot| &slot.name);
+                format!("{not}{name} {test}")
+            }
+            Subject::Source(networks) => {
+                let networks: Vec<_> = networks.iter().map(Network::to_string).collect();
+                format!("{not}the asker is in {}", networks.join(", "))
+            }
+        }
+    }
+}
+
+fn has(networks: &[Network], source: IpAddr) -> bool {
+    networks.iter().any(|network| network.has(source))
+}
+
+/// Entries in order, each of them conditions that all have to hold.
+#[derive(Debug, Default)]
+pub(crate) struct Matcher {
+    entries: Box<[Box<[Condition]>]>,
+    probes: Box<[Probe]>,
+    /// Entries that the hash of a value leads to, list by list, each in order.
+    lists: Box<[u32]>,
+    /// Entries that no probe leads to, in order.
+    rest: Box<[u32]>,
+}
+
+/// Entries by the hash of a value, or of its first bytes.
+#[derive(Debug)]
+struct Probe {
+    slot: SlotId,
+    /// So many bytes of the value count; None is all.
+    length: Option<u16>,
+    lists: HashTable<List>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct List {
+    hash: u64,
+    start: u32,
+    len: u32,
+}
+
+/// Probes of one matcher, at most: each is tried for each message.
+const PROBES_MAX: usize = 24;
+/// So few entries are looked at one by one in less time than by any hash.
+const FEW: usize = 3;
+
+impl Matcher {
+    pub(crate) fn new(entries: Vec<Vec<Condition>>) -> Self {
+        let entries: Box<[Box<[Condition]>]> = entries.into_iter().map(Vec::into).collect();
+        let mut planned: HashMap<Way, HashMap<u64, Vec<u32>>> = HashMap::new();
+        let mut rest = Vec::new();
+        let ways = Ways::of(&entries);
+        for (index, conditions) in (0_u32..).zip(&*entries) {
+            match ways.best(conditions).filter(|_| entries.len() > FEW) {
+                Some((way, hash)) => {
+                    planned.entry(way).or_default().entry(hash).or_default().push(index);
+                }
+                None => rest.push(index),
+            }
+        }
+        // The ways on which most entries lie; others are looked at one by one.
+        let mut planned: Vec<_> = planned.into_iter().collect();
+        planned.sort_by_key(|(way, lists)| {
+            (std::cmp::Reverse(lists.values().map(Vec::len).sum::<usize>()), *way)
+        });
+        let mut lists = Vec::new();
+        let mut probes = Vec::new();
+        for (number, ((slot, length), by_hash)) in planned.into_iter().enumerate() {
+            if number >= PROBES_MAX {
+                rest.extend(by_hash.into_values().flatten());
+                continue;
+            }
+            probes.push(Probe { slot, length, lists: table_of(by_hash, &mut lists) });
+        }
+        rest.sort_unstable();
+        Self { entries, probes: probes.into(), lists: lists.into(), rest: rest.into() }
+    }
+
+    /// The first entry all of whose conditions hold.
+    #[inline]
+    pub(crate) fn first<F: Facts>(&self, ask: &mut Ask<'_, F>) -> Option<u32> {
+        let mut best = u32::MAX;
+        for probe in &self.probes {
+            let Some(value) = ask.value(probe.slot) else { continue };
+            let value = match probe.length {
+                None => value,
+                Some(length) => match value.get(..usize::from(length)) {
+                    Some(start) => start,
+                    None => continue,
+                },
+            };
+            let hash = quick(value);
+            let Some(list) = probe.lists.find(hash, |list| list.hash == hash) else { continue };
+            let list = self.lists.get(list.start as usize..(list.start + list.len) as usize);
+            best = self.first_of(list.unwrap_or_default(), best, ask);
+        }
+        best = self.first_of(&self.rest, best, ask);
+        (best != u32::MAX).then_some(best)
+    }
+
+    #[inline]
+    fn first_of<F: Facts>(&self, list: &[u32], best: u32, ask: &mut Ask<'_, F>) -> u32 {
+        for index in list {
+            if *index >= best {
+                break;
+            }
+            let conditions = self.entries.get(*index as usize);
+            if conditions.is_some_and(|all| all.iter().all(|condition| condition.holds(ask))) {
+                return *index;
+            }
+        }
+        best
+    }
+
+    /// Why an entry is not for the message: the first of its conditions that does not hold.
+    pub(crate) fn why_not<F: Facts>(
+        &self,
+        entry: usize,
+        ask: &mut Ask<'_, F>,
+        slots: &[Slot],
+    ) -> Option<String> {
+        let condition = self.entries.get(entry)?.iter().find(|it| !it.holds(ask))?;
+        let mut words = condition.words(slots);
+        if let Subject::Value(slot, _) = &condition.subject {
+            let _ = match ask.value(*slot) {
+                Some(value) => write!(words, "; here it is {:?}", String::from_utf8_lossy(value)),
+                None => write!(words, "; this message has none"),
+            };
+        }
+        Some(words)
+    }
+
+    /// The conditions of each entry.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &[Condition]> {
+        self.entries.iter().map(|entry| &**entry)
+    }
+
+    /// What it takes in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let of = |condition: &Condition| match &condition.subject {
+            Subject::Value(_, test) => test.bytes(),
+            Subject::Source(networks) => size_of_val(&**networks),
+        };
+        let conditions = self.entries.iter().flatten();
+        conditions.map(|it| size_of::<Condition>() + of(it)).sum::<usize>() + self.lists.len() * 32
+    }
+}
+
+/// A slot, and how much of its value counts.
+type Way = (SlotId, Option<u16>);
+
+/// How many entries lie on each way, and under each hash there.
+struct Ways {
+    entries: HashMap<Way, usize>,
+    under: HashMap<(Way, u64), usize>,
+}
+
+impl Ways {
+    fn of(entries: &[Box<[Condition]>]) -> Self {
+        let mut ways = Self { entries: HashMap::new(), under: HashMap::new() };
+        for (way, hash) in entries.iter().flatten().filter_map(way_of) {
+            *ways.entries.entry(way).or_default() += 1;
+            *ways.under.entry((way, hash)).or_default() += 1;
+        }
+        ways
+    }
+
+    /// The way on which an entry has the fewest others beside it; of equal ones the most used, so
+    /// that there are few.
+    fn best(&self, conditions: &[Condition]) -> Option<(Way, u64)> {
+        let found = conditions.iter().filter_map(way_of);
+        found.min_by_key(|(way, hash)| {
+            let beside = self.under.get(&(*way, *hash)).copied().unwrap_or(0);
+            // Lists of a few are as good as lists of one: fewer ways are better.
+            let others = std::cmp::Reverse(self.entries.get(way).copied().unwrap_or(0));
+            (beside / 4, others, *way)
+        })
+    }
+}
+
+/// The way that leads to a condition, if one does.
+fn way_of(condition: &Condition) -> Option<(Way, u64)> {
+    match &condition.subject {
+        _ if condition.is_not || condition.without => None,
+        Subject::Value(slot, Test::Exact(exact)) => Some(((*slot, None), quick(exact))),
+        Subject::Value(slot, Test::Prefix(prefix)) if !prefix.is_empty() => {
+            let length = u16::try_from(prefix.len()).ok()?;
+            Some(((*slot, Some(length)), quick(prefix)))
+        }
+        _ => None,
+    }
+}
+
+fn table_of(by_hash: HashMap<u64, Vec<u32>>, lists: &mut Vec<u32>) -> HashTable<List> {
+    let number = |it: usize| u32::try_from(it).unwrap_or(u32::MAX);
+    let mut table = HashTable::with_capacity(by_hash.len());
+    for (hash, entries) in by_hash {
+        let list = List { hash, start: number(lists.len()), len: number(entries.len()) };
+        lists.extend(entries);
+        table.insert_unique(hash, list, |list| list.hash);
+    }
+    table
+}

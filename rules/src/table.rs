@@ -1,0 +1,420 @@
+//! What all documents say together.
+
+use crate::{
+    ask::{Slot, SlotId},
+    choice::pick,
+    facts::Direction,
+    hash::mix,
+    key::Protocol,
+    landing::Landing,
+    limit::{Limit, Process},
+    matcher::Matcher,
+    verdict::{
+        Action, ClusterId, EndpointId, MutationsId, Refusal, RefusalKind, Route, RuleId, Verdict,
+    },
+};
+use std::{fmt, net::SocketAddr};
+
+/// All rules, compiled: what [`decide`](crate::decide()) goes by.
+#[derive(Debug, Default)]
+pub struct Table {
+    pub(crate) generation: u64,
+    pub(crate) rules: Vec<RuleInfo>,
+    pub(crate) clusters: Vec<Cluster>,
+    pub(crate) mutations: Vec<Box<[Mutation]>>,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) routers: Vec<Router>,
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) landing: Landing,
+    pub(crate) limits: Vec<Limit>,
+    /// How many routes part their messages by weight.
+    pub(crate) splits: usize,
+    /// What askers are told, by rule and kind.
+    pub(crate) refusals: Vec<(RuleId, RefusalKind, Box<str>)>,
+    /// What is spoken where.
+    pub(crate) protocols: Vec<(SocketAddr, Protocol)>,
+}
+
+/// What is known of a rule beside what it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleInfo {
+    /// Its name, unlike every other's: `MetaRouter/shop/orders/canary`.
+    pub name: Box<str>,
+    /// Where it is written: `FILE:LINE:COLUMN`.
+    pub place: Box<str>,
+    /// What it does, in words.
+    pub effect: Box<str>,
+    /// Why it can never decide, where that is known.
+    pub never: Option<Box<str>>,
+}
+
+/// Where messages go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Host, and subset: `orders.shop`, `orders.shop/v2`.
+    pub name: Box<str>,
+    /// What it consists of; the original destination, for one, is an endpoint.
+    pub endpoints: Box<[Endpoint]>,
+    /// Endpoints in an order that has each as often as its weight says.
+    pub(crate) schedule: Box<[u32]>,
+    /// Endpoints by hash; empty if nothing is hashed.
+    pub(crate) maglev: Box<[u32]>,
+    /// What is hashed, unless the route says something else.
+    pub(crate) hash: Hashed,
+}
+
+/// What a message's endpoint is chosen by, beside its connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hashed {
+    pub(crate) slots: Box<[SlotId]>,
+    pub(crate) source: bool,
+}
+
+impl Hashed {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty() && !self.source
+    }
+}
+
+impl Cluster {
+    /// The endpoint of a message with this hash, or of a connection with this number.
+    #[inline]
+    pub(crate) fn endpoint(&self, hash: Option<u64>, connection: u64) -> Option<EndpointId> {
+        let found = match hash {
+            Some(hash) => pick(&self.maglev, hash),
+            // Numbers of connections may have any pattern.
+            None => pick(&self.schedule, mix(connection)),
+        };
+        found.map(EndpointId)
+    }
+}
+
+/// One of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it is.
+    pub address: EndpointAddress,
+    /// Its part of what the cluster gets.
+    pub weight: u32,
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointAddress {
+    /// Where the connection wanted to go.
+    Original,
+    /// There.
+    Ip(SocketAddr),
+    /// Where the name is, whenever it is asked for; in small letters, without a dot at its end.
+    Name {
+        /// The name.
+        host: Box<str>,
+        /// The port; None is that of the original destination.
+        port: Option<u16>,
+    },
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Original => f.write_str("the original destination"),
+            Self::Ip(address) => address.fmt(f),
+            Self::Name { host, port: Some(port) } => write!(f, "{host}:{port}"),
+            Self::Name { host, port: None } => host.fmt(f),
+        }
+    }
+}
+
+/// A value that a message is given, in the place of the one that it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mutation {
+    /// Under which name, as the author wrote it.
+    pub name: Box<str>,
+    /// The value.
+    pub value: Box<[u8]>,
+}
+
+/// What the rules have to do with the messages of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Concern {
+    /// Its requests are decided about: they have to be held until their heads are whole.
+    pub reads_requests: bool,
+    /// Its answers may be edited, or timed.
+    pub reads_responses: bool,
+    /// Values are asked for, or edited, that lie behind the body of a request (attachments of
+    /// Dubbo).
+    pub reads_pairs: bool,
+}
+
+impl Concern {
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            reads_requests: self.reads_requests | other.reads_requests,
+            reads_responses: self.reads_responses | other.reads_responses,
+            reads_pairs: self.reads_pairs | other.reads_pairs,
+        }
+    }
+}
+
+/// Routes, faults and limits of one host.
+#[derive(Debug)]
+pub(crate) struct Router {
+    /// Refuses what no route is for.
+    pub(crate) rule: RuleId,
+    /// None is any.
+    pub(crate) protocol: Option<Protocol>,
+    /// None are all.
+    pub(crate) ports: Box<[u16]>,
+    pub(crate) routes: Matcher,
+    pub(crate) to: Box<[RouteTo]>,
+    pub(crate) passes_unrouted: bool,
+    pub(crate) faults: Matcher,
+    pub(crate) fault_rules: Box<[(RuleId, Fault)]>,
+    pub(crate) limits: Matcher,
+    /// Rule, limit, and the attribute whose values have a bucket each.
+    pub(crate) limit_rules: Box<[(RuleId, usize, Option<SlotId>)]>,
+    /// What it has to do with calls of the application, and with calls to it.
+    pub(crate) outbound: Concern,
+    pub(crate) inbound: Concern,
+}
+
+impl Router {
+    /// Whether it is for messages of this protocol to this port.
+    #[inline]
+    pub(crate) fn is_for(&self, protocol: Protocol, port: u16) -> bool {
+        self.protocol.is_none_or(|own| own == protocol)
+            && (self.ports.is_empty() || self.ports.contains(&port))
+    }
+
+    /// What it has to do with messages of a direction; None is nothing.
+    #[inline]
+    pub(crate) fn concern(&self, direction: Direction) -> Option<Concern> {
+        let concern = match direction {
+            Direction::Inbound => self.inbound,
+            Direction::Outbound => self.outbound,
+        };
+        (concern != Concern::default()).then_some(concern)
+    }
+}
+
+/// Where messages of a route go, and how.
+#[derive(Debug)]
+pub(crate) struct RouteTo {
+    pub(crate) rule: RuleId,
+    pub(crate) to: Box<[Where]>,
+    /// By weight: which of `to`, turn by turn; the number counts turns.
+    pub(crate) split: Option<(usize, Box<[u32]>)>,
+    pub(crate) request: Option<MutationsId>,
+    pub(crate) response: Option<MutationsId>,
+    pub(crate) first_byte_ns: u64,
+    pub(crate) idle_ns: u64,
+    pub(crate) fault: Option<Fault>,
+    pub(crate) hash: Hashed,
+}
+
+/// A cluster, or one for each port that may have been asked for.
+#[derive(Debug)]
+pub(crate) enum Where {
+    One(ClusterId),
+    ByPort(Box<[(u16, ClusterId)]>),
+}
+
+impl Where {
+    #[inline]
+    pub(crate) fn cluster(&self, port: u16) -> Option<ClusterId> {
+        match self {
+            Self::One(cluster) => Some(*cluster),
+            Self::ByPort(clusters) => {
+                let found = clusters.iter().find(|(on, _)| *on == port);
+                found.or(clusters.first()).map(|(_, cluster)| *cluster)
+            }
+        }
+    }
+}
+
+/// A fault; parts are of 0.0001 percent.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fault {
+    pub(crate) delay_parts: u32,
+    pub(crate) delay_ns: u64,
+    pub(crate) abort_parts: u32,
+    pub(crate) http_status: u16,
+}
+
+/// An authorization.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) rule: RuleId,
+    pub(crate) denies: bool,
+    pub(crate) is_shadow: bool,
+    pub(crate) protocol: Option<Protocol>,
+    /// None are all.
+    pub(crate) ports: Box<[u16]>,
+    pub(crate) matcher: Matcher,
+    pub(crate) reads_behind: bool,
+}
+
+impl Policy {
+    /// Whether it is about messages of this protocol to this port.
+    #[inline]
+    pub(crate) fn is_for(&self, protocol: Protocol, port: u16) -> bool {
+        self.protocol.is_none_or(|own| own == protocol)
+            && (self.ports.is_empty() || self.ports.contains(&port))
+    }
+}
+
+impl Table {
+    /// Which change of the rules made it; 0 is none.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether no rule is in it.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Every rule; the index is its id.
+    pub fn rules(&self) -> &[RuleInfo] {
+        &self.rules
+    }
+
+    /// A rule.
+    pub fn rule(&self, id: RuleId) -> Option<&RuleInfo> {
+        self.rules.get(id.0 as usize)
+    }
+
+    /// Every cluster; the index is its id.
+    pub fn clusters(&self) -> &[Cluster] {
+        &self.clusters
+    }
+
+    /// A cluster.
+    pub fn cluster(&self, id: ClusterId) -> Option<&Cluster> {
+        self.clusters.get(id.0 as usize)
+    }
+
+    /// The endpoint that a route has chosen.
+    pub fn endpoint(&self, route: Route) -> Option<&Endpoint> {
+        let EndpointId(index) = route.endpoint;
+        self.cluster(route.cluster)?.endpoints.get(index as usize)
+    }
+
+    /// Whether answers are given anything.
+    pub fn edits_answers(&self) -> bool {
+        self.routers.iter().flat_map(|router| &router.to).any(|to| to.response.is_some())
+    }
+
+    /// What a message is to be given.
+    pub fn mutations(&self, id: MutationsId) -> &[Mutation] {
+        self.mutations.get(id.0 as usize).map_or(&[], |them| them)
+    }
+
+    /// What the asker is told when a message is refused: which rule, and why. Empty of any other
+    /// verdict.
+    pub fn refusal_text(&self, verdict: &Verdict) -> &str {
+        let (Some(rule), Action::Refuse(Refusal { kind, .. })) = (verdict.rule, verdict.action)
+        else {
+            return "";
+        };
+        let wanted = (rule, kind as usize);
+        let found =
+            self.refusals.binary_search_by_key(&wanted, |(rule, kind, _)| (*rule, *kind as usize));
+        let text = found.ok().and_then(|index| self.refusals.get(index)).map(|(.., text)| &**text);
+        text.unwrap_or("netra: there is no endpoint")
+    }
+
+    /// The protocol that documents say is spoken there.
+    pub fn protocol(&self, destination: SocketAddr) -> Option<Protocol> {
+        let found = self.protocols.binary_search_by_key(&destination, |(address, _)| *address);
+        found.ok().and_then(|index| self.protocols.get(index)).map(|(_, protocol)| *protocol)
+    }
+
+    /// Protocols that rules are about, each with one of these rules; rules for any protocol are left
+    /// out.
+    pub fn protocols(&self) -> Vec<(Protocol, &RuleInfo)> {
+        let routers = self.routers.iter().map(|router| (router.protocol, router.rule));
+        let policies = self.policies.iter().map(|policy| (policy.protocol, policy.rule));
+        let mut found: Vec<(Protocol, &RuleInfo)> = Vec::new();
+        for (protocol, rule) in routers.chain(policies) {
+            let (Some(protocol), Some(rule)) = (protocol, self.rule(rule)) else { continue };
+            if found.iter().all(|(known, _)| *known != protocol) {
+                found.push((protocol, rule));
+            }
+        }
+        found
+    }
+
+    /// What the rules have to do with a connection; None is nothing, and it may stay what it would
+    /// be without rules.
+    pub fn concern(
+        &self,
+        direction: Direction,
+        destination: SocketAddr,
+        protocol: Protocol,
+    ) -> Option<Concern> {
+        if self.is_empty() {
+            return None;
+        }
+        let concern_of = |router: u32| {
+            let router = self.routers.get(router as usize)?;
+            let is_for = router.is_for(protocol, destination.port());
+            router.concern(direction).filter(|_| is_for)
+        };
+        let is_it = |router: u32| concern_of(router).is_some();
+        let mut found = None;
+        let mut add = |more: Concern| found = Some(found.map_or(more, |it: Concern| it.or(more)));
+        if direction == Direction::Outbound && self.landing.goes_by_name(protocol, is_it) {
+            // Which of them it is, only the messages tell.
+            let routers = 0..u32::try_from(self.routers.len()).unwrap_or(u32::MAX);
+            routers.filter_map(concern_of).for_each(&mut add);
+        }
+        if let Some(router) = self.landing.at(direction, destination, is_it) {
+            concern_of(router).into_iter().for_each(&mut add);
+        }
+        if direction == Direction::Inbound {
+            let policies = self.policies.iter();
+            policies.filter(|it| it.is_for(protocol, destination.port())).for_each(|policy| {
+                add(Concern {
+                    reads_requests: true,
+                    reads_responses: false,
+                    reads_pairs: policy.reads_behind,
+                });
+            });
+        }
+        found
+    }
+
+    /// What shards share of the state that goes with it, from `now_ns` on. Limits that were in force
+    /// `before`, and are what they were, go on with what is left of them.
+    pub fn process(&self, before: Option<&Process>, now_ns: u64) -> Process {
+        Process::of(&self.limits, self.splits, before, now_ns)
+    }
+
+    /// What it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        let rules =
+            self.rules.iter().map(|it| it.name.len() + it.place.len() + it.effect.len() + 64);
+        let clusters = self
+            .clusters
+            .iter()
+            .map(|it| 128 + 64 * it.endpoints.len() + 4 * (it.schedule.len() + it.maglev.len()));
+        let routers = self.routers.iter().map(|it| {
+            it.routes.bytes() + it.limits.bytes() + it.faults.bytes() + 128 * (it.to.len() + 1)
+        });
+        let policies = self.policies.iter().map(|it| it.matcher.bytes());
+        let refusals = self.refusals.iter().map(|(.., text)| text.len() + 32);
+        rules.chain(clusters).chain(routers).chain(policies).chain(refusals).sum()
+    }
+}
+
+/// A refusal with the status of HTTP that is its kind's.
+pub(crate) const fn refusal(kind: RefusalKind) -> Refusal {
+    let http_status = match kind {
+        RefusalKind::NoRoute => 404,
+        RefusalKind::Denied => 403,
+        RefusalKind::Limited => 429,
+        RefusalKind::NoEndpoint | RefusalKind::Fault => 503,
+    };
+    Refusal { kind, http_status }
+}

@@ -1,0 +1,338 @@
+//! What reads the bytes of a connection along that has no gate: a tap, where its port names the
+//! protocol; where nothing names it, a watch that may find one out and becomes its tap then.
+
+use crate::{
+    core::Core,
+    error::{Direction, End},
+    exchange::{Asker, Gates, Observer, Source, Taps},
+    gate::Gate,
+    http::Gated,
+    io::{Io, Side, Token},
+    sys::Nanos,
+    tap::{Carried, Of, Tapped, way_of},
+};
+use netra_codecs::{
+    codec::{Exchange, Open, Way},
+    tap::{Detector, Finding, Message, Protocol, Witness},
+    trace::Outcome,
+};
+use netra_perf::{Key, Recorder};
+use std::net::SocketAddr;
+
+/// A connection's reader.
+#[derive(Debug)]
+pub(crate) enum Along {
+    /// Its protocol is known.
+    Tapped(Box<Tapped>),
+    /// Nobody knows it yet.
+    Watched(Box<Watched>),
+    /// It is known, and somebody decides about its messages, or writes into them.
+    Gated(Box<Gate>),
+}
+
+impl Along {
+    /// What the bytes are read as.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Tapped(tapped) => tapped.name(),
+            Self::Gated(gate) => gate.tapped().name(),
+            Self::Watched(_) => "opaque",
+        }
+    }
+
+    /// Nothing was found that exchanges could be told of.
+    pub(crate) fn is_opaque(&self) -> bool {
+        matches!(self, Self::Watched(_))
+    }
+
+    /// Nothing is left to do: from here on the connection is bytes.
+    pub(crate) fn is_over(&self) -> bool {
+        match self {
+            Self::Tapped(tapped) => tapped.is_over(),
+            Self::Gated(gate) => gate.is_over(),
+            Self::Watched(watched) => watched.is_over,
+        }
+    }
+
+    /// Other rules are in force. Gets a gate if they want one, where nothing waits at its flows:
+    /// false where something is under way that a gate could not take over, in the middle of a
+    /// message.
+    pub(crate) fn look_again(self, asker: Asker, gates: &Gates, is_idle: bool) -> (Self, bool) {
+        match self {
+            Self::Watched(_) => (self, true),
+            Self::Gated(mut gate) => {
+                gate.look_again(gates);
+                (Self::Gated(gate), true)
+            }
+            Self::Tapped(tapped) => {
+                let is_between = Way::BOTH.iter().all(|way| !tapped.tap.is_within_message(*way));
+                if !is_idle || !is_between {
+                    let wants = gates.wants(tapped.protocol(), &asker);
+                    return (Self::Tapped(tapped), !wants.writes && !wants.decides);
+                }
+                match Gate::new(tapped, asker, gates) {
+                    Ok(gate) => (Self::Gated(Box::new(gate)), true),
+                    Err(tapped) => (Self::Tapped(tapped), true),
+                }
+            }
+        }
+    }
+
+    /// Its flows have gates.
+    pub(crate) fn is_gated(&self) -> bool {
+        matches!(self, Self::Gated(_))
+    }
+
+    /// Its gate, if it has one.
+    pub(crate) fn gate(&mut self) -> Option<&mut Gate> {
+        match self {
+            Self::Gated(gate) => Some(gate),
+            Self::Tapped(_) | Self::Watched(_) => None,
+        }
+    }
+
+    /// Goes on without a gate where there is no use for it any more; nothing waits at its flows.
+    pub(crate) fn drop_gate(self) -> Self {
+        match self {
+            Self::Gated(gate) if gate.may_be_tap() => Self::Tapped(Box::new(gate.into_tapped())),
+            along => along,
+        }
+    }
+
+    /// Nothing of the flow from this side may be sent now.
+    pub(crate) fn is_paused(&self, from: Side) -> bool {
+        matches!(self, Self::Gated(gate) if gate.is_paused(from))
+    }
+
+    /// Takes a step of the gate, see [`Gate::next`].
+    pub(crate) fn next<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        to: Token,
+        source: Option<Source>,
+    ) -> Result<Option<Gated>, End> {
+        match self {
+            Self::Gated(gate) => gate.next(core, to, source),
+            Self::Tapped(_) | Self::Watched(_) => Ok(None),
+        }
+    }
+
+    /// What netra itself took of its heads.
+    pub(crate) fn overhead_ns(&self) -> Nanos {
+        match self {
+            Self::Tapped(tapped) => tapped.overhead_ns(),
+            Self::Gated(gate) => gate.tapped().overhead_ns(),
+            Self::Watched(watched) => watched.overhead_ns,
+        }
+    }
+
+    /// Bytes that may pass from here without being shown.
+    pub(crate) fn passable(&self, from: Side) -> u64 {
+        match self {
+            Self::Tapped(tapped) => tapped.passable(from),
+            Self::Gated(gate) => gate.passable(from),
+            Self::Watched(watched) if watched.is_over => u64::MAX,
+            Self::Watched(watched) => watched.detector.passable(way_of(from)),
+        }
+    }
+
+    /// So many have.
+    pub(crate) fn passed<I: Io>(&mut self, core: &mut Core<I>, from: Side, count: u64) {
+        match self {
+            Self::Tapped(tapped) => tapped.passed(core, from, count),
+            Self::Gated(gate) => gate.passed(core, from, count),
+            Self::Watched(watched) => {
+                watched.detector.passed(way_of(from), count);
+                self.tap(core, from, Source::Nothing);
+            }
+        }
+    }
+
+    /// Reads along with bytes that have been sent. Returns whether a body has begun of which so
+    /// much is left that splicing pays.
+    pub(crate) fn tap<I: Io>(&mut self, core: &mut Core<I>, from: Side, source: Source) -> bool {
+        match self {
+            Self::Tapped(tapped) => tapped.tap(core, from, source),
+            Self::Gated(_) => false,
+            Self::Watched(watched) => {
+                if let Some(tapped) = watched.look(core, from, source) {
+                    *self = Self::Tapped(Box::new(tapped));
+                }
+                false
+            }
+        }
+    }
+
+    /// One side has ended its stream.
+    pub(crate) fn end_way<I: Io>(&mut self, core: &mut Core<I>, from: Side) {
+        match self {
+            Self::Tapped(tapped) => tapped.end_way(core, from),
+            Self::Gated(gate) => gate.end_way(core, from),
+            Self::Watched(_) => {}
+        }
+    }
+
+    /// The connection has ended, or is no longer read.
+    pub(crate) fn end<I: Io>(self, core: &mut Core<I>, outcome: Outcome) {
+        match self {
+            Self::Tapped(tapped) => tapped.end(core, outcome),
+            Self::Gated(gate) => gate.end(core, outcome),
+            Self::Watched(watched) => watched.end(core),
+        }
+    }
+}
+
+/// A connection whose protocol is looked for.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    detector: Detector<Carried>,
+    whose: Whose,
+    /// Bytes of heads that are held, as counted in [`Taps::held_bytes`].
+    held_bytes: usize,
+    /// What netra itself took of what may have been heads.
+    overhead_ns: Nanos,
+    is_over: bool,
+}
+
+/// Whose exchanges they would be.
+#[derive(Clone, Copy, Debug)]
+struct Whose {
+    port: u16,
+    direction: Direction,
+    remote: Option<SocketAddr>,
+}
+
+impl Watched {
+    /// A connection that begins.
+    pub(crate) fn new(port: u16, direction: Direction, remote: Option<SocketAddr>) -> Self {
+        Self {
+            detector: Detector::new(),
+            whose: Whose { port, direction, remote },
+            held_bytes: 0,
+            overhead_ns: 0,
+            is_over: false,
+        }
+    }
+
+    /// Reads along with bytes that have been sent. Returns the tap, if they say what it is.
+    fn look<I: Io>(&mut self, core: &mut Core<I>, from: Side, source: Source) -> Option<Tapped> {
+        if self.is_over {
+            return None;
+        }
+        let Core { io, pool, scratch, observer, recorder, taps, now, .. } = core;
+        let (way, sent_at) = (way_of(from), io.now());
+        let at = if way == Way::Request { *now } else { sent_at };
+        let took = sent_at.saturating_sub(*now);
+        let Whose { port, direction, remote } = self.whose;
+        let mut notes =
+            Notes { whose: self.whose, now: *now, took, total: 0, taps, observer, recorder };
+        let bytes = source.bytes(pool, scratch);
+        let finding = self.detector.show(way, bytes, &taps.limits, at, &mut notes);
+        self.overhead_ns += notes.total;
+        let label = match finding {
+            Finding::Watching => {
+                self.count_held(core);
+                return None;
+            }
+            Finding::Unknown => 0,
+            Finding::Http1 => 1,
+            Finding::Protocol(protocol) => 2 + protocol.index(),
+        };
+        recorder.bump(Key::detected(label));
+        taps.seen.note(port, label > 0, *now);
+        taps.held_bytes -= std::mem::take(&mut self.held_bytes);
+        self.is_over = true;
+        let tap = self.detector.take_tap()?;
+        let of = Of { named: taps.named_as(tap.protocol())?, direction, remote, is_trial: false };
+        if let (Direction::Inbound, 1.., Some(joins)) =
+            (direction, tap.open_count(), &mut observer.joins)
+        {
+            joins.doubt(*now);
+        }
+        Some(Tapped::found(tap, of, self.overhead_ns, taps, recorder))
+    }
+
+    /// Counts what is held now, and stops where that is too much.
+    fn count_held<I: Io>(&mut self, core: &mut Core<I>) {
+        let held = self.detector.held();
+        let has_grown = held > self.held_bytes;
+        core.taps.held_bytes = core.taps.held_bytes - self.held_bytes + held;
+        self.held_bytes = held;
+        if has_grown && core.taps.holds_too_much() {
+            self.drop_all(core);
+            self.is_over = true;
+        }
+    }
+
+    fn drop_all<I: Io>(&mut self, core: &mut Core<I>) {
+        let Core { observer, recorder, taps, now, .. } = core;
+        let notes =
+            Notes { whose: self.whose, now: *now, took: 0, total: 0, taps, observer, recorder };
+        self.detector.end(&mut { notes });
+        core.taps.held_bytes -= std::mem::take(&mut self.held_bytes);
+    }
+
+    fn end<I: Io>(mut self, core: &mut Core<I>) {
+        self.drop_all(core);
+    }
+}
+
+/// Takes note of exchanges that may be some.
+struct Notes<'c> {
+    whose: Whose,
+    now: Nanos,
+    /// What netra took of the bytes that are shown.
+    took: Nanos,
+    /// The sum of it, for each head.
+    total: Nanos,
+    taps: &'c Taps,
+    observer: &'c mut Observer,
+    recorder: &'c Recorder,
+}
+
+impl Notes<'_> {
+    fn of(&self, protocol: Protocol) -> Option<Of> {
+        let Whose { direction, remote, .. } = self.whose;
+        Some(Of { named: self.taps.named_as(protocol)?, direction, remote, is_trial: true })
+    }
+}
+
+impl Witness<Carried> for Notes<'_> {
+    fn opened(&mut self, protocol: Protocol, message: &Message<'_>, exchange: &mut Open<Carried>) {
+        if let Some(of) = self.of(protocol) {
+            let began_ns = exchange.opened_ns;
+            let times = (began_ns, self.now);
+            exchange.data = of.begin(message, times, self.observer, self.recorder, None);
+        }
+        exchange.data.add_overhead(self.took);
+        self.total += self.took;
+    }
+
+    fn answered(&mut self, data: &mut Carried) {
+        data.add_overhead(self.took);
+        self.total += self.took;
+    }
+
+    fn finished(&mut self, protocol: Protocol, done: Exchange<Carried>, error: &[u8], at: Nanos) {
+        if let Some(of) = self.of(protocol) {
+            of.finish(&done, error, (Outcome::Whole, at), self.observer, self.recorder);
+        }
+    }
+
+    fn dropped(&mut self, data: Carried) {
+        if let Some(open) = data.span {
+            self.observer.forget(open);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_read_along_costs_little() {
+        assert!(size_of::<Option<Along>>() <= 16, "{}", size_of::<Along>());
+        assert!(size_of::<Watched>() <= 256, "{}", size_of::<Watched>());
+    }
+}

@@ -1,0 +1,54 @@
+//! Who decides about messages, and what is decided.
+
+use crate::{error::Direction, sys::Nanos};
+use netra_codecs::{
+    codec::{Pairs, Refusal},
+    tap::Message,
+};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+/// Whose message it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker {
+    pub(crate) direction: Direction,
+    /// Where its connection wanted to go.
+    pub(crate) original_dst: SocketAddr,
+    /// Who asks, where that is known.
+    pub(crate) source: Option<IpAddr>,
+    /// A number of the connection's, the same for all its messages.
+    pub(crate) connection: u64,
+}
+
+/// What is done with a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ruling<'t> {
+    /// It is not passed on, and this is what its client is told.
+    pub(crate) refusal: Option<Refusal<'t>>,
+    /// How long it waits before anything is done; 0 is not at all.
+    pub(crate) delay_ns: Nanos,
+    /// What [`Decide::answer`] is asked for when the answer comes; 0 is nothing.
+    pub(crate) answer: u32,
+}
+
+/// Decides about messages; one for a shard. It neither blocks nor allocates for a message.
+pub(crate) trait Decide: fmt::Debug + Send {
+    /// Whether it has anything to say about a connection: asked once for each.
+    fn concerns(&self, asker: &Asker, protocol: netra_codecs::tap::Protocol) -> bool;
+
+    /// What is done with a request; pairs that are to travel with it are added to `pairs`. `random` is
+    /// chance.
+    fn decide(
+        &mut self,
+        message: &Message<'_>,
+        asker: &Asker,
+        pairs: &mut Pairs,
+        now: Nanos,
+        random: u64,
+    ) -> Ruling<'_>;
+
+    /// What travels with the answer to a request, by the number that it was decided with.
+    fn answer(&self, number: u32, pairs: &mut Pairs);
+}

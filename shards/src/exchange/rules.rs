@@ -1,0 +1,249 @@
+//! The rules that shards decide by: how they get them, what they ask of them, and where they leave
+//! them.
+
+use super::decide::{Asker, Decide, Ruling};
+use crate::{error::Direction, sys::Nanos};
+use netra_codecs::{
+    codec::{Pairs, Refusal, Why},
+    tap::{self, Message},
+};
+use netra_rules::{
+    Action, Facts, Hits, Key, MutationsId, Process, Protocol, RefusalKind, State, Table, Verdict,
+    decide,
+};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
+};
+
+/// A shard's rules: the table that it shares, and what it remembers of its own decisions.
+#[derive(Debug)]
+pub(crate) struct ShardRules {
+    table: Arc<Table>,
+    state: State,
+    /// Those before it that say what answers are given, the newest first.
+    old: Vec<Arc<Table>>,
+}
+
+impl ShardRules {
+    /// For one of `shards` shards; `process` is of the same table.
+    pub(crate) fn new(table: &Arc<Table>, process: &Arc<Process>, shards: usize) -> Self {
+        Self {
+            table: Arc::clone(table),
+            state: State::new(table, process, shards),
+            old: Vec::new(),
+        }
+    }
+
+    /// The table. Whoever keeps a verdict keeps it, until nothing of the verdict is left to do.
+    pub(crate) fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// What is counted.
+    pub(crate) fn hits(&self) -> &Arc<Hits> {
+        self.state.hits()
+    }
+
+    /// What is to be done with a request of whatever protocol.
+    pub(crate) fn rule(&mut self, facts: &impl Facts, now_ns: u64, random: u64) -> Verdict {
+        decide(&self.table, facts, &mut self.state, now_ns, random)
+    }
+}
+
+/// Old tables whose answers may still come: as many changes of rules as one exchange can outlive
+/// without its answer losing what it was to be given.
+const OLD_MAX: usize = 4;
+
+impl ShardRules {
+    /// Takes the place of these: answers to what they decided are still given what they said.
+    pub(crate) fn take_over(&mut self, old: &Self) {
+        let tables = std::iter::once(&old.table).chain(&old.old);
+        let edits_answers = |table: &&Arc<Table>| table.edits_answers();
+        self.old = tables.filter(edits_answers).take(OLD_MAX).cloned().collect();
+    }
+
+    /// A number for what answers are given: which table says it, and where.
+    fn answer_number(&self, mutations: Option<MutationsId>) -> u32 {
+        let generation = u32::try_from(self.table.generation() & 0xfff).unwrap_or(0);
+        mutations.map_or(0, |MutationsId(id)| generation << 20 | ((id + 1) & 0xf_ffff))
+    }
+}
+
+impl Decide for ShardRules {
+    fn concerns(&self, asker: &Asker, protocol: tap::Protocol) -> bool {
+        let direction = direction_of(asker.direction);
+        self.table.concern(direction, asker.original_dst, Protocol::Of(protocol)).is_some()
+    }
+
+    fn decide(
+        &mut self,
+        message: &Message<'_>,
+        asker: &Asker,
+        pairs: &mut Pairs,
+        now: Nanos,
+        random: u64,
+    ) -> Ruling<'_> {
+        let facts = OfMessage { message, asker };
+        let verdict = decide(&self.table, &facts, &mut self.state, now, random);
+        add(&self.table, verdict.request, pairs);
+        let refusal = match verdict.action {
+            Action::Refuse(refusal) => {
+                Some(Refusal { why: why(refusal.kind), text: self.table.refusal_text(&verdict) })
+            }
+            Action::Pass | Action::Route(_) => None,
+        };
+        let answer = self.answer_number(verdict.response);
+        Ruling { refusal, delay_ns: verdict.delay_ns, answer }
+    }
+
+    fn answer(&self, number: u32, pairs: &mut Pairs) {
+        let of = |table: &&Arc<Table>| table.generation() & 0xfff == u64::from(number >> 20);
+        let table = std::iter::once(&self.table).chain(&self.old).find(of);
+        if let (Some(table), Some(id)) = (table, (number & 0xf_ffff).checked_sub(1)) {
+            add(table, Some(MutationsId(id)), pairs);
+        }
+    }
+}
+
+/// Adds what a message is given; what there is no room for is counted where it is written.
+fn add(table: &Table, mutations: Option<MutationsId>, pairs: &mut Pairs) {
+    for mutation in mutations.map_or(&[][..], |id| table.mutations(id)) {
+        let _ = pairs.add(mutation.name.as_bytes(), &mutation.value);
+    }
+}
+
+fn why(kind: RefusalKind) -> Why {
+    match kind {
+        RefusalKind::Denied => Why::Denied,
+        RefusalKind::Limited => Why::Limited,
+        RefusalKind::NoRoute => Why::NoRoute,
+        RefusalKind::Fault => Why::Aborted,
+        RefusalKind::NoEndpoint => Why::Unreachable,
+    }
+}
+
+pub(crate) fn direction_of(direction: Direction) -> netra_rules::Direction {
+    match direction {
+        Direction::Inbound => netra_rules::Direction::Inbound,
+        Direction::Outbound => netra_rules::Direction::Outbound,
+    }
+}
+
+/// What is known of a message that a codec has read.
+struct OfMessage<'m, 'b> {
+    message: &'m Message<'b>,
+    asker: &'m Asker,
+}
+
+impl Facts for OfMessage<'_, '_> {
+    fn direction(&self) -> netra_rules::Direction {
+        direction_of(self.asker.direction)
+    }
+
+    fn destination(&self) -> SocketAddr {
+        self.asker.original_dst
+    }
+
+    fn source(&self) -> Option<IpAddr> {
+        self.asker.source
+    }
+
+    fn connection(&self) -> u64 {
+        self.asker.connection
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::Of(self.message.protocol())
+    }
+
+    fn value(&self, key: &Key) -> Option<&[u8]> {
+        match key {
+            Key::Operation => self.message.name().first().copied().filter(|it| !it.is_empty()),
+            Key::Of(key) => self.message.value(*key),
+            Key::Pair(wanted) => {
+                let mut found = None;
+                self.message.pairs(|(name, value)| {
+                    if name.eq_ignore_ascii_case(wanted.as_bytes()) {
+                        found = Some(value);
+                    }
+                });
+                found
+            }
+            Key::Path | Key::Host | Key::Cookie(_) | Key::Query(_) => None,
+        }
+    }
+}
+
+/// Tables that were given to shards, for whoever gives them: what shards no longer want comes back
+/// here, so that no shard ever frees a table.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// The one in force is the last.
+    tables: Vec<Arc<Table>>,
+    back: Receiver<Box<ShardRules>>,
+    way_back: Sender<Box<ShardRules>>,
+}
+
+impl Default for Given {
+    fn default() -> Self {
+        let (way_back, back) = channel();
+        Self { tables: Vec::new(), back, way_back }
+    }
+}
+
+impl Given {
+    /// Where a shard sends its old rules.
+    pub(crate) fn way_back(&self) -> Sender<Box<ShardRules>> {
+        self.way_back.clone()
+    }
+
+    /// A table is given to all shards.
+    pub(crate) fn obey(&mut self, table: &Arc<Table>) {
+        self.tables.push(Arc::clone(table));
+    }
+
+    /// Frees what nobody uses any more.
+    pub(crate) fn tend(&mut self) {
+        self.back.try_iter().for_each(drop);
+        if let Some(last) = self.tables.len().checked_sub(1) {
+            let mut index = 0;
+            self.tables.retain(|table| {
+                index += 1;
+                index > last || Arc::strong_count(table) > 1
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_freed_where_they_were_given() {
+        let mut given = Given::default();
+        let tables = [(); 3].map(|()| Arc::new(Table::default()));
+        let weak = tables.each_ref().map(Arc::downgrade);
+        let mut in_force: Option<Box<ShardRules>> = None;
+        let mut held = None;
+        for table in tables {
+            given.obey(&table);
+            let rules = ShardRules::new(&table, &Arc::new(table.process(None, 0)), 1);
+            held.get_or_insert_with(|| Arc::clone(rules.table()));
+            if let Some(old) = in_force.replace(Box::new(rules)) {
+                given.way_back().send(old).unwrap();
+            }
+        }
+        let alive = || weak.each_ref().map(|it| it.strong_count() > 0);
+        given.tend();
+        assert_eq!(alive(), [true, false, true]);
+        held = None;
+        assert!(held.is_none());
+        given.tend();
+        assert_eq!(alive(), [false, false, true]);
+    }
+}

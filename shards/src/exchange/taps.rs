@@ -1,0 +1,101 @@
+//! What the connections of a shard share whose bytes are read along.
+
+use super::ports::SeenPorts;
+use crate::sys::Nanos;
+use netra_codecs::tap::{Protocol, ProtocolPorts};
+use netra_perf::ProtocolTable;
+
+/// A protocol that is read, as the port of a connection names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) protocol: Protocol,
+    /// Its place among those that the recorder has cells for.
+    pub(crate) row: u8,
+}
+
+/// What a shard has for all its tapped connections.
+#[derive(Debug, Default)]
+pub(crate) struct Taps {
+    ports: ProtocolPorts,
+    /// Connections on ports that nothing names are watched.
+    detects: bool,
+    /// What they turned out to be.
+    pub(crate) seen: SeenPorts,
+    pub(crate) limits: netra_codecs::Limits,
+    /// Bytes of heads that have not come whole, of all tapped connections.
+    pub(crate) held_bytes: usize,
+    pub(crate) held_bytes_max: usize,
+    /// Memory is short: no further heads are held.
+    pub(crate) is_tight: bool,
+    /// How long a head may come in pieces that somebody decides about; none is for ever.
+    pub(crate) head_timeout_ns: Option<Nanos>,
+}
+
+impl Taps {
+    pub(crate) fn new(
+        ports: ProtocolPorts,
+        detects: bool,
+        limits: netra_codecs::Limits,
+        held_bytes_max: usize,
+    ) -> Self {
+        let seen = SeenPorts::default();
+        Self {
+            ports,
+            detects,
+            seen,
+            limits,
+            held_bytes: 0,
+            held_bytes_max,
+            is_tight: false,
+            head_timeout_ns: None,
+        }
+    }
+
+    /// What the recorder has to have cells for, in the order of the protocols.
+    pub(crate) fn tables(ports: &ProtocolPorts, detects: bool) -> Vec<ProtocolTable> {
+        let table = |protocol: Protocol| {
+            let about = protocol.about();
+            ProtocolTable { name: about.name, operations: about.operations }
+        };
+        read(ports, detects).map(table).collect()
+    }
+
+    /// The protocol that is read on this port.
+    pub(crate) fn named(&self, port: u16) -> Option<Named> {
+        self.named_as(self.ports.get(port)?)
+    }
+
+    /// A protocol that is read somewhere.
+    pub(crate) fn named_as(&self, protocol: Protocol) -> Option<Named> {
+        let row = read(&self.ports, self.detects).position(|known| known == protocol)?;
+        Some(Named { protocol, row: u8::try_from(row).ok()? })
+    }
+
+    /// Whether a connection on this port, which nothing names, is watched.
+    pub(crate) fn watches(&self, port: u16, now: Nanos) -> bool {
+        self.detects && self.seen.is_worth_it(port, now)
+    }
+
+    /// More is held than may be.
+    pub(crate) fn holds_too_much(&self) -> bool {
+        self.is_tight || self.held_bytes > self.held_bytes_max
+    }
+
+    /// Whether memory is short.
+    pub(crate) fn set_tight(&mut self, is_tight: bool) {
+        self.is_tight = is_tight;
+    }
+
+    /// Bytes of heads that are held now.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+}
+
+/// The protocols that may be read, each once, in their order.
+fn read(ports: &ProtocolPorts, detects: bool) -> impl Iterator<Item = Protocol> {
+    let is_named = move |protocol: &Protocol| ports.protocols().any(|named| named == *protocol);
+    let built_in = Protocol::ALL.iter().copied();
+    let others = ports.protocols().filter(|protocol| matches!(protocol, Protocol::Private(_)));
+    built_in.filter(move |protocol| detects || is_named(protocol)).chain(others)
+}

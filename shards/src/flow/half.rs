@@ -1,0 +1,148 @@
+//! What reads a connection's bytes along with its flows, and stands in their way where it is a gate.
+
+use crate::{
+    along::Along,
+    buffers::BufferId,
+    core::Core,
+    error::End,
+    exchange::Source,
+    http::{Gated, Http},
+    io::{Io, Side, Token},
+};
+
+/// What reads a connection's bytes along with its flows.
+#[derive(Debug)]
+pub(crate) enum Half<'h> {
+    /// Nothing: bytes are bytes.
+    None,
+    /// HTTP/1: the request flow is gated, the response flow is tapped.
+    Http(&'h mut Http),
+    /// Another protocol: both flows are tapped.
+    Tap(&'h mut Along),
+}
+
+impl Half<'_> {
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// The same for a call that does not keep it.
+    pub(super) fn again(&mut self) -> Half<'_> {
+        match self {
+            Self::None => Half::None,
+            Self::Http(http) => Half::Http(http),
+            Self::Tap(tap) => Half::Tap(tap),
+        }
+    }
+
+    /// Whether the flow from this side has a gate.
+    pub(super) fn is_gated(&self, from: Side) -> bool {
+        match self {
+            Self::None => false,
+            Self::Http(_) => from == Side::Downstream,
+            Self::Tap(tap) => tap.is_gated(),
+        }
+    }
+
+    /// What the gate's client still sends is thrown away.
+    pub(super) fn gave_up(&self, from: Side) -> bool {
+        matches!(self, Self::Http(http) if from == Side::Downstream && http.gave_up())
+    }
+
+    /// Nothing of this flow may be sent now: the upstream is being changed, or a request waits.
+    pub(super) fn is_paused(&self, from: Side) -> bool {
+        match self {
+            Self::None => false,
+            Self::Http(http) => from == Side::Downstream && http.is_switching(),
+            Self::Tap(tap) => tap.is_paused(from),
+        }
+    }
+
+    /// Takes a step of the gate: sends what it carries, or else of what has been received first. None
+    /// where there is nothing.
+    pub(super) fn next<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        to: Token,
+        first: Option<BufferId>,
+    ) -> Result<Option<Gated>, End> {
+        let source = first.map(Source::Buffer);
+        match self {
+            Self::None => Ok(None),
+            Self::Tap(tap) => tap.next(core, to, source),
+            Self::Http(http) if http.has_carry() => http.send_carry(core, to).map(Some),
+            Self::Http(http) => match source {
+                Some(source) => http.gate(core, to, source).map(Some),
+                None if http.must_let_go() => http.gate(core, to, Source::Nothing).map(Some),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// Takes a step of the gate with bytes that were peeked at.
+    pub(super) fn peeked<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        to: Token,
+        len: usize,
+    ) -> Result<Gated, End> {
+        let source = Source::Scratch(len);
+        match self {
+            Self::Http(http) => http.gate(core, to, source),
+            Self::Tap(tap) => tap.next(core, to, Some(source)).map(Option::unwrap_or_default),
+            Self::None => Ok(Gated::default()),
+        }
+    }
+
+    /// The stream from this side has ended. Whether its gate may have something to send still.
+    pub(super) fn end_way<I: Io>(&mut self, core: &mut Core<I>, from: Side) -> bool {
+        match self {
+            Self::None => false,
+            Self::Tap(tap) => {
+                tap.end_way(core, from);
+                tap.is_gated()
+            }
+            Self::Http(http) if from == Side::Upstream => {
+                http.end_response(core);
+                false
+            }
+            Self::Http(http) if http.gave_up() => false,
+            Self::Http(http) => {
+                http.end_request(core);
+                true
+            }
+        }
+    }
+
+    /// Reads along with bytes that have been sent. Returns whether a body has begun of which so
+    /// much is left that splicing pays.
+    pub(super) fn tap<I: Io>(&mut self, core: &mut Core<I>, from: Side, source: Source) -> bool {
+        match self {
+            Self::None => false,
+            Self::Http(http) => http.tap(core, source),
+            Self::Tap(tap) => tap.tap(core, from, source),
+        }
+    }
+
+    /// Bytes that may pass unseen from here.
+    pub(super) fn passable(&self, from: Side) -> u64 {
+        match self {
+            Self::None => u64::MAX,
+            Self::Http(http) if from == Side::Downstream => http.request_passable(),
+            Self::Http(http) => http.response_passable(),
+            Self::Tap(tap) => tap.passable(from),
+        }
+    }
+
+    /// So many have.
+    pub(super) fn passed<I: Io>(&mut self, core: &mut Core<I>, from: Side, count: usize) {
+        match self {
+            Self::None => {}
+            Self::Http(http) if from == Side::Downstream => {
+                http.request_passed(count as u64);
+            }
+            Self::Http(http) => http.response_passed(core, count as u64),
+            Self::Tap(tap) => tap.passed(core, from, count as u64),
+        }
+    }
+}

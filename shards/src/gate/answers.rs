@@ -1,0 +1,127 @@
+//! The response way of a gate: bytes first, as of every tap; cut between messages while somebody
+//! waits to be told that his request was refused, and where answers are to be edited.
+
+use super::{
+    Gate, edit,
+    requests::{Fate, Run},
+};
+use crate::{
+    core::Core,
+    error::{End, taken},
+    exchange::{Decide, Gates, Source},
+    http::{Gated, is_long},
+    io::{Io, Side, Token},
+};
+use netra_codecs::{
+    codec::{Head, Way},
+    tap::{Message, Step},
+    trace::Outcome,
+};
+
+impl Gate {
+    /// Sends answers.
+    pub(super) fn pass_answers<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        to: Token,
+        source: Source,
+    ) -> Result<Gated, End> {
+        let is_cut = !self.replies.is_empty() || self.edits_answers;
+        if is_cut || !self.response.held.is_empty() {
+            return self.cut_answers(core, to, source);
+        }
+        let input = source.bytes(&core.pool, &core.scratch);
+        let len = input.len();
+        let sent = if len > 0 { taken(core.io.send(to, input), to.side)? } else { 0 };
+        let is_long = self.tapped.tap_some(core, Side::Upstream, source, sent);
+        Ok(Gated { taken: sent, is_full: sent < len, is_long })
+    }
+
+    /// Sends answers up to the first that is edited, or up to the end of one where somebody waits for
+    /// his turn.
+    fn cut_answers<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        to: Token,
+        source: Source,
+    ) -> Result<Gated, End> {
+        let Core { io, pool, scratch, observer, recorder, taps, gates, now, limits, .. } = core;
+        let input = source.bytes(pool, scratch);
+        let at_ns = io.now();
+        let (mut run, mut head) = (Run::default(), Head::default());
+        let Self { tapped, response: out, replies, wants, .. } = self;
+        let waits = replies.may_go();
+        while run.sent.is_none() && (run.at < input.len() || tapped.tap.has_ended(Way::Response)) {
+            if waits && run.at > 0 && !tapped.tap.is_within_message(Way::Response) {
+                break;
+            }
+            let mut edit_it = |message: &Message<'_>, number: u32| {
+                gates.pairs.clear();
+                let Gates { pairs, decides, rules, .. } = gates;
+                let decider: Option<&dyn Decide> = match (decides, rules) {
+                    (Some(decides), _) => Some(&**decides),
+                    (None, rules) => rules.as_deref().map(|rules| rules as _),
+                };
+                if let Some(decider) = decider.filter(|_| number != 0) {
+                    decider.answer(number, pairs);
+                }
+                edit(message, gates, wants, recorder);
+            };
+            let rest = &input[run.at..];
+            match tapped.tap.step(Way::Response, rest, &taps.limits, at_ns, &mut head) {
+                Step::Need => run.hold(out, io, to, input)?,
+                Step::Body(consumed)
+                | Step::Opened { consumed, .. }
+                | Step::Aside { consumed, .. } => run.at += consumed,
+                Step::Answered { consumed, message, exchange } => {
+                    (run.at, run.begun) = (run.at + consumed, run.begun + 1);
+                    exchange.data.add_overhead(at_ns.saturating_sub(*now));
+                    edit_it(&message, exchange.data.answer);
+                    let message = (message.bytes(), &*gates.edits, consumed);
+                    run.go_on(out, io, to, input, message, Fate::Passes)?;
+                }
+                Step::Finished { consumed, message, mut exchange, error } => {
+                    run.at += consumed;
+                    exchange.data.add_overhead(at_ns.saturating_sub(*now));
+                    let told = (Outcome::Whole, at_ns);
+                    tapped.of.finish(&exchange, error, told, observer, recorder);
+                    if let Some(message) = message {
+                        run.begun += 1;
+                        edit_it(&message, exchange.data.answer);
+                        let message = (message.bytes(), &*gates.edits, consumed);
+                        run.go_on(out, io, to, input, message, Fate::Passes)?;
+                    }
+                }
+                Step::Tunnel(reason) => {
+                    tapped.give_up(reason, recorder);
+                    break;
+                }
+            }
+        }
+        self.messages = self.messages.wrapping_add(u32::try_from(run.begun).unwrap_or(0));
+        let gated = run.finish(out, io, to, input)?;
+        let passable = tapped.tap.passable(Way::Response);
+        let is_long = run.begun > 0 && is_long(passable, limits.splice_from_bytes);
+        Ok(Gated { is_long, ..gated })
+    }
+
+    /// Whether a message of our own may go between those of the upstream now.
+    pub(super) fn may_tell(&self) -> bool {
+        let is_between = self.response.cleared == 0 && self.response.held.is_empty();
+        let is_over = self.tapped.is_over() || self.must_close;
+        is_between && !is_over && self.tapped.tap.may_take_refused()
+    }
+
+    /// Tells those clients whose turn it is that their requests were refused: what is carried has it
+    /// then.
+    pub(super) fn tell<I: Io>(&mut self, core: &mut Core<I>) {
+        while self.replies.may_go() && self.may_tell() {
+            let Some(exchange) = self.tapped.tap.take_refused() else { return };
+            let Some(due) = self.replies.take(&mut self.response.carry) else { return };
+            self.must_close |= !due.is_told;
+            let Core { observer, recorder, now, .. } = core;
+            let (error, told) = (due.why.name().as_bytes(), (Outcome::Whole, *now));
+            self.tapped.of.finish(&exchange, error, told, observer, recorder);
+        }
+    }
+}

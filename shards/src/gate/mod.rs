@@ -1,0 +1,363 @@
+//! A connection of a protocol beside HTTP/1 where messages are decided about or edited: its tap is
+//! shown the bytes *before* they leave.
+//!
+//! | way | when | what |
+//! |---|---|---|
+//! | request | always | a head waits until it is whole; then it goes out, edited, or is refused |
+//! | response | a refusal waits for its turn, or an answer is to be edited | the same, cut between messages |
+//! | response | otherwise | bytes first, as of every tap |
+//!
+//! Only heads are held, never bodies. Where the tap does not know what comes next it keeps that
+//! itself; a gate has the same bytes as they came, because they have not left. What is not certain
+//! goes out as it came, and the connection is a tunnel.
+
+mod answers;
+mod outgoing;
+mod replies;
+mod requests;
+
+use crate::{
+    core::Core,
+    error::End,
+    exchange::{Asker, Gates, Source, Taps, Wants},
+    http::Gated,
+    io::{Io, Side, Token},
+    sys::Nanos,
+    tap::Tapped,
+};
+use netra_codecs::{
+    codec::{CannotEdit, Reason, Way},
+    tap::Message,
+    trace::Outcome,
+};
+use netra_perf::{Key, Recorder};
+use outgoing::Outgoing;
+use replies::Replies;
+
+/// The gate of one connection.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    tapped: Tapped,
+    asker: Asker,
+    wants: Wants,
+    request: Outgoing,
+    response: Outgoing,
+    replies: Replies,
+    /// Some of its answers are edited.
+    edits_answers: bool,
+    /// What comes is the rest of a request that was refused.
+    drops: bool,
+    /// The client cannot be told: both sides are closed when all before it has been sent.
+    must_close: bool,
+    /// The upstream has ended its stream.
+    has_ended: bool,
+    /// The request that was looked at last waits until then.
+    until: Option<Nanos>,
+    /// Whether requests waited when somebody last looked.
+    was_paused: bool,
+    /// Bytes that are kept, as counted in [`Taps::held_bytes`].
+    kept: u32,
+    /// Messages whose head was whole.
+    messages: u32,
+    /// How many there were when the deadline was set, of the head that came next.
+    timed: Option<u32>,
+}
+
+impl Gate {
+    /// A connection that begins, if there is anything to do for a gate.
+    pub(crate) fn new(
+        tapped: Box<Tapped>,
+        asker: Asker,
+        gates: &Gates,
+    ) -> Result<Self, Box<Tapped>> {
+        let wants = gates.wants(tapped.protocol(), &asker);
+        if !wants.writes && !wants.decides {
+            return Err(tapped);
+        }
+        Ok(Self {
+            tapped: *tapped,
+            asker,
+            wants,
+            request: Outgoing::default(),
+            response: Outgoing::default(),
+            replies: Replies::default(),
+            edits_answers: false,
+            drops: false,
+            must_close: false,
+            has_ended: false,
+            until: None,
+            was_paused: false,
+            kept: 0,
+            messages: 0,
+            timed: None,
+        })
+    }
+
+    /// Other rules are in force: whether they have to do with the connection.
+    pub(crate) fn look_again(&mut self, gates: &Gates) {
+        self.wants = gates.wants(self.tapped.protocol(), &self.asker);
+    }
+
+    /// Its tap.
+    pub(crate) fn tapped(&self) -> &Tapped {
+        &self.tapped
+    }
+
+    /// Nothing is left to do: from here on the connection is bytes.
+    pub(crate) fn is_over(&self) -> bool {
+        self.tapped.is_over() && self.is_empty()
+    }
+
+    /// There is nothing to do but to read along, and nothing that waits: it may go on as its tap,
+    /// where nothing waits at its flows either.
+    pub(crate) fn may_be_tap(&self) -> bool {
+        !self.wants.writes && !self.wants.decides && self.is_empty()
+    }
+
+    /// Goes on as its tap.
+    pub(crate) fn into_tapped(self) -> Tapped {
+        debug_assert!(self.may_be_tap() && self.kept == 0);
+        self.tapped
+    }
+
+    fn is_empty(&self) -> bool {
+        let is_quiet = |way: &Outgoing| way.kept() == 0 && way.cleared == 0;
+        let waits = self.until.is_some() || self.drops || self.must_close;
+        !waits && is_quiet(&self.request) && is_quiet(&self.response) && self.replies.is_empty()
+    }
+
+    /// Nothing of the way may be sent now.
+    pub(crate) fn is_paused(&self, from: Side) -> bool {
+        from == Side::Downstream
+            && (self.until.is_some() || self.must_close || self.replies.is_full())
+    }
+
+    /// The next bytes of the way that are to be sent: what is carried, then what comes from `source`.
+    pub(crate) fn next<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        to: Token,
+        source: Option<Source>,
+    ) -> Result<Option<Gated>, End> {
+        let way = match to.side {
+            Side::Upstream => Way::Request,
+            Side::Downstream => Way::Response,
+        };
+        if way == Way::Response {
+            self.tell(core);
+        }
+        let waits = self.drops || !self.replies.is_empty();
+        if waits && (self.tapped.is_over() || self.has_ended) {
+            // Nobody can say any more where what the client is told would have to be.
+            return Err(End::Refused);
+        }
+        if self.tapped.is_over() {
+            let out = self.outgoing(way);
+            let held = std::mem::take(&mut out.held);
+            out.carry.extend(held);
+        }
+        let out = self.outgoing(way);
+        let gated = if !out.carry.is_empty() {
+            let is_full = !out.send_carry(&mut core.io, to)?;
+            Gated { is_full, ..Gated::default() }
+        } else if way == Way::Response && self.must_close {
+            return Err(End::Refused);
+        } else if let Some(source) = source {
+            self.pass(core, to, source)?
+        } else {
+            return Ok(None);
+        };
+        self.settle(&mut core.taps, &core.recorder);
+        Ok(Some(gated))
+    }
+
+    /// Takes a step with bytes that nothing is carried before.
+    pub(crate) fn pass<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        to: Token,
+        source: Source,
+    ) -> Result<Gated, End> {
+        let (is_tunnel, way) = (self.tapped.is_over(), way_to(to));
+        let out = self.outgoing(way);
+        if is_tunnel || out.cleared > 0 {
+            let Core { io, pool, scratch, .. } = core;
+            let input = source.bytes(pool, scratch);
+            let most = if is_tunnel { u64::MAX } else { out.cleared };
+            let sent = out.send_cleared(io, to, input, is_tunnel)?;
+            return Ok(Gated {
+                taken: sent,
+                is_full: sent < input.len() && (sent as u64) < most,
+                is_long: false,
+            });
+        }
+        match way {
+            Way::Request if self.drops => self.drop_rest(core, source),
+            Way::Request => self.pass_requests(core, to, source),
+            Way::Response => self.pass_answers(core, to, source),
+        }
+    }
+
+    fn outgoing(&mut self, way: Way) -> &mut Outgoing {
+        match way {
+            Way::Request => &mut self.request,
+            Way::Response => &mut self.response,
+        }
+    }
+
+    /// Bytes that may pass from here without being shown.
+    pub(crate) fn passable(&self, from: Side) -> u64 {
+        match from {
+            Side::Downstream if self.drops => 0,
+            Side::Downstream => self.request.cleared.saturating_add(self.tapped.passable(from)),
+            Side::Upstream => self.response.cleared.saturating_add(self.tapped.passable(from)),
+        }
+    }
+
+    /// So many have.
+    pub(crate) fn passed<I: Io>(&mut self, core: &mut Core<I>, from: Side, count: u64) {
+        let out = match from {
+            Side::Downstream => &mut self.request,
+            Side::Upstream => &mut self.response,
+        };
+        let cleared = count.min(out.cleared);
+        out.cleared -= cleared;
+        self.tapped.passed(core, from, count - cleared);
+    }
+
+    /// One side has ended its stream: what is held of a head goes out as it came.
+    pub(crate) fn end_way<I: Io>(&mut self, core: &mut Core<I>, from: Side) {
+        let out = match from {
+            Side::Downstream => &mut self.request,
+            Side::Upstream => &mut self.response,
+        };
+        let held = std::mem::take(&mut out.held);
+        out.carry.extend(held);
+        if from == Side::Upstream {
+            self.has_ended = true;
+            self.tapped.end_way(core, from);
+        }
+    }
+
+    /// The connection has ended, or is no longer read.
+    pub(crate) fn end<I: Io>(self, core: &mut Core<I>, outcome: Outcome) {
+        core.taps.held_bytes -= self.kept as usize;
+        self.tapped.end(core, outcome);
+    }
+
+    /// Counts what is kept, and stops holding where that is too much.
+    #[inline]
+    fn settle(&mut self, taps: &mut Taps, recorder: &Recorder) {
+        self.tapped.count_held(taps, recorder);
+        let kept = self.request.kept() + self.response.kept() + self.replies.kept();
+        let kept = u32::try_from(kept).unwrap_or(u32::MAX);
+        if kept == self.kept {
+            return;
+        }
+        taps.held_bytes = taps.held_bytes - self.kept as usize + kept as usize;
+        let has_grown = kept > self.kept;
+        self.kept = kept;
+        // What is carried has to be sent: it counts, but nothing is won by holding no more.
+        let holds = !self.request.held.is_empty() || !self.response.held.is_empty();
+        if has_grown && holds && !self.tapped.is_over() && taps.holds_too_much() {
+            self.tapped.give_up(Reason::HeldTooMuch, recorder);
+        }
+    }
+}
+
+/// What a gated connection needs after its flows have moved.
+impl Gate {
+    /// There is something for the flow from this side to send, which it may not know of.
+    pub(crate) fn wants_pump(&mut self, from: Side) -> bool {
+        let is_tunnel = self.tapped.is_over();
+        match from {
+            Side::Downstream => {
+                let is_paused = self.is_paused(from);
+                let goes_on = std::mem::replace(&mut self.was_paused, is_paused) && !is_paused;
+                goes_on || (is_tunnel && !self.request.held.is_empty() && !is_paused)
+            }
+            Side::Upstream => {
+                let tells = self.replies.may_go() && self.may_tell();
+                tells || self.must_close || (is_tunnel && !self.response.held.is_empty())
+            }
+        }
+    }
+
+    /// Until when requests wait, if they do.
+    pub(crate) fn until(&self) -> Option<Nanos> {
+        self.until
+    }
+
+    /// The request that waited waits no more.
+    pub(crate) fn resume(&mut self) {
+        self.until = None;
+        self.replies.last_waits = false;
+        self.was_paused = true;
+    }
+
+    /// A head is held that has no deadline, or a deadline is set that is not of the head that is
+    /// held now.
+    pub(crate) fn wants_timing(&self) -> bool {
+        match self.timed {
+            None => self.holds_head(),
+            timed => !self.holds_head() || timed != Some(self.messages),
+        }
+    }
+
+    /// The head that is held now is the one that is timed. False where none is held.
+    pub(crate) fn time_head(&mut self) -> bool {
+        let holds_head = self.holds_head();
+        self.timed = holds_head.then_some(self.messages);
+        holds_head
+    }
+
+    /// Stops to hold: what is held goes out as it came, by the next step.
+    pub(crate) fn let_go(&mut self, reason: Reason, recorder: &Recorder) {
+        self.timed = None;
+        if !self.tapped.is_over() {
+            self.tapped.give_up(reason, recorder);
+        }
+    }
+
+    fn holds_head(&self) -> bool {
+        !self.request.held.is_empty() || !self.response.held.is_empty()
+    }
+}
+
+fn way_to(to: Token) -> Way {
+    match to.side {
+        Side::Upstream => Way::Request,
+        Side::Downstream => Way::Response,
+    }
+}
+
+/// Edits a message, and counts what came of it; `wants` learns where no message can be.
+fn edit(message: &Message<'_>, gates: &mut Gates, wants: &mut Wants, recorder: &Recorder) {
+    if gates.pairs.is_empty() {
+        return gates.edits.clear();
+    }
+    let edited = message.edit(&gates.pairs, &mut gates.edits);
+    if edited == Err(CannotEdit::Never) {
+        wants.writes = false;
+    }
+    recorder.bump(Key::edited(edited.map_or_else(|why| 1 + why as usize, |()| 0)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netra_codecs::codec::Why;
+    use netra_perf::labels;
+
+    #[test]
+    fn an_idle_gated_connection_costs_little() {
+        assert!(size_of::<Gate>() <= 960, "{}", size_of::<Gate>());
+    }
+
+    #[test]
+    fn labels_meet_what_they_are_named_for() {
+        let why = CannotEdit::ALL.iter().map(|why| why.name());
+        assert!(["done"].into_iter().chain(why).eq(labels::EDIT_RESULTS));
+        assert!(Why::ALL.iter().map(|why| why.name()).eq(labels::MESSAGE_REFUSALS));
+    }
+}

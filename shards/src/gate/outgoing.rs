@@ -1,0 +1,193 @@
+//! What waits to be sent on one way of a gated connection, and how it is sent.
+
+use crate::{
+    error::{End, taken},
+    io::{Io, Token},
+};
+use netra_codecs::codec::{EDITS_MAX, Edits};
+use std::io::IoSlice;
+
+/// Pieces that are sent in one call: what is held, what goes as it came, an edited head, and what is
+/// behind it in two pieces.
+const PIECES_MAX: usize = 2 * EDITS_MAX + 1 + 4;
+/// As many as nearly all have: what need not be cleared costs nothing.
+const PIECES_USUAL: usize = 8;
+
+/// One way's bytes that have been received and not sent.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    /// The beginning of a message whose head is not known yet, as it came.
+    pub(super) held: Vec<u8>,
+    /// What has passed and a full socket did not take, to be sent before anything else.
+    pub(super) carry: Vec<u8>,
+    /// Bytes at the source that have passed: they may be sent as they are.
+    pub(super) cleared: u64,
+}
+
+/// A message as it is to go out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Edited<'m> {
+    /// Its head, as it came.
+    pub(super) head: &'m [u8],
+    /// What is put into it.
+    pub(super) edits: &'m Edits,
+    /// What came behind its head.
+    pub(super) tail: [&'m [u8]; 2],
+}
+
+impl<'m> Edited<'m> {
+    /// The message that is `held` and `input`, and begins with `head`; None where it does not, or
+    /// where there is nothing to edit.
+    pub(super) fn of(
+        head: &'m [u8],
+        edits: &'m Edits,
+        held: &'m [u8],
+        input: &'m [u8],
+    ) -> Option<Self> {
+        let from_held = head.len().min(held.len());
+        let from_input = head.len() - from_held;
+        let begins = held[..from_held] == head[..from_held]
+            && input.get(..from_input) == Some(&head[from_held..]);
+        let tail = [&held[from_held..], input.get(from_input..)?];
+        (begins && !edits.is_empty()).then_some(Self { head, edits, tail })
+    }
+
+    /// The stretches that it goes out in.
+    pub(super) fn slices(self) -> impl Iterator<Item = &'m [u8]> {
+        let head = self.edits.pieces(self.head).map(|piece| piece.bytes());
+        head.chain(self.tail.into_iter().filter(|tail| !tail.is_empty()))
+    }
+}
+
+impl Outgoing {
+    /// Bytes that are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.held.len() + self.carry.len()
+    }
+
+    /// Sends what is carried; whether all of it went.
+    pub(super) fn send_carry(&mut self, io: &mut impl Io, to: Token) -> Result<bool, End> {
+        let sent = taken(io.send(to, &self.carry), to.side)?;
+        self.carry.drain(..sent);
+        if self.carry.is_empty() {
+            self.carry = Vec::new();
+        }
+        Ok(self.carry.is_empty())
+    }
+
+    /// Sends bytes that have passed, or all of them; returns how many went.
+    pub(super) fn send_cleared(
+        &mut self,
+        io: &mut impl Io,
+        to: Token,
+        input: &[u8],
+        is_tunnel: bool,
+    ) -> Result<usize, End> {
+        let most = if is_tunnel { u64::MAX } else { self.cleared };
+        let len = input.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+        let sent = if len > 0 { taken(io.send(to, &input[..len]), to.side)? } else { 0 };
+        self.cleared = self.cleared.saturating_sub(sent as u64);
+        Ok(sent)
+    }
+
+    /// Sends what is held, `plain` behind it, and then the message; keeps in the carry what does not
+    /// go. Returns how many bytes were offered, and how many went.
+    pub(super) fn send(
+        &mut self,
+        io: &mut impl Io,
+        to: Token,
+        plain: &[u8],
+        message: Option<Edited<'_>>,
+    ) -> Result<(usize, usize), End> {
+        let held = std::mem::take(&mut self.held);
+        self.send_all(io, to, [&held, plain], message)
+    }
+
+    /// As [`send`](Self::send), without what is held: the message has it.
+    pub(super) fn send_all(
+        &mut self,
+        io: &mut impl Io,
+        to: Token,
+        plain: [&[u8]; 2],
+        message: Option<Edited<'_>>,
+    ) -> Result<(usize, usize), End> {
+        let few = message.is_none_or(|it| it.edits.pieces_max() + 4 <= PIECES_USUAL);
+        let (offered, sent) = if few {
+            send_pieces::<PIECES_USUAL>(io, to, slices(plain, message))?
+        } else {
+            send_pieces::<PIECES_MAX>(io, to, slices(plain, message))?
+        };
+        if sent < offered {
+            keep_rest(&mut self.carry, slices(plain, message), sent);
+        }
+        Ok((offered, sent))
+    }
+
+    /// Keeps a message that is not to be sent yet.
+    pub(super) fn keep<'m>(&mut self, slices: impl Iterator<Item = &'m [u8]>) {
+        keep_rest(&mut self.carry, slices, 0);
+    }
+}
+
+fn slices<'m>(plain: [&'m [u8]; 2], message: Option<Edited<'m>>) -> impl Iterator<Item = &'m [u8]> {
+    let plain = plain.into_iter().filter(|slice| !slice.is_empty());
+    plain.chain(message.into_iter().flat_map(Edited::slices))
+}
+
+fn send_pieces<'m, const MAX: usize>(
+    io: &mut impl Io,
+    to: Token,
+    slices: impl Iterator<Item = &'m [u8]>,
+) -> Result<(usize, usize), End> {
+    let mut pieces = [IoSlice::new(&[]); MAX];
+    let (mut count, mut offered) = (0, 0);
+    for (piece, slice) in pieces.iter_mut().zip(slices) {
+        *piece = IoSlice::new(slice);
+        (count, offered) = (count + 1, offered + slice.len());
+    }
+    let sent = match &pieces[..count] {
+        [] => 0,
+        [one] => taken(io.send(to, one), to.side)?,
+        pieces => taken(io.send_pieces(to, pieces), to.side)?,
+    };
+    Ok((offered, sent))
+}
+
+/// Keeps what is left after `sent` bytes.
+fn keep_rest<'m>(carry: &mut Vec<u8>, slices: impl Iterator<Item = &'m [u8]>, sent: usize) {
+    let mut skip = sent;
+    for slice in slices {
+        let from = skip.min(slice.len());
+        skip -= from;
+        carry.extend_from_slice(&slice[from..]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_found_wherever_its_head_is_cut() {
+        let whole = b"head and body";
+        let mut edits = Edits::new();
+        edits.replace(0..1, &[b"bigH"]).unwrap();
+        for cut in 0..whole.len() {
+            let (held, input) = whole.split_at(cut);
+            let message = Edited::of(b"head", &edits, held, input).unwrap();
+            let out: Vec<u8> = message.slices().flatten().copied().collect();
+            assert_eq!(out, b"bigHead and body", "{cut}");
+            assert!(Edited::of(b"heap", &edits, held, input).is_none());
+            assert!(Edited::of(b"head", &Edits::new(), held, input).is_none());
+        }
+    }
+
+    #[test]
+    fn the_rest_begins_where_the_socket_stopped() {
+        for sent in 0..=6 {
+            let mut carry = Vec::new();
+            keep_rest(&mut carry, [&b"ab"[..], b"c", b"def"].into_iter(), sent);
+            assert_eq!(carry, &b"abcdef"[sent..]);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What clients are told whose requests were refused, until it is their turn.
+
+use netra_codecs::codec::{Replied, Why};
+use std::collections::VecDeque;
+
+/// Bytes of them at which no further request is read.
+const BYTES_MAX: usize = 64 * 1024;
+
+/// Answers of our own that wait, in the order of their requests.
+#[derive(Debug, Default)]
+pub(super) struct Replies {
+    bytes: Vec<u8>,
+    waiting: VecDeque<Reply>,
+    /// The last of them is not to be told yet.
+    pub(super) last_waits: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reply {
+    len: u32,
+    why: Why,
+    /// There are no words for it.
+    must_close: bool,
+}
+
+/// One whose turn it is.
+pub(super) struct Due {
+    pub(super) why: Why,
+    /// Its bytes are now at the end of what they were appended to; if not, both sides are closed.
+    pub(super) is_told: bool,
+}
+
+impl Replies {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// So much waits that reading on would be too much.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes.len() >= BYTES_MAX
+    }
+
+    /// Bytes that are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds what `write` writes.
+    pub(super) fn add(&mut self, why: Why, write: impl FnOnce(&mut Vec<u8>) -> Replied) {
+        let before = self.bytes.len();
+        let must_close = write(&mut self.bytes) == Replied::MustClose;
+        if must_close {
+            self.bytes.truncate(before);
+        }
+        let len = u32::try_from(self.bytes.len() - before).unwrap_or(0);
+        self.waiting.push_back(Reply { len, why, must_close });
+    }
+
+    /// Whether the first may be told.
+    pub(super) fn may_go(&self) -> bool {
+        self.waiting.len() > usize::from(self.last_waits)
+    }
+
+    /// Appends the first to `out`.
+    pub(super) fn take(&mut self, out: &mut Vec<u8>) -> Option<Due> {
+        let Reply { len, why, must_close } = self.waiting.pop_front()?;
+        out.extend(self.bytes.drain(..len as usize));
+        if self.waiting.is_empty() {
+            *self = Self::default();
+        }
+        Some(Due { why, is_told: !must_close })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_are_told_in_their_order() {
+        let mut replies = Replies::default();
+        let mut add = |text: &[u8], why, replied| {
+            replies.add(why, |out| {
+                out.extend_from_slice(text);
+                replied
+            });
+        };
+        add(b"one", Why::Denied, Replied::Sent);
+        add(b"half", Why::Limited, Replied::MustClose);
+        add(b"two", Why::NoRoute, Replied::Sent);
+        replies.last_waits = true;
+        let mut out = Vec::new();
+        let mut told = Vec::new();
+        while replies.may_go() {
+            told.extend(replies.take(&mut out).map(|due| (due.why, due.is_told)));
+        }
+        assert_eq!(told, [(Why::Denied, true), (Why::Limited, false)]);
+        assert_eq!((&out[..], replies.kept(), replies.is_empty()), (&b"one"[..], 3, false));
+        replies.last_waits = false;
+        assert!(replies.take(&mut out).is_some_and(|due| due.is_told));
+        assert_eq!((&out[..], replies.kept(), replies.is_empty()), (&b"onetwo"[..], 0, true));
+    }
+}

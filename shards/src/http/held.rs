@@ -1,0 +1,45 @@
+//! Heads that come in pieces: how long one may take, and letting them go as they came, when they
+//! have taken too long or memory is wanted.
+
+use super::Http;
+use crate::{core::Core, io::Io};
+use netra_codecs::{codec::Way, h1::Reason};
+
+impl Http {
+    /// The flows have moved, and there is nothing to do but that.
+    #[inline]
+    pub(crate) fn wants_nothing(&self) -> bool {
+        !self.wants_timing() && !self.is_switching() && !self.must_let_go() && !self.is_over()
+    }
+
+    /// A head is held that has no deadline, or a deadline is set that is not of the head that is
+    /// held now.
+    pub(crate) fn wants_timing(&self) -> bool {
+        match self.timed {
+            None => self.held_bytes > 0 && self.holds_head(),
+            timed => !self.holds_head() || timed != Some(self.heads),
+        }
+    }
+
+    /// The head that is held now is the one that is timed. False where none is held.
+    pub(crate) fn time_head(&mut self) -> bool {
+        let holds_head = self.holds_head();
+        self.timed = holds_head.then_some(self.heads);
+        holds_head
+    }
+
+    fn holds_head(&self) -> bool {
+        match &self.two {
+            Some(two) => two.held_len(Way::Request) + two.held_len(Way::Response) > 0,
+            None => self.request.held_len() + self.response.held_len() > 0,
+        }
+    }
+
+    /// Stops to hold: what is held goes out as it came, by the next step.
+    pub(crate) fn let_go<I: Io>(&mut self, core: &mut Core<I>, reason: Reason) {
+        self.timed = None;
+        let Core { http: Some(shared), recorder, .. } = core else { return };
+        self.seal(reason);
+        self.settle_change(shared, recorder);
+    }
+}

@@ -1,0 +1,165 @@
+//! What rules say of HTTP requests.
+
+use crate::{
+    exchange::{Asker, ShardRules, direction_of},
+    sys::Nanos,
+};
+use netra_codecs::{
+    h1::{HeadPatch, RequestHead},
+    route::{Target, cookie_value},
+};
+use netra_perf::{Key as PerfKey, Recorder};
+use netra_rules::{Action, Direction, EndpointAddress, Facts, Key, Protocol, Table, Verdict};
+use std::{
+    io::Write as _,
+    net::{IpAddr, SocketAddr},
+};
+
+/// What is done with a request.
+#[derive(Debug, Default)]
+pub(crate) struct Ruled {
+    /// Where it is to go; the inner None is the original destination, the outer one is where no rule
+    /// says anything.
+    pub(crate) target: Option<Option<Target>>,
+    /// How long it waits first; 0 is not at all.
+    pub(crate) delay_ns: Nanos,
+    /// It goes nowhere.
+    pub(crate) refused: Option<Box<Refused>>,
+}
+
+/// What the client of a refused request is told.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) status: u16,
+    pub(crate) text: String,
+}
+
+/// Asks the rules, and gives the request what they say it is given.
+pub(crate) fn rule(
+    (asker, rules): (&Asker, &mut ShardRules),
+    head: &RequestHead<'_>,
+    (patch, recorder): (&mut HeadPatch, &Recorder),
+    (now, random): (Nanos, u64),
+) -> Ruled {
+    let verdict = rules.rule(&OfHead { head, asker }, now, random);
+    if verdict == Verdict::NONE {
+        return Ruled::default();
+    }
+    let table = rules.table();
+    for mutation in verdict.request.map_or(&[][..], |id| table.mutations(id)) {
+        let set = patch.set(head.fields(), mutation.name.as_bytes(), &mutation.value);
+        if set.is_err() {
+            recorder.bump(PerfKey::PATCH_FULL);
+        }
+    }
+    let (target, refused) = match verdict.action {
+        Action::Refuse(refusal) => {
+            let (status, text) = (refusal.http_status, table.refusal_text(&verdict).to_owned());
+            (None, Some(Box::new(Refused { status, text })))
+        }
+        Action::Pass => (Some(None), None),
+        Action::Route(_) => (Some(target_of(table, &verdict, asker.original_dst)), None),
+    };
+    Ruled { target, delay_ns: verdict.delay_ns, refused }
+}
+
+/// Where an endpoint is.
+fn target_of(table: &Table, verdict: &Verdict, original: SocketAddr) -> Option<Target> {
+    let Action::Route(route) = verdict.action else { return None };
+    let mut text = [0; 300];
+    let mut rest = &mut text[..];
+    let is_written = match &table.endpoint(route)?.address {
+        EndpointAddress::Original => return None,
+        EndpointAddress::Ip(address) => write!(rest, "{address}"),
+        EndpointAddress::Name { host, port } => {
+            write!(rest, "{host}:{}", port.unwrap_or(original.port()))
+        }
+    };
+    is_written.ok()?;
+    let left = rest.len();
+    Target::parse(&text[..text.len() - left])
+}
+
+/// What is known of a request of HTTP.
+struct OfHead<'h, 'b> {
+    head: &'h RequestHead<'b>,
+    asker: &'h Asker,
+}
+
+impl Facts for OfHead<'_, '_> {
+    fn direction(&self) -> Direction {
+        direction_of(self.asker.direction)
+    }
+
+    fn destination(&self) -> SocketAddr {
+        self.asker.original_dst
+    }
+
+    fn source(&self) -> Option<IpAddr> {
+        self.asker.source
+    }
+
+    fn connection(&self) -> u64 {
+        self.asker.connection
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::Http1
+    }
+
+    fn value(&self, key: &Key) -> Option<&[u8]> {
+        match key {
+            Key::Operation => Some(self.head.method()),
+            Key::Of(_) => None,
+            Key::Pair(name) => self.head.field(name.as_bytes()),
+            Key::Path => Some(self.head.target_parts().path()),
+            Key::Host => self.head.host().map(without_port),
+            Key::Cookie(name) => {
+                let mut cookies = self.head.fields().named(b"cookie");
+                cookies.find_map(|cookies| cookie_value(cookies, name.as_bytes()))
+            }
+            Key::Query(name) => {
+                let target = self.head.target();
+                let query = target.iter().position(|byte| *byte == b'?')? + 1;
+                target[query..].split(|byte| *byte == b'&').find_map(|pair| {
+                    let value = pair.strip_prefix(name.as_bytes())?;
+                    if value.is_empty() { Some(value) } else { value.strip_prefix(b"=") }
+                })
+            }
+        }
+    }
+}
+
+/// A host, without its port and the brackets of IPv6.
+fn without_port(host: &[u8]) -> &[u8] {
+    let colon = host.iter().rposition(|byte| *byte == b':');
+    let end = colon.filter(|at| host[at + 1..].iter().all(u8::is_ascii_digit));
+    // Without brackets several colons are an address of IPv6 alone.
+    let is_bare_v6 = !host.ends_with(b"]")
+        && !host.starts_with(b"[")
+        && host.iter().filter(|byte| **byte == b':').count() > 1;
+    let host = if is_bare_v6 { host } else { end.map_or(host, |end| &host[..end]) };
+    let inside = host.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]"));
+    inside.unwrap_or(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_have_no_port() {
+        for (given, host) in [
+            ("shop", "shop"),
+            ("shop:80", "shop"),
+            ("10.0.0.1:8080", "10.0.0.1"),
+            ("[::1]:80", "::1"),
+            ("[::1]", "::1"),
+            ("fd00::1", "fd00::1"),
+            ("shop:", "shop"),
+            ("", ""),
+        ] {
+            assert_eq!(without_port(given.as_bytes()), host.as_bytes(), "{given}");
+        }
+    }
+}

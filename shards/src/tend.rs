@@ -1,0 +1,191 @@
+//! What connections need after their flows have moved: a head that is held has a deadline, a request
+//! may want another upstream, and what turned opaque gives its state back.
+
+use crate::{
+    along::Along,
+    connection::Phase,
+    gate::Gate,
+    io::{Io, Side, Token},
+    shard::Shard,
+    sys::Nanos,
+};
+use netra_codecs::{codec, h1::Reason, trace::Outcome};
+
+/// Where heads may take for ever.
+const A_YEAR_NS: Nanos = 365 * 24 * 3600 * 1_000_000_000;
+
+impl<I: Io> Shard<I> {
+    /// A connection's flows have moved.
+    #[inline]
+    pub(crate) fn moved(&mut self, token: Token) {
+        let connection = &self.slab[token.slot as usize];
+        // What is only relayed, and may be silent for ever, needs nothing.
+        if connection.is_read() || connection.has_limit(&self.core.limits) {
+            self.tend(token);
+        }
+    }
+
+    #[inline(never)]
+    fn tend(&mut self, token: Token) {
+        let connection = &self.slab[token.slot as usize];
+        if connection.http.is_some() {
+            self.tend_http(Token { side: Side::Downstream, ..token });
+        } else if connection.tap.is_some() {
+            self.tend_tap(token);
+        }
+        self.renew_deadline(token.slot);
+    }
+
+    /// What a tapped connection needs after its flows have moved.
+    pub(crate) fn tend_tap(&mut self, token: Token) {
+        let slot = token.slot as usize;
+        if self.looks_again {
+            self.look_again_at(token.slot);
+        }
+        if self.slab[slot].tap.as_ref().is_some_and(Along::is_gated) {
+            self.tend_gate(Token { side: Side::Downstream, ..token });
+        }
+        let connection = &mut self.slab[slot];
+        if let Some(tap) = connection.tap.take_if(|tap| tap.is_over()) {
+            let before = self.core.observer.served();
+            tap.end(&mut self.core, Outcome::Opaque);
+            connection.owes_since(&mut self.core, before);
+        }
+    }
+
+    /// Other rules are in force: connections that have something under way hear of them when it is
+    /// over, or when the shard is tended.
+    pub(crate) fn look_again(&mut self) {
+        self.looks_again = false;
+        for slot in 0..u32::try_from(self.slab.len()).unwrap_or(u32::MAX) {
+            if self.slab[slot as usize].phase == Phase::Relaying {
+                let has_heard = self.look_again_at(slot);
+                self.looks_again |= !has_heard;
+            }
+        }
+        if self.looks_again {
+            self.young.ask_for_tending();
+        }
+    }
+
+    fn look_again_at(&mut self, slot: u32) -> bool {
+        let asker = self.asker_of(self.downstream_of(slot));
+        let connection = &mut self.slab[slot as usize];
+        let is_idle = !connection.request.holds_bytes() && !connection.response.holds_bytes();
+        let Some(tap) = connection.tap.take() else { return true };
+        let (tap, has_heard) = tap.look_again(asker, &self.core.gates, is_idle);
+        connection.tap = Some(tap);
+        has_heard
+    }
+
+    /// What a gated connection needs after its flows have moved.
+    fn tend_gate(&mut self, downstream: Token) {
+        let slot = downstream.slot as usize;
+        let gate = |shard: &mut Self, of: fn(&mut Gate, Side) -> bool, side| {
+            let tap = shard.slab[slot].tap.as_mut();
+            tap.and_then(Along::gate).is_some_and(|gate| of(gate, side))
+        };
+        for from in [downstream.other(), downstream, downstream.other()] {
+            if gate(self, Gate::wants_pump, from.side)
+                && let Err(end) = self.slab[slot].go_on(&mut self.core, from)
+            {
+                return self.end(downstream, end);
+            }
+        }
+        if gate(self, |gate, _| gate.wants_timing(), Side::Downstream) {
+            self.time_head(downstream.slot);
+        }
+        let connection = &mut self.slab[slot];
+        let is_idle = !connection.request.holds_bytes() && !connection.response.holds_bytes();
+        let Some(gate) = connection.tap.as_mut().and_then(Along::gate) else { return };
+        if let Some(until) = gate.until() {
+            self.delays.set(downstream.slot, until);
+        }
+        if is_idle && gate.may_be_tap() {
+            connection.tap = connection.tap.take().map(Along::drop_gate);
+        }
+    }
+
+    /// Goes on with those requests that have waited long enough.
+    pub(crate) fn expire_delays(&mut self) {
+        while let Some(slot) = self.delays.expire(self.core.now) {
+            let downstream = self.downstream_of(slot);
+            let connection = &mut self.slab[slot as usize];
+            if connection.http.is_some() {
+                self.resume_http(downstream);
+            } else if let Some(gate) = connection.tap.as_mut().and_then(Along::gate) {
+                gate.resume();
+                self.moved(downstream);
+            }
+        }
+    }
+
+    /// What an HTTP connection needs after its flows have moved.
+    pub(crate) fn tend_http(&mut self, downstream: Token) {
+        let connection = &mut self.slab[downstream.slot as usize];
+        let Some(http) = connection.http.as_deref_mut() else { return };
+        if http.wants_nothing() {
+            return;
+        }
+        if http.wants_timing() {
+            self.time_head(downstream.slot);
+        }
+        let connection = &mut self.slab[downstream.slot as usize];
+        let Some(http) = connection.http.as_deref_mut() else { return };
+        if http.is_switching() {
+            return self.begin_switch(downstream);
+        }
+        if http.must_let_go()
+            && let Err(end) = connection.go_on(&mut self.core, downstream)
+        {
+            return self.end(downstream, end);
+        }
+        let connection = &mut self.slab[downstream.slot as usize];
+        if let Some(http) = connection.http.take_if(|http| http.is_over()) {
+            let before = self.core.observer.served();
+            http.into_opaque(&mut self.core);
+            connection.owes_since(&mut self.core, before);
+            self.heads.clear(downstream.slot);
+        }
+    }
+
+    /// Sets the deadline of the head that a connection holds now, or clears it.
+    pub(crate) fn time_head(&mut self, slot: u32) {
+        let connection = &mut self.slab[slot as usize];
+        let (holds_head, timeout) = if let Some(http) = connection.http.as_deref_mut() {
+            let shared = self.core.http.as_deref();
+            (http.time_head(), shared.and_then(|shared| shared.head_timeout_ns))
+        } else if let Some(gate) = connection.tap.as_mut().and_then(Along::gate) {
+            (gate.time_head(), self.core.taps.head_timeout_ns)
+        } else {
+            return;
+        };
+        if holds_head {
+            let timeout = timeout.unwrap_or(A_YEAR_NS);
+            self.heads.set(slot, self.core.now + timeout);
+        } else {
+            self.heads.clear(slot);
+        }
+    }
+
+    /// Lets those heads go that were not whole in time.
+    pub(crate) fn expire_heads(&mut self) {
+        while let Some(slot) = self.heads.expire(self.core.now) {
+            self.let_head_go(slot, (Reason::HeadTooSlow, codec::Reason::HeadTooSlow));
+        }
+    }
+
+    /// The connection turns opaque: it is served on.
+    pub(crate) fn let_head_go(&mut self, slot: u32, reason: (Reason, codec::Reason)) {
+        let connection = &mut self.slab[slot as usize];
+        if connection.phase != Phase::Relaying {
+            return;
+        }
+        if let Some(http) = connection.http.as_deref_mut() {
+            http.let_go(&mut self.core, reason.0);
+        } else if let Some(gate) = connection.tap.as_mut().and_then(Along::gate) {
+            gate.let_go(reason.1, &self.core.recorder);
+        }
+        self.moved(self.downstream_of(slot));
+    }
+}

@@ -1,0 +1,103 @@
+//! Rules of traffic: where their documents are, what became of them, and the tools for people who
+//! write them. What they mean is for the crate `netra-rules`.
+
+mod files;
+mod live;
+mod remote;
+mod tool;
+mod view;
+mod watch;
+
+pub(crate) use live::Live;
+pub(crate) use remote::{Remote, follow as follow_remote};
+pub(crate) use tool::{RulesArgs, run};
+pub(crate) use view::{Metrics, View};
+pub(crate) use watch::{Hurry, follow};
+
+use files::Wrong;
+use netra_codecs::tap::ProtocolPorts;
+use netra_rules::{Compiled, Context, Documents, Place, Protocol};
+use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc};
+
+/// Documents that were read, and the rules that they make.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) compiled: Compiled,
+    /// What the files looked like before they were read.
+    shape: files::Shape,
+    /// Hosts whose addresses the rules would be told by.
+    pub(crate) unknown_hosts: Vec<String>,
+}
+
+/// Addresses of hosts, as far as they are known.
+pub(crate) type Addresses = HashMap<String, Vec<IpAddr>>;
+
+/// Reads and compiles the documents of a file or directory; the error is all that is wrong, line
+/// by line.
+pub(crate) fn read(
+    path: &Path,
+    own_name: &str,
+    addresses: Addresses,
+    generation: u64,
+    endpoints_move: bool,
+) -> Result<Read, Vec<String>> {
+    let shape = files::Shape::of(path);
+    let sources = files::read(path).map_err(lines_of)?;
+    let documents = Documents::read(&sources);
+    let of_sidecars = Context::of_sidecars(own_name);
+    let context = Context { generation, addresses, endpoints_move, ..of_sidecars };
+    let compiled = documents.compile(&context);
+    match compiled.troubles.is_good() {
+        true => Ok(Read { compiled, shape, unknown_hosts: documents.unknown_hosts() }),
+        false => Err(compiled.troubles.to_string().lines().map(str::to_owned).collect()),
+    }
+}
+
+/// The rules at the start: of files, or what a control plane said last. Without that, or where it is
+/// bad, there are none until it says something: that never keeps a sidecar from starting.
+pub(crate) fn first(path: &str, name: &str, is_remote: bool) -> Result<Read, Vec<String>> {
+    let path = Path::new(path);
+    let read = read(path, name, Addresses::new(), 1, is_remote);
+    match read {
+        Err(wrong) if is_remote => {
+            let found = Documents::read(&[]);
+            let context = Context { generation: 1, ..Context::of_sidecars(name) };
+            let mut compiled = found.compile(&context);
+            for line in wrong.iter().take(WRONG_SAID_MAX) {
+                let place = Place { file: "cache".into(), line: 0, column: 0 };
+                compiled.troubles.warn(place, format!("no rules yet: {line}"));
+            }
+            let unknown_hosts = Vec::new();
+            Ok(Read { compiled, shape: files::Shape::of(path), unknown_hosts })
+        }
+        read => read,
+    }
+}
+
+/// Lines of what is wrong with a cache that are told.
+const WRONG_SAID_MAX: usize = 3;
+
+/// Rules about protocols that no port is read as: they have no effect, and nothing else would say so.
+pub(crate) fn unread(read: &Read, reads_http: bool, ports: &ProtocolPorts) -> Vec<String> {
+    let Some(table) = &read.compiled.table else { return Vec::new() };
+    let is_read = |protocol: Protocol| match protocol {
+        Protocol::Http1 => reads_http,
+        Protocol::Of(protocol) => ports.protocols().any(|it| it == protocol),
+    };
+    let idle = table.protocols().into_iter().filter(|(protocol, _)| !is_read(*protocol));
+    idle.map(|(protocol, rule)| {
+        let setting = if protocol == Protocol::Http1 { "NETRA_HTTP_PORTS" } else { "NETRA_PROTOCOLS" };
+        format!(
+            "rules about {protocol} have no effect, such as {} at {}: {setting} names no port of it",
+            rule.name, rule.place
+        )
+    })
+    .collect()
+}
+
+fn lines_of(wrong: Vec<Wrong>) -> Vec<String> {
+    wrong.iter().map(ToString::to_string).collect()
+}
+
+/// A table with what is known of it, once it has been found good.
+pub(crate) type Good = Arc<Read>;

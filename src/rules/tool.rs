@@ -1,0 +1,201 @@
+//! `netra rules`: for people who write rules.
+
+use super::{Addresses, Read, files, read};
+use crate::{exit::Exit, mask};
+use clap::{Args, Subcommand};
+use netra_rules::{Direction, Documents, Example, Expectations, Protocol, Source, explain, schema};
+use std::{
+    fs,
+    io::{Write, stdout},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
+};
+
+/// Say what rules mean: judge documents, ask which rule decides, run expectations
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 good; 1 an expectation is not met; 64 bad documents or flags, all that is wrong in one list")]
+pub(crate) struct RulesArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum What {
+    /// Say where each rule has an effect, and which can never have one
+    Check {
+        /// File or directory with the documents
+        path: PathBuf,
+        /// What this service is called: limits are for calls to it
+        #[arg(long, value_name = "NAME", default_value = "")]
+        service_name: String,
+    },
+    /// Say which rule decides about a message, and why no other
+    Explain(Box<ExplainArgs>),
+    /// Run expectations: messages, and what becomes of them
+    Test {
+        /// File with the expectations
+        file: PathBuf,
+    },
+    /// Write the JSON Schema of all kinds of documents, for editors
+    Schema,
+}
+
+#[derive(Clone, Debug, Args)]
+struct ExplainArgs {
+    /// File or directory with the documents
+    path: PathBuf,
+    /// The original destination of the message's connection
+    #[arg(long, value_name = "HOST:PORT")]
+    to: String,
+    /// Its protocol
+    #[arg(long, value_name = "PROTOCOL")]
+    protocol: String,
+    /// One of its values, such as method=sayHello; again for more
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// Whether the application calls, or is called
+    #[arg(long, value_parser = ["outbound", "inbound"], default_value = "outbound")]
+    direction: String,
+    /// Who asks
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<IpAddr>,
+    /// What this service is called
+    #[arg(long, value_name = "NAME", default_value = "")]
+    service_name: String,
+}
+
+/// Does it; what is wrong is said.
+pub(crate) fn run(args: &RulesArgs) -> Exit {
+    let (said, exit) = match &args.what {
+        What::Check { path, service_name } => (check(path, service_name), Exit::DONE),
+        What::Explain(args) => (explained(args), Exit::DONE),
+        What::Schema => (Ok(schema()), Exit::DONE),
+        What::Test { file } => match tested(file) {
+            Ok((text, true)) => (Ok(text), Exit::DONE),
+            Ok((text, false)) => (Ok(text), Exit::DIFFERS),
+            Err(lines) => (Err(lines), Exit::CONFIG),
+        },
+    };
+    match said {
+        Ok(text) => {
+            // A reader that has gone away is no failure.
+            let _ = stdout().write_all(text.as_bytes());
+            exit
+        }
+        Err(lines) => {
+            lines.iter().for_each(|line| eprintln!("netra rules: {}", mask::line(line)));
+            Exit::CONFIG
+        }
+    }
+}
+
+fn good(path: &Path, own_name: &str, addresses: Addresses) -> Result<Read, Vec<String>> {
+    let read = read(path, own_name, addresses, 1, false)?;
+    for warning in read.compiled.troubles.warnings() {
+        eprintln!("netra rules: warning: {}", mask::line(&warning.to_string()));
+    }
+    Ok(read)
+}
+
+fn check(path: &Path, own_name: &str) -> Result<String, Vec<String>> {
+    let Read { compiled, unknown_hosts, .. } = good(path, own_name, Addresses::new())?;
+    let mut text = String::new();
+    let Some(table) = &compiled.table else { return Ok(text) };
+    for landing in &compiled.landings {
+        text += &format!("{} (host {})\n", landing.name, landing.host);
+        for place in &landing.places {
+            text += &format!("  lands on {place}\n");
+        }
+        if unknown_hosts.contains(&landing.host) {
+            text += "  lands on the addresses of its name, when netra runs\n";
+        }
+        let own = format!("{}/", landing.name);
+        for rule in table.rules().iter().filter(|it| it.name.starts_with(&own)) {
+            text += &format!("  {}: {} [{}]\n", &rule.name[own.len()..], rule.effect, rule.place);
+            // What depends on a name's addresses is not known here.
+            let is_open = landing.places.is_empty() && unknown_hosts.contains(&landing.host);
+            if let Some(never) = rule.never.as_ref().filter(|_| !is_open) {
+                text += &format!("    can never decide: {never}\n");
+            }
+        }
+    }
+    let is_routed = |name: &str| {
+        let of = |name: &str, router: &str| {
+            name.strip_prefix(router).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        compiled.landings.iter().any(|landing| of(name, &landing.name))
+    };
+    for rule in table.rules().iter().filter(|rule| !is_routed(&rule.name)) {
+        text += &format!("{}: {} [{}]\n", rule.name, rule.effect, rule.place);
+    }
+    let kilobytes = table.bytes().div_ceil(1024);
+    text += &format!("good: {} rules, {kilobytes} KiB\n", table.rules().len());
+    Ok(text)
+}
+
+fn explained(args: &ExplainArgs) -> Result<String, Vec<String>> {
+    let wrong = |what: String| vec![what];
+    let protocol = Protocol::from_name(&args.protocol).ok_or_else(|| {
+        wrong(format!("--protocol={}: no protocol that netra reads", args.protocol))
+    })?;
+    let (to, addresses) = destination(&args.to).map_err(wrong)?;
+    let read = good(&args.path, &args.service_name, addresses)?;
+    let mut example = Example::new(protocol, to);
+    example.source = args.from;
+    if args.direction == "inbound" {
+        example.direction = Direction::Inbound;
+    }
+    for pair in &args.set {
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or_else(|| wrong(format!("--set={pair}: allowed is NAME=VALUE")))?;
+        example.set(name, value).map_err(|what| wrong(format!("--set={pair}: {what}")))?;
+    }
+    let Some(table) = &read.compiled.table else { return Ok(String::new()) };
+    let (_, lines) = explain(table, &example);
+    Ok(lines.into_iter().map(|line| format!("{line}\n")).collect())
+}
+
+/// An address; of a name also that it stands for it.
+fn destination(text: &str) -> Result<(SocketAddr, Addresses), String> {
+    if let Ok(address) = text.parse() {
+        return Ok((address, Addresses::new()));
+    }
+    let found: Vec<_> =
+        text.to_socket_addrs().map_err(|it| format!("--to={text}: {it}"))?.collect();
+    let first = found.first().ok_or_else(|| format!("--to={text}: it has no address"))?;
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+    let addresses = found.iter().map(SocketAddr::ip).collect();
+    Ok((*first, Addresses::from([(host.to_ascii_lowercase(), addresses)])))
+}
+
+/// What came of it, and whether all is as expected.
+fn tested(file: &Path) -> Result<(String, bool), Vec<String>> {
+    let text = fs::read_to_string(file).map_err(|it| vec![format!("{}: {it}", file.display())])?;
+    let lines = |troubles: netra_rules::Troubles| {
+        troubles.to_string().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let source = Source { name: file.display().to_string(), text };
+    let expectations = Expectations::read(&source).map_err(lines)?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let mut sources = Vec::new();
+    for path in expectations.rules() {
+        let found = files::read(&folder.join(path)).map_err(super::lines_of)?;
+        sources.extend(found);
+    }
+    let results = expectations.run(&Documents::read(&sources)).map_err(lines)?;
+    let mut text = String::new();
+    for test in &results {
+        match test.wrong.as_slice() {
+            [] => text += &format!("ok    {}\n", test.name),
+            wrong => {
+                text += &format!("WRONG {} [{}]\n", test.name, test.place);
+                wrong.iter().for_each(|line| text += &format!("      {line}\n"));
+            }
+        }
+    }
+    let wrong = results.iter().filter(|test| !test.wrong.is_empty()).count();
+    text += &format!("{} expectations, {wrong} not met\n", results.len());
+    Ok((text, wrong == 0))
+}

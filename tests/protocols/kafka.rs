@@ -1,0 +1,87 @@
+//! Kafka: librdkafka and kafka-python against Tansu.
+
+use super::*;
+
+/// A client's whole day: what it sees stays the same, and tshark, which reads the same packets, has
+/// the same calls.
+#[test]
+fn kafka_as_two_clients_use_it_and_as_tshark_reads_it() {
+    let Some(world) = World::new() else { return };
+    let host = POD_V4.to_string();
+    let _server = python_server(&world, "kafka_peer.py", 9092, &["server", &host, "9092"]);
+    let capture = world.dir().join("kafka.pcap");
+    let load = || {
+        let tshark = Capture::start(&world, &capture, "tcp port 9092");
+        let said = python(&world.client, "kafka_peer.py", &["client", &host, "9092"]);
+        tshark.stop();
+        said
+    };
+    compare(&world, "9092=kafka", load, |netra, sink| {
+        netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
+        let scrape = netra.scrape();
+        no_tunnel(&scrape)?;
+        let seen = exchanges(&scrape, "kafka");
+        let mut by_operation = BTreeMap::new();
+        for ((operation, _), count) in &seen {
+            *by_operation.entry(operation.clone()).or_insert(0) += count;
+        }
+        let read = calls_by_tshark(&world, &capture);
+        if by_operation != read {
+            return Err(format!("netra: {by_operation:?}\ntshark: {read:?}"));
+        }
+        // The topic was to be made twice.
+        if seen.get(&("CreateTopics".into(), "error".into())) != Some(&1) {
+            return Err(format!("CreateTopics is wrong once, but {seen:?}"));
+        }
+        // What sets a connection up has no span.
+        let total = read.values().sum::<u64>() - read["ApiVersions"];
+        let spans = sink.take(usize::try_from(total).expect("few"))?;
+        let of = |name: &'static str| spans.iter().filter(move |span| span.name.starts_with(name));
+        let wrong = of("CreateTopics orders-").find(|span| span.tag("error") == "true");
+        let wrong = wrong.ok_or("no span of the second CreateTopics")?;
+        let produced = of("Produce orders-").next().ok_or("no span of Produce")?;
+        let read = of("Fetch").next().ok_or("no span of Fetch")?;
+        let kept = of("OffsetCommit orders-").next().ok_or("no span of OffsetCommit")?;
+        for (span, key, value) in [
+            (wrong, "error.type", "TOPIC_ALREADY_EXISTS"),
+            (produced, "messaging.system", "kafka"),
+            (produced, "messaging.operation.name", "Produce"),
+            (produced, "messaging.operation.type", "send"),
+            (produced, "messaging.client.id", "shop"),
+            (produced, "span.kind", "server"),
+            (read, "messaging.operation.type", "receive"),
+            (kept, "messaging.operation.type", "settle"),
+        ] {
+            if span.tag(key) != value {
+                return Err(format!("{key} is {:?}, not {value}: {span:?}", span.tag(key)));
+            }
+        }
+        let topic = produced.name.strip_prefix("Produce ").expect("it begins so");
+        let group =
+            topic.starts_with("orders-") && produced.tag("messaging.destination.name") == topic;
+        let is_kept = kept.tag("messaging.consumer.group.name").starts_with("billing-");
+        if !group || !is_kept {
+            return Err(format!("{produced:?}\n{kept:?}"));
+        }
+        // Each of librdkafka's three producers sent 20 messages, kafka-python 10.
+        let sent: u64 = of("Produce orders-")
+            .map(|span| span.tag("messaging.batch.message_count").parse().unwrap_or(0))
+            .sum();
+        if sent == 70 { Ok(()) } else { Err(format!("{sent} messages were produced, not 70")) }
+    });
+}
+
+/// The calls of a capture by name, as tshark reads their numbers.
+fn calls_by_tshark(world: &World, capture: &Path) -> BTreeMap<String, u64> {
+    let file = capture.display().to_string();
+    let args = ["-r", &file, "-d", "tcp.port==9092,kafka", "-Y", "kafka && tcp.dstport==9092"];
+    let fields = ["-T", "fields", "-e", "kafka.api_key"];
+    let text = run(&world.client, &tool("tshark", "tshark"), &[&args[..], &fields].concat());
+    let names = netra_codecs::tap::Protocol::Kafka.about().operations;
+    let mut counts = BTreeMap::new();
+    for key in text.lines().flat_map(|line| line.split(',')) {
+        let key: usize = key.parse().expect("a number");
+        *counts.entry(names[key].to_owned()).or_insert(0) += 1;
+    }
+    counts
+}

@@ -1,0 +1,90 @@
+"""A service of Dubbo 2 by dubbo-py: server PORT | client HOST PORT. The client says what each call
+came to."""
+import logging
+import os
+import signal
+import sys
+import time
+
+logging.disable(logging.CRITICAL)
+INTERFACE = "org.apache.dubbo.samples.basic.api.DemoService"
+
+
+def serve(port):
+    import dubbo.server
+
+    # It would open a socket towards a public address to learn its own.
+    dubbo.server.get_pub_ip = lambda: "127.0.0.1"
+    service = dubbo.server.DubboService(port, "demo")
+    seen = []
+
+    def boom(name):
+        raise ValueError("boom " + name)
+
+    def tell(name):
+        seen.append(name)
+
+    service.add_method(INTERFACE, "sayHello", lambda name: "hello " + name)
+    service.add_method(INTERFACE, "boom", boom)
+    service.add_method(INTERFACE, "told", lambda _: len(seen) > 0)
+    service.add_method(INTERFACE, "tell", tell)
+    service.add_method(INTERFACE, "echo", lambda value: value)
+    service.start()
+    signal.pause()
+
+
+def ask(host, port):
+    from dubbo.client import DubboClient
+    from dubbo.codec.hessian2 import DubboRequest
+
+    client = DubboClient(host, port)
+
+    def rest():
+        """What comes without having been asked for: dubbo-py answers what is told one way."""
+        time.sleep(0.3)
+        while not client._msg_queue.empty():
+            client._msg_queue.get()
+
+    def tried(method, value):
+        answer = client.send_request_and_return_response(
+            service_name=INTERFACE, method_name=method, args=[value]
+        )
+        data = answer.data
+        if isinstance(data, str) and len(data) > 60:
+            data = len(data)
+        print(method, answer.ok, data if answer.ok else "")
+
+    tried("sayHello", "joe")
+    tried("boom", "x")
+    tried("echo", 7)
+    tried("echo", "y" * 60000)
+    client.send_request_without_response(service_name=INTERFACE, method_name="tell", args=["psst"])
+    rest()
+    tried("told", "x")
+    client.send_heartbeat_request(99)
+    rest()
+    tried("sayHello", "again")
+    requests = [
+        DubboRequest(
+            id=1000 + number,
+            twoway=True,
+            dubbo_version="2.5.3",
+            service_name=INTERFACE,
+            method_name="echo",
+            args=[str(number)],
+        ).encode()
+        for number in range(100)
+    ]
+    rest()
+    client._sock.sendall(b"".join(requests))
+    ids = sorted(client._msg_queue.get(True, 5).id for _ in range(100))
+    print("pipelined", ids == list(range(1000, 1100)))
+
+
+if sys.argv[1] == "server":
+    serve(int(sys.argv[2]))
+else:
+    ask(sys.argv[2], int(sys.argv[3]))
+    # Its threads wait for ever.
+    sys.stdout.flush()
+    os._exit(0)
