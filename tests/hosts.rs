@@ -138,6 +138,35 @@ fn the_table_of_settings_of_collect_is_that_of_this_build() {
     assert!(fs::read_to_string(&path).unwrap() == table, "{} differs: {table}", path.display());
 }
 
+/// A netra that runs has some ports; another port that is taken is not its.
+#[test]
+fn the_doctor_tells_netras_ports_from_those_of_others() {
+    let (own, admin) = (free_port(), free_port());
+    let name = ("NETRA_SERVICE_NAME", "hosts");
+    let mut netra = Command::new(env!("CARGO_BIN_EXE_netra"))
+        .envs([name, ("NETRA_PORT", &own), ("NETRA_PPROF_PORT", &admin)])
+        .env("NETRA_PROMETHEUS_PORT", free_port())
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let doctor = |port: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_netra"));
+        command.args(["doctor", "--no-network"]).env_clear();
+        command.envs([name, ("NETRA_PORT", port), ("NETRA_PPROF_PORT", &admin)]);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let own_is_told = || doctor(&own).contains(&format!("{own} is netra "));
+    assert!(support::wait_until(support::PATIENCE, own_is_told), "{}", doctor(&own));
+    let busy = TcpListener::bind(("0.0.0.0", 0)).unwrap();
+    let said = doctor(&busy.local_addr().unwrap().port().to_string());
+    assert!(!said.contains("which is running"), "{said}");
+    assert!(said.contains(&format!("of hosts answers at 127.0.0.1:{admin}")), "{said}");
+    assert!(said.contains(&format!("and its NETRA_PORT is {own}")), "{said}");
+    kill(Pid::from_raw(netra.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert!(netra.wait().unwrap().success());
+}
+
 #[test]
 fn the_doctor_looks_at_everything_and_says_what_is_wrong() {
     let doctor = |args: &[&str], env: &[(&str, &str)]| {
