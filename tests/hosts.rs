@@ -138,6 +138,34 @@ fn the_table_of_settings_of_collect_is_that_of_this_build() {
     assert!(fs::read_to_string(&path).unwrap() == table, "{} differs: {table}", path.display());
 }
 
+/// What is given away has a bound for its bytes, not far above what the documents say that it has.
+#[test]
+fn sizes_are_watched_and_those_that_are_told_are_true() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    let sizes = read("hosts/sizes");
+    let most = |name: &str| -> f64 {
+        let row = sizes.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        row.unwrap_or_else(|| panic!("hosts/sizes has no {name}")).parse().unwrap()
+    };
+    let near = |name: &str, megabytes: &str| {
+        let (bytes, most) = (megabytes.trim().parse::<f64>().unwrap() * 1e6, most(name));
+        assert!(bytes < most && bytes > 0.8 * most, "{name}: {bytes} is said, {most} allowed");
+    };
+    let deploy = read("docs/DEPLOY.md");
+    for (said, arch) in [("x86-64", "x86_64"), ("arm64", "aarch64")] {
+        let row = deploy.lines().find(|line| line.starts_with(&format!("| {said} |"))).unwrap();
+        let cells: Vec<&str> = row.split('|').map(|cell| cell.trim_end_matches(" MB ")).collect();
+        near(&format!("netra-{arch}"), cells[2]);
+        near(&format!("netra-init-{arch}"), cells[3]);
+    }
+    let images = read("docker/README.md");
+    for image in ["netra", "netra-init"] {
+        let row = images.lines().find(|line| line.starts_with(&format!("| `{image}` |"))).unwrap();
+        near(&format!("image-{image}"), row.split('|').nth(4).unwrap().trim_end_matches(" MB "));
+    }
+}
+
 /// A netra that runs has some ports; another port that is taken is not its.
 #[test]
 fn the_doctor_tells_netras_ports_from_those_of_others() {
