@@ -46,6 +46,13 @@ pub(crate) fn who(address: &str) -> Option<String> {
     word("driver").and(Some(format!("netra {} of {}", word("version")?, word("service")?)))
 }
 
+/// What a running netra has for a setting.
+pub(crate) fn value(address: &str, setting: &str) -> Option<String> {
+    let config = get(address, "/config").ok()?;
+    let row = config.as_array()?.iter().find(|row| row["name"] == setting)?;
+    Some(row["value"].as_str()?.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +77,16 @@ mod tests {
         assert_eq!(who(&answering("HTTP/1.1 200 OK\r\n\r\n<html>")), None);
         assert_eq!(who(&answering("HTTP/1.0 200 OK\r\n\r\n{}")), None);
         assert_eq!(who(&answering("")), None);
+    }
+
+    #[test]
+    fn a_setting_of_a_running_netra_is_found_by_its_name() {
+        let config =
+            r#"[{"name": "NETRA_IO", "value": "auto"}, {"name": "NETRA_PORT", "value": "7"}]"#;
+        let config = &*format!("HTTP/1.1 200 OK\r\n\r\n{config}").leak();
+        assert_eq!(value(&answering(config), "NETRA_PORT").unwrap(), "7");
+        assert_eq!(value(&answering(config), "NETRA_POR"), None);
+        assert_eq!(value(&answering("HTTP/1.1 200 OK\r\n\r\n{}"), "NETRA_PORT"), None);
     }
 
     /// netra is not to be called by a name there.

@@ -305,47 +305,6 @@ fn who_types_netra_alone_at_a_terminal_is_told_what_to_do_next() {
     assert_eq!((code, said.lines().count()), (Some(64), 1), "{said}");
 }
 
-/// Every line of the docs that starts netra, with its variables and flags.
-#[test]
-fn every_start_of_the_docs_is_good() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let docs = docs.filter(|path| path.extension().is_some_and(|end| end == "md"));
-    let mut count = 0;
-    for path in docs.chain([root.join("README.md")]) {
-        let text = std::fs::read_to_string(&path).unwrap();
-        for block in text.split("```").skip(1).step_by(2) {
-            let mut exported = Vec::new();
-            for line in block.lines() {
-                let line = line.split(" # ").next().unwrap().trim();
-                let line = line.trim_end_matches(" &");
-                // What stands before `env` says as whom, not how.
-                let line = line.split_once(" env ").map_or(line, |(_, behind)| behind);
-                let words: Vec<&str> = line.split(' ').collect();
-                if words[0] == "export" {
-                    exported.extend(words[1..].iter().filter_map(|word| word.split_once('=')));
-                }
-                let Some(at) = words.iter().position(|word| *word == "netra") else { continue };
-                let variables: Option<Vec<_>> =
-                    words[..at].iter().map(|word| word.split_once('=')).collect();
-                let is_start = words.get(at + 1).is_some_and(|word| word.starts_with("--"));
-                let (true, Some(variables)) = (is_start, variables) else { continue };
-                count += 1;
-                let variables = [&exported[..], &variables].concat();
-                let args = [&words[at + 1..], &["--check-config"]].concat();
-                let (code, _, log) = run(&args, &variables);
-                assert_eq!((code, log.as_str()), (0, ""), "{}: {line}", path.display());
-                if block.contains("X-Route") {
-                    let args = [&words[at + 1..], &["--print-config"]].concat();
-                    let (_, shown, _) = run(&args, &variables);
-                    assert!(shown.contains("NETRA_HTTP_ROUTING_ENABLED=true"), "{line}: {shown}");
-                }
-            }
-        }
-    }
-    assert!(count >= 3, "{count} starts: have they moved?");
-}
-
 #[test]
 fn a_taken_port_ends_with_69_and_one_line() {
     for (taken, other) in

@@ -13,6 +13,8 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/compose.yaml");
 /// What compose has started, which goes with it.
 struct Project {
     name: String,
+    /// Who takes the spans.
+    traces: &'static str,
 }
 
 impl Project {
@@ -27,7 +29,7 @@ impl Project {
             _ => Command::new("docker-compose"),
         };
         command.args(["--project-name", &self.name, "--file", FILE]).args(args);
-        command.env("NETRA_TAG", tag());
+        command.env("NETRA_TAG", tag()).env("TRACES", self.traces);
         command
     }
 
@@ -47,7 +49,7 @@ impl Project {
 
 impl Drop for Project {
     fn drop(&mut self) {
-        drop(self.command(&["down", "--timeout", "1"]).output());
+        drop(self.command(&["--profile", "collect", "down", "--timeout", "1"]).output());
     }
 }
 
@@ -88,7 +90,8 @@ fn one_command_shows_one_trace() {
     if !is_there() {
         return;
     }
-    let project = Project { name: format!("netra-compose-{}", std::process::id()) };
+    let project =
+        Project { name: format!("netra-compose-{}", std::process::id()), traces: "traces" };
     project.run(&["up", "--detach"]);
     let container = project.run(&["ps", "--quiet", "traces"]);
     let traces = || traces(&docker(&["logs", container.trim()]));
@@ -120,6 +123,31 @@ fn one_command_shows_one_trace() {
     assert!(ends.lines().all(|line| line.ends_with(" 0")), "{ends}");
     project.run(&["down"]);
     assert_eq!(project.left(&["ps", "--all"]) + &project.left(&["network", "ls"]), "");
+}
+
+/// The map instead of the log, by the profile that the document names.
+#[test]
+fn the_profile_of_collect_shows_the_map() {
+    if !is_there() {
+        return;
+    }
+    let project =
+        Project { name: format!("netra-collect-{}", std::process::id()), traces: "collect" };
+    project.run(&["--profile", "collect", "up", "--detach"]);
+    let container = project.run(&["--profile", "collect", "ps", "--quiet", "collect"]);
+    let map = || docker(&["exec", container.trim(), "/netra", "collect", "--once", "--map"]);
+    let calls = |map: &str| {
+        let words = map.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        let mut calls: Vec<_> = words.filter(|line| line.contains(" -> ")).collect();
+        calls.sort();
+        calls
+    };
+    let wanted = ["front -> shop http 1", "outside -> front http 1", "shop -> stock http 1"];
+    let is_wanted = |map: &str| {
+        let calls = calls(map);
+        calls.len() == 3 && calls.iter().zip(wanted).all(|(call, begin)| call.starts_with(begin))
+    };
+    assert!(wait_until(PATIENCE, || is_wanted(&map())), "{}", map());
 }
 
 #[test]

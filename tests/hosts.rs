@@ -138,6 +138,63 @@ fn the_table_of_settings_of_collect_is_that_of_this_build() {
     assert!(fs::read_to_string(&path).unwrap() == table, "{} differs: {table}", path.display());
 }
 
+/// What is given away has a bound for its bytes, not far above what the documents say that it has.
+#[test]
+fn sizes_are_watched_and_those_that_are_told_are_true() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    let sizes = read("hosts/sizes");
+    let most = |name: &str| -> f64 {
+        let row = sizes.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        row.unwrap_or_else(|| panic!("hosts/sizes has no {name}")).parse().unwrap()
+    };
+    let near = |name: &str, megabytes: &str| {
+        let (bytes, most) = (megabytes.trim().parse::<f64>().unwrap() * 1e6, most(name));
+        assert!(bytes < most && bytes > 0.8 * most, "{name}: {bytes} is said, {most} allowed");
+    };
+    let deploy = read("docs/DEPLOY.md");
+    for (said, arch) in [("x86-64", "x86_64"), ("arm64", "aarch64")] {
+        let row = deploy.lines().find(|line| line.starts_with(&format!("| {said} |"))).unwrap();
+        let cells: Vec<&str> = row.split('|').map(|cell| cell.trim_end_matches(" MB ")).collect();
+        near(&format!("netra-{arch}"), cells[2]);
+        near(&format!("netra-init-{arch}"), cells[3]);
+    }
+    let images = read("docker/README.md");
+    for image in ["netra", "netra-init"] {
+        let row = images.lines().find(|line| line.starts_with(&format!("| `{image}` |"))).unwrap();
+        near(&format!("image-{image}"), row.split('|').nth(4).unwrap().trim_end_matches(" MB "));
+    }
+}
+
+/// A netra that runs has some ports; another port that is taken is not its.
+#[test]
+fn the_doctor_tells_netras_ports_from_those_of_others() {
+    let (own, admin) = (free_port(), free_port());
+    let name = ("NETRA_SERVICE_NAME", "hosts");
+    let mut netra = Command::new(env!("CARGO_BIN_EXE_netra"))
+        .envs([name, ("NETRA_PORT", &own), ("NETRA_PPROF_PORT", &admin)])
+        .env("NETRA_PROMETHEUS_PORT", free_port())
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let doctor = |port: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_netra"));
+        command.args(["doctor", "--no-network"]).env_clear();
+        command.envs([name, ("NETRA_PORT", port), ("NETRA_PPROF_PORT", &admin)]);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let own_is_told = || doctor(&own).contains(&format!("{own} is netra "));
+    assert!(support::wait_until(support::PATIENCE, own_is_told), "{}", doctor(&own));
+    let busy = TcpListener::bind(("0.0.0.0", 0)).unwrap();
+    let said = doctor(&busy.local_addr().unwrap().port().to_string());
+    assert!(!said.contains("which is running"), "{said}");
+    assert!(said.contains(&format!("of hosts answers at 127.0.0.1:{admin}")), "{said}");
+    assert!(said.contains(&format!("and its NETRA_PORT is {own}")), "{said}");
+    kill(Pid::from_raw(netra.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert!(netra.wait().unwrap().success());
+}
+
 #[test]
 fn the_doctor_looks_at_everything_and_says_what_is_wrong() {
     let doctor = |args: &[&str], env: &[(&str, &str)]| {

@@ -1,7 +1,7 @@
 //! Sends spans over OTLP/gRPC as fast as they are taken, and says how many: load for a collector.
 //!
-//! `load HOST:PORT SECONDS [SPANS_A_SECOND]`; traces are of three services and six spans, with the tags that a netra
-//! sidecar gives them.
+//! `load HOST:PORT SECONDS [SPANS_A_SECOND [SERVICES]]`; traces are of three services and six spans, with the tags that a
+//! netra sidecar gives them. With SERVICES there are so many: each calls five others, at any time of the last hour.
 #![allow(missing_docs, unused_crate_dependencies, clippy::cast_possible_truncation)]
 
 use bytes::Bytes;
@@ -40,16 +40,40 @@ fn message(state: &mut u64, service: usize) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let spans = (0..SPANS).map(|index| span(state, now, index)).collect();
     let name = ["front", "shop", "stock"][service];
+    let one = of_service(name, format!("10.0.0.{}", service + 1), spans);
+    ExportTraceServiceRequest { resource_spans: vec![one] }.encode_to_vec()
+}
+
+fn of_service(name: &str, address: String, spans: Vec<Span>) -> ResourceSpans {
     let attributes = vec![
         text("service.name", name.into()),
         text("service.instance.id", format!("{name}-1")),
         text("host.name", "node-1".into()),
-        text("ip", format!("10.0.0.{}", service + 1)),
+        text("ip", address),
     ];
     let resource = Resource { attributes, ..Resource::default() };
     let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
-    let one = ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() };
-    ExportTraceServiceRequest { resource_spans: vec![one] }.encode_to_vec()
+    ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() }
+}
+
+/// One message of calls between many services, each of two spans: who asks, who answers.
+fn calls(state: &mut u64, services: u64) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let mut resource_spans = Vec::new();
+    for _ in 0..SPANS / 2 {
+        let asks = random(state) % services;
+        let answers = (asks * 7 + 1 + random(state) % 5) % services;
+        let then = now - random(state) % 3_500_000_000_000;
+        let client = span(state, then, 1);
+        let mut server = span(state, then, 0);
+        (server.trace_id, server.parent_span_id) =
+            (client.trace_id.clone(), client.span_id.clone());
+        for (service, span) in [(asks, client), (answers, server)] {
+            let address = format!("10.1.{}.{}", service / 250, service % 250);
+            resource_spans.push(of_service(&format!("service-{service}"), address, vec![span]));
+        }
+    }
+    ExportTraceServiceRequest { resource_spans }.encode_to_vec()
 }
 
 fn span(state: &mut u64, now: u64, index: u64) -> Span {
@@ -128,9 +152,13 @@ async fn main() {
     // Everything is written before the clock starts: what is measured is the other side.
     let messages = rate.unwrap_or(400_000) * seconds / SPANS / CONNECTIONS as u64 + 1;
     let mut state = 0x9e37_79b9_7f4a_7c15 ^ u64::from(std::process::id());
-    let all: Vec<Vec<Vec<u8>>> = (0..CONNECTIONS)
-        .map(|index| (0..messages).map(|_| message(&mut state, index % 3)).collect())
-        .collect();
+    let services: Option<u64> = args.get(4).map(|services| services.parse().unwrap());
+    let mut made = |index: usize| match services {
+        Some(services) => calls(&mut state, services),
+        None => message(&mut state, index % 3),
+    };
+    let all: Vec<Vec<Vec<u8>>> =
+        (0..CONNECTIONS).map(|index| (0..messages).map(|_| made(index)).collect()).collect();
     let bytes = all[0][0].len() as u64 / SPANS;
     println!("{bytes} bytes a span on the wire; sending");
     let pause = rate.map_or(Duration::ZERO, |rate| {

@@ -106,6 +106,7 @@ def check_helm(native, classic):
         if ("NET_RAW" in made["securityContext"]["capabilities"]["add"]) != raw:
             sys.exit(f"helm: NET_RAW, which old iptables alone need, is wrong with {init}")
     check_webhook()
+    check_collect()
     for values, says in REFUSED:
         try:
             render({"netra": values})
@@ -141,6 +142,29 @@ def check_webhook():
         if args[0] != "webhook" or not {"--classic", "--env=NETRA_HTTP_PORTS=8080"} <= set(args):
             sys.exit(f"helm: webhook: {args}")
     print("good: helm: the webhook fails open, and is for labelled namespaces")
+
+
+def check_collect():
+    """Off unless asked for; the Service leads to ports that the container has."""
+    values = {"collect": {"enabled": True, "memory": "64MB", "env": {"NETRA_COLLECT_FORWARD": "http://tempo:4318"}}}
+    found = validate("helm, collect", render({"netra": values}), NATIVE)
+    ours = [d for d in found if d["metadata"]["name"] == "shop-netra-collect"]
+    if sorted(document["kind"] for document in ours) != ["Deployment", "Service"]:
+        sys.exit(f"helm: collect: {[document['kind'] for document in found]}")
+    pod = next(d for d in ours if d["kind"] == "Deployment")["spec"]["template"]
+    container = pod["spec"]["containers"][0]
+    if container["args"] != ["collect"]:
+        sys.exit(f"helm: collect: {container['args']}")
+    env = {entry["name"]: entry["value"] for entry in container["env"]}
+    wanted = {"NETRA_COLLECT_MEMORY": "64MB", "NETRA_COLLECT_PAGE_ADDRESS": "::", **values["collect"]["env"]}
+    if env != wanted:
+        sys.exit(f"helm: collect: {env}")
+    service = next(d for d in ours if d["kind"] == "Service")["spec"]
+    named = {port["name"]: (port["containerPort"], port.get("protocol")) for port in container["ports"]}
+    led = {port["targetPort"]: (port["port"], port.get("protocol")) for port in service["ports"]}
+    if named != led or not service["selector"].items() <= pod["metadata"]["labels"].items():
+        sys.exit(f"helm: collect: the Service leads to {led}, and the container has {named}")
+    print("good: helm: collect has its Service, and is off unless it is asked for")
 
 
 def check_values():

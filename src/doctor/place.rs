@@ -117,13 +117,21 @@ pub(super) fn port(config: &Config, setting: &'static str, port: u16) -> Check {
     let Err(error) = TcpListener::bind(("0.0.0.0", port)) else {
         return Check::good(setting, format!("{port} is free"));
     };
-    if let Some(who) = inside::who(&admin_of(config)) {
+    let admin = admin_of(config);
+    let who = inside::who(&admin);
+    // A netra that runs may have other ports than this configuration, and somebody else have this one.
+    let its_own = who.as_ref().and_then(|_| inside::value(&admin, setting));
+    if let (Some(who), Some(true)) = (&who, its_own.as_ref().map(|own| *own == port.to_string())) {
         return Check::good(setting, format!("{port} is {who}, which is running"));
     }
     let sockets = crate::place::sockets();
     let whose = sockets.iter().find(|it| it.is_listening && it.local.port() == port);
     let whose = whose.map_or_else(String::new, |it| format!(", by a program of uid {}", it.uid));
-    let found = format!("{port}: {error}{whose}, and no netra answers at {}", admin_of(config));
+    let netra = match (who, its_own) {
+        (Some(who), Some(own)) => format!("{who} answers at {admin}, and its {setting} is {own}"),
+        _ => format!("no netra answers at {admin}"),
+    };
+    let found = format!("{port}: {error}{whose}, and {netra}");
     Check {
         is: super::Is::Bad(Exit::UNAVAILABLE),
         ..Check::odd(setting, found, "end that program, or give netra another port")

@@ -1,7 +1,7 @@
 //! Looking for a tag in packed items, without unpacking them.
 
 use super::block::{Block, EVENT, FALSE, FLOAT, INT, LINK, Row, TEXT, TEXT_HERE, TRUE};
-use super::pack::{take, take_8, take_piece, take_signed};
+use super::pack::{put, put_signed, take, take_8, take_piece, take_signed};
 
 /// A tag that is looked for, in the numbers of one block.
 #[derive(Clone, Copy, Debug)]
@@ -29,14 +29,40 @@ impl<'q> TagWanted<'q> {
     }
 }
 
+impl TagWanted<'_> {
+    /// What stands among the items where a span has it, one for each way in which it may be written.
+    fn packed(&self) -> Vec<Vec<u8>> {
+        let begin = |how: u64| {
+            let mut bytes = Vec::new();
+            put(&mut bytes, self.key << 3 | how);
+            bytes
+        };
+        let with = |how: u64, write: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = begin(how);
+            write(&mut bytes);
+            bytes
+        };
+        let mut all = vec![with(TEXT_HERE, &|bytes| {
+            put(bytes, self.value.len() as u64);
+            bytes.extend_from_slice(self.value.as_bytes());
+        })];
+        all.extend(self.shared.map(|id| with(TEXT, &|bytes| put(bytes, id))));
+        all.extend(self.int.map(|number| with(INT, &|bytes| put_signed(bytes, number))));
+        // Zero is equal to what is below it, and is written otherwise.
+        let floats =
+            self.float.map(|number| [number, if number == 0.0 { -number } else { number }]);
+        let float = |number: f64| with(FLOAT, &|bytes| bytes.extend(number.to_le_bytes()));
+        all.extend(floats.into_iter().flatten().map(float));
+        all.extend(self.boolean.map(|is| begin(if is { TRUE } else { FALSE })));
+        all
+    }
+}
+
 impl Block {
-    /// Whether a value can be here at all: a text that is neither among those of the block nor
-    /// anywhere in its items is not.
+    /// Whether a tag can be here at all: what is packed for it stands somewhere among the items, or it is
+    /// nowhere. (It may stand there by chance, within something else.)
     pub(super) fn may_have(&self, tag: &TagWanted<'_>) -> bool {
-        let is_number = tag.int.is_some() || tag.float.is_some() || tag.boolean.is_some();
-        is_number
-            || tag.shared.is_some()
-            || memchr::memmem::find(&self.items, tag.value.as_bytes()).is_some()
+        tag.packed().iter().any(|bytes| memchr::memmem::find(&self.items, bytes).is_some())
     }
 
     /// Whether a span or its process has a tag.

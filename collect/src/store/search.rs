@@ -221,6 +221,43 @@ mod tests {
         assert_eq!(find(Query { kind: Some(Kind::Client), ..Query::default() }), [0; 0]);
     }
 
+    /// What passes over a block must not pass over what is there, however it is written.
+    #[test]
+    fn every_kind_of_value_is_found_and_no_other() {
+        let kinds = [
+            ("text", Value::Text("seldom"), "seldom", "seldo"),
+            ("int", Value::Int(-7), "-7", "7"),
+            ("large", Value::Int(i64::MAX), "9223372036854775807", "9223372036854775806"),
+            ("float", Value::Float(1.5), "1.5", "1.25"),
+            ("zero", Value::Float(-0.0), "0", "1"),
+            ("is", Value::Bool(true), "true", "false"),
+        ];
+        let mut open = Open::default();
+        let process = open.process(0, "shop", [Item::Tag("host", Value::Int(3))].into_iter());
+        let items = kinds.map(|(key, value, ..)| Item::Tag(key, value));
+        let put = Put {
+            trace: 1,
+            id: 1,
+            parent: 0,
+            start_ns: 1,
+            duration_ns: 1,
+            op: 0,
+            name: "/",
+            process,
+            flags: 2,
+        };
+        open.push(&put, items.into_iter());
+        let snapshot = Snapshot { blocks: vec![Arc::new(open.seal())] };
+        let find = |key: &str, value: &str| {
+            let tags = vec![(key.to_owned(), value.to_owned())];
+            snapshot.search(&Query { tags, limit: 9, ..Query::default() }).len()
+        };
+        for (key, _, is, is_not) in kinds {
+            assert_eq!((find(key, is), find(key, is_not)), (1, 0), "{key}");
+        }
+        assert_eq!((find("host", "3"), find("host", "4"), find("int", "3")), (1, 0, 0));
+    }
+
     #[test]
     fn the_newest_come_first_whatever_stands_in_front() {
         let mut snapshot = snapshot();
