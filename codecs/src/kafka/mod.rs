@@ -16,13 +16,15 @@
 //! stand-ins for brokers give (Tansu, the mock cluster of librdkafka), are nobody's.
 //!
 //! Of a body the names of topic and group are read and the first error code, as far as they lie in
-//! its beginning (`layout.rs`). Topics that have ids in place of names have none. Records, keys and
-//! credentials are never looked at. Behind the first version of `SaslHandshake` come tokens that
+//! its beginning (`layout.rs`). Topics that have ids in place of names have none. Of records the
+//! headers are read, for the trace that they are of (`records.rs`); keys, values and credentials are
+//! never looked at. Behind the first version of `SaslHandshake` come tokens that
 //! are no calls; whatever is no call there is taken for one.
 
 mod apis;
 mod errors;
 mod layout;
+mod records;
 
 use crate::codec::{
     About, Asked, Convention, Correlation, Frame, FrameCodec, Framed, Head, Key, Kind, Outcome,
@@ -106,7 +108,7 @@ impl FrameCodec for KafkaFrames {
         speaks: Speaks::ClientFirst,
         correlation: Correlation::Fifo,
         keys: &[Key::Topic, Key::ConsumerGroup, Key::ClientId],
-        carries_context: false,
+        carries_context: true,
         convention: Convention::Messaging { system: "kafka", types: apis::OPERATION_TYPES },
     };
 
@@ -186,7 +188,15 @@ impl FrameCodec for KafkaFrames {
         }
     }
 
-    fn pairs<'b>(_: &Head, _: &'b [u8], _: &mut dyn FnMut(Pair<'b>)) {}
+    fn pairs<'b>(head: &Head, bytes: &'b [u8], take: &mut dyn FnMut(Pair<'b>)) {
+        if head.note & CALL == 0 || head.operation != PRODUCE {
+            return;
+        }
+        let found = found(head, bytes);
+        if let (Some(batch), Some(count)) = (found.batch.of(bytes), found.records) {
+            records::pairs(batch, count, take);
+        }
+    }
 
     /// `Produce orders`; of a call without a topic its name alone.
     fn name<'b>(head: &Head, bytes: &'b [u8]) -> [&'b [u8]; 3] {
