@@ -213,7 +213,7 @@ fn endpoint(at: usize, turn: usize) -> (String, String) {
     let (namespace, service) = (at % NAMESPACES, at / NAMESPACES % SERVICES);
     let key = format!("/netra/endpoints/ns-{namespace}/svc-{service}/{at}");
     let address = format!("10.{}.{}.{}", turn % 200, at / 250, at % 250 + 1);
-    let version = if at / NAMESPACES / SERVICES % 2 == 0 { "v1" } else { "v2" };
+    let version = if (at / NAMESPACES / SERVICES).is_multiple_of(2) { "v1" } else { "v2" };
     (
         key,
         json!({"address": address, "ports": {"web": 8080}, "labels": {"version": version}})
