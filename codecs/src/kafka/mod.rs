@@ -25,8 +25,8 @@ mod errors;
 mod layout;
 
 use crate::codec::{
-    About, Asked, Convention, Correlation, Frame, FrameCodec, Framed, Head, Key, Kind, Outcome,
-    Pair, Reason, Said, Speaks, Spot, Way,
+    About, Asked, Convention, Correlation, Frame, FrameCodec, Framed, Head, Key, Kind, Leaves,
+    Outcome, Pair, Reason, Said, Speaks, Spot, Way,
 };
 use apis::{API_VERSIONS, APIS, Api, OTHER, PRODUCE, SASL_AUTHENTICATE, SASL_HANDSHAKE};
 use layout::{Found, Reader, walk};
@@ -109,6 +109,7 @@ impl FrameCodec for KafkaFrames {
         carries_context: false,
         convention: Convention::Messaging { system: "kafka", types: apis::OPERATION_TYPES },
     };
+    const MOVES: bool = true;
 
     const HEAD_BYTES_MAX: u32 = 1024;
 
@@ -187,6 +188,14 @@ impl FrameCodec for KafkaFrames {
     }
 
     fn pairs<'b>(_: &Head, _: &'b [u8], _: &mut dyn FnMut(Pair<'b>)) {}
+
+    /// Every client asks which versions there are, and that leaves nothing behind.
+    fn leaves(head: &Head, _: &[u8]) -> Leaves {
+        match head.operation {
+            API_VERSIONS => Leaves::Nothing,
+            _ => Leaves::of(head.kind),
+        }
+    }
 
     /// `Produce orders`; of a call without a topic its name alone.
     fn name<'b>(head: &Head, bytes: &'b [u8]) -> [&'b [u8]; 3] {
