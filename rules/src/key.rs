@@ -75,6 +75,14 @@ impl Protocol {
         }
     }
 
+    /// Whether requests of one connection may go to different servers.
+    pub fn moves(self) -> bool {
+        match self {
+            Self::Http1 => true,
+            Self::Of(protocol) => protocol.moves(),
+        }
+    }
+
     /// Whether a value of this key lies behind the body of a request, so that all of it has to be
     /// held for it.
     pub(crate) fn lies_behind(self, key: &Key) -> bool {

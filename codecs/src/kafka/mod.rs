@@ -27,8 +27,8 @@ mod layout;
 mod records;
 
 use crate::codec::{
-    About, Asked, Convention, Correlation, Frame, FrameCodec, Framed, Head, Key, Kind, Outcome,
-    Pair, Reason, Said, Speaks, Spot, Way,
+    About, Asked, Convention, Correlation, Frame, FrameCodec, Framed, Head, Key, Kind, Leaves,
+    Outcome, Pair, Reason, Said, Speaks, Spot, Way,
 };
 use apis::{API_VERSIONS, APIS, Api, OTHER, PRODUCE, SASL_AUTHENTICATE, SASL_HANDSHAKE};
 use layout::{Found, Reader, walk};
@@ -111,6 +111,7 @@ impl FrameCodec for KafkaFrames {
         carries_context: true,
         convention: Convention::Messaging { system: "kafka", types: apis::OPERATION_TYPES },
     };
+    const MOVES: bool = true;
 
     const HEAD_BYTES_MAX: u32 = 1024;
 
@@ -195,6 +196,14 @@ impl FrameCodec for KafkaFrames {
         let found = found(head, bytes);
         if let (Some(batch), Some(count)) = (found.batch.of(bytes), found.records) {
             records::pairs(batch, count, take);
+        }
+    }
+
+    /// Every client asks which versions there are, and that leaves nothing behind.
+    fn leaves(head: &Head, _: &[u8]) -> Leaves {
+        match head.operation {
+            API_VERSIONS => Leaves::Nothing,
+            _ => Leaves::of(head.kind),
         }
     }
 
