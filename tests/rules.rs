@@ -4,6 +4,9 @@
 
 mod support;
 
+#[path = "rules/routes.rs"]
+mod routes_of_others;
+
 use nix::sys::signal::Signal;
 use std::{
     fs,
