@@ -2,10 +2,12 @@
 //! connection of a client of nobody here.
 
 use crate::support::{
+    PATIENCE,
     matrix::{cells, cells_with},
-    netra::Setup,
+    netra::{Netra, Setup},
     programs::{Server, run, tool},
     spans::python_path,
+    wait_until,
     world::{CLIENT_V4, World},
 };
 use crate::{in_cells, peer};
@@ -60,6 +62,13 @@ fn redis(namespace: &crate::support::world::Namespace, port: u16, args: &[&str])
     run(namespace, &tool("redis-cli", "redis-tools"), &all).trim_end().to_owned()
 }
 
+/// A line of the access log has all of this.
+fn logged(netra: &Netra<'_>, parts: &[&str]) -> Result<(), String> {
+    let is_it = |line: &str| parts.iter().all(|part| line.contains(part));
+    let has = || netra.log().lines().any(is_it);
+    if wait_until(PATIENCE, has) { Ok(()) } else { Err(format!("{parts:?} in\n{}", netra.log())) }
+}
+
 /// redis-server and redis-cli: by a prefix of the key, by weights that are exact over 1,000 messages of
 /// one connection, to nobody; and a session that stays.
 #[test]
@@ -74,7 +83,12 @@ fn commands_of_redis_go_where_the_rules_say() {
         + &route("cache", "split", &key("split"), &[(1, 80), (2, 20)])
         + &route("cache", "gone", &key("gone"), &[(3, 100)]);
     let rules = versions("cache", [6379, 6380, 6399], "tcp-redis") + &router("cache", &routes);
-    let protocols = |setup: Setup| setup.env("NETRA_PROTOCOLS", "6379=redis");
+    let protocols = |setup: Setup| {
+        setup
+            .env("NETRA_PROTOCOLS", "6379=redis")
+            .env("NETRA_ACCESS_LOG", "all")
+            .env("NETRA_LOG_FORMAT", "json")
+    };
     in_cells(&world, &cells(), &rules, protocols, |netra, _| {
         let expect = |args: &[&str], expected: &str| {
             let said = redis(&world.pod, 6379, args);
@@ -85,6 +99,8 @@ fn commands_of_redis_go_where_the_rules_say() {
         expect(&["GET", "new:who"], "two")?;
         expect(&["GET", "old:who"], "one")?;
         expect(&["GET", "gone:who"], &format!("ERR netra: {CLIENT_V4}:6399 cannot be reached*"))?;
+        logged(netra, &["\"rule\":\"Router/default/it/new\"", "\"operation\":\"GET\"", ":6380\""])?;
+        logged(netra, &["\"rule\":\"Router/default/it/gone\"", "\"error\":\"unreachable\""])?;
         for port in [6379, 6380] {
             redis(&world.client, port, &["SET", "split:n", "0"]);
         }
