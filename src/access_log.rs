@@ -138,6 +138,7 @@ impl Lines {
         line.text("outcome", record.outcome.name());
         line.fault(record.fault);
         line.bytes("error", record.text(SpanText::Error));
+        line.bytes("rule", record.text(SpanText::Rule));
         line.number("duration_us", Some(record.duration_ns / 1000));
         line.number("overhead_us", Some(record.overhead_ns / 1000));
         line.number("request_bytes", record.request_bytes);

@@ -4,6 +4,9 @@
 
 mod support;
 
+#[path = "rules/routes.rs"]
+mod routes_of_others;
+
 use nix::sys::signal::Signal;
 use std::{
     fs,
@@ -90,6 +93,7 @@ fn routes(canary_port: u16) -> String {
 }
 
 fn http(setup: Setup) -> Setup {
+    let setup = setup.env("NETRA_ACCESS_LOG", "all").env("NETRA_LOG_FORMAT", "json");
     setup.env("NETRA_HTTP_PORTS", format!("{PORT},8091,8092"))
 }
 

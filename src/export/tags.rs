@@ -108,6 +108,7 @@ impl Tags {
         }
         for (what, value) in span.texts() {
             match what {
+                SpanText::Rule => put("netra.rule", Value::Text(&text(value))),
                 SpanText::DebugId => put("jaeger-debug-id", Value::Text(&text(value))),
                 SpanText::Mapped(index) => {
                     if let Some(key) = self.mapped.get(usize::from(index)) {

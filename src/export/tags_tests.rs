@@ -123,7 +123,8 @@ fn queries_are_told_by_policy() {
 #[test]
 fn what_a_database_was_asked_and_of_which_collection() {
     let mut tags = Tags::new(Semconv::Legacy, vec![], false);
-    let texts: [(SpanText, &[u8]); 3] = [
+    let texts: [(SpanText, &[u8]); 4] = [
+        (SpanText::Rule, b"Router/default/orders/canary"),
         (SpanText::Operation, b"insert my orders"),
         (SpanText::Namespace, b"shop"),
         (SpanText::Error, b"DuplicateKey"),
@@ -134,6 +135,7 @@ fn what_a_database_was_asked_and_of_which_collection() {
     assert_eq!(tags.operation(&refused), "insert my orders");
     let all = listed(&mut tags, &refused);
     for tag in [
+        "netra.rule=Router/default/orders/canary",
         "db.system.name=mongodb",
         "db.operation.name=insert",
         "db.collection.name=my orders",

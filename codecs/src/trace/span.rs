@@ -200,11 +200,13 @@ pub enum SpanText {
     /// Of HTTP/1, a response without a length: the nanoseconds until its head, and the bytes of its
     /// body as they passed, eight bytes each, the lowest first.
     Flow,
+    /// The rule that decided about it.
+    Rule,
     /// A mapped header or cookie: the place of its tag among those that are configured.
     Mapped(u8),
 }
 
-const MAPPED_FROM: u8 = 17;
+const MAPPED_FROM: u8 = 18;
 /// What an exchange may belong to is told of so many requests at most.
 pub const LINKS_MAX: usize = 4;
 /// Bytes of one.
@@ -232,6 +234,7 @@ impl SpanText {
             Self::GrpcMessage => 14,
             Self::Links => 15,
             Self::Flow => 16,
+            Self::Rule => 17,
             Self::Mapped(index) => MAPPED_FROM.saturating_add(index),
         }
     }
@@ -255,6 +258,7 @@ impl SpanText {
             14 => Self::GrpcMessage,
             15 => Self::Links,
             16 => Self::Flow,
+            17 => Self::Rule,
             MAPPED_FROM.. => Self::Mapped(code - MAPPED_FROM),
         })
     }

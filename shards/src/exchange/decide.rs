@@ -31,6 +31,8 @@ pub(crate) struct Ruling<'t> {
     pub(crate) refusal: Option<Refusal<'t>>,
     /// Where it is to go.
     pub(crate) to: Routed,
+    /// The name of the rule that decided, empty where none did.
+    pub(crate) rule: &'t str,
     /// How long it waits before anything is done; 0 is not at all.
     pub(crate) delay_ns: Nanos,
     /// What [`Decide::answer`] is asked for when the answer comes; 0 is nothing.

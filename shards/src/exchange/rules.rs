@@ -45,6 +45,12 @@ impl ShardRules {
         &self.table
     }
 
+    /// The name of the rule that decided, empty where none did.
+    #[inline]
+    pub(crate) fn name_of(&self, verdict: &Verdict) -> &str {
+        verdict.rule.and_then(|rule| self.table.rule(rule)).map_or("", |rule| &rule.name)
+    }
+
     /// What is counted.
     pub(crate) fn hits(&self) -> &Arc<Hits> {
         self.state.hits()
@@ -104,7 +110,7 @@ impl Decide for ShardRules {
             Action::Pass => {}
         }
         let answer = self.answer_number(verdict.response);
-        Ruling { refusal, to, delay_ns: verdict.delay_ns, answer }
+        Ruling { refusal, to, rule: self.name_of(&verdict), delay_ns: verdict.delay_ns, answer }
     }
 
     fn target(&self, place: Place, original: SocketAddr) -> Option<Target> {

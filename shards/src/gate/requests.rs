@@ -20,7 +20,7 @@ use crate::{
 use netra_codecs::{
     codec::{Edits, Head, Kind, Left, Open, Way},
     tap::{Message, Step},
-    trace::Outcome,
+    trace::{Outcome, SpanText},
 };
 use netra_perf::{Key, Recorder};
 
@@ -288,6 +288,9 @@ impl Judged<'_> {
         });
         let began = exchange.opened_ns;
         exchange.data = self.of.begin(message, (began, now), observer, recorder, writing);
+        if let (Some(span), false) = (exchange.data.span, ruling.rule.is_empty()) {
+            observer.record_mut(span).put(SpanText::Rule, ruling.rule.as_bytes());
+        }
         let waits = ruling.delay_ns > 0;
         if waits {
             self.switch.until = Some(now.saturating_add(ruling.delay_ns));

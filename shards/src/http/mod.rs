@@ -161,8 +161,8 @@ impl Http {
                 let begun = editor.begin(&head, patch, asked, observer, recorder);
                 let rules = self.asker.as_deref().zip(gates.rules.as_deref_mut());
                 let ruled = rules.map_or_else(Ruled::default, |rules| {
-                    let random = observer.random.u64(..);
-                    ruled::rule(rules, &head, (patch, recorder), (now, random))
+                    let told = (now, begun.open.span, &mut *observer);
+                    ruled::rule(rules, &head, (patch, recorder), told)
                 });
                 let is_elsewhere = obey(&mut self.switch, begun.target, &ruled, now);
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);

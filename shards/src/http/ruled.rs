@@ -1,12 +1,13 @@
 //! What rules say of HTTP requests.
 
 use crate::{
-    exchange::{Asker, ShardRules, direction_of, target_of},
+    exchange::{Asker, Observer, OpenSpan, ShardRules, direction_of, target_of},
     sys::Nanos,
 };
 use netra_codecs::{
     h1::{HeadPatch, RequestHead},
     route::{Target, cookie_value},
+    trace::SpanText,
 };
 use netra_perf::{Key as PerfKey, Recorder};
 use netra_rules::{Action, Direction, Facts, Key, Protocol, Verdict};
@@ -36,11 +37,15 @@ pub(crate) fn rule(
     (asker, rules): (&Asker, &mut ShardRules),
     head: &RequestHead<'_>,
     (patch, recorder): (&mut HeadPatch, &Recorder),
-    (now, random): (Nanos, u64),
+    (now, span, observer): (Nanos, Option<OpenSpan>, &mut Observer),
 ) -> Ruled {
+    let random = observer.random.u64(..);
     let verdict = rules.rule(&OfHead { head, asker }, now, random);
     if verdict == Verdict::NONE {
         return Ruled::default();
+    }
+    if let (Some(span), name @ [_, ..]) = (span, rules.name_of(&verdict).as_bytes()) {
+        observer.record_mut(span).put(SpanText::Rule, name);
     }
     let table = rules.table();
     for mutation in verdict.request.map_or(&[][..], |id| table.mutations(id)) {
