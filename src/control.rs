@@ -153,7 +153,8 @@ fn live(loaded: &Loaded, plan: Plan, started: SystemTime) -> Result<Exit, Failur
             AccessLog::start(set.take_access_log(), config.log_format, config.traces.query)
                 .map_err(|error| Failure::os("cannot start the access log", &error))?;
         let statsd = Statsd::new(&config.statsd, set.recorders().to_vec(), &names);
-        let rules = Live::start(&config.rules, loaded.rules.as_ref(), &mut set);
+        let is_remote = config.remote_rules.url.is_some();
+        let rules = Live::start(&config.rules, loaded.rules.as_ref(), is_remote, &mut set);
         let hurry = follow_rules(loaded, &names, &tell, &rules);
         let shown = || exposition(&set, &rules, started);
         let push = Push::start(config.metrics.as_ref(), shown, &names, started);

@@ -13,9 +13,10 @@ use hyper::{
     body::Bytes,
     header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue},
 };
+use netra_codecs::{codec::Convention, tap::Protocol};
 use netra_perf::{
     Counter, Exposition,
-    otlp::{Encoder, Form},
+    otlp::{Encoder, Form, System},
 };
 use std::{
     io::Write,
@@ -41,6 +42,19 @@ pub(crate) struct MetricsPlan {
     pub(crate) form: Form,
     /// Attributes of the process.
     pub(crate) resource: Vec<(String, String)>,
+    /// Those that exchanges may be of.
+    pub(crate) protocols: Vec<Protocol>,
+}
+
+/// What the conventions call it.
+fn system_of(protocol: &Protocol) -> (&'static str, System) {
+    let about = protocol.about();
+    let system = match about.convention {
+        Convention::Db(name) | Convention::Sql(name) => System::Database(name),
+        Convention::Rpc(name) => System::Rpc(name),
+        Convention::Messaging { system, .. } => System::Messaging(system),
+    };
+    (about.name, system)
 }
 
 /// The method that takes metrics, as gRPC names it.
@@ -73,6 +87,7 @@ impl Push {
         };
         let (version, resource) = (env!("CARGO_PKG_VERSION"), plan.resource.clone());
         let encoder = Encoder::new(plan.form, resource, version, unix_ns(started));
+        let encoder = encoder.with_systems(plan.protocols.iter().map(system_of).collect());
         let (exposition, is_gzip) = (exposition(), plan.receiver.is_gzip);
         let pusher = Pusher { client, encoder, exposition, is_gzip, is_failing: false };
         let (finish, finished) = oneshot::channel();

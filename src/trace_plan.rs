@@ -12,7 +12,10 @@ use crate::{
     url::Url,
     values::{Refused, Values},
 };
-use netra_codecs::trace::{SampleRule, SamplerPlan};
+use netra_codecs::{
+    tap,
+    trace::{SampleRule, SamplerPlan},
+};
 use netra_shards::TracingConfig;
 use std::{sync::Arc, task::Waker, time::Duration};
 
@@ -94,7 +97,9 @@ pub(crate) fn metrics(
     let receiver = otlp(settings, reach, &METRICS, values)?;
     let resource = Process::otel(service_name, &given_tags(settings, environment)).tags;
     let headers_file = reach.headers_file.clone();
-    Ok(Some(MetricsPlan { receiver, headers_file, every, form, resource }))
+    let protocols =
+        tap::Protocol::ALL.iter().copied().chain(config.protocols.protocols()).collect();
+    Ok(Some(MetricsPlan { receiver, headers_file, every, form, resource, protocols }))
 }
 
 /// How a receiver is reached of which only the settings for all say anything.

@@ -128,6 +128,7 @@ const SERIES: &[(&str, usize)] = &[
     ("netra_route_malformed_total", 1),
     ("netra_route_unreachable_total", 1),
     ("netra_route_refused_total", 6),
+    ("netra_route_stays_total", 4),
     ("netra_route_next_address_total", 1),
     ("netra_loop_rejected_total", 1),
     ("netra_foreign_destination_total", 1),

@@ -169,6 +169,9 @@ fn heavy_redis_commands_are_those_that_the_server_counted() {
         load()
     };
     compare(&world, "6379=redis", counted, |netra, _| {
+        // Answers are sent first and told after: the last ones are told once their connections are
+        // over, which may be behind the end of whom they were for.
+        netra.scrape_until("all over", |scrape| scrape.active() == 0)?;
         let scrape = netra.scrape();
         no_tunnel(&scrape)?;
         let (then, now) = (before.borrow(), commands_of(&world));

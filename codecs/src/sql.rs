@@ -3,11 +3,16 @@
 //! <https://opentelemetry.io/docs/specs/semconv/database/database-spans/#generating-a-summary-of-the-query>:
 //! operations and their targets in the order of the text, as they are written there. Nothing else
 //! of the text is kept. Literals, numbers, parameters and comments are walked over and never
-//! copied; what is not understood leaves a target out. A [`Summary`] is fed in any pieces, holds no
+//! copied, but for a `traceparent` in a comment; what is not understood leaves a target out. A [`Summary`] is fed in any pieces, holds no
 //! more than itself, and has no other memory.
 
+mod bytes;
+mod carrier;
 mod words;
 
+use bytes::{TAG, is_letter, is_part, mix};
+use carrier::Carrier;
+pub use carrier::{TRACEPARENT, context_of};
 use words::{After, Word};
 pub use words::{OPERATIONS, OTHER, operation};
 
@@ -104,6 +109,8 @@ pub struct Summary {
     /// The tag of the literal, and of what may be its end.
     tag: u64,
     end_tag: u64,
+    /// What its comments carry.
+    carrier: Carrier,
 }
 
 /// What came before a word, as far as it matters.
@@ -142,12 +149,14 @@ impl Summary {
             before: Before::Other,
             tag: 0,
             end_tag: 0,
+            carrier: Carrier::new(),
         }
     }
 
     /// Forgets all.
     pub fn clear(&mut self) {
         (self.len, self.operation) = (0, OTHER);
+        self.carrier.clear();
         self.next_text();
     }
 
@@ -167,6 +176,11 @@ impl Summary {
     /// The summary so far; of a whole text once it has ended.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
+    }
+
+    /// The `traceparent` that a comment has: the first of the text that is one by its form.
+    pub fn traceparent(&self) -> Option<&[u8]> {
+        self.carrier.value()
     }
 
     /// Index in [`OPERATIONS`] of what is done: of the first statement that does more than begin a
@@ -391,7 +405,10 @@ impl Summary {
                 self.state = State::Line;
                 return 0;
             }
-            State::Slash if byte == b'*' => self.state = State::Comment { depth: 1, before: 0 },
+            State::Slash if byte == b'*' => {
+                self.carrier.begin();
+                self.state = State::Comment { depth: 1, before: 0 };
+            }
             State::Minus | State::Minuses | State::Slash => {
                 self.other();
                 return self.back();
@@ -431,6 +448,7 @@ impl Summary {
     }
 
     fn comment(&mut self, byte: u8, depth: u8, before: u8) {
+        self.carrier.push(byte);
         self.state = match (before, byte) {
             (b'*', b'/') if depth == 1 => State::Ground,
             (b'*', b'/') => State::Comment { depth: depth - 1, before: 0 },
@@ -569,22 +587,4 @@ impl Summary {
             self.operation = index;
         }
     }
-}
-
-/// The beginning of a tag.
-const TAG: u64 = 0xcbf2_9ce4_8422_2325;
-
-const fn mix(tag: u64, byte: u8) -> u64 {
-    (tag ^ byte as u64).wrapping_mul(0x0100_0000_01b3)
-}
-
-#[inline]
-fn is_letter(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
-}
-
-/// Whether a word may go on with it.
-#[inline]
-fn is_part(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'.') || byte >= 0x80
 }

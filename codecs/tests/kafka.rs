@@ -439,3 +439,70 @@ fn requests_that_are_never_answered() {
     }
     assert_eq!(taster.told.last().unwrap(), "tunnel too_many_open");
 }
+
+fn varint(number: i64) -> Vec<u8> {
+    let mut left = (number << 1 ^ number >> 63).cast_unsigned();
+    let mut bytes = Vec::new();
+    while left > 0x7f {
+        bytes.push(u8::try_from(left & 0x7f).unwrap() | 0x80);
+        left >>= 7;
+    }
+    bytes.push(u8::try_from(left).unwrap());
+    bytes
+}
+
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    [&varint(i64::try_from(bytes.len()).unwrap()), bytes].concat()
+}
+
+/// A record of a batch, without a key.
+fn record(value: &[u8], headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = [&[0][..], &varint(-3), &varint(300), &varint(-1), &sized(value)].concat();
+    bytes.extend(varint(i64::try_from(headers.len()).unwrap()));
+    for (name, value) in headers {
+        bytes.extend([sized(name.as_bytes()), sized(value.as_bytes())].concat());
+    }
+    sized(&bytes)
+}
+
+fn batch_of(records: &[Vec<u8>]) -> Vec<u8> {
+    let begin = batch(u32::try_from(records.len()).unwrap(), 61);
+    [&begin[..], &records.concat()].concat()
+}
+
+/// A call has the context of its records where all of them are read and are of one trace.
+#[test]
+fn headers_of_records_carry_contexts() {
+    let parent = |trace: u8, span: u8| format!("00-{trace:032x}-{span:016x}-01");
+    let of =
+        |trace, span| record(b"s3cret", &[("k", "s3cret"), ("traceparent", &parent(trace, span))]);
+    let mut packed = batch_of(&[of(7, 1)]);
+    packed[22] = 1;
+    let carrying: &[(&[Vec<u8>], bool)] = &[
+        (&[batch_of(&[of(7, 1)])], true),
+        (&[batch_of(&[of(7, 1), of(7, 2)])], true),
+        (&[batch_of(&[of(7, 1), of(8, 2)])], false),
+        (&[batch_of(&[of(7, 1), record(b"x", &[])])], false),
+        (&[batch_of(&[record(b"x", &[])])], false),
+        // Another partition's records are not read, packed ones cannot be, long ones lie behind.
+        (&[batch_of(&[of(7, 1)]), batch_of(&[of(7, 1)])], false),
+        (&[packed], false),
+        (&[batch_of(&[record(&[b'x'; 1000], &[("traceparent", &parent(7, 1))])])], false),
+    ];
+    for (partitions, carries) in carrying {
+        let told =
+            after_hello(&[ask(request(PRODUCE, 7, 2, &produce(1, &[("orders", partitions)])))]);
+        let found = told[0].split_once(" traceparent:").map(|(_, value)| value.to_owned());
+        assert_eq!(found, carries.then(|| parent(7, 1)), "{told:?}");
+        assert!(!told[0].contains("s3cret"), "{told:?}");
+    }
+    // Records that say more than there is.
+    for at in 61..batch_of(&[of(7, 1)]).len() {
+        for byte in [0xff, 0x7f, 0] {
+            let mut bad = batch_of(&[of(7, 1), of(7, 2)]);
+            bad[at] = byte;
+            let told = after_hello(&[ask(request(PRODUCE, 7, 2, &produce(1, &[("o", &[bad])])))]);
+            assert!(told[0].starts_with("open 1 request Produce o"), "{told:?}");
+        }
+    }
+}

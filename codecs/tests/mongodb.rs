@@ -440,3 +440,30 @@ fn a_connection_that_ends_early() {
         ]
     );
 }
+
+/// A context in the comment of a command, in each form that clients give it.
+#[test]
+fn comments_carry_contexts() {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let pairs = format!("dddb='shop',traceparent='{parent}'");
+    let comment = |name: &str, value: &str| text(name, value);
+    let within = document(&[text("secret", "s3cret"), text("traceparent", parent)]);
+    let filter = document(&[text("name", "s3cret"), text("$comment", &pairs)]);
+    let carrying = [
+        (comment("comment", parent), true),
+        (comment("comment", &pairs), true),
+        (comment("$comment", &pairs), true),
+        (element(3, "comment", within), true),
+        (element(3, "filter", filter), true),
+        (comment("comment", "s3cret traceparent"), false),
+        (int("comment", 7), false),
+        (comment("commented", &pairs), false),
+    ];
+    for (carrier, carries) in carrying {
+        let parts =
+            [ask(msg((1, 0), 0, &[text("find", "users"), carrier, text("$db", "shop")])), ok(1)];
+        let told = told(&parts);
+        let tail = if carries { format!(" traceparent:{parent}") } else { String::new() };
+        assert_eq!(told[0], format!("open 0 request find users database=shop{tail}"));
+    }
+}

@@ -534,3 +534,34 @@ fn a_connection_that_ends_early() {
     taster.show(&ask(&query("SELECT 2").bytes[..8]));
     assert!(taster.tap.is_within_message(Way::Request));
 }
+
+/// A context in a comment of the text belongs to that text alone.
+#[test]
+fn comments_of_texts_carry_contexts() {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let text = format!("SELECT a FROM t WHERE b = 's3cret' /*route='x',traceparent='{parent}'*/");
+    let attributed = [&b"\x01\x01\0\x01\xfe\0\x01k\x01v"[..], text.as_bytes()].concat();
+    let told = told(
+        USUAL | ATTRIBUTES,
+        &[
+            command(3, [b"\0\x01", text.as_bytes()].concat()),
+            answer(&[&ok(2)]),
+            command(3, b"\0\x01SELECT a FROM t"),
+            answer(&[&ok(2)]),
+            command(3, attributed),
+            answer(&[&ok(2)]),
+            command(14, b""),
+            answer(&[&ok(2)]),
+        ],
+    );
+    let opened: Vec<_> = told.iter().filter_map(|line| line.strip_prefix("open ")).collect();
+    assert_eq!(
+        opened,
+        [
+            &format!("1 request SELECT t traceparent:{parent}"),
+            "2 request SELECT t",
+            &format!("3 request SELECT t k:v traceparent:{parent}"),
+            "4 request COM_PING",
+        ]
+    );
+}

@@ -504,3 +504,43 @@ fn transactions() {
     show(Way::Response, &error("FATAL", "57P01"));
     assert_eq!(states, ["idle", "open", "failed", "idle", "none"]);
 }
+
+/// A context in a comment of the text belongs to the request that has the text.
+#[test]
+fn comments_of_texts_carry_contexts() {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let text = format!("SELECT a FROM t /*traceparent='{parent}'*/");
+    let open = |line: &str| format!("open {line} database=shop");
+    let carries = |line: &str| format!("open {line} database=shop traceparent:{parent}");
+    let prepared = [parse("s", &text), sync()].concat();
+    let executed = [bind("", "s"), execute(""), sync()].concat();
+    let parts = [
+        ask(query(&text)),
+        say(complete("SELECT 1")),
+        ask(query("SELECT a FROM t")),
+        say(complete("SELECT 1")),
+        ask(extended(&text)),
+        say([message(b'1', ""), message(b'2', ""), complete("SELECT 1")].concat()),
+        ask(prepared),
+        say([message(b'1', ""), ready("I")].concat()),
+        ask(executed),
+        say([message(b'2', ""), complete("SELECT 1")].concat()),
+    ];
+    let begin = [ask(startup()), say([message(b'R', [0; 4]), ready("I")].concat())];
+    let parts = [&begin[..], &parts].concat();
+    for pieces in [Pieces::Whole, Pieces::Of(1), Pieces::Of(7), Pieces::Passing] {
+        let told = tell(Protocol::Postgresql, &parts, pieces);
+        let opened: Vec<_> = told.iter().filter(|line| line.starts_with("open")).skip(1).collect();
+        assert_eq!(
+            opened,
+            [
+                &carries("1 request SELECT t"),
+                &open("2 request SELECT t"),
+                &carries("3 request SELECT t"),
+                &carries("4 request PREPARE SELECT t"),
+                &open("5 request SELECT t"),
+            ],
+            "{pieces:?}"
+        );
+    }
+}

@@ -294,3 +294,56 @@ fn garbage_is_summed_up_to_something_short() {
         }
     }
 }
+
+const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+/// What the comments of a text carry, in any pieces.
+fn carried(dialect: Dialect, text: &str) -> Option<String> {
+    let of = |piece: usize| {
+        let mut summary = Summary::new(dialect);
+        text.as_bytes().chunks(piece).for_each(|piece| summary.push(piece));
+        summary.end();
+        summary.traceparent().map(|it| String::from_utf8(it.to_vec()).unwrap())
+    };
+    let whole = of(text.len());
+    for piece in [1, 2, 3, 7] {
+        assert_eq!(of(piece), whole, "{text} by {piece}");
+    }
+    whole
+}
+
+#[test]
+fn comments_carry_contexts_and_literals_do_not() {
+    let pair = format!("traceparent='{PARENT}'");
+    for dialect in [Dialect::Postgresql, Dialect::Mysql] {
+        for text in [
+            format!("SELECT 1 /*{pair}*/"),
+            format!("/*action='b%27uy', {pair},tracestate='a%3Db'*/ SELECT 1"),
+            format!("SELECT 1 /* no pair */ /*x='1',\n{pair}*/ FROM t"),
+            // The first that is whole stays.
+            format!(
+                "SELECT 1 /*traceparent='00-0af7',{pair}*/ /*traceparent='{}'*/",
+                "0".repeat(55)
+            ),
+        ] {
+            assert_eq!(carried(dialect, &text).as_deref(), Some(PARENT), "{text}");
+        }
+        for text in [
+            format!("SELECT '/*{pair}*/' FROM t"),
+            format!("SELECT 1 -- {pair}"),
+            format!("SELECT 1 /*my{pair}*/"),
+            format!("SELECT 1 /*traceparent='{PARENT}"),
+            format!("SELECT 1 /*traceparent='{PARENT}-00'*/"),
+            format!("SELECT 1 /*traceparent={PARENT}*/"),
+            format!("SELECT {pair}"),
+        ] {
+            assert_eq!(carried(dialect, &text), None, "{text}");
+        }
+    }
+    postgresql(&format!("SELECT a /*{pair}*/ FROM t"), "SELECT t");
+    let mut summary = Summary::new(Dialect::Mysql);
+    summary.push(format!("SELECT 1 /*{pair}*/").as_bytes());
+    summary.clear();
+    summary.push(b"SELECT 1");
+    assert_eq!(summary.traceparent(), None);
+}

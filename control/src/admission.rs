@@ -1,11 +1,12 @@
 //! The validating webhook: says no at `kubectl apply`. Pure.
 
 use crate::{
-    scope::{Names, scope},
+    scope::{Index, Names},
     vet,
     world::{Document, World},
 };
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Answers a review (`admission.k8s.io/v1`): with the answer, whether the object is good.
 ///
@@ -48,7 +49,8 @@ fn judge(object: &Value, request: &Value, world: &World, names: &Names) -> Vec<S
         (&it.kind, &it.namespace, &it.name) != (&document.kind, &document.namespace, &document.name)
     });
     let namespace = document.namespace.clone();
-    world.documents.push(document);
-    let errors = vet::errors(&scope(&world, &namespace, names), &namespace);
+    world.documents.push(Arc::new(document));
+    let parts = Index::of(&world, names).select(&world, &namespace, names).parts(names);
+    let errors = vet::errors(&parts, &namespace);
     errors.into_iter().filter(|(place, _)| place == "the object").map(|(_, why)| why).collect()
 }

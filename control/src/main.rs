@@ -23,6 +23,7 @@ mod world;
 
 use args::{Args, Ask, Command};
 use clap::Parser as _;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use office::{Counts, Office};
 use scope::Names;
 use source::{directory, etcd, kubernetes};
@@ -66,8 +67,16 @@ fn config(what: impl ToString) -> Refused {
     (CONFIG, what.to_string())
 }
 
+/// A connection is a descriptor, and what is allowed without asking is mostly 1024.
+fn raise_descriptors() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
 /// Serves until SIGTERM.
 async fn run(args: args::Serve) -> Result<(), Refused> {
+    raise_descriptors();
     let names = Names { domain: args.domain.clone(), root_namespace: args.root_namespace.clone() };
     let client = match args.kubernetes || args.token_review {
         true => Some(kube::Client::try_default().await.map_err(config)?),
@@ -97,7 +106,7 @@ async fn run(args: args::Serve) -> Result<(), Refused> {
     let (shelf, fleet, counts) =
         (shelf::Shelf::new(names.clone()), fleet::Fleet::default(), Counts::default());
     let office = Arc::new(Office { world, shelf, fleet, judge, counts, names: names.clone() });
-    tokio::spawn(take_in(told, publish, names));
+    tokio::spawn(take_in(told, publish, office.clone()));
     let at = listener.local_addr().map_err(|why| (71, why.to_string()))?;
     eprintln!("netra-control: listens on {at}{}", if tls.is_some() { " (TLS)" } else { "" });
     let mut ending = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
@@ -127,12 +136,13 @@ fn judge(args: &args::Serve, client: Option<&kube::Client>) -> Result<Judge, Ref
 async fn take_in(
     mut told: mpsc::Receiver<World>,
     publish: watch::Sender<Arc<World>>,
-    names: Names,
+    office: Arc<Office>,
 ) {
     let mut vetted = vet::Vetted::default();
     let (mut generation, mut said) = (0, Vec::new());
-    while let Some(world) = told.recv().await {
-        let mut world = vetted.vet(world, &names);
+    while let Some(mut world) = told.recv().await {
+        world.keep_of(&publish.borrow());
+        let mut world = vetted.vet(world, &office.names);
         generation += 1;
         world.generation = generation;
         if world.troubles != said {
@@ -141,7 +151,9 @@ async fn take_in(
             }
             said.clone_from(&world.troubles);
         }
-        publish.send_replace(Arc::new(world));
+        let world = Arc::new(world);
+        publish.send_replace(world.clone());
+        office.shelf.change(world).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! What people and scrapers see: a page, metrics, an explanation.
 
-use crate::{office::Office, shelf::Item};
+use crate::{office::Office, scope::Reason, shelf::Item};
 use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
 
 /// Rows of the page's tables, at most; how many more there are is said.
@@ -54,10 +54,10 @@ fn write(out: &mut String, kind: &str, (name, help, rows): &Family<'_>) {
 }
 
 /// What a namespace's sidecars get, and what not.
-pub(crate) fn explanation(namespace: &str, item: &Item) -> String {
+pub(crate) fn explanation(namespace: &str, item: &Item, reasons: &[Reason]) -> String {
     let mut out = format!("namespace {namespace} gets {} ({} bytes)\n", item.tag, item.plain.len());
     for is_in in [true, false] {
-        for reason in item.reasons.iter().filter(|reason| reason.is_in == is_in) {
+        for reason in reasons.iter().filter(|reason| reason.is_in == is_in) {
             let word = if is_in { "in " } else { "out" };
             let _ = writeln!(out, "{word}  {:<50} {}", reason.place, reason.why);
         }

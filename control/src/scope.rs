@@ -4,12 +4,13 @@
 //! Selectors become endpoints, services become ServiceEntries, and who may ask becomes addresses:
 //! so a sidecar reads the same kinds from here as from a directory, by the same code.
 
-use crate::world::{Document, Service, Workload, World, ZONE};
+use crate::world::{Document, Id, Service, Workload, World, ZONE};
 use netra_rules::Protocol;
 use serde_json::{Map, Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write as _,
+    sync::Arc,
 };
 
 /// The fleet's own names.
@@ -21,15 +22,6 @@ pub(crate) struct Names {
     pub(crate) root_namespace: String,
 }
 
-/// What one namespace's sidecars get, and why.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Bundle {
-    /// Documents of YAML, each on a line of JSON; always the same for the same world.
-    pub(crate) parts: Vec<Part>,
-    /// Every document of the world: whether it is in, and why.
-    pub(crate) reasons: Vec<Reason>,
-}
-
 /// A document of a bundle.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
@@ -37,17 +29,6 @@ pub(crate) struct Part {
     pub(crate) place: String,
     /// It, in one line.
     pub(crate) text: String,
-}
-
-impl Bundle {
-    /// All documents in one text.
-    pub(crate) fn text(&self) -> String {
-        let mut text = String::new();
-        for part in &self.parts {
-            let _ = writeln!(text, "---\n{}", part.text);
-        }
-        text
-    }
 }
 
 /// Why a document is in a bundle or is not.
@@ -61,49 +42,161 @@ pub(crate) struct Reason {
 /// An address that nobody has: an asker from nowhere.
 const NOBODY: &str = "255.255.255.255/32";
 
-/// What the sidecars of a namespace get.
-pub(crate) fn scope(world: &World, namespace: &str, names: &Names) -> Bundle {
-    let mut bundle = Bundle::default();
-    let mut parts: BTreeMap<(String, String, String), Part> = BTreeMap::new();
-    let mut hosts = BTreeSet::new();
-    let part =
-        |place: &str, value: Value| Part { place: place.to_owned(), text: value.to_string() };
-    for document in &world.documents {
-        let (is_in, why) = concerns(document, namespace, names);
-        bundle.reasons.push(Reason { place: document.place.clone(), is_in, why });
-        if !is_in {
-            continue;
+/// Every document of the world and every service: whether a namespace gets it, and why.
+pub(crate) fn reasons(world: &World, namespace: &str, names: &Names) -> Vec<Reason> {
+    Index::of(world, names).select(world, namespace, names).reasons(world, namespace, names)
+}
+
+/// Where in a world is what: made once for each change, so that a namespace costs what it gets.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    /// Documents of each namespace.
+    own: HashMap<String, Vec<usize>>,
+    /// Documents that others than their namespace may see.
+    shown: Vec<usize>,
+    /// Services by each of their names; how short the name is stands beside.
+    hosts: HashMap<String, Vec<(usize, usize)>>,
+    /// Services whose ports say what is spoken.
+    named: Vec<usize>,
+}
+
+impl Index {
+    pub(crate) fn of(world: &World, names: &Names) -> Self {
+        let mut index = Self::default();
+        for (at, document) in world.documents.iter().enumerate() {
+            match index.own.get_mut(&document.namespace) {
+                Some(own) => own.push(at),
+                None => drop(index.own.insert(document.namespace.clone(), vec![at])),
+            }
+            // Nobody's namespace: who sees it from there sees it from everywhere that it is shown to.
+            if document.texts("exportTo").any(|to| to != ".") || concerns(document, "", names).0 {
+                index.shown.push(at);
+            }
         }
-        hosts_of(document, namespace, names, &mut hosts);
-        let Document { kind, namespace, name, place, .. } = document;
-        let key = (kind.clone(), namespace.clone(), name.clone());
-        parts.insert(key, part(place, plain(document, world)));
+        for (at, service) in world.services.iter().enumerate() {
+            for (length, host) in service.hosts(&names.domain).into_iter().enumerate() {
+                index.hosts.entry(host).or_default().push((at, length));
+            }
+            if service.ports.iter().any(|port| protocol_of(port).is_some()) {
+                index.named.push(at);
+            }
+        }
+        index
     }
-    for service in &world.services {
-        let called = service.hosts(&names.domain);
-        let is_own = service.namespace == namespace;
-        let asked = called
-            .iter()
-            .enumerate()
-            .filter(|(place, host)| hosts.contains(*host) && (*place < 3 || is_own));
-        let asked: Vec<&String> = asked.map(|(_, host)| host).collect();
-        let is_named = service.ports.iter().any(|port| protocol_of(port).is_some());
-        let (is_in, why) = match (asked.is_empty(), is_named) {
-            (false, _) => (true, "a rule of this namespace speaks of it"),
-            (true, true) => (true, "its ports say what is spoken"),
-            _ => (false, "no rule of this namespace speaks of it, and its ports say nothing"),
+
+    /// What concerns a namespace.
+    pub(crate) fn select(&self, world: &World, namespace: &str, names: &Names) -> Selection {
+        let own = self.own.get(namespace).into_iter().flatten();
+        let shown = self.shown.iter().filter(|at| world.documents[**at].namespace != namespace);
+        let documents: Vec<Arc<Document>> = own
+            .chain(shown)
+            .map(|at| &world.documents[*at])
+            .filter(|it| concerns(it, namespace, names).0)
+            .map(Arc::clone)
+            .collect();
+        let mut services: BTreeMap<usize, BTreeSet<String>> =
+            self.named.iter().map(|at| (*at, BTreeSet::new())).collect();
+        let mut ask = |host: &str| {
+            for (at, length) in self.hosts.get(host).into_iter().flatten() {
+                // The shortest name means a service of one's own namespace.
+                if *length < 3 || world.services[*at].namespace == namespace {
+                    services.entry(*at).or_default().insert(host.to_owned());
+                }
+            }
         };
-        let place = format!("Service {}/{}", service.namespace, service.name);
-        bundle.reasons.push(Reason { place: place.clone(), is_in, why });
-        if is_in {
-            let key = ("ServiceEntry".to_owned(), service.namespace.clone(), service.name.clone());
-            parts
-                .entry(key)
-                .or_insert_with(|| part(&place, service_entry(service, &called[0], &asked)));
+        for document in &documents {
+            for host in document.hosts() {
+                ask(host);
+                // A short name is of the document's namespace, as Istio has it.
+                if !host.contains('.') && document.namespace == namespace {
+                    ask(&format!("{host}.{namespace}.svc.{}", names.domain));
+                }
+            }
         }
+        let services =
+            services.into_iter().map(|(at, asked)| (world.services[at].clone(), asked)).collect();
+        let is_asking = documents.iter().any(|it| it.kind == "Authorization")
+            || documents.iter().any(|it| it.value.pointer("/spec/workloadSelector").is_some());
+        let workloads = is_asking.then(|| world.workloads.clone());
+        Selection { documents, services, workloads }
     }
-    bundle.parts = parts.into_values().collect();
-    bundle
+}
+
+/// What concerns a namespace, not yet in words.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    documents: Vec<Arc<Document>>,
+    services: Vec<(Arc<Service>, BTreeSet<String>)>,
+    /// Everybody with an address, where a document asks for them.
+    workloads: Option<Arc<Vec<Workload>>>,
+}
+
+impl Selection {
+    /// Whether it makes the same bundle: by the objects' addresses, so that nothing is read.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let workloads = |it: &Self| it.workloads.as_ref().map(Arc::as_ptr);
+        self.documents.len() == other.documents.len()
+            && self.services.len() == other.services.len()
+            && workloads(self) == workloads(other)
+            && self.documents.iter().zip(&other.documents).all(|(a, b)| Arc::ptr_eq(a, b))
+            && self
+                .services
+                .iter()
+                .zip(&other.services)
+                .all(|((a, asks_a), (b, asks_b))| Arc::ptr_eq(a, b) && asks_a == asks_b)
+    }
+
+    /// Its documents.
+    pub(crate) fn parts(&self, names: &Names) -> Vec<Part> {
+        let mut parts: BTreeMap<Id, Part> = BTreeMap::new();
+        let nobody = Vec::new();
+        let workloads = self.workloads.as_deref().unwrap_or(&nobody);
+        for document in &self.documents {
+            let text = plain(document, workloads).to_string();
+            parts.insert(document.id(), Part { place: document.place.clone(), text });
+        }
+        for (service, asked) in &self.services {
+            let id = ("ServiceEntry".to_owned(), service.namespace.clone(), service.name.clone());
+            parts.entry(id).or_insert_with(|| {
+                let text = service_entry(service, &names.domain, asked).to_string();
+                Part { place: place_of(service), text }
+            });
+        }
+        parts.into_values().collect()
+    }
+
+    /// Why each document and service of the world is in it or not.
+    fn reasons(&self, world: &World, namespace: &str, names: &Names) -> Vec<Reason> {
+        let documents = world.documents.iter().map(|document| {
+            let (is_in, why) = concerns(document, namespace, names);
+            Reason { place: document.place.clone(), is_in, why }
+        });
+        let services = world.services.iter().map(|service| {
+            let found = self.services.iter().find(|(it, _)| Arc::ptr_eq(it, service));
+            let (is_in, why) = match found {
+                Some((_, asked)) if asked.is_empty() => (true, "its ports say what is spoken"),
+                Some(_) => (true, "a rule of this namespace speaks of it"),
+                None => {
+                    (false, "no rule of this namespace speaks of it, and its ports say nothing")
+                }
+            };
+            Reason { place: place_of(service), is_in, why }
+        });
+        documents.chain(services).collect()
+    }
+}
+
+fn place_of(service: &Service) -> String {
+    format!("Service {}/{}", service.namespace, service.name)
+}
+
+/// Parts in one text.
+pub(crate) fn text(parts: &[Part]) -> String {
+    let mut text = String::new();
+    for part in parts {
+        let _ = writeln!(text, "---\n{}", part.text);
+    }
+    text
 }
 
 /// Whether a document is for the sidecars of a namespace, and why.
@@ -129,37 +222,8 @@ fn concerns(document: &Document, namespace: &str, names: &Names) -> (bool, &'sta
     }
 }
 
-/// Collects the hosts that a document speaks of, in small letters.
-fn hosts_of(document: &Document, namespace: &str, names: &Names, hosts: &mut BTreeSet<String>) {
-    let mut add = |host: &str| {
-        hosts.insert(host.to_ascii_lowercase());
-        // A short name is of the document's namespace, as Istio has it.
-        if !host.contains('.') && document.namespace == namespace {
-            hosts.insert(format!("{host}.{namespace}.svc.{}", names.domain));
-        }
-    };
-    document.texts("hosts").chain(document.texts("host")).for_each(&mut add);
-    each_host(&document.value, &mut add);
-}
-
-/// Every value of a key `host`, however deep: destinations of routes and mirrors, subsets.
-fn each_host(value: &Value, add: &mut impl FnMut(&str)) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                match value.as_str() {
-                    Some(host) if key == "host" => add(host),
-                    _ => each_host(value, add),
-                }
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| each_host(item, add)),
-        _ => {}
-    }
-}
-
 /// A document as a sidecar needs it.
-fn plain(document: &Document, world: &World) -> Value {
+fn plain(document: &Document, workloads: &[Workload]) -> Value {
     let mut value = document.value.clone();
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.retain(|key, _| ["name", "namespace", "annotations"].contains(&key.as_str()));
@@ -174,15 +238,15 @@ fn plain(document: &Document, world: &World) -> Value {
     let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut) else { return value };
     spec.remove("exportTo");
     match document.kind.as_str() {
-        "ServiceEntry" => select_endpoints(spec, &document.namespace, world),
-        "Authorization" => resolve_askers(spec, world),
+        "ServiceEntry" => select_endpoints(spec, &document.namespace, workloads),
+        "Authorization" => resolve_askers(spec, workloads),
         _ => {}
     }
     value
 }
 
 /// In the place of a selector: the workloads that it selects.
-fn select_endpoints(spec: &mut Map<String, Value>, namespace: &str, world: &World) {
+fn select_endpoints(spec: &mut Map<String, Value>, namespace: &str, workloads: &[Workload]) {
     let Some(selector) = spec.remove("workloadSelector") else { return };
     let wanted = selector.get("labels").and_then(Value::as_object).cloned().unwrap_or_default();
     let has = |workload: &&Workload| {
@@ -191,7 +255,7 @@ fn select_endpoints(spec: &mut Map<String, Value>, namespace: &str, world: &Worl
         };
         workload.namespace == namespace && wanted.iter().all(label)
     };
-    let found = world.workloads.iter().filter(has);
+    let found = workloads.iter().filter(has);
     let endpoints: Vec<Value> = found
         .map(|workload| json!({"address": workload.address.to_string(), "labels": workload.labels}))
         .collect();
@@ -202,7 +266,7 @@ fn select_endpoints(spec: &mut Map<String, Value>, namespace: &str, world: &Worl
 }
 
 /// In the place of namespaces and accounts: the addresses that they have now.
-fn resolve_askers(spec: &mut Map<String, Value>, world: &World) {
+fn resolve_askers(spec: &mut Map<String, Value>, workloads: &[Workload]) {
     let rules = spec.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten();
     let froms = rules.filter_map(|rule| rule.get_mut("from").and_then(Value::as_array_mut));
     for from in froms.flatten().filter_map(Value::as_object_mut) {
@@ -216,7 +280,7 @@ fn resolve_askers(spec: &mut Map<String, Value>, world: &World) {
             namespaces.as_ref().is_none_or(|them| them.contains(&workload.namespace))
                 && accounts.as_ref().is_none_or(|them| them.contains(&account))
         };
-        let addresses = world.workloads.iter().filter(is_meant);
+        let addresses = workloads.iter().filter(is_meant);
         let mut networks: Vec<String> = addresses
             .map(|it| format!("{}/{}", it.address, if it.address.is_ipv4() { 32 } else { 128 }))
             .collect();
@@ -261,9 +325,9 @@ fn texts_of(list: Option<Value>) -> Option<BTreeSet<String>> {
 }
 
 /// A service in the words of Istio.
-fn service_entry(service: &Service, host: &str, asked: &[&String]) -> Value {
-    let mut hosts: BTreeSet<&str> = asked.iter().map(|host| host.as_str()).collect();
-    hosts.insert(host);
+fn service_entry(service: &Service, domain: &str, asked: &BTreeSet<String>) -> Value {
+    let mut hosts = asked.clone();
+    hosts.extend(service.hosts(domain).into_iter().take(1));
     let ports: Vec<Value> = service
         .ports
         .iter()

@@ -1,14 +1,23 @@
 use super::*;
 use crate::world::{Endpoint, Port};
 
+/// What a namespace's sidecars get.
+struct Bundle {
+    parts: Vec<Part>,
+}
+
+fn scope(world: &World, namespace: &str, names: &Names) -> Bundle {
+    Bundle { parts: Index::of(world, names).select(world, namespace, names).parts(names) }
+}
+
 fn names() -> Names {
     Names { domain: "cluster.local".to_owned(), root_namespace: "netra".to_owned() }
 }
 
-fn document(kind: &str, namespace: &str, name: &str, spec: Value) -> Document {
+fn document(kind: &str, namespace: &str, name: &str, spec: Value) -> Arc<Document> {
     let value = json!({"apiVersion": "v1", "kind": kind,
         "metadata": {"name": name, "namespace": namespace, "uid": "u"}, "spec": spec, "status": {}});
-    Document::new(&format!("{kind} {namespace}/{name}"), value).unwrap()
+    Arc::new(Document::new(&format!("{kind} {namespace}/{name}"), value).unwrap())
 }
 
 fn workload(address: &str, namespace: &str, account: &str, version: &str) -> Workload {
@@ -67,7 +76,7 @@ fn exports_say_who_sees_a_router() {
     assert_eq!(seen("shop"), ["MetaRouter all", "MetaRouter own", "MetaRouter star"]);
     assert_eq!(seen("pay"), ["MetaRouter all", "MetaRouter pay", "MetaRouter star"]);
     assert_eq!(seen("else"), ["MetaRouter all", "MetaRouter star"]);
-    let text = scope(&world, "shop", &names()).text();
+    let text = text(&scope(&world, "shop", &names()).parts);
     assert!(!text.contains("exportTo") && !text.contains("uid") && !text.contains("status"));
 }
 
@@ -77,7 +86,7 @@ fn a_service_comes_with_the_rules_that_speak_of_it() {
         "routes": [{"name": "r", "route": [{"destination": {"host": "orders", "subset": "v1"}}]}]});
     let mut world = World {
         documents: vec![document("MetaRouter", "shop", "orders", route)],
-        services: vec![orders()],
+        services: vec![Arc::new(orders())],
         ..World::default()
     };
     let entry = parts(&scope(&world, "shop", &names()))["ServiceEntry orders"].clone();
@@ -89,7 +98,7 @@ fn a_service_comes_with_the_rules_that_speak_of_it() {
     let elsewhere = parts(&scope(&world, "pay", &names()));
     assert!(!elsewhere.contains_key("ServiceEntry orders"), "{elsewhere:?}");
     // A port that says what is spoken concerns everybody.
-    world.services[0].ports[0].app_protocol = "kubernetes.io/dubbo".to_owned();
+    Arc::make_mut(&mut world.services[0]).ports[0].app_protocol = "kubernetes.io/dubbo".to_owned();
     let entry = parts(&scope(&world, "pay", &names()))["ServiceEntry orders"].clone();
     assert_eq!(entry["spec"]["ports"][0]["name"], "tcp-metaprotocol-dubbo-20880");
 }
@@ -100,11 +109,11 @@ fn selectors_become_endpoints() {
         "workloadSelector": {"labels": {"version": "v2"}}});
     let world = World {
         documents: vec![document("ServiceEntry", "shop", "a", entry)],
-        workloads: vec![
+        workloads: Arc::new(vec![
             workload("10.0.0.1", "shop", "web", "v1"),
             workload("10.0.0.2", "shop", "web", "v2"),
             workload("10.0.0.3", "pay", "web", "v2"),
-        ],
+        ]),
         ..World::default()
     };
     let spec = parts(&scope(&world, "shop", &names()))["ServiceEntry a"]["spec"].clone();
@@ -116,11 +125,11 @@ fn selectors_become_endpoints() {
 fn askers_become_addresses_and_nobody_is_not_everybody() {
     let from =
         |from: Value| document("Authorization", "shop", "a", json!({"rules": [{"from": [from]}]}));
-    let workloads = vec![
+    let workloads = Arc::new(vec![
         workload("10.0.0.1", "shop", "web", "v1"),
         workload("10.0.0.2", "pay", "batch", "v1"),
         workload("fd00::1", "pay", "web", "v1"),
-    ];
+    ]);
     let cidrs = |asker: Value| {
         let documents = vec![from(asker)];
         let world = World { documents, workloads: workloads.clone(), ..World::default() };
@@ -160,19 +169,22 @@ fn authorizations_are_of_a_namespace_or_of_the_root() {
     let bundle = scope(&world, "shop", &names());
     let got: Vec<_> = parts(&bundle).into_keys().collect();
     assert_eq!(got, ["Authorization own", "Authorization root"]);
-    let why = |place: &str| bundle.reasons.iter().find(|it| it.place.contains(place)).unwrap().why;
+    let why = |place: &str| {
+        let reasons = reasons(&world, "shop", &names());
+        reasons.iter().find(|it| it.place.contains(place)).unwrap().why
+    };
     assert_eq!(why("pay/other"), "an authorization of another namespace");
 }
 
 #[test]
 fn the_order_of_the_source_does_not_matter() {
-    let documents: Vec<Document> = ["b", "a", "c"]
+    let documents: Vec<Arc<Document>> = ["b", "a", "c"]
         .map(|name| document("MetaRouter", "shop", name, json!({"hosts": [name]})))
         .into();
     let mut other = documents.clone();
     other.reverse();
-    let text = |documents: Vec<Document>| {
-        scope(&World { documents, ..World::default() }, "shop", &names()).text()
+    let text = |documents: Vec<Arc<Document>>| {
+        super::text(&scope(&World { documents, ..World::default() }, "shop", &names()).parts)
     };
     assert_eq!(text(documents), text(other));
 }

@@ -5,6 +5,7 @@ use crate::{
     admission,
     office::Office,
     page,
+    scope::reasons,
     shelf::Item,
     tokens::{Right, bearer},
 };
@@ -167,19 +168,17 @@ async fn rules(office: &Office, request: &Request<Incoming>) -> Answer {
 /// Waits until the namespace gets something that has another tag; None when the time is over.
 async fn changed(office: &Office, namespace: &str, tag: &str, wait: Duration) -> Option<Arc<Item>> {
     let until = Instant::now() + wait;
-    let mut world = office.world.clone();
+    let mut items = office.shelf.ask(namespace);
     loop {
-        let now = world.borrow_and_update().clone();
-        // Before the first look nobody is told that there are no rules.
-        if now.generation > 0 {
-            let item = office.shelf.item(&now, namespace);
-            if item.tag != tag {
-                return Some(item);
-            }
+        let item = items.borrow_and_update().clone();
+        if !item.tag.is_empty() && item.tag != tag {
+            return Some(item);
         }
-        match timeout_at(until, world.changed()).await {
+        match timeout_at(until, items.changed()).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return None,
+            // Of one namespace too many: it asks again.
+            Ok(Err(_)) => tokio::time::sleep_until(until).await,
+            Err(_) => return None,
         }
     }
 }
@@ -211,8 +210,9 @@ async fn explain(office: &Office, request: &Request<Incoming>, from: SocketAddr)
         return refuse(office, StatusCode::FORBIDDEN, "not for this token\n");
     }
     let world = office.world.borrow().clone();
-    let item = office.shelf.item(&world, namespace);
-    text(StatusCode::OK, page::explanation(namespace, &item))
+    let item = office.shelf.ask(namespace).borrow().clone();
+    let reasons = reasons(&world, namespace, &office.names);
+    text(StatusCode::OK, page::explanation(namespace, &item, &reasons))
 }
 
 /// Whether everything may be looked at: by a token for everything, or from this host.

@@ -2,32 +2,27 @@
 //! one is left out, or what it was before stands: the others are not held up by it. Pure.
 
 use crate::{
-    scope::{Bundle, Names, scope},
-    world::{Document, World},
+    scope::{Index, Names, Part},
+    world::{Document, Id, World},
 };
 use netra_rules::{Context, Documents, Source};
-use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 /// Rounds of taking out what is bad, at most: taking one out may make another bad.
 const ROUNDS_MAX: usize = 8;
-
-/// Kind, namespace and name.
-type Id = (String, String, String);
 
 /// What was found good, and what it was found in.
 #[derive(Debug, Default)]
 pub(crate) struct Vetted {
     /// The documents of the last world, as its source had them.
-    asked: HashMap<Id, Value>,
+    asked: HashMap<Id, Arc<Document>>,
     /// The last good version of each.
-    good: HashMap<Id, Document>,
+    good: HashMap<Id, Arc<Document>>,
     /// What was wrong with them.
     said: BTreeSet<String>,
-}
-
-fn id(document: &Document) -> Id {
-    (document.kind.clone(), document.namespace.clone(), document.name.clone())
 }
 
 impl Vetted {
@@ -35,18 +30,21 @@ impl Vetted {
     /// troubles. Endpoints that come and go cost nothing here: only documents that have changed
     /// are looked at.
     pub(crate) fn vet(&mut self, mut world: World, names: &Names) -> World {
-        let asked: HashMap<Id, Value> =
-            world.documents.iter().map(|it| (id(it), it.value.clone())).collect();
-        if asked == self.asked {
+        let asked: HashMap<Id, Arc<Document>> =
+            world.documents.iter().map(|it| (it.id(), it.clone())).collect();
+        let is_new = |it: &Arc<Document>| {
+            let before = self.asked.get(&it.id());
+            before.is_none_or(|old| !Arc::ptr_eq(old, it) && old.value != it.value)
+        };
+        if asked.len() == self.asked.len() && !asked.values().any(is_new) {
             world.documents = self.good.values().cloned().collect();
-            world.documents.sort_by_cached_key(id);
+            world.documents.sort_by_cached_key(|it| it.id());
             world.troubles.extend(self.said.iter().cloned());
             return world;
         }
         self.said.clear();
-        let is_new = |it: &&Document| self.asked.get(&id(it)) != Some(&it.value);
-        let namespaces: BTreeSet<String> =
-            world.documents.iter().filter(is_new).map(|it| it.namespace.clone()).collect();
+        let new = world.documents.iter().filter(|it| is_new(it));
+        let namespaces: BTreeSet<String> = new.map(|it| it.namespace.clone()).collect();
         for _ in 0..ROUNDS_MAX {
             let bad = bad_documents(&world, &namespaces, names);
             if bad.is_empty() {
@@ -57,18 +55,23 @@ impl Vetted {
             world.documents =
                 documents.into_iter().filter_map(|it| self.good_of(it, &bad)).collect();
         }
-        self.good = world.documents.iter().map(|it| (id(it), it.clone())).collect();
+        world.documents.sort_by_cached_key(|it| it.id());
+        self.good = world.documents.iter().map(|it| (it.id(), it.clone())).collect();
         self.asked = asked;
         world.troubles.extend(self.said.iter().cloned());
         world
     }
 
     /// A document, unless it is bad: then the version before, unless that is what is bad now.
-    fn good_of(&self, document: Document, bad: &BTreeMap<String, String>) -> Option<Document> {
+    fn good_of(
+        &self,
+        document: Arc<Document>,
+        bad: &BTreeMap<String, String>,
+    ) -> Option<Arc<Document>> {
         if !bad.contains_key(&document.place) {
             return Some(document);
         }
-        self.good.get(&id(&document)).filter(|before| before.value != document.value).cloned()
+        self.good.get(&document.id()).filter(|before| before.value != document.value).cloned()
     }
 }
 
@@ -79,18 +82,19 @@ fn bad_documents(
     names: &Names,
 ) -> BTreeMap<String, String> {
     let mut bad = BTreeMap::new();
+    let index = Index::of(world, names);
     for namespace in namespaces {
-        for (place, why) in errors(&scope(world, namespace, names), namespace) {
+        let parts = index.select(world, namespace, names).parts(names);
+        for (place, why) in errors(&parts, namespace) {
             bad.entry(place).or_insert(why);
         }
     }
     bad
 }
 
-/// What is wrong with a bundle, by the place of its document.
-pub(crate) fn errors(bundle: &Bundle, namespace: &str) -> Vec<(String, String)> {
-    let sources: Vec<Source> = bundle
-        .parts
+/// What is wrong with the parts of a bundle, by the place of its document.
+pub(crate) fn errors(parts: &[Part], namespace: &str) -> Vec<(String, String)> {
+    let sources: Vec<Source> = parts
         .iter()
         .map(|part| Source { name: part.place.clone(), text: part.text.clone() })
         .collect();
@@ -121,7 +125,7 @@ mod tests {
         Document::new(place, value).unwrap()
     }
 
-    fn rest(host: &str) -> Vec<Document> {
+    fn rest(host: &str) -> Vec<Arc<Document>> {
         let subset = |name: &str| json!({"name": name, "labels": {"version": name}});
         let rule = json!({
             "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
@@ -137,10 +141,13 @@ mod tests {
                 "ports": [{"number": 8080, "name": "http", "protocol": "HTTP"}],
                 "endpoints": [endpoint("10.0.0.1", "v1"), endpoint("10.0.0.2", "v2")]},
         });
-        vec![Document::new("rule", rule).unwrap(), Document::new("entry", entry).unwrap()]
+        [("rule", rule), ("entry", entry)]
+            .map(|(place, value)| Arc::new(Document::new(place, value).unwrap()))
+            .into()
     }
 
     fn world(routers: Vec<Document>) -> World {
+        let routers = routers.into_iter().map(Arc::new);
         let documents = rest("orders.demo").into_iter().chain(routers).collect();
         World { documents, ..World::default() }
     }

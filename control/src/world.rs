@@ -1,19 +1,26 @@
 //! What a source knows: documents, services with their endpoints, and who has which address.
 
 use serde_json::Value;
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 /// Everything that a source knows at one time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
     /// Counts the changes; 0 is before the first look.
     pub(crate) generation: u64,
-    pub(crate) documents: Vec<Document>,
-    pub(crate) services: Vec<Service>,
-    pub(crate) workloads: Vec<Workload>,
+    pub(crate) documents: Vec<Arc<Document>>,
+    pub(crate) services: Vec<Arc<Service>>,
+    pub(crate) workloads: Arc<Vec<Workload>>,
     /// What is wrong with what the source has, a line each. What is right stands all the same.
     pub(crate) troubles: Vec<String>,
 }
+
+/// Kind, namespace and name of a document.
+pub(crate) type Id = (String, String, String);
 
 /// An object of a kind that `netra rules` reads.
 #[derive(Clone, Debug)]
@@ -25,6 +32,8 @@ pub(crate) struct Document {
     pub(crate) name: String,
     /// All of it, as JSON.
     pub(crate) value: Value,
+    /// The hosts that it speaks of, in small letters, once somebody has asked.
+    hosts: OnceLock<Vec<String>>,
 }
 
 /// A host of the fleet and where it is.
@@ -75,13 +84,81 @@ impl Document {
         let kind = text("/kind")?;
         let name = text("/metadata/name")?;
         let namespace = text("/metadata/namespace").unwrap_or_else(|| "default".to_owned());
-        Some(Self { place: place.to_owned(), kind, namespace, name, value })
+        let (place, hosts) = (place.to_owned(), OnceLock::new());
+        Some(Self { place, kind, namespace, name, value, hosts })
+    }
+
+    /// Kind, namespace and name.
+    pub(crate) fn id(&self) -> Id {
+        (self.kind.clone(), self.namespace.clone(), self.name.clone())
+    }
+
+    /// Every host that it speaks of: its own, and each value of a key `host`, however deep
+    /// (destinations of routes and mirrors, subsets); in small letters.
+    pub(crate) fn hosts(&self) -> &[String] {
+        self.hosts.get_or_init(|| {
+            let mut hosts: Vec<String> = self
+                .texts("hosts")
+                .chain(self.texts("host"))
+                .map(str::to_ascii_lowercase)
+                .collect();
+            each_host(&self.value, &mut hosts);
+            hosts.sort_unstable();
+            hosts.dedup();
+            hosts
+        })
     }
 
     /// The texts of a list of its `spec`.
     pub(crate) fn texts<'d>(&'d self, field: &str) -> impl Iterator<Item = &'d str> {
         let list = self.value.get("spec").and_then(|spec| spec.get(field));
         list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    }
+}
+
+fn each_host(value: &Value, hosts: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match value.as_str() {
+                    Some(host) if key == "host" => hosts.push(host.to_ascii_lowercase()),
+                    _ => each_host(value, hosts),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| each_host(item, hosts)),
+        _ => {}
+    }
+}
+
+impl World {
+    /// What has not changed becomes the same object as before: whoever made something of it sees
+    /// by its address that there is nothing to do.
+    pub(crate) fn keep_of(&mut self, before: &Self) {
+        keep(&mut self.documents, &before.documents, Document::id, |a, b| {
+            a.value == b.value && a.place == b.place
+        });
+        let name = |it: &Service| (it.namespace.clone(), it.name.clone());
+        keep(&mut self.services, &before.services, name, Service::eq);
+        if self.workloads == before.workloads {
+            self.workloads = before.workloads.clone();
+        }
+    }
+}
+
+fn keep<T, K: std::hash::Hash + Eq>(
+    now: &mut [Arc<T>],
+    before: &[Arc<T>],
+    key: impl Fn(&T) -> K,
+    is_same: impl Fn(&T, &T) -> bool,
+) {
+    let before: HashMap<K, &Arc<T>> = before.iter().map(|it| (key(it), it)).collect();
+    for item in now {
+        if let Some(same) = before.get(&key(item))
+            && (Arc::ptr_eq(same, item) || is_same(same, item))
+        {
+            *item = Arc::clone(same);
+        }
     }
 }
 

@@ -420,24 +420,34 @@ fn the_certificate_may_change_and_a_bad_one_leaves_the_last() {
     assert_eq!(curl.stdout, b"live\n");
 }
 
-/// A sidecar that asks this netra-control; its admin port with it.
-fn sidecar(place: &Place, control: SocketAddr) -> (Process, SocketAddr) {
+/// A sidecar that asks this netra-control; its admin port with it, and the port of its metrics.
+fn sidecar(place: &Place, control: SocketAddr) -> (Process, SocketAddr, SocketAddr) {
     let netra = PathBuf::from(env!("CARGO_BIN_EXE_netra-control")).with_file_name("netra");
     assert!(netra.exists(), "{} is built by `cargo build --workspace`", netra.display());
     place.write("token", TOKEN);
-    let admin = free_port();
+    let [admin, metrics] = [free_port(), free_port()];
     let mut command = Command::new(netra);
     command
         .env_clear()
         .args(["--service-name", "front", "--shards", "1", "--http-ports", "8080"])
         .env("NETRA_PORT", free_port().to_string())
-        .env("NETRA_PROMETHEUS_PORT", free_port().to_string())
+        .env("NETRA_PROMETHEUS_PORT", metrics.to_string())
         .env("NETRA_PPROF_PORT", admin.to_string())
         .env("NETRA_RULES_URL", format!("http://{control}"))
         .env("NETRA_RULES_NAMESPACE", "shop")
         .env("NETRA_RULES_TOKEN_FILE", place.0.join("token"))
         .env("NETRA_RULES_CACHE", place.0.join("cache.yaml"));
-    (Process::start(command), SocketAddr::from(([127, 0, 0, 1], admin)))
+    let [admin, metrics] = [admin, metrics].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    (Process::start(command), admin, metrics)
+}
+
+/// What `netra doctor` says of a sidecar.
+fn doctor(admin: SocketAddr) -> String {
+    let netra = PathBuf::from(env!("CARGO_BIN_EXE_netra-control")).with_file_name("netra");
+    let mut command = Command::new(netra);
+    command.env_clear().arg("doctor").env("NETRA_SERVICE_NAME", "front");
+    command.env("NETRA_PPROF_PORT", admin.port().to_string());
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
 }
 
 /// The rules that a sidecar obeys, and what is wrong with what came last.
@@ -455,7 +465,7 @@ fn a_sidecar_obeys_what_control_says_and_goes_on_without_it() {
     let entry =
         REST.replace("{number: 8080, name: http, protocol: HTTP}", "{number: 8080, name: http}");
     place.write("rules/rest.yaml", &entry);
-    let (first, admin) = sidecar(&place, at);
+    let (first, admin, metrics) = sidecar(&place, at);
     let has = |admin: SocketAddr, text: &str| {
         obeyed(admin).is_some_and(|(rules, _)| rules.contains(text))
     };
@@ -465,16 +475,25 @@ fn a_sidecar_obeys_what_control_says_and_goes_on_without_it() {
     place.write("rules/router.yaml", &router("orders", 70));
     until("a change has come", || has(admin, "70"));
     // Its death is no event: nothing changes, also for a sidecar that starts meanwhile.
+    assert!(doctor(admin).contains("ok    netra-control          answered "), "{}", doctor(admin));
     drop(control);
+    let stale = || {
+        let text = ask(metrics, "GET", "/metrics", &[], "").text();
+        let line = text.lines().find_map(|line| line.strip_prefix("netra_rules_stale_seconds "));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    until("its silence is counted", || stale() >= 2.0);
     until("it is missed", || first.said().contains("those before stay in force"));
     assert!(has(admin, "70"), "{:?}", obeyed(admin));
     drop(first);
-    let (second, admin) = sidecar(&place, at);
+    let (second, admin, _) = sidecar(&place, at);
     until("the cache is obeyed", || has(admin, "70"));
     drop(second);
     // Without a cache it starts all the same, and says so.
     fs::remove_file(place.0.join("cache.yaml")).unwrap();
-    let (third, admin) = sidecar(&place, at);
+    let (third, admin, _) = sidecar(&place, at);
     until("it runs without rules", || obeyed(admin).is_some_and(|(rules, _)| rules == "[]"));
     until("it says so", || third.said().contains("no rules yet"));
+    let said = doctor(admin);
+    assert!(said.contains("warn  netra-control          has not answered yet"), "{said}");
 }

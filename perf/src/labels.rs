@@ -71,6 +71,8 @@ pub const MESSAGE_REFUSALS: [&str; 5] = ["denied", "limited", "no_route", "abort
 /// Label values of why a route was not followed, by index.
 pub const ROUTE_REFUSALS: [&str; 6] =
     ["source", "request_id", "target", "address", "own_port", "http2"];
+/// Label values of why a request was not sent elsewhere, by index.
+pub const ROUTE_STAYS: [&str; 4] = ["protocol", "session", "subscription", "transaction"];
 /// Label values of what is counted of HTTP/2 alone, by index.
 pub const HTTP2_EVENTS: [&str; 3] = ["connection", "field_kept", "stream_untold"];
 /// Label values of why a connection stopped being HTTP, by index.

@@ -192,6 +192,8 @@ pub struct Encoder {
     form: Form,
     resource: Vec<(String, String)>,
     version: &'static str,
+    /// What each protocol is.
+    systems: Vec<(&'static str, System)>,
     started_ns: u64,
     /// What was told the last time that it was taken, and when.
     told: HashMap<(&'static str, Labels), Value>,
@@ -220,6 +222,41 @@ const REQUESTS: &str = "netra_http_request_duration_seconds";
 const REQUEST_NAMES: [(&str, &str); 2] =
     [("inbound", "http.server.request.duration"), ("outbound", "http.client.request.duration")];
 
+/// The durations of exchanges, which are those of databases, calls and messages there.
+const EXCHANGES: &str = "netra_exchange_duration_seconds";
+
+/// What a protocol is to OpenTelemetry's conventions, by the name that they have for its system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum System {
+    /// A database.
+    Database(&'static str),
+    /// A framework of calls.
+    Rpc(&'static str),
+    /// A broker of messages.
+    Messaging(&'static str),
+}
+
+/// A metric of the conventions, and the attribute that says which system.
+type Known = (&'static str, &'static str);
+const DATABASE: Known = ("db.client.operation.duration", "db.system.name");
+const RPC_CLIENT: Known = ("rpc.client.call.duration", "rpc.system.name");
+const RPC_SERVER: Known = ("rpc.server.call.duration", "rpc.system.name");
+const MESSAGING: Known = ("messaging.client.operation.duration", "messaging.system");
+
+impl System {
+    /// The metric of its durations in a direction, with the system's name. The conventions have none
+    /// for what a database or a broker is asked, seen from itself.
+    fn known(self, direction: &str) -> Option<(Known, &'static str)> {
+        match (self, direction) {
+            (Self::Database(name), "outbound") => Some((DATABASE, name)),
+            (Self::Rpc(name), "outbound") => Some((RPC_CLIENT, name)),
+            (Self::Rpc(name), "inbound") => Some((RPC_SERVER, name)),
+            (Self::Messaging(name), "outbound") => Some((MESSAGING, name)),
+            _ => None,
+        }
+    }
+}
+
 impl Encoder {
     /// Of a process that started then, in nanoseconds of Unix time, with the attributes of its
     /// resource.
@@ -231,7 +268,14 @@ impl Encoder {
     ) -> Self {
         let (told, telling) = (HashMap::new(), Vec::new());
         let (told_ns, telling_ns) = (started_ns, started_ns);
-        Self { form, resource, version, started_ns, told, told_ns, telling, telling_ns }
+        let systems = Vec::new();
+        Self { form, resource, version, systems, started_ns, told, told_ns, telling, telling_ns }
+    }
+
+    /// The same, which knows what these protocols are.
+    #[must_use]
+    pub fn with_systems(self, systems: Vec<(&'static str, System)>) -> Self {
+        Self { systems, ..self }
     }
 
     /// The message for metrics as they are now. Series that have counted nothing are not told.
@@ -242,12 +286,12 @@ impl Encoder {
                 out.extend(REQUEST_NAMES.iter().filter_map(|(direction, name)| {
                     let is_its = |(_, value): &(&str, Cow<'_, str>)| value == direction;
                     let points = metric.points.iter().filter(|p| p.labels.iter().any(is_its));
-                    self.metric(metric, (*name).to_owned(), points, false, now_ns)
+                    self.metric(metric, (*name).to_owned(), points, &without_direction, now_ns)
                 }));
-                continue;
-            }
-            if let Some(name) = name_of(metric.name) {
-                out.extend(self.metric(metric, name, metric.points.iter(), true, now_ns));
+            } else if metric.name == EXCHANGES {
+                self.exchanges(metric, now_ns, &mut out);
+            } else if let Some(name) = name_of(metric.name) {
+                out.extend(self.metric(metric, name, metric.points.iter(), &as_it_is, now_ns));
             }
         }
         self.telling = metrics;
@@ -258,6 +302,30 @@ impl Encoder {
         let all = wire::ScopeMetrics { scope: Some(scope), metrics: out };
         let all = wire::ResourceMetrics { resource: Some(resource), scope_metrics: vec![all] };
         wire::Request { resource_metrics: vec![all] }.encode_to_vec()
+    }
+
+    /// Durations of exchanges: those that the conventions name, and the rest in netra's own name.
+    fn exchanges(&self, metric: &Metric, now_ns: u64, out: &mut Vec<wire::Metric>) {
+        for known in [DATABASE, RPC_CLIENT, RPC_SERVER, MESSAGING] {
+            let points = metric.points.iter();
+            let points = points.filter(|it| self.known(it).is_some_and(|(it, _)| it == known));
+            let label = |point: &Point, label: &Label| match (label.0, self.known(point)) {
+                ("protocol", Some((_, system))) => Some(key_value(known.1, system)),
+                _ => without_direction(point, label),
+            };
+            out.extend(self.metric(metric, known.0.to_owned(), points, &label, now_ns));
+        }
+        let rest = metric.points.iter().filter(|point| self.known(point).is_none());
+        if let Some(name) = name_of(metric.name) {
+            out.extend(self.metric(metric, name, rest, &as_it_is, now_ns));
+        }
+    }
+
+    fn known(&self, point: &Point) -> Option<(Known, &'static str)> {
+        let label = |name: &str| point.labels.iter().find(|it| it.0 == name).map(|it| &*it.1);
+        let protocol = label("protocol")?;
+        let (_, system) = self.systems.iter().find(|(name, _)| *name == protocol)?;
+        system.known(label("direction")?)
     }
 
     /// The last message was taken: what is added from there on is told next. One that was not is told
@@ -280,7 +348,7 @@ impl Encoder {
         metric: &Metric,
         name: String,
         points: impl Iterator<Item = &'p Point>,
-        has_direction: bool,
+        attribute: &dyn Fn(&Point, &Label) -> Option<wire::KeyValue>,
         now_ns: u64,
     ) -> Option<wire::Metric> {
         let is_delta = match metric.kind {
@@ -297,8 +365,8 @@ impl Encoder {
                 Some(before) => since(&point.value, before),
                 None => point.value.clone(),
             };
-            let labels = point.labels.iter().filter(|it| has_direction || it.0 != "direction");
-            let attributes = labels.map(|(key, value)| key_value(key, value)).collect();
+            let labels = point.labels.iter();
+            let attributes = labels.filter_map(|label| attribute(point, label)).collect();
             let at = At { attributes, start, time: now_ns };
             match value {
                 Value::Durations(durations) if durations.count() == 0 => {}
@@ -372,6 +440,17 @@ struct At {
 fn key_value(key: &str, value: &str) -> wire::KeyValue {
     let value = Some(wire::AnyValue { text: Some(value.to_owned()) });
     wire::KeyValue { key: key.to_owned(), value }
+}
+
+type Label = (&'static str, Cow<'static, str>);
+
+/// A label as an attribute: with its own name, and without what the metric's name says.
+fn as_it_is(_: &Point, (key, value): &Label) -> Option<wire::KeyValue> {
+    Some(key_value(key, value))
+}
+
+fn without_direction(point: &Point, label: &Label) -> Option<wire::KeyValue> {
+    as_it_is(point, label).filter(|_| label.0 != "direction")
 }
 
 fn since(now: &Value, before: &Value) -> Value {

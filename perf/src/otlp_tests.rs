@@ -115,3 +115,54 @@ fn names_and_units() {
     assert!(!of_process.unwrap().sum.as_ref().unwrap().is_monotonic);
     assert!(names.iter().all(|name| !name.contains("seconds")), "{names:?}");
 }
+
+/// Exchanges are told by the conventions' names where these have one.
+#[test]
+fn exchanges_are_told_in_the_names_of_the_conventions() {
+    let tables = ["redis", "kafka", "dubbo", "own"]
+        .map(|name| crate::ProtocolTable { name, operations: &["other"] });
+    let recorder = Arc::new(Recorder::of(&tables));
+    for protocol in 0..tables.len() {
+        for direction in 0..2 {
+            let stage = crate::ExchangeStage::Duration;
+            recorder.exchanges().record_ns(protocol, direction, stage, 5_000);
+        }
+    }
+    let about = About {
+        version: "1.2.3",
+        driver: "epoll",
+        drivers: &["epoll"],
+        started: UNIX_EPOCH,
+        counters: &[],
+        exemplars: &EXEMPLARS,
+    };
+    let exposition = Exposition::new(vec![recorder], about);
+    let systems = vec![
+        ("redis", System::Database("redis")),
+        ("kafka", System::Messaging("kafka")),
+        ("dubbo", System::Rpc("dubbo")),
+    ];
+    let mut encoder = encoder(Form::default()).with_systems(systems);
+    let metrics = told(&mut encoder, &exposition, 200);
+    let series = |name: &str| -> BTreeSet<Vec<(String, String)>> {
+        let metric = metrics.iter().find(|metric| metric.name == name).expect(name);
+        assert_eq!(metric.unit, "s");
+        let points = &metric.histogram.as_ref().unwrap().points;
+        let pair = |it: &wire::KeyValue| (it.key.clone(), it.value.clone().unwrap().text.unwrap());
+        points.iter().map(|point| point.attributes.iter().map(pair).collect()).collect()
+    };
+    let of = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    for (name, attribute, system) in [
+        ("db.client.operation.duration", "db.system.name", "redis"),
+        ("messaging.client.operation.duration", "messaging.system", "kafka"),
+        ("rpc.client.call.duration", "rpc.system.name", "dubbo"),
+        ("rpc.server.call.duration", "rpc.system.name", "dubbo"),
+    ] {
+        assert_eq!(series(name), BTreeSet::from([of(&[(attribute, system)])]), "{name}");
+    }
+    let own = [("inbound", "redis"), ("inbound", "kafka"), ("inbound", "own"), ("outbound", "own")];
+    let own = own.map(|(direction, it)| of(&[("direction", direction), ("protocol", it)]));
+    assert_eq!(series("netra.exchange_duration"), BTreeSet::from(own));
+}

@@ -6,7 +6,7 @@ use crate::{
     histogram::Histogram,
     labels::{
         DIRECTIONS, EDIT_RESULTS, ERRNOS, HTTP2_EVENTS, JOINS, MESSAGE_REFUSALS, METHODS,
-        OPAQUE_REASONS, PROTOCOLS, REASONS, ROUTE_REFUSALS, SHED_STEPS, SPAN_RESULTS,
+        OPAQUE_REASONS, PROTOCOLS, REASONS, ROUTE_REFUSALS, ROUTE_STAYS, SHED_STEPS, SPAN_RESULTS,
         STATUS_CLASSES, TUNNEL_REASONS, WAYS,
     },
 };
@@ -29,7 +29,8 @@ const ROUTE_REFUSED: usize = SHED + SHED_STEPS.len();
 const DETECTED: usize = ROUTE_REFUSED + ROUTE_REFUSALS.len();
 const EDITED: usize = DETECTED + PROTOCOLS.len();
 const REFUSED: usize = EDITED + EDIT_RESULTS.len();
-const HTTP2: usize = REFUSED + MESSAGE_REFUSALS.len();
+const ROUTE_STAYED: usize = REFUSED + MESSAGE_REFUSALS.len();
+const HTTP2: usize = ROUTE_STAYED + ROUTE_STAYS.len();
 const JOINED: usize = HTTP2 + HTTP2_EVENTS.len();
 const SINGLES: usize = JOINED + JOINS.len();
 
@@ -80,6 +81,10 @@ impl Key {
     /// A message of such a protocol was refused; index in [`MESSAGE_REFUSALS`].
     pub const fn refused(why: usize) -> Self {
         Self(REFUSED + why)
+    }
+    /// A message was to go elsewhere and could not; index in [`ROUTE_STAYS`].
+    pub const fn route_stays(why: usize) -> Self {
+        Self(ROUTE_STAYED + why)
     }
     /// Something of HTTP/2 alone; index in [`HTTP2_EVENTS`].
     pub const fn http2(event: usize) -> Self {
@@ -541,6 +546,16 @@ pub const FAMILIES: &[Family] = &[
         per_shard: false,
         first: ROUTE_REFUSED,
         axes: &[&ROUTE_REFUSALS],
+    },
+    Family {
+        name: "netra_route_stays",
+        help: "Messages that a rule sends elsewhere and that stayed with the server of those before, \
+               by reason",
+        kind: Kind::Counter,
+        labels: &["reason"],
+        per_shard: false,
+        first: ROUTE_STAYED,
+        axes: &[&ROUTE_STAYS],
     },
     single(
         "netra_route_next_address",

@@ -69,9 +69,17 @@ impl Protocol {
                     tap::Protocol::Redis => names.push("command"),
                     _ => {}
                 }
-                let more = if about.carries_context { " and names of what it carries" } else { "" };
+                let more = if has_pairs(protocol) { " and names of what it carries" } else { "" };
                 format!("{}{more}", names.join(", "))
             }
+        }
+    }
+
+    /// Whether requests of one connection may go to different servers.
+    pub fn moves(self) -> bool {
+        match self {
+            Self::Http1 => true,
+            Self::Of(protocol) => protocol.moves(),
         }
     }
 
@@ -103,6 +111,12 @@ fn has_operation(protocol: tap::Protocol) -> bool {
     matches!(protocol, Kafka | Memcached | Mongodb | Mysql | Postgresql | Redis)
 }
 
+/// Whether its messages carry pairs of any names: of others no more than a trace context is read.
+fn has_pairs(protocol: tap::Protocol) -> bool {
+    use tap::Protocol::{Kafka, Mongodb, Postgresql};
+    protocol.about().carries_context && !matches!(protocol, Kafka | Mongodb | Postgresql)
+}
+
 fn codec_key(protocol: tap::Protocol, name: &str) -> Option<Key> {
     let about = protocol.about();
     let known = match (protocol, name) {
@@ -117,7 +131,7 @@ fn codec_key(protocol: tap::Protocol, name: &str) -> Option<Key> {
     let key = about.keys.iter().find(|key| key.name() == known);
     match key {
         Some(key) => Some(Key::Of(*key)),
-        None => about.carries_context.then(|| Key::Pair(name.into())),
+        None => has_pairs(protocol).then(|| Key::Pair(name.into())),
     }
 }
 

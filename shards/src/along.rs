@@ -8,6 +8,7 @@ use crate::{
     gate::Gate,
     http::Gated,
     io::{Io, Side, Token},
+    switch::Switch,
     sys::Nanos,
     tap::{Carried, Of, Tapped, way_of},
 };
@@ -87,6 +88,14 @@ impl Along {
     pub(crate) fn gate(&mut self) -> Option<&mut Gate> {
         match self {
             Self::Gated(gate) => Some(gate),
+            Self::Tapped(_) | Self::Watched(_) => None,
+        }
+    }
+
+    /// Where the change of its upstream stands; none where it cannot change.
+    pub(crate) fn switch(&self) -> Option<&Switch> {
+        match self {
+            Self::Gated(gate) => Some(gate.switch()),
             Self::Tapped(_) | Self::Watched(_) => None,
         }
     }

@@ -1,5 +1,7 @@
 //! A connection: one slot of the slab, and how events reach its two flows.
 
+mod switching;
+
 use crate::{
     along::Along,
     config::Limits,
@@ -8,6 +10,7 @@ use crate::{
     flow::{Counted, Flow, Half},
     http::Http,
     io::{Event, Io, Side, Token},
+    switch::Switch,
     sys::{Nanos, nanos},
     timers::{Link, Linked, Timer},
 };
@@ -110,7 +113,7 @@ impl Connection {
     /// Bytes wait for a slow receiver: that is not silence.
     pub(crate) fn holds_bytes(&self) -> bool {
         // What waits for another upstream waits for nobody who is slow to read.
-        let waits = self.http.as_deref().is_some_and(Http::is_switching);
+        let waits = self.switch().is_some_and(Switch::is_under_way);
         (!waits && self.request.holds_bytes()) || self.response.holds_bytes()
     }
 
@@ -284,23 +287,6 @@ impl Connection {
         self.response.is_finished()
     }
 
-    /// The upstream is being changed; its old socket is about to be closed.
-    pub(crate) fn detach<I: Io>(&mut self, core: &mut Core<I>, downstream: Token) {
-        self.response.detach(core, downstream);
-    }
-
-    /// The upstream has been changed.
-    pub(crate) fn attach(&mut self) {
-        self.response.attach();
-    }
-
-    /// There will be no upstream any more: these are the last bytes for the downstream, and what
-    /// it has sent is thrown away.
-    pub(crate) fn answer<I: Io>(&mut self, core: &mut Core<I>, downstream: Token, bytes: &[u8]) {
-        self.request.discard(core);
-        self.response.finish_with(core, downstream, bytes);
-    }
-
     /// A finished flow shuts its receiver's side; two finished flows end the connection.
     fn pass_end<I: Io>(&mut self, core: &mut Core<I>, from: Token) -> Result<(), End> {
         if !self.flow(from.side).is_finished() {
@@ -309,8 +295,7 @@ impl Connection {
         if self.request.is_finished() && self.response.is_finished() {
             return Err(End::Eof);
         }
-        let is_gone =
-            from.side == Side::Downstream && self.http.as_deref().is_some_and(Http::gave_up);
+        let is_gone = from.side == Side::Downstream && self.switch().is_some_and(Switch::gave_up);
         if !std::mem::replace(&mut self.half_closed, true) && !is_gone {
             let to = from.other();
             core.io.shutdown_write(to).map_err(|e| End::of_error(to.side, &e))?;

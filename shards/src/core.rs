@@ -15,6 +15,7 @@ use crate::{
     pipes::PipePool,
     pressure::{MemoryCount, Pressure},
     remembered::Remembered,
+    resolve::Resolver,
     sources::Sources,
     sys::{Fd, Nanos, nanos},
 };
@@ -51,6 +52,8 @@ pub(crate) struct Core<I: Io> {
     pub(crate) taps: Taps,
     /// What connections share whose messages are decided about or written into.
     pub(crate) gates: Gates,
+    /// Who looks names up; nobody where no request can be sent elsewhere.
+    pub(crate) resolver: Option<Arc<dyn Resolver>>,
     /// Where connections are logged.
     pub(crate) access: Option<AccessSink<ConnectionRecord>>,
     /// What has failed.

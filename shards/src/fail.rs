@@ -29,7 +29,7 @@ fn record_of<I: Io>(
 ) -> ConnectionRecord {
     let age = core.now.saturating_sub(connection.accepted_at);
     let is_outbound = connection.direction == Direction::Outbound;
-    let routed = connection.http.as_deref().filter(|_| is_outbound).and_then(|http| http.remote);
+    let routed = connection.remote().filter(|_| is_outbound);
     ConnectionRecord {
         direction: Some(connection.direction),
         protocol: connection.protocol(),
@@ -148,9 +148,9 @@ impl<I: Io> Shard<I> {
     pub(crate) fn tell_of_unrouted(&mut self, downstream: Token, fault: Fault) {
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];
-        let Some(http) = connection.http.as_deref_mut() else { return };
-        let known = http.oldest(&mut core.observer);
-        let dialled = http.remote;
+        let http = connection.http.as_deref_mut();
+        let known = http.and_then(|http| http.oldest(&mut core.observer));
+        let dialled = connection.remote();
         let record = record_of(core, connection, downstream, fault.flag.word());
         core.fail(&ConnectionRecord { fault: Some(fault), known, dialled, ..record });
     }

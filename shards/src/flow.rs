@@ -129,6 +129,9 @@ impl Flow {
     pub(crate) fn finish_with<I: Io>(&mut self, core: &mut Core<I>, to: Token, bytes: &[u8]) {
         debug_assert!(self.reading == Reading::Detached && self.queue.is_empty());
         self.reading = Reading::Over;
+        if bytes.is_empty() {
+            return;
+        }
         // A socket that is broken says so again at the next event.
         let sent = core.io.send(to, bytes).unwrap_or(0);
         let rest = &bytes[sent..];

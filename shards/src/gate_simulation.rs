@@ -4,7 +4,7 @@
 
 use crate::{
     config::Limits,
-    exchange::{Asker, Decide, Gates, Observer, Ruling, Taps},
+    exchange::{Asker, Decide, Gates, Observer, Place, Ruling, Taps},
     http_simulation::http_config,
     io::{
         sim::{Faults, Rng, SimIo},
@@ -17,11 +17,13 @@ use crate::{
 };
 use netra_codecs::{
     codec::{Edits, Head, Key as Wanted, Pairs, Reason, Refusal, Way, Why},
+    route::Target,
     tap::{Message, Protocol, Step, Tap},
     trace::{Outcome, SpanText},
 };
 use netra_perf::{Key, Recorder};
 use std::{
+    net::SocketAddr,
     sync::{Arc, mpsc},
     task::Waker,
     time::Duration,
@@ -59,7 +61,12 @@ impl Decide for ByLetter {
             refusal: matches!(letter, b'r' | b'x').then_some(TOLD),
             delay_ns: if matches!(letter, b'w' | b'x') { 3_000_000 } else { 0 },
             answer: u32::from(letter == b'a'),
+            ..Ruling::default()
         }
+    }
+
+    fn target(&self, _: Place, _: SocketAddr) -> Option<Target> {
+        None
     }
 
     fn answer(&self, number: u32, pairs: &mut Pairs) {

@@ -44,6 +44,8 @@ mod io;
 mod joins;
 mod links;
 mod look;
+#[cfg(test)]
+mod moves_simulation;
 mod own_dials;
 mod pipes;
 mod polling;
@@ -61,6 +63,7 @@ mod shed;
 mod simulation;
 mod sources;
 mod spans;
+mod switch;
 #[cfg(test)]
 mod switch_simulation;
 mod sys;
@@ -82,7 +85,6 @@ pub use config::{
 pub use driver::Driver;
 pub use error::Direction;
 pub use failures::{DESTINATIONS_COUNTED, Destination, FAILURES_KEPT, FailuresView};
-pub use http::ADDRESSES_MAX;
 pub use io::Side;
 pub use links::LinkNames;
 pub use look::{
@@ -92,4 +94,5 @@ pub use resolve::{Resolved, Resolver, ToResolve, Unresolved};
 pub use set::{ShardSet, choose_driver, raise_descriptor_limit};
 pub use shard::{CutConnection, DrainReport};
 pub use spans::{Sink, Source, SpanSink, SpanSource, ring as span_ring};
+pub use switch::goal::ADDRESSES_MAX;
 pub use sys::{TcpInfo, code::release_start_code, monotonic_ns};

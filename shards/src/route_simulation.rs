@@ -34,9 +34,9 @@ const REQUESTS_MAX: usize = 6;
 /// Ports of the original destination and of servers elsewhere.
 pub(crate) const ORIGINAL: u16 = 1;
 pub(crate) const QUICK: u16 = 40_001;
-const SLOW: u16 = 40_002;
-const NAMED: u16 = 40_003;
-const REFUSES: u16 = 40_004;
+pub(crate) const SLOW: u16 = 40_002;
+pub(crate) const NAMED: u16 = 40_003;
+pub(crate) const REFUSES: u16 = 40_004;
 pub(crate) const SILENT: u16 = 40_005;
 /// Of a name with many addresses, at one of which somebody answers.
 pub(crate) const MANY: u16 = 40_006;
@@ -64,7 +64,7 @@ const DEAD: [(&str, Answer); 4] = [
     ("10.0.1.3", Answer::Silence),
     ("fd00::1", Answer::Silence),
 ];
-const ALIVE: &str = "10.0.0.8";
+pub(crate) const ALIVE: &str = "10.0.0.8";
 
 fn response(port: u16) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{port:05}")
@@ -140,7 +140,7 @@ pub(crate) fn elsewhere() -> BTreeMap<u16, Elsewhere> {
 
 /// Takes every name, and leaves the answer to the test.
 #[derive(Debug)]
-struct Names(mpsc::Sender<ToResolve>);
+pub(crate) struct Names(pub(crate) mpsc::Sender<ToResolve>);
 
 impl Resolver for Names {
     fn ask(&self, name: ToResolve) -> bool {
@@ -211,7 +211,7 @@ pub(crate) fn answers() -> BTreeMap<IpAddr, Answer> {
 }
 
 /// Some that are dead, and the living one, in any order.
-fn addresses(rng: &mut Rng) -> Arc<[IpAddr]> {
+pub(crate) fn addresses(rng: &mut Rng) -> Arc<[IpAddr]> {
     let mut all: Vec<IpAddr> = DEAD.iter().map(|(ip, _)| ip.parse().unwrap()).collect();
     for i in (1..all.len()).rev() {
         all.swap(i, rng.len(i + 1) - 1);
@@ -275,6 +275,7 @@ pub(crate) fn routing(
             0,
             JoinLevel::Tx,
         ),
+        resolver: config.resolver.clone(),
         ..parts(limits, buffers, receiver)
     };
     (Shard::new(io, parts), commands, names)

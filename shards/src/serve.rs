@@ -186,7 +186,8 @@ impl<I: Io> Shard<I> {
     #[inline]
     pub(crate) fn renew_deadline(&mut self, slot: u32) {
         let connection = &self.slab[slot as usize];
-        let is_dialling = matches!(connection.link.timer(), Some(Timer::Dial | Timer::Address));
+        let is_dialling =
+            matches!(connection.link.timer(), Some(Timer::Dial | Timer::Address | Timer::Drain));
         // Tending it may have ended it, and a free slot must not be in a list of deadlines.
         if is_dialling || connection.phase != Phase::Relaying {
             return;
@@ -217,24 +218,24 @@ impl<I: Io> Shard<I> {
         };
         self.core.own_dials.forget(token.slot);
         let mut pending = 0;
-        let http = connection.http.take();
+        let (mut has_upstream, mut awaits_close) = (true, false);
+        if let Some(switch) = connection.switch() {
+            (has_upstream, awaits_close) = (switch.has_upstream(), switch.awaits_close());
+            switch.until.inspect(|until| self.delays.clear(token.slot, *until));
+        }
         for socket in [token, token.other()] {
-            let gone = socket.side == Side::Upstream
-                && http.as_deref().is_some_and(|http| !http.has_upstream());
-            if gone {
-                pending += u8::from(http.as_deref().is_some_and(Http::awaits_close));
+            if socket.side == Side::Upstream && !has_upstream {
+                pending += u8::from(awaits_close);
             } else {
                 pending += u8::from(self.core.io.close(socket, how) == When::Later);
             }
         }
-        if let Some(mut http) = http {
+        if let Some(mut http) = connection.http.take() {
             http.end(&mut self.core, outcome_of(end));
-            http.switch.until.inspect(|until| self.delays.clear(token.slot, *until));
             self.heads.clear(token.slot);
         }
-        if let Some(mut tap) = connection.tap.take() {
-            if let Some(gate) = tap.gate() {
-                gate.until().inspect(|until| self.delays.clear(token.slot, *until));
+        if let Some(tap) = connection.tap.take() {
+            if tap.is_gated() {
                 self.heads.clear(token.slot);
             }
             tap.end(&mut self.core, outcome_of(end));

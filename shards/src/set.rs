@@ -161,6 +161,7 @@ impl ShardSet {
             observer,
             taps,
             gates: Gates::new(writes),
+            resolver: config.http.resolver.clone(),
             access,
             pool,
             limits: config.limits.clone(),

@@ -22,7 +22,7 @@ use crate::{
     polling::{Awaited, Polling},
     pressure::{MemoryCount, Pressure},
     remembered::Remembered,
-    resolve::{Asker, Resolved},
+    resolve::{Asker, Resolved, Resolver},
     sources::Sources,
     sys::{Nanos, nanos},
     timers::{Delays, HeadDeadlines, Timer, Timers},
@@ -134,6 +134,8 @@ pub(crate) struct Parts {
     pub(crate) observer: Observer,
     pub(crate) taps: Taps,
     pub(crate) gates: Gates,
+    /// Who looks names up; nobody where no request can be sent elsewhere.
+    pub(crate) resolver: Option<Arc<dyn Resolver>>,
     pub(crate) access: Option<AccessSink<ConnectionRecord>>,
     pub(crate) pool: BufferPool,
     pub(crate) limits: Limits,
@@ -176,6 +178,7 @@ impl<I: Io> Shard<I> {
             observer: parts.observer,
             taps: parts.taps,
             gates: parts.gates,
+            resolver: parts.resolver,
             access: parts.access,
             failures: Failures::default(),
             memory: parts.memory,
@@ -336,10 +339,7 @@ impl<I: Io> Shard<I> {
             self.on_stray(token, &event);
             return;
         }
-        if let Some(http) = connection.http.as_deref()
-            && token.side == Side::Upstream
-            && http.is_detached()
-        {
+        if token.side == Side::Upstream && connection.is_detached() {
             self.on_switch_event(token, &event);
             return;
         }
@@ -400,6 +400,7 @@ impl<I: Io> Shard<I> {
         match timer {
             Timer::Dial => self.on_dial_deadline(token),
             Timer::Address => self.on_address_step(token),
+            Timer::Drain => self.end(token, End::DialTimeout),
             Timer::HalfCloseLinger | Timer::Idle if self.slab[slot as usize].holds_bytes() => {
                 let at = self.core.now + self.silence_of(timer);
                 self.timers.set(&mut self.slab, slot, timer, at);

@@ -87,6 +87,7 @@ pub(crate) fn parts(limits: Limits, buffers: u32, commands: mpsc::Receiver<Comma
         observer: Observer::new(None, 1, (None, None)),
         taps: Taps::default(),
         gates: Gates::default(),
+        resolver: None,
         access: None,
         pool: BufferPool::new(buffers, 4096).unwrap(),
         limits,

@@ -32,6 +32,8 @@ pub(crate) struct Carried {
     served: Option<Served>,
     /// It was not passed on.
     pub(crate) is_refused: bool,
+    /// It waits for another upstream.
+    pub(crate) waits: bool,
     /// What its answer is edited by, 0 where it is not.
     pub(crate) answer: u32,
 }

@@ -98,8 +98,11 @@ impl<I: Io> Shard<I> {
         let connection = &mut self.slab[slot];
         let is_idle = !connection.request.holds_bytes() && !connection.response.holds_bytes();
         let Some(gate) = connection.tap.as_mut().and_then(Along::gate) else { return };
-        if let Some(until) = gate.until() {
-            self.delays.set(downstream.slot, until);
+        if gate.switch().is_under_way() {
+            return match gate.switch().until {
+                Some(until) => self.delays.set(downstream.slot, until),
+                None => self.begin_switch(downstream),
+            };
         }
         if is_idle && gate.may_be_tap() {
             connection.tap = connection.tap.take().map(Along::drop_gate);

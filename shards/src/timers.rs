@@ -12,6 +12,8 @@ pub(crate) enum Timer {
     Dial,
     /// An address of a routed name must have answered, or the next is tried.
     Address,
+    /// What was asked of an upstream that is to be left must have been answered.
+    Drain,
     /// A half-closed connection must have moved bytes.
     HalfCloseLinger,
     /// A connection must have moved bytes.
@@ -21,8 +23,8 @@ pub(crate) enum Timer {
     Head,
 }
 
-const KINDS: [Timer; 5] =
-    [Timer::Dial, Timer::Address, Timer::HalfCloseLinger, Timer::Idle, Timer::Head];
+const KINDS: [Timer; 6] =
+    [Timer::Dial, Timer::Address, Timer::Drain, Timer::HalfCloseLinger, Timer::Idle, Timer::Head];
 const NONE: u32 = u32::MAX;
 
 /// A connection's place in a list.

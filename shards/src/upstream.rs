@@ -1,19 +1,19 @@
-//! Another upstream for a routed request, step by step (`http/switch.rs` has where it stands): wait
+//! Another upstream for a routed request, step by step (`switch/mod.rs` has where it stands): wait
 //! until what was asked before has been answered, close the upstream, resolve, dial, go on.
 
 use crate::{
+    connection::Connection,
     core::Core,
     dial,
     error::{End, dial_fault},
-    http::{
-        Http,
-        goal::{self, Goal},
-        switch::Stand,
-    },
     io::{Close, Event, Hop, Io, Side, Token, When, errno},
     resolve::{Asker, Resolved, ToResolve, Unresolved},
     shard::Shard,
-    sys::nanos,
+    switch::{
+        Stand, Switch,
+        goal::{self, Goal},
+    },
+    sys::{Nanos, nanos},
     timers::Timer,
 };
 use netra_codecs::{
@@ -27,49 +27,71 @@ use std::{
     sync::Arc,
 };
 
+/// How long answers may take that an upstream owes when it is to be left, of protocols where one that
+/// never comes is noticed by nobody else. Then the connection ends, so that all who wait are told.
+const DRAIN_NS: Nanos = 60_000_000_000;
+
 impl<I: Io> Shard<I> {
-    fn http(&mut self, slot: u32) -> Option<&mut Http> {
-        self.slab[slot as usize].http.as_deref_mut()
+    fn connection(&mut self, slot: u32) -> &mut Connection {
+        &mut self.slab[slot as usize]
+    }
+
+    fn stand_of(&self, slot: u32) -> Option<Stand> {
+        self.slab[slot as usize].switch().map(|switch| switch.stand)
     }
 
     fn stand(&mut self, slot: u32, stand: Stand) {
-        if let Some(http) = self.http(slot) {
-            http.switch.stand = stand;
+        if let Some(switch) = self.connection(slot).switch_mut() {
+            switch.stand = stand;
         }
+    }
+
+    fn goal(&mut self, slot: u32) -> Option<&mut Goal> {
+        self.connection(slot).switch_mut()?.goal.as_deref_mut()
     }
 
     /// Goes on with a change of upstream as soon as the old one has answered everything.
     pub(crate) fn begin_switch(&mut self, downstream: Token) {
-        let Self { core, slab, .. } = self;
-        let connection = &mut slab[downstream.slot as usize];
+        let connection = &mut self.slab[downstream.slot as usize];
         let has_ended = connection.response_is_finished();
         let is_quiet = connection.response_is_quiet();
-        let Some(http) = connection.http.as_deref_mut() else { return };
-        if http.is_sealed() && http.switch.refused.is_some() {
+        let Some(&Switch { stand, until, .. }) = connection.switch() else { return };
+        if connection.is_sealed() && connection.is_refused() {
             // What was refused is never sent, also where nobody can be told any more.
             return self.end(downstream, End::Refused);
         }
-        if let Some(until) = http.switch.until {
-            match (has_ended, http.is_sealed()) {
+        if let Some(until) = until {
+            match (has_ended, connection.is_sealed()) {
                 (_, true) => self.stay(downstream),
                 (true, _) => self.strand(downstream),
                 (false, false) => self.delays.set(downstream.slot, until),
             }
             return;
         }
-        let Stand::Draining(waiting) = http.switch.stand else { return };
-        if has_ended && !http.is_sealed() {
-            return self.strand(downstream);
-        }
-        let has_drained = http.has_drained(waiting);
-        if http.is_sealed() {
-            return self.stay(downstream);
-        }
-        if !has_drained || !is_quiet {
+        if stand != Stand::Draining {
             return;
         }
+        if has_ended && !connection.is_sealed() {
+            return self.strand(downstream);
+        }
+        let has_drained = connection.has_drained();
+        if connection.is_sealed() {
+            return self.stay(downstream);
+        }
+        if has_drained && is_quiet {
+            self.leave_upstream(downstream);
+        } else if connection.may_wait_for_ever() && connection.link.timer() != Some(Timer::Drain) {
+            let until = self.core.now + DRAIN_NS;
+            self.timers.set(&mut self.slab, downstream.slot, Timer::Drain, until);
+        }
+    }
+
+    /// Closes the upstream, which owes nothing any more.
+    fn leave_upstream(&mut self, downstream: Token) {
+        let Self { core, slab, .. } = self;
+        let connection = &mut slab[downstream.slot as usize];
         let deadline = core.now + nanos(core.limits.connect_timeout);
-        if let Some(goal) = http.switch.goal.as_deref_mut() {
+        if let Some(goal) = connection.switch_mut().and_then(|it| it.goal.as_deref_mut()) {
             goal.until = deadline;
         }
         connection.detach(core, downstream);
@@ -83,12 +105,10 @@ impl<I: Io> Shard<I> {
 
     /// The old upstream has ended, and so does the connection when its client has, too.
     fn strand(&mut self, downstream: Token) {
+        self.stop_draining(downstream.slot);
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];
-        if let Some(http) = connection.http.as_deref_mut() {
-            http.switch.stand = Stand::Stranded;
-            http.end(core, Outcome::UpstreamGone);
-        }
+        connection.strand(core);
         if let Err(end) = connection.go_on(core, downstream) {
             self.end(downstream, end);
         }
@@ -97,18 +117,36 @@ impl<I: Io> Shard<I> {
     /// Nobody can tell any more when the old upstream has answered everything: the connection is
     /// opaque, and what waited goes on as it would have after that.
     fn stay(&mut self, downstream: Token) {
-        if let Some(http) = self.http(downstream.slot) {
-            (http.switch.stand, http.switch.until) = (Stand::Settled, None);
+        self.stop_draining(downstream.slot);
+        let Self { core, slab, .. } = self;
+        let connection = &mut slab[downstream.slot as usize];
+        connection.settle(core);
+        if let Some(switch) = connection.switch_mut() {
+            switch.until = None;
         }
-        match self.slab[downstream.slot as usize].go_on(&mut self.core, downstream) {
-            Ok(()) => self.tend_http(downstream),
+        match connection.go_on(core, downstream) {
+            Ok(()) => self.tend_read(downstream),
             Err(end) => self.end(downstream, end),
+        }
+    }
+
+    fn stop_draining(&mut self, slot: u32) {
+        if self.connection(slot).link.timer() == Some(Timer::Drain) {
+            self.timers.clear(&mut self.slab, slot);
+        }
+    }
+
+    /// What a connection that is read needs after its flows have moved.
+    fn tend_read(&mut self, downstream: Token) {
+        match self.connection(downstream.slot).http.is_some() {
+            true => self.tend_http(downstream),
+            false => self.tend_tap(downstream),
         }
     }
 
     /// The upstream's socket is closed: the old one, or the new one that did not answer.
     pub(crate) fn on_upstream_closed(&mut self, downstream: Token) {
-        match self.http(downstream.slot).map(|http| http.switch.stand) {
+        match self.stand_of(downstream.slot) {
             Some(Stand::Closing) => self.resolve(downstream),
             Some(Stand::GivingUp(error)) => self.dial_next(downstream, error),
             _ => debug_assert!(false, "a socket was closed that should not be"),
@@ -116,26 +154,27 @@ impl<I: Io> Shard<I> {
     }
 
     fn resolve(&mut self, downstream: Token) {
+        self.stand(downstream.slot, Stand::Resolving);
         let connection = &mut self.slab[downstream.slot as usize];
-        let original_dst = connection.original_dst;
-        let Some(http) = connection.http.as_deref_mut() else { return };
-        (http.switch.stand, http.remote) = (Stand::Resolving, None);
-        if let Some(refused) = http.switch.refused.take() {
+        connection.set_remote(None);
+        if let Some(http) = connection.http.as_deref_mut()
+            && let Some(refused) = http.refused.take()
+        {
             let answer = http.answer(refused.status, &format!("{}\n", refused.text));
-            return self.answer_and_end(downstream, &answer, Outcome::Refused, None);
+            http.name_remote(&mut self.core);
+            http.give_up_with(&mut self.core, Outcome::Refused, None);
+            return self.answer_and_end(downstream, answer.as_bytes());
         }
-        let Some(target) = http.switch.target() else {
+        let Some(target) = connection.switch().and_then(Switch::target).copied() else {
+            let original_dst = connection.original_dst;
             return self.dial_original(downstream, original_dst);
         };
-        let target = *target;
         if let Some(ip) = target.ip() {
             return self.dial_some(downstream, Arc::new([ip]));
         }
         let asker = Asker { slot: downstream.slot, generation: downstream.generation };
         let name = ToResolve { target, shard: self.index, asker };
-        let shared = self.core.http.as_deref();
-        let resolver = shared.and_then(|shared| shared.editor.config().resolver.as_ref());
-        if !resolver.is_some_and(|resolver| resolver.ask(name)) {
+        if !self.core.resolver.as_ref().is_some_and(|resolver| resolver.ask(name)) {
             self.give_up(downstream, Fault::of(Flag::Limit), TOO_MANY);
         }
     }
@@ -143,8 +182,8 @@ impl<I: Io> Shard<I> {
     /// The control thread has looked a name up.
     pub(crate) fn on_resolved(&mut self, asker: Asker, resolved: Resolved) {
         let Some(connection) = self.slab.get(asker.slot as usize) else { return };
-        let Some(http) = connection.http.as_deref() else { return };
-        if connection.generation != asker.generation || http.switch.stand != Stand::Resolving {
+        let stand = connection.switch().map(|switch| switch.stand);
+        if connection.generation != asker.generation || stand != Some(Stand::Resolving) {
             return;
         }
         let downstream = self.downstream_of(asker.slot);
@@ -165,9 +204,8 @@ impl<I: Io> Shard<I> {
         let mut refusal = None;
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];
-        let Some(goal) =
-            connection.http.as_deref_mut().and_then(|it| it.switch.goal.as_deref_mut())
-        else {
+        let original_dst = connection.original_dst;
+        let Some(goal) = connection.switch_mut().and_then(|it| it.goal.as_deref_mut()) else {
             return;
         };
         let (target, is_ruled) = (goal.target, goal.is_ruled);
@@ -179,7 +217,6 @@ impl<I: Io> Shard<I> {
         if let (true, Some(why)) = (goal.is_dead(), refusal) {
             goal.is_refused = true;
             core.recorder.bump(Key::route_refused(why as usize));
-            let original_dst = connection.original_dst;
             return self.dial_original(downstream, original_dst);
         }
         if goal.has_others() {
@@ -202,9 +239,8 @@ impl<I: Io> Shard<I> {
         let step = goal::step(&self.core.limits);
         loop {
             let now = self.core.now;
-            let http = self.slab[downstream.slot as usize].http.as_deref_mut();
-            let goal = http.and_then(|http| http.switch.goal.as_deref_mut());
-            let Some(goal) = goal.filter(|goal| !goal.is_refused) else { break };
+            let goal = self.goal(downstream.slot).filter(|goal| !goal.is_refused);
+            let Some(goal) = goal else { break };
             let is_further = goal.is_begun();
             let Some(ip) = goal.next(now, step) else { break };
             let to = SocketAddr::new(ip, goal.target.port);
@@ -225,8 +261,7 @@ impl<I: Io> Shard<I> {
 
     /// The address that was dialled is not to be dialled again.
     fn has_failed(&mut self, slot: u32) {
-        let http = self.http(slot);
-        if let Some(goal) = http.and_then(|http| http.switch.goal.as_deref_mut()) {
+        if let Some(goal) = self.goal(slot) {
             goal.has_failed();
         }
     }
@@ -235,9 +270,7 @@ impl<I: Io> Shard<I> {
         // The request that waits is sent as soon as this dial is answered.
         // Its source is the kernel's choice for where it goes now, whatever the application's was.
         let hop = Hop { is_local: to.ip().is_loopback(), has_bytes: true, source: None };
-        if let Some(http) = self.http(downstream.slot) {
-            http.remote = Some(to);
-        }
+        self.connection(downstream.slot).set_remote(Some(to));
         let dialled = self.core.dial(to, hop)?;
         self.core.note_dial(downstream.slot, dialled.fd, to);
         self.stand(downstream.slot, Stand::Dialling);
@@ -258,8 +291,7 @@ impl<I: Io> Shard<I> {
     /// An event of an upstream that is being reached: only the answer to its dial matters.
     pub(crate) fn on_switch_event(&mut self, token: Token, event: &Event) {
         let downstream = Token { side: Side::Downstream, ..token };
-        let is_dialling =
-            self.http(token.slot).is_some_and(|http| http.switch.stand == Stand::Dialling);
+        let is_dialling = self.stand_of(token.slot) == Some(Stand::Dialling);
         match event {
             Event::Received(_, buffer) => self.core.pool.give_back(*buffer),
             Event::Writable(_) if is_dialling => match self.core.io.dial_outcome(token) {
@@ -278,18 +310,16 @@ impl<I: Io> Shard<I> {
         self.timers.clear(&mut self.slab, downstream.slot);
         let connection = &mut self.slab[downstream.slot as usize];
         connection.attach();
-        if let Some(http) = connection.http.as_deref_mut() {
-            http.switch.stand = Stand::Settled;
-            http.switch.goal.as_deref_mut().map(Goal::settle);
-            http.name_remote(&mut self.core);
-        }
+        connection.name_remote(&mut self.core);
+        connection.settle(&mut self.core);
+        self.goal(downstream.slot).map(Goal::settle);
         for from in [downstream, downstream.other()] {
             if let Err(end) = self.slab[downstream.slot as usize].go_on(&mut self.core, from) {
                 return self.end(downstream, end);
             }
         }
         self.core.io.acknowledge_at_once(downstream.other());
-        self.tend_http(downstream);
+        self.tend_read(downstream);
         self.renew_deadline(downstream.slot);
     }
 
@@ -313,9 +343,8 @@ impl<I: Io> Shard<I> {
     /// A step of the connect limit is over, and there are other addresses.
     pub(crate) fn on_address_step(&mut self, downstream: Token) {
         let now = self.core.now;
-        let Some(http) = self.http(downstream.slot) else { return };
-        let is_dialling = http.switch.stand == Stand::Dialling;
-        let Some(goal) = http.switch.goal.as_deref_mut() else { return };
+        let is_dialling = self.stand_of(downstream.slot) == Some(Stand::Dialling);
+        let Some(goal) = self.goal(downstream.slot) else { return };
         if goal.is_over(now) {
             return self.on_switch_deadline(downstream);
         }
@@ -329,9 +358,8 @@ impl<I: Io> Shard<I> {
 
     /// The switch has taken longer than a dial may.
     pub(crate) fn on_switch_deadline(&mut self, downstream: Token) {
-        let Some(http) = self.http(downstream.slot) else { return };
-        http.switch.goal.as_deref_mut().map(Goal::give_up);
-        match http.switch.stand {
+        self.goal(downstream.slot).map(Goal::give_up);
+        match self.stand_of(downstream.slot).unwrap_or_default() {
             Stand::Resolving => {
                 self.give_up(downstream, NAME_UNKNOWN, "its name was not resolved in time");
             }
@@ -340,50 +368,43 @@ impl<I: Io> Shard<I> {
             }
             Stand::Closing => self.end(downstream, End::DialTimeout),
             Stand::Settled
-            | Stand::Draining(_)
+            | Stand::Draining
             | Stand::GivingUp(_)
             | Stand::Stranded
             | Stand::GaveUp => {}
         }
     }
 
-    /// Says 502 and waits for the client's end.
+    /// Tells the client that nobody was reached, and waits for its end; where there are no words for
+    /// that, ends the connection.
     fn give_up(&mut self, downstream: Token, fault: Fault, why: &str) {
         self.tell_of_unrouted(downstream, fault);
         self.core.recorder.bump(Key::ROUTE_UNREACHABLE);
-        let Some(http) = self.http(downstream.slot) else { return };
-        let answer = http.refusal(why);
-        self.answer_and_end(downstream, &answer, Outcome::Unreachable, Some(fault));
+        let connection = &mut self.slab[downstream.slot as usize];
+        match connection.fail(&mut self.core, why, fault) {
+            Some(answer) => self.answer_and_end(downstream, &answer),
+            None => {
+                self.stand(downstream.slot, Stand::GaveUp);
+                self.end(downstream, End::Refused);
+            }
+        }
     }
 
-    /// Goes on with a request that has waited long enough.
+    /// Goes on with a request of HTTP that has waited long enough.
     pub(crate) fn resume_http(&mut self, downstream: Token) {
-        let Some(http) = self.http(downstream.slot) else { return };
-        http.switch.until = None;
-        match http.switch.stand {
+        let Some(switch) = self.connection(downstream.slot).switch_mut() else { return };
+        switch.until = None;
+        match switch.stand {
             Stand::Settled => self.stay(downstream),
             _ => self.begin_switch(downstream),
         }
     }
 
     /// Says what the client is told, and waits for its end.
-    fn answer_and_end(
-        &mut self,
-        downstream: Token,
-        answer: &str,
-        outcome: Outcome,
-        fault: Option<Fault>,
-    ) {
+    fn answer_and_end(&mut self, downstream: Token, answer: &[u8]) {
         self.timers.clear(&mut self.slab, downstream.slot);
         let Self { core, slab, .. } = self;
-        let connection = &mut slab[downstream.slot as usize];
-        let Some(http) = connection.http.as_deref_mut() else { return };
-        http.switch.stand = Stand::GaveUp;
-        http.name_remote(core);
-        http.fault = fault;
-        http.end(core, outcome);
-        http.fault = None;
-        connection.answer(core, downstream, answer.as_bytes());
+        slab[downstream.slot as usize].answer(core, downstream, answer);
         for from in [downstream.other(), downstream] {
             let connection = &mut self.slab[downstream.slot as usize];
             if let Err(end) = connection.go_on(&mut self.core, from) {
@@ -400,9 +421,12 @@ const TOO_MANY: &str = "too many names are being resolved";
 impl<I: Io> Core<I> {
     /// What there is against dialling this address of a target.
     fn refuses(&mut self, target: &Target, ip: IpAddr) -> Option<Refusal> {
-        let routing = self.http.as_deref()?.editor.config().routing.as_ref()?;
-        let why = routing.policy.refuses_address(target, ip);
-        let is_own = why.is_none() && routing.policy.own_ports.contains(&target.port);
+        let routing = self.http.as_deref().and_then(|it| it.editor.config().routing.as_ref());
+        let policy = routing.map(|routing| &routing.policy);
+        let why = policy.and_then(|policy| policy.refuses_address(target, ip));
+        let is_own_port = target.port == self.port
+            || policy.is_some_and(|policy| policy.own_ports.contains(&target.port));
+        let is_own = why.is_none() && is_own_port;
         if is_own && self.is_local(ip) { Some(Refusal::OwnPort) } else { why }
     }
 }

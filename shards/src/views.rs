@@ -6,6 +6,7 @@ use crate::{
     io::{Io, Side, Token},
     look::{ConnectionDetails, ConnectionId, ConnectionView, Look, Turn},
     shard::Shard,
+    switch::Switch,
     sys::Nanos,
 };
 use std::time::Duration;
@@ -65,7 +66,7 @@ impl<I: Io> Shard<I> {
         }
         let token = |side| Token { slot: id.slot, generation: id.generation, side };
         let http = connection.http.as_deref();
-        let has_upstream = http.is_none_or(Http::has_upstream);
+        let has_upstream = connection.switch().is_none_or(Switch::has_upstream);
         let tcp = |side| self.core.io.tcp_info(token(side)).ok();
         Some(ConnectionDetails {
             id,

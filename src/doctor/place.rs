@@ -37,10 +37,31 @@ pub(super) fn checks(config: &Config, has_network: bool) -> Vec<Check> {
     if checks.len() == 1 {
         checks.push(Check::good("place", "nobody is seen to pass netra by"));
     }
+    if is_running {
+        checks.extend(control(config));
+    }
     if has_network && is_running && facts.uid == nix::unistd::geteuid().as_raw() {
         checks.extend(own_dials());
     }
     checks
+}
+
+/// Silence of netra-control that is none any more: two of its answers without a change.
+const STALE_S: u64 = 120;
+
+/// Whether netra-control answers a running netra that has its rules from there.
+fn control(config: &Config) -> Option<Check> {
+    let name = "netra-control";
+    let page = inside::get(&admin_of(config), "/rules").ok()?;
+    let told = page.get("control")?;
+    let (stale, is_heard) = (told["stale_s"].as_u64()?, told["is_heard"].as_bool()?);
+    let found = match (is_heard, stale <= STALE_S) {
+        (true, true) => return Some(Check::good(name, format!("answered {stale} s ago"))),
+        (false, true) => format!("has not answered yet, {stale} s after the start"),
+        (true, false) => format!("answered {stale} s ago; what it said last is in force"),
+        (false, false) => format!("has not answered in the {stale} s since the start"),
+    };
+    Some(Check::odd(name, found, "the log says why: NETRA_RULES_URL, the token, the certificate"))
 }
 
 /// The user of whoever listens on netra's port, as the kernel says; else this one.

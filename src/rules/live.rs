@@ -1,6 +1,6 @@
 //! The rules in force: what shards are given, and what is told of them.
 
-use super::{Good, view::View};
+use super::{Good, heard::Heard, view::View};
 use netra_rules::{Hits, Process, Table};
 use netra_shards::ShardSet;
 use std::{
@@ -25,9 +25,16 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Gives shards the rules that were there at the start.
-    pub(crate) fn start(path: &str, good: Option<&Good>, set: &mut ShardSet) -> Self {
-        let (tell, _) = watch::channel(View { path: path.to_owned(), ..View::default() });
+    /// Gives shards the rules that were there at the start; `is_remote` says that netra-control
+    /// changes them.
+    pub(crate) fn start(
+        path: &str,
+        good: Option<&Good>,
+        is_remote: bool,
+        set: &mut ShardSet,
+    ) -> Self {
+        let heard = is_remote.then(|| Arc::new(Heard::new()));
+        let (tell, _) = watch::channel(View { path: path.to_owned(), heard, ..View::default() });
         let mut live = Self { process: Arc::default(), leaving: Vec::new(), tell };
         if let Some(good) = good {
             live.obey(good, set);

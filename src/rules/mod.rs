@@ -2,6 +2,7 @@
 //! write them. What they mean is for the crate `netra-rules`.
 
 mod files;
+mod heard;
 mod live;
 mod remote;
 mod tool;

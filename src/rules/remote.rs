@@ -19,7 +19,6 @@ use netra_rules::TEXT_BYTES_MAX;
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{sync::watch, time::sleep};
@@ -51,9 +50,6 @@ const RETRY_TO: Duration = Duration::from_secs(30);
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 /// A token, at most.
 const TOKEN_BYTES_MAX: u64 = 16 << 10;
-
-/// When the control plane answered last, in seconds since 1970; 0 is never.
-pub(crate) static HEARD_UNIX_S: AtomicU64 = AtomicU64::new(0);
 
 impl Remote {
     /// What is asked, again and again.
@@ -107,6 +103,7 @@ fn token(file: &Path) -> io::Result<String> {
 /// Asks for as long as the runtime lives, and writes what is new into the cache.
 pub(crate) async fn follow(remote: Remote, names: Names, view: watch::Receiver<View>) {
     let Some(url) = remote.question() else { return };
+    let heard = view.borrow().heard.clone();
     let client = match Client::new(&names, url.clone(), &remote.reach, TERMS) {
         Ok(client) => client,
         Err(error) => return warn!(from = %url, error = %error, "no rules can be asked for"),
@@ -116,8 +113,9 @@ pub(crate) async fn follow(remote: Remote, names: Names, view: watch::Receiver<V
     loop {
         match ask(&client, &remote, &tag, &view).await {
             Ok(answer) => {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                HEARD_UNIX_S.store(now.as_secs(), Relaxed);
+                if let Some(heard) = &heard {
+                    heard.hear();
+                }
                 if std::mem::take(&mut is_failing) {
                     info!(from = %url, "netra-control answers again");
                 }

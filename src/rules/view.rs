@@ -1,5 +1,6 @@
 //! What is told of the rules in force: on a page, and as metrics.
 
+use super::heard::Heard;
 use netra_perf::{Metric, MetricKind, More, Point, Value};
 use netra_rules::{Hits, RouterLanding, RuleHits, RuleId, Table};
 use serde_json::json;
@@ -33,6 +34,8 @@ pub(crate) struct View {
     pub(crate) since: Option<SystemTime>,
     /// How often documents changed so that they came into force, and so that they did not.
     pub(crate) changes: (u64, u64),
+    /// Of the netra-control that says them; None where rules are files of one's own.
+    pub(crate) heard: Option<Arc<Heard>>,
 }
 
 impl fmt::Debug for View {
@@ -108,6 +111,10 @@ impl View {
         let landings: Vec<_> = (self.landings.iter().take(LISTED_MAX))
             .map(|it| json!({ "router": it.name, "host": it.host, "places": it.places }))
             .collect();
+        let control = self
+            .heard
+            .as_ref()
+            .map(|heard| json!({ "is_heard": heard.is_heard(), "stale_s": heard.stale_s() }));
         let since = self.since.and_then(|since| since.duration_since(UNIX_EPOCH).ok());
         json!({
             "path": self.path,
@@ -120,6 +127,7 @@ impl View {
             "rules_total": self.table.rules().len(),
             "landings": landings,
             "table_bytes": self.table.bytes(),
+            "control": control,
         })
     }
 }
@@ -150,7 +158,14 @@ impl More for Metrics {
             labels: vec![("outcome", outcome.into())],
             value: Value::Whole(count),
         });
-        vec![
+        let stale = view.heard.as_ref().map(|heard| {
+            gauge(
+                "netra_rules_stale_seconds",
+                "Since netra-control answered last, or since the start if it never did",
+                heard.stale_s(),
+            )
+        });
+        let own = [
             Metric {
                 name: "netra_rules_reload",
                 help: "Changes of the documents of rules: now in force, or refused",
@@ -174,6 +189,7 @@ impl More for Metrics {
                 kind: MetricKind::Counter,
                 points: points.collect(),
             },
-        ]
+        ];
+        own.into_iter().chain(stale).collect()
     }
 }

@@ -167,6 +167,7 @@ fn heavy_memcached_commands_are_those_that_the_server_counted() {
         String::new()
     };
     compare(&world, "11211=memcached", load, |netra, _| {
+        netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
         let scrape = netra.scrape();
         no_tunnel(&scrape)?;
         let (gets, sets) = before.get();

@@ -157,6 +157,7 @@ fn heavy_transactions_are_those_that_pgbench_counted() {
         said
     };
     compare(&world, "5432=postgresql", load, |netra, _| {
+        netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
         let scrape = netra.scrape();
         no_tunnel(&scrape)?;
         let updates = scrape.sum(EXCHANGES, &[("operation", "UPDATE"), ("outcome", "ok")]);

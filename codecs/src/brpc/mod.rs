@@ -43,6 +43,7 @@ impl FrameCodec for BrpcFrames {
         carries_context: false,
         convention: Convention::Rpc("brpc"),
     };
+    const MOVES: bool = true;
 
     /// Names and numbers come first.
     const HEAD_BYTES_MAX: u32 = 2048;

@@ -5,6 +5,7 @@ use crate::codec::carry::{CannotEdit, Pairs};
 use crate::codec::edits::Edits;
 use crate::codec::reason::Reason;
 use crate::codec::refusal::{Refusal, Replied};
+use crate::codec::stays::Leaves;
 use crate::limits::Limits;
 
 /// A place in the bytes of a head; none when its length is 0.
@@ -145,6 +146,10 @@ pub trait Codec: Default {
     /// Whether some of its messages can be given pairs: [`edit`](Self::edit).
     const EDITS: bool = false;
 
+    /// Whether requests of a connection may go to different servers, message by message, as far as
+    /// [`leaves`](Self::leaves) says nothing else.
+    const MOVES: bool = false;
+
     /// What the next bytes are. `input` is never empty; `asked` is the oldest open request, where
     /// answers come in order. What a head says goes into `head`.
     fn advance(
@@ -201,5 +206,10 @@ pub trait Codec: Default {
     /// and goes on behind. The request is not passed on, and is of a kind that is answered.
     fn reply(_: &Head, _: &[u8], _: &Refusal<'_>, _: &mut Vec<u8>) -> Replied {
         Replied::MustClose
+    }
+
+    /// What a request leaves behind at its server for those after it.
+    fn leaves(head: &Head, _: &[u8]) -> Leaves {
+        Leaves::of(head.kind)
     }
 }

@@ -10,6 +10,7 @@ use crate::codec::held::{Held, Line};
 use crate::codec::reason::Reason;
 use crate::codec::refusal::{Refusal, Replied};
 use crate::codec::size;
+use crate::codec::stays::Leaves;
 use crate::limits::Limits;
 
 /// What the first bytes of a message say about its length.
@@ -33,6 +34,9 @@ pub trait FrameCodec {
 
     /// See [`Codec::EDITS`].
     const EDITS: bool = false;
+
+    /// See [`Codec::MOVES`].
+    const MOVES: bool = false;
 
     /// How much of a message it reads, if that is less than
     /// [`Limits::message_head_bytes_max`].
@@ -83,6 +87,11 @@ pub trait FrameCodec {
     /// See [`Codec::reply`].
     fn reply(_: &Head, _: &[u8], _: &Refusal<'_>, _: &mut Vec<u8>) -> Replied {
         Replied::MustClose
+    }
+
+    /// See [`Codec::leaves`].
+    fn leaves(head: &Head, _: &[u8]) -> Leaves {
+        Leaves::of(head.kind)
     }
 }
 
@@ -203,6 +212,7 @@ fn head_len<C: FrameCodec>(total: u64, limits: &Limits) -> usize {
 impl<C: FrameCodec> Codec for Framed<C> {
     const ABOUT: &'static About = C::ABOUT;
     const EDITS: bool = C::EDITS;
+    const MOVES: bool = C::MOVES;
 
     #[inline]
     fn advance(
@@ -302,5 +312,9 @@ impl<C: FrameCodec> Codec for Framed<C> {
 
     fn reply(head: &Head, bytes: &[u8], refusal: &Refusal<'_>, out: &mut Vec<u8>) -> Replied {
         C::reply(head, bytes, refusal, out)
+    }
+
+    fn leaves(head: &Head, bytes: &[u8]) -> Leaves {
+        C::leaves(head, bytes)
     }
 }

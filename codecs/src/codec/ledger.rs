@@ -31,6 +31,11 @@ impl<T> Open<T> {
     pub fn refuse(&mut self) {
         self.is_refused = true;
     }
+
+    /// It is passed on after all.
+    pub fn pass_on(&mut self) {
+        self.is_refused = false;
+    }
 }
 
 /// What the answer under way says.
@@ -129,7 +134,7 @@ impl<T> Ledger<T> {
         let front = self.open.front()?;
         let Open { kind, operation, note, id, .. } = *front;
         let asked = Asked { kind, operation, note, id };
-        (front.kind != Kind::Oneway).then_some(asked)
+        (front.kind != Kind::Oneway && !front.is_refused).then_some(asked)
     }
 
     /// Opens a request that began at `opened_ns`; the caller has looked that there is room.
@@ -192,7 +197,9 @@ impl<T> Ledger<T> {
 
     /// The place of the oldest request with one of these ids.
     pub fn find_among(&self, ids: RangeInclusive<u64>) -> Option<usize> {
-        self.open.iter().position(|open| ids.contains(&open.id) && open.kind != Kind::Oneway)
+        self.open.iter().position(|open| {
+            ids.contains(&open.id) && open.kind != Kind::Oneway && !open.is_refused
+        })
     }
 
     /// One of the answers that the oldest request waits for has come.

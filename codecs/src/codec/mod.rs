@@ -19,6 +19,7 @@ mod ledger;
 mod names;
 mod reason;
 mod refusal;
+mod stays;
 
 pub(crate) use carry::Seen;
 pub(crate) use names::names;
@@ -33,6 +34,7 @@ pub use held::Held;
 pub use ledger::{Answer, Exchange, Ledger, Open};
 pub use reason::Reason;
 pub use refusal::{Refusal, Replied, Why};
+pub use stays::{Leaves, Left, Stays};
 
 /// A number of bytes that a message says, as a size: what does not fit is as much as there can be.
 pub(crate) fn size(count: u64) -> usize {

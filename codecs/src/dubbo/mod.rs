@@ -58,6 +58,7 @@ impl FrameCodec for DubboFrames {
     };
 
     const EDITS: bool = true;
+    const MOVES: bool = true;
 
     type Memory = ();
 

@@ -150,6 +150,8 @@ pub(super) struct Found {
     pub(super) group: Spot,
     /// Records of all batches, where each says so.
     pub(super) records: Option<u32>,
+    /// The first batch of records, to the end of what is read.
+    pub(super) batch: Spot,
     /// The first error code that is one.
     pub(super) error: i16,
 }
@@ -299,6 +301,9 @@ impl Walk<'_> {
             (Some(2), Some(rest)) => rest.first_chunk().map(|count| u32::from_be_bytes(*count)),
             _ => None,
         };
+        if !self.is_seen {
+            self.found.batch = Spot::new(self.reader.at, len.min(batch.len()));
+        }
         self.is_seen = true;
         self.records = if len == 0 {
             self.records

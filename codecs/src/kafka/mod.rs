@@ -16,17 +16,19 @@
 //! stand-ins for brokers give (Tansu, the mock cluster of librdkafka), are nobody's.
 //!
 //! Of a body the names of topic and group are read and the first error code, as far as they lie in
-//! its beginning (`layout.rs`). Topics that have ids in place of names have none. Records, keys and
-//! credentials are never looked at. Behind the first version of `SaslHandshake` come tokens that
+//! its beginning (`layout.rs`). Topics that have ids in place of names have none. Of records the
+//! headers are read, for the trace that they are of (`records.rs`); keys, values and credentials are
+//! never looked at. Behind the first version of `SaslHandshake` come tokens that
 //! are no calls; whatever is no call there is taken for one.
 
 mod apis;
 mod errors;
 mod layout;
+mod records;
 
 use crate::codec::{
-    About, Asked, Convention, Correlation, Frame, FrameCodec, Framed, Head, Key, Kind, Outcome,
-    Pair, Reason, Said, Speaks, Spot, Way,
+    About, Asked, Convention, Correlation, Frame, FrameCodec, Framed, Head, Key, Kind, Leaves,
+    Outcome, Pair, Reason, Said, Speaks, Spot, Way,
 };
 use apis::{API_VERSIONS, APIS, Api, OTHER, PRODUCE, SASL_AUTHENTICATE, SASL_HANDSHAKE};
 use layout::{Found, Reader, walk};
@@ -106,9 +108,10 @@ impl FrameCodec for KafkaFrames {
         speaks: Speaks::ClientFirst,
         correlation: Correlation::Fifo,
         keys: &[Key::Topic, Key::ConsumerGroup, Key::ClientId],
-        carries_context: false,
+        carries_context: true,
         convention: Convention::Messaging { system: "kafka", types: apis::OPERATION_TYPES },
     };
+    const MOVES: bool = true;
 
     const HEAD_BYTES_MAX: u32 = 1024;
 
@@ -186,7 +189,23 @@ impl FrameCodec for KafkaFrames {
         }
     }
 
-    fn pairs<'b>(_: &Head, _: &'b [u8], _: &mut dyn FnMut(Pair<'b>)) {}
+    fn pairs<'b>(head: &Head, bytes: &'b [u8], take: &mut dyn FnMut(Pair<'b>)) {
+        if head.note & CALL == 0 || head.operation != PRODUCE {
+            return;
+        }
+        let found = found(head, bytes);
+        if let (Some(batch), Some(count)) = (found.batch.of(bytes), found.records) {
+            records::pairs(batch, count, take);
+        }
+    }
+
+    /// Every client asks which versions there are, and that leaves nothing behind.
+    fn leaves(head: &Head, _: &[u8]) -> Leaves {
+        match head.operation {
+            API_VERSIONS => Leaves::Nothing,
+            _ => Leaves::of(head.kind),
+        }
+    }
 
     /// `Produce orders`; of a call without a topic its name alone.
     fn name<'b>(head: &Head, bytes: &'b [u8]) -> [&'b [u8]; 3] {

@@ -68,6 +68,7 @@ impl Codec for Memcached {
         carries_context: false,
         convention: Convention::Db("memcached"),
     };
+    const MOVES: bool = true;
 
     #[inline]
     fn advance(

@@ -111,6 +111,11 @@ impl<'b> Element<'b> {
         self.bytes.get(begin..begin.checked_add(len)?).map(|_| Spot::new(begin, len))
     }
 
+    /// The text, if it is one.
+    pub(super) fn value(self) -> Option<&'b [u8]> {
+        self.text()?.of(self.bytes)
+    }
+
     /// Whether it is the number 0 or false.
     pub(super) fn is_zero(self) -> bool {
         let is_zero = |len: usize| {

@@ -11,7 +11,8 @@
 //!
 //! A command is a document, the first key of which is its name and mostly has the name of the
 //! collection as value. Of all documents the names of elements are read, and of values those:
-//! collection and database of a command; `ok`, `code`, `codeName` of an answer.
+//! collection and database of a command, and the trace context in its comment; `ok`, `code`,
+//! `codeName` of an answer.
 //!
 //! | what is not one question and one answer | how it is known |
 //! |---|---|
@@ -27,7 +28,9 @@ use crate::codec::{
     About, Convention, Correlation, Frame, FrameCodec, Framed, Head, Key, Kind, Outcome, Pair,
     Reason, Said, Speaks, Spot, Way,
 };
-use bson::{Elements, cstring_end, document_len, u32_at};
+use crate::sql;
+use crate::trace::may_be_trace;
+use bson::{Element, Elements, cstring_end, document_len, u32_at};
 
 /// The codec of MongoDB.
 pub type Mongodb = Framed<MongodbMessages>;
@@ -70,6 +73,32 @@ const REQUIRED: u32 = 0xffff;
 /// In the flags of `OP_QUERY`: many answers.
 const QUERY_EXHAUST: u32 = 1 << 6;
 
+/// What the comment of a command carries: a context alone, pairs as in SQL's comments, or a document
+/// of names and texts. It is beside the filter, or in it.
+fn comments<'b>(elements: Elements<'b>, take: &mut dyn FnMut(Pair<'b>)) {
+    for element in elements {
+        match element.name {
+            b"comment" | b"$comment" => comment(element, take),
+            b"filter" | b"query" | b"q" => {
+                let within = element.elements().into_iter().flatten();
+                within.filter(|it| it.name == b"$comment").for_each(|it| comment(it, take));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn comment<'b>(element: Element<'b>, take: &mut dyn FnMut(Pair<'b>)) {
+    if let Some(context) = element.value().and_then(sql::context_of) {
+        take((sql::TRACEPARENT, context));
+    }
+    for pair in element.elements().into_iter().flatten() {
+        if let Some(value) = pair.value().filter(|_| may_be_trace(pair.name)) {
+            take((pair.name, value));
+        }
+    }
+}
+
 /// The numbers at the beginning of a message.
 struct Start {
     id: u32,
@@ -85,7 +114,7 @@ impl FrameCodec for MongodbMessages {
         speaks: Speaks::ClientFirst,
         correlation: Correlation::Unique,
         keys: &[Key::Database],
-        carries_context: false,
+        carries_context: true,
         convention: Convention::Db("mongodb"),
     };
 
@@ -146,7 +175,11 @@ impl FrameCodec for MongodbMessages {
         found.text()?.of(bytes)
     }
 
-    fn pairs<'b>(_: &Head, _: &'b [u8], _: &mut dyn FnMut(Pair<'b>)) {}
+    fn pairs<'b>(head: &Head, bytes: &'b [u8], take: &mut dyn FnMut(Pair<'b>)) {
+        if head.kind.opens() && head.extra.at > 0 {
+            comments(Elements::new(bytes, head.extra.at as usize), take);
+        }
+    }
 
     /// The command as it is listed, and the collection.
     fn name<'b>(head: &Head, bytes: &'b [u8]) -> [&'b [u8]; 3] {

@@ -34,6 +34,7 @@ use crate::codec::{
     About, Asked, Codec, Convention, Correlation, Event, Head, Key, Pair, Speaks, Way,
 };
 use crate::limits::Limits;
+use crate::sql;
 use request::RequestSide;
 use response::ResponseSide;
 use session::Session;
@@ -116,6 +117,11 @@ impl Codec for Mysql {
     fn pairs<'b>(head: &Head, bytes: &'b [u8], take: &mut dyn FnMut(Pair<'b>)) {
         if let Some(attributed) = head.extra.of(bytes) {
             attributes::pairs(attributed, take);
+        }
+        if head.kind.opens()
+            && let Some(context) = request::traceparent(head, bytes)
+        {
+            take((sql::TRACEPARENT, context));
         }
     }
 

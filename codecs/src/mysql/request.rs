@@ -235,7 +235,7 @@ impl RequestSide {
         let command = text.command;
         self.text = None;
         let operation = commands::operation(command);
-        let summary = summary.as_bytes();
+        let (summary, traceparent) = (summary.as_bytes(), summary.traceparent());
         let mut note = if self.is_full { IS_LONG } else { 0 };
         if command == commands::STMT_PREPARE {
             note |= u32::from(session.statements.ask(summary, limits.statements_max));
@@ -245,7 +245,11 @@ impl RequestSide {
             session.asked_database = Database::new(name);
         }
         let head = Head { operation, note, ..Head::default() };
-        let (head, len) = tell_of(&mut self.told, head, summary, session);
+        let (head, mut len) = tell_of(&mut self.told, head, summary, session);
+        if let Some(context) = traceparent {
+            self.told.extend_from_slice(context);
+            len += context.len();
+        }
         self.is_told = true;
         let whole = self.begin_rest();
         *out = head;
@@ -316,7 +320,7 @@ impl RequestSide {
                 summary.end();
             }
         }
-        let summary = summary.as_bytes();
+        let (summary, traceparent) = (summary.as_bytes(), summary.traceparent());
         let head = Head {
             operation,
             note: if self.is_full { IS_LONG } else { 0 },
@@ -327,7 +331,8 @@ impl RequestSide {
         };
         self.held.append(summary);
         self.held.append(session.database.as_bytes());
-        let len = head.service.end().max(len + summary.len());
+        self.held.append(traceparent.unwrap_or_default());
+        let len = head.service.end() + traceparent.map_or(0, <[u8]>::len);
         self.held.spend(len);
         self.is_told = false;
         let whole = self.begin_rest();
@@ -345,6 +350,13 @@ fn tell_of(told: &mut Vec<u8>, head: Head, text: &[u8], session: &Session) -> (H
     let method = Spot::new(0, text.len());
     let service = Spot::new(text.len(), database.len());
     (Head { method, service, ..head }, told.len())
+}
+
+/// The trace context that a comment of the text carries: it is told behind all else.
+pub(super) fn traceparent<'b>(head: &Head, bytes: &'b [u8]) -> Option<&'b [u8]> {
+    let has_text =
+        matches!(commands::number(head.operation), commands::QUERY | commands::STMT_PREPARE);
+    bytes.get(head.service.end()..).filter(|context| has_text && !context.is_empty())
 }
 
 /// The database that a text asks for, as its summary says.

@@ -116,7 +116,7 @@ impl Codec for Postgresql {
         speaks: Speaks::ClientFirst,
         correlation: Correlation::Fifo,
         keys: &[Key::Database, Key::Transaction],
-        carries_context: false,
+        carries_context: true,
         convention: Convention::Sql("postgresql"),
     };
 
@@ -172,7 +172,13 @@ impl Codec for Postgresql {
         }
     }
 
-    fn pairs<'b>(_: &Head, _: &'b [u8], _: &mut dyn FnMut(Pair<'b>)) {}
+    fn pairs<'b>(head: &Head, bytes: &'b [u8], take: &mut dyn FnMut(Pair<'b>)) {
+        if head.kind.opens()
+            && let Some(context) = request::traceparent(bytes)
+        {
+            take((sql::TRACEPARENT, context));
+        }
+    }
 
     /// The summary; of what has none, the operation.
     fn name<'b>(head: &Head, bytes: &'b [u8]) -> [&'b [u8]; 3] {

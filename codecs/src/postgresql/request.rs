@@ -10,8 +10,11 @@ use crate::sql::{self, Summary};
 
 /// The longest name of a database.
 const DATABASE_MAX: usize = 63;
-/// Bytes of a told head: the database, then the summary.
-const TOLD_LEN: usize = DATABASE_MAX + sql::SUMMARY_MAX;
+/// Bytes of a told head: the database, the summary, and a trace context, of which the first byte is 0
+/// where there is none.
+const TOLD_LEN: usize = CONTEXT_AT + CONTEXT_LEN;
+const CONTEXT_AT: usize = DATABASE_MAX + sql::SUMMARY_MAX;
+const CONTEXT_LEN: usize = 55;
 
 /// Begins the mark of a statement's name, and of a portal's.
 const STATEMENT: u64 = 0xcbf2_9ce4_8422_2325;
@@ -132,6 +135,11 @@ struct Texts {
 
 /// What `Parse`, `Describe` and `Close` without a `Bind` are told as: by the word for them.
 const OF_PROTOCOL: Spot = Spot { at: 1, len: 0 };
+
+/// The trace context that a comment of the text carries.
+pub(super) fn traceparent(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.get(CONTEXT_AT..).filter(|context| context.first().is_some_and(|first| *first != 0))
+}
 
 pub(super) fn is_of_protocol(head: &Head) -> bool {
     head.extra == OF_PROTOCOL
@@ -416,7 +424,13 @@ impl RequestSide {
     }
 
     fn tell(&mut self, kind: Kind, operation: u8, which: Which) -> Head {
+        // Of what was prepared before, the text is another request's.
+        let has_text = self.kind == b'Q' || self.cycle.has_parse;
         let texts = self.texts();
+        match texts.text.traceparent().filter(|_| has_text) {
+            Some(context) => texts.told[CONTEXT_AT..].copy_from_slice(context),
+            None => texts.told[CONTEXT_AT] = 0,
+        }
         let summary = match which {
             Which::Text => texts.text.as_bytes(),
             Which::Cycle => texts.cycle.as_bytes(),

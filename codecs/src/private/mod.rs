@@ -18,7 +18,7 @@ pub use description::{
 };
 
 use crate::codec::{
-    About, Asked, CannotEdit, Codec, Edits, Event, Framed, Head, Key, Pair, Pairs, Refusal,
+    About, Asked, CannotEdit, Codec, Edits, Event, Framed, Head, Key, Leaves, Pair, Pairs, Refusal,
     Replied, Way,
 };
 use crate::limits::Limits;
@@ -84,6 +84,12 @@ pub(crate) trait Reader: fmt::Debug + Send + Sync {
 
     fn reply(&self, _: &Head, _: &[u8], _: &Refusal<'_>, _: &mut Vec<u8>) -> Replied {
         Replied::MustClose
+    }
+
+    fn moves(&self) -> bool;
+
+    fn leaves(&self, head: &Head, _: &[u8]) -> Leaves {
+        Leaves::of(head.kind)
     }
 }
 
@@ -184,6 +190,14 @@ impl<C: Codec + fmt::Debug + Send + 'static> Reader for Coded<C> {
     fn reply(&self, head: &Head, bytes: &[u8], why: &Refusal<'_>, out: &mut Vec<u8>) -> Replied {
         C::reply(head, bytes, why, out)
     }
+
+    fn moves(&self) -> bool {
+        C::MOVES
+    }
+
+    fn leaves(&self, head: &Head, bytes: &[u8]) -> Leaves {
+        C::leaves(head, bytes)
+    }
 }
 
 impl Reader for &'static Description {
@@ -205,5 +219,9 @@ impl Reader for &'static Description {
 
     fn name<'b>(&self, head: &Head, bytes: &'b [u8]) -> [&'b [u8]; 3] {
         self.name_of(head, bytes)
+    }
+
+    fn moves(&self) -> bool {
+        true
     }
 }

@@ -22,12 +22,29 @@ mod request;
 mod walk;
 
 use crate::codec::{
-    About, Asked, Codec, Convention, Correlation, Event, Head, Key, Kind, Pair, Refusal, Replied,
-    Speaks, Way, Why,
+    About, Asked, Codec, Convention, Correlation, Event, Head, Key, Kind, Leaves, Pair, Refusal,
+    Replied, Speaks, Way, Why,
 };
 use crate::limits::Limits;
 use reply::ReplySide;
 use request::RequestSide;
+
+/// What is asked of `CLIENT` that no later command depends on.
+const PLAIN_OF_CLIENT: &[&[u8]] = &[
+    b"setinfo",
+    b"setname",
+    b"getname",
+    b"id",
+    b"info",
+    b"list",
+    b"kill",
+    b"help",
+    b"pause",
+    b"unpause",
+    b"getredir",
+    b"trackinginfo",
+    b"unblock",
+];
 
 /// The codec of Redis.
 #[derive(Debug, Default)]
@@ -47,6 +64,7 @@ impl Codec for Redis {
         carries_context: false,
         convention: Convention::Db("redis"),
     };
+    const MOVES: bool = true;
 
     #[inline]
     fn advance(
@@ -128,5 +146,30 @@ impl Codec for Redis {
         out.extend(refusal.line());
         out.extend(b"\r\n");
         Replied::Sent
+    }
+
+    /// Names that a client gives itself are for people; all else that `CLIENT` does is for the server.
+    fn leaves(head: &Head, bytes: &[u8]) -> Leaves {
+        let flags = commands::flags(head.operation);
+        match commands::name(head.operation) {
+            _ if flags & (commands::SUBSCRIBE | commands::MONITOR) != 0 => Leaves::Subscription,
+            _ if flags & commands::MULTI != 0 => Leaves::Transaction,
+            _ if flags & commands::END != 0 => Leaves::TransactionEnd,
+            _ if flags & commands::RESET != 0 => Leaves::AsNew,
+            _ if flags & commands::HANDSHAKE != 0 => Leaves::Session,
+            "WATCH" => Leaves::Transaction,
+            // Within a transaction it does nothing.
+            "UNWATCH" if head.status == 0 => Leaves::TransactionEnd,
+            "ASKING" | "READONLY" | "READWRITE" => Leaves::Session,
+            "CLIENT" => {
+                let what = head.extra.of(bytes).unwrap_or_default();
+                let is_plain = |name: &&[u8]| what.eq_ignore_ascii_case(name);
+                match PLAIN_OF_CLIENT.iter().any(is_plain) {
+                    true => Leaves::Nothing,
+                    false => Leaves::Session,
+                }
+            }
+            _ => Leaves::Nothing,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A message as it is shown to the caller.
 
-use crate::codec::{CannotEdit, Edits, Head, Key, Kind, Pair, Pairs, Refusal, Replied};
+use crate::codec::{CannotEdit, Edits, Head, Key, Kind, Leaves, Pair, Pairs, Refusal, Replied};
 use crate::tap::protocol::Protocol;
 
 /// A message whose head is known. Values are looked for when they are asked for.
@@ -76,6 +76,11 @@ impl<'b> Message<'b> {
         }
         let edited = self.protocol.edit(self.head, self.bytes, pairs, edits);
         edited.inspect_err(|_| edits.clear())
+    }
+
+    /// What it leaves behind at its server for the requests after it.
+    pub fn leaves(&self) -> Leaves {
+        self.protocol.leaves(self.head, self.bytes)
     }
 
     /// Writes what its client is told in the place of an answer behind `out`.

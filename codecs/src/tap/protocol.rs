@@ -9,7 +9,8 @@ use std::str::FromStr;
 use crate::amqp::Amqp;
 use crate::brpc::Brpc;
 use crate::codec::{
-    About, Asked, CannotEdit, Codec, Edits, Event, Head, Key, Pair, Pairs, Refusal, Replied, Way,
+    About, Asked, CannotEdit, Codec, Edits, Event, Head, Key, Leaves, Pair, Pairs, Refusal,
+    Replied, Way,
 };
 use crate::dubbo::Dubbo;
 use crate::kafka::Kafka;
@@ -61,6 +62,21 @@ macro_rules! protocols {
                 match self {
                     $(Self::$variant => <$codec as Codec>::EDITS,)*
                     Self::Private(private) => private.reader().edits(),
+                }
+            }
+
+            /// Whether requests of one connection may go to different servers.
+            pub fn moves(self) -> bool {
+                match self {
+                    $(Self::$variant => <$codec as Codec>::MOVES,)*
+                    Self::Private(private) => private.reader().moves(),
+                }
+            }
+
+            pub(super) fn leaves(self, head: &Head, bytes: &[u8]) -> Leaves {
+                match self {
+                    $(Self::$variant => <$codec as Codec>::leaves(head, bytes),)*
+                    Self::Private(private) => private.reader().leaves(head, bytes),
                 }
             }
 

@@ -190,6 +190,7 @@ fn shape(bytes: &[u8]) -> Result<Shape, Frame> {
 impl FrameCodec for ThriftFrames {
     const ABOUT: &'static About = &ABOUT;
     const EDITS: bool = true;
+    const MOVES: bool = true;
 
     type Memory = ThriftMemory;
 
@@ -288,6 +289,7 @@ impl Thrift {
 impl Codec for Thrift {
     const ABOUT: &'static About = &ABOUT;
     const EDITS: bool = true;
+    const MOVES: bool = true;
 
     #[inline]
     fn advance(

@@ -53,6 +53,7 @@ impl FrameCodec for TrpcFrames {
         carries_context: true,
         convention: Convention::Rpc("trpc"),
     };
+    const MOVES: bool = true;
 
     /// Names come first, and few things travel with a call.
     const HEAD_BYTES_MAX: u32 = 4096;

@@ -8,6 +8,7 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -95,7 +96,7 @@ pub(crate) fn take(name: &str, values: Vec<serde_json::Value>, world: &mut World
     for (at, value) in values.into_iter().enumerate() {
         let place = if count == 1 { name.to_owned() } else { format!("{name}#{}", at + 1) };
         match Document::new(&place, value) {
-            Some(document) => world.documents.push(document),
+            Some(document) => world.documents.push(Arc::new(document)),
             None => world.troubles.push(format!("{place}: kind or metadata.name is missing")),
         }
     }

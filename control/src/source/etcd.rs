@@ -5,10 +5,10 @@
 //! - `PREFIX/endpoints/NAMESPACE/SERVICE/ANY`: JSON
 //!   `{"address":"10.0.0.1","ports":{"dubbo":20880},"labels":{"version":"v1"}}`.
 
-use super::{Tell, directory::take, documents};
+use super::{AT_MOST, QUIET, Tell, directory::take, documents};
 use crate::{
     client::{ANSWER_TIME, Asker, connect},
-    world::{Endpoint, Port, Service, World},
+    world::{Document, Endpoint, Port, Service, World},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http_body_util::{BodyExt as _, Full};
@@ -17,8 +17,8 @@ use hyper::{
     body::{Bytes, Incoming},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, io, time::Duration};
-use tokio::time::timeout;
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Keys that are read in one answer.
 const PAGE_KEYS: u64 = 1000;
@@ -39,7 +39,16 @@ pub(crate) struct Etcd {
     pub(crate) prefix: String,
 }
 
-type Keys = BTreeMap<String, String>;
+/// What is under the prefix, each key read once.
+type Keys = BTreeMap<String, Read>;
+
+/// What a key says.
+#[derive(Debug)]
+enum Read {
+    Documents(Vec<Arc<Document>>, Vec<String>),
+    Endpoint { namespace: String, name: String, endpoint: Endpoint },
+    Wrong(String),
+}
 
 /// Tells what is under the prefix, and again whenever that has changed. While no member answers,
 /// what it had stands.
@@ -70,7 +79,7 @@ async fn follow(etcd: &Etcd, member: &str, tell: &Tell, pause: &mut Duration) ->
     let mut connection = connect(member).await?;
     let (mut keys, revision) = read_all(&mut connection, member, &etcd.prefix).await?;
     *pause = RETRY_FROM;
-    if tell.send(world_of(&keys, &etcd.prefix)).await.is_err() {
+    if tell.send(world_of(&keys)).await.is_err() {
         return Ok(());
     }
     let (from, to) = range(&etcd.prefix);
@@ -78,29 +87,39 @@ async fn follow(etcd: &Etcd, member: &str, tell: &Tell, pause: &mut Duration) ->
         "key": from, "range_end": to, "start_revision": (revision + 1).to_string(),
     }});
     let mut stream = post(&mut connection, member, "/v3/watch", &create).await?;
-    let mut line = Vec::new();
-    while let Some(frame) = stream.frame().await {
+    let (mut line, mut until) = (Vec::new(), None::<Instant>);
+    loop {
+        let frame = match until {
+            None => stream.frame().await,
+            Some(end) => match timeout_at(end.min(Instant::now() + QUIET), stream.frame()).await {
+                Ok(frame) => frame,
+                Err(_) if tell.send(world_of(&keys)).await.is_err() => return Ok(()),
+                Err(_) => {
+                    until = None;
+                    continue;
+                }
+            },
+        };
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(io::Error::other)?;
         let Some(data) = frame.data_ref() else { continue };
         line.extend_from_slice(data);
         if line.len() > WATCH_LINE_BYTES_MAX {
             return Err(io::Error::other("a change is larger than 8 MiB"));
         }
-        let mut has_changed = false;
         while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
             let rest = line.split_off(end + 1);
             let message = std::mem::replace(&mut line, rest);
-            has_changed |= apply(&message, &mut keys)?;
-        }
-        if has_changed && tell.send(world_of(&keys, &etcd.prefix)).await.is_err() {
-            return Ok(());
+            if apply(&message, &mut keys, &etcd.prefix)? {
+                until = until.or(Some(Instant::now() + AT_MOST));
+            }
         }
     }
     Err(io::Error::other("the watch has ended"))
 }
 
 /// Takes in a message of a watch; whether it has changed anything.
-fn apply(message: &[u8], keys: &mut Keys) -> io::Result<bool> {
+fn apply(message: &[u8], keys: &mut Keys, prefix: &str) -> io::Result<bool> {
     let message: Value = serde_json::from_slice(message).map_err(io::Error::other)?;
     let result = message.get("result").unwrap_or(&message);
     if result.get("canceled").and_then(Value::as_bool) == Some(true)
@@ -120,7 +139,10 @@ fn apply(message: &[u8], keys: &mut Keys) -> io::Result<bool> {
         has_changed = true;
         match event.get("type").and_then(Value::as_str) {
             Some("DELETE") => drop(keys.remove(&key)),
-            _ => drop(keys.insert(key, value)),
+            _ => {
+                let read = Read::new(prefix, &key, &value);
+                keys.insert(key, read);
+            }
         }
     }
     Ok(has_changed)
@@ -154,7 +176,8 @@ async fn read_all(connection: &mut Asker, member: &str, prefix: &str) -> io::Res
                 return Err(io::Error::other("more than 64 MiB under the prefix"));
             }
             last = Some(key.clone());
-            keys.insert(key, value);
+            let read = Read::new(prefix, &key, &value);
+            keys.insert(key, read);
         }
         match (answer["more"].as_bool(), last) {
             (Some(true), Some(last)) => {
@@ -201,31 +224,58 @@ async fn post(
     }
 }
 
-/// What the keys say.
-fn world_of(keys: &Keys, prefix: &str) -> World {
-    let mut world = World::default();
-    let mut services: BTreeMap<(String, String), Service> = BTreeMap::new();
-    for (key, value) in keys {
+impl Read {
+    fn new(prefix: &str, key: &str, value: &str) -> Self {
         let rest = key.strip_prefix(prefix).unwrap_or(key);
         let words: Vec<&str> = rest.trim_start_matches('/').splitn(4, '/').collect();
+        let wrong = |why: String| Self::Wrong(format!("{key}: {why}"));
         match words[..] {
             ["documents", ..] => match documents(value) {
-                Ok(values) => take(key, values, &mut world),
-                Err(why) => world.troubles.push(format!("{key}: {why}")),
+                Ok(values) => {
+                    let mut world = World::default();
+                    take(key, values, &mut world);
+                    Self::Documents(world.documents, world.troubles)
+                }
+                Err(why) => wrong(why),
             },
             ["endpoints", namespace, name, _] => match serde_json::from_str::<Written>(value) {
-                Ok(written) => {
-                    let id = (namespace.to_owned(), name.to_owned());
-                    written.join(services.entry(id).or_default(), namespace, name);
-                }
-                Err(why) => world.troubles.push(format!("{key}: {why}")),
+                Ok(Written { address, ports, labels }) => Self::Endpoint {
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                    endpoint: Endpoint { address, ports, labels },
+                },
+                Err(why) => wrong(why.to_string()),
             },
-            _ => world
-                .troubles
-                .push(format!("{key}: allowed is documents/ or endpoints/NAMESPACE/SERVICE/")),
+            _ => wrong("allowed is documents/ or endpoints/NAMESPACE/SERVICE/".to_owned()),
         }
     }
-    world.services = services.into_values().collect();
+}
+
+/// What the keys say. Those of a service stand together, as keys are in order.
+fn world_of(keys: &Keys) -> World {
+    let mut world = World::default();
+    let mut services: Vec<Service> = Vec::new();
+    for read in keys.values() {
+        match read {
+            Read::Documents(documents, troubles) => {
+                world.documents.extend(documents.iter().cloned());
+                world.troubles.extend(troubles.iter().cloned());
+            }
+            Read::Endpoint { namespace, name, endpoint } => {
+                let is_its = |it: &mut Service| it.namespace == *namespace && it.name == *name;
+                let is_new = services.last_mut().is_none_or(|it| !is_its(it));
+                if is_new {
+                    let (namespace, name) = (namespace.clone(), name.clone());
+                    services.push(Service { namespace, name, ..Service::default() });
+                }
+                if let Some(service) = services.last_mut() {
+                    join(service, endpoint);
+                }
+            }
+            Read::Wrong(why) => world.troubles.push(why.clone()),
+        }
+    }
+    world.services = services.into_iter().map(Arc::new).collect();
     world
 }
 
@@ -240,18 +290,14 @@ struct Written {
     labels: BTreeMap<String, String>,
 }
 
-impl Written {
-    fn join(self, service: &mut Service, namespace: &str, name: &str) {
-        (service.namespace, service.name) = (namespace.to_owned(), name.to_owned());
-        for (name, number) in &self.ports {
-            if service.ports.iter().all(|port| port.name != *name) {
-                let port = Port { number: *number, name: name.clone(), ..Port::default() };
-                service.ports.push(port);
-            }
+fn join(service: &mut Service, endpoint: &Endpoint) {
+    for (name, number) in &endpoint.ports {
+        if service.ports.iter().all(|port| port.name != *name) {
+            let port = Port { number: *number, name: name.clone(), ..Port::default() };
+            service.ports.push(port);
         }
-        let Self { address, ports, labels } = self;
-        service.endpoints.push(Endpoint { address, ports, labels });
     }
+    service.endpoints.push(endpoint.clone());
 }
 
 #[cfg(test)]
@@ -269,27 +315,28 @@ mod tests {
     fn keys_become_documents_and_services() {
         let mut keys = Keys::new();
         let router = "kind: MetaRouter\nmetadata: {name: a, namespace: shop}\n";
-        assert!(apply(&message("PUT", "/netra/documents/a", router), &mut keys).unwrap());
+        assert!(apply(&message("PUT", "/netra/documents/a", router), &mut keys, "/netra").unwrap());
         let endpoint =
             r#"{"address":"10.0.0.1","ports":{"tcp-dubbo":20880},"labels":{"version":"v1"}}"#;
         for at in ["/netra/endpoints/shop/orders/1", "/netra/endpoints/shop/orders/2"] {
-            apply(&message("PUT", at, endpoint), &mut keys).unwrap();
+            apply(&message("PUT", at, endpoint), &mut keys, "/netra").unwrap();
         }
-        apply(&message("PUT", "/netra/endpoints/shop/orders/3", "{}"), &mut keys).unwrap();
-        apply(&message("PUT", "/netra/else", ""), &mut keys).unwrap();
-        let world = world_of(&keys, "/netra");
+        apply(&message("PUT", "/netra/endpoints/shop/orders/3", "{}"), &mut keys, "/netra")
+            .unwrap();
+        apply(&message("PUT", "/netra/else", ""), &mut keys, "/netra").unwrap();
+        let world = world_of(&keys);
         assert_eq!((world.documents.len(), world.services.len()), (1, 1));
         assert_eq!((world.services[0].endpoints.len(), world.services[0].ports.len()), (2, 1));
         assert_eq!(world.troubles.len(), 2, "{:?}", world.troubles);
-        apply(&message("DELETE", "/netra/documents/a", ""), &mut keys).unwrap();
-        assert!(world_of(&keys, "/netra").documents.is_empty());
+        apply(&message("DELETE", "/netra/documents/a", ""), &mut keys, "/netra").unwrap();
+        assert!(world_of(&keys).documents.is_empty());
     }
 
     #[test]
     fn a_compaction_ends_the_watch() {
         let message = br#"{"result":{"canceled":true,"compact_revision":"7"}}"#;
-        let why = apply(message, &mut Keys::new()).unwrap_err();
+        let why = apply(message, &mut Keys::new(), "/netra").unwrap_err();
         assert_eq!(why.to_string(), "compacted");
-        assert!(!apply(br#"{"result":{"created":true}}"#, &mut Keys::new()).unwrap());
+        assert!(!apply(br#"{"result":{"created":true}}"#, &mut Keys::new(), "/netra").unwrap());
     }
 }

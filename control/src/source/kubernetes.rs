@@ -1,7 +1,7 @@
 //! Kubernetes: documents, Services with their EndpointSlices, and who has which address, by watches
 //! of the kube crate (list, watch, bookmarks, 410 Gone, back-off are its own).
 
-use super::Tell;
+use super::{AT_MOST, QUIET, Tell};
 use crate::world::{Document, Endpoint, Port, Service, Workload, World};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::{
@@ -15,14 +15,11 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 use serde::de::DeserializeOwned;
-use std::{collections::BTreeMap, fmt::Debug, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, net::IpAddr, sync::Arc};
 use tokio::sync::mpsc;
 
 /// Changes that wait to be taken in, at most; then the watches wait.
 const CHANGES_MAX: usize = 10_000;
-/// How long it has to be quiet before what changed is told, and how long that may take.
-const QUIET: Duration = Duration::from_millis(100);
-const AT_MOST: Duration = Duration::from_secs(1);
 
 /// Every kind of documents, as (group, version, kind).
 pub(crate) const KINDS: [(&str, &str, &str); 9] = [
@@ -40,7 +37,7 @@ pub(crate) const KINDS: [(&str, &str, &str); 9] = [
 /// What is kept of an object.
 #[derive(Debug)]
 enum Kept {
-    Document(Box<Document>),
+    Document(Arc<Document>),
     Service(Service),
     Slice(Slice),
     Workload(Workload),
@@ -181,7 +178,7 @@ fn document(object: &DynamicObject, (group, version, kind): (&str, &str, &str)) 
     value["kind"] = kind.into();
     let namespace = object.namespace().unwrap_or_default();
     let place = format!("{kind} {namespace}/{}", object.name_any());
-    Some(Kept::Document(Box::new(Document::new(&place, value)?)))
+    Some(Kept::Document(Arc::new(Document::new(&place, value)?)))
 }
 
 fn service(object: KubeService) -> Option<Kept> {
@@ -244,22 +241,22 @@ fn workload(object: Pod) -> Option<Kept> {
 
 /// All shelves together: endpoints get the labels of their pods.
 fn world_of(shelves: &[Shelf]) -> World {
-    let mut world = World::default();
+    let (mut world, mut workloads) = (World::default(), Vec::new());
     let mut services: BTreeMap<(String, String), Service> = BTreeMap::new();
     let mut slices = Vec::new();
     for kept in shelves.iter().flat_map(|shelf| shelf.now.values()) {
         match kept {
-            Kept::Document(document) => world.documents.push((**document).clone()),
+            Kept::Document(document) => world.documents.push(document.clone()),
             Kept::Service(service) => {
                 let id = (service.namespace.clone(), service.name.clone());
                 services.insert(id, service.clone());
             }
             Kept::Slice(slice) => slices.push(slice),
-            Kept::Workload(workload) => world.workloads.push(workload.clone()),
+            Kept::Workload(workload) => workloads.push(workload.clone()),
         }
     }
     let labels: BTreeMap<String, &BTreeMap<String, String>> =
-        world.workloads.iter().map(|it| (it.address.to_string(), &it.labels)).collect();
+        workloads.iter().map(|it: &Workload| (it.address.to_string(), &it.labels)).collect();
     for slice in slices {
         let id = (slice.namespace.clone(), slice.service.clone());
         let Some(service) = services.get_mut(&id) else { continue };
@@ -273,7 +270,8 @@ fn world_of(shelves: &[Shelf]) -> World {
         }
     }
     drop(labels);
-    world.services = services.into_values().collect();
+    world.services = services.into_values().map(Arc::new).collect();
+    world.workloads = Arc::new(workloads);
     world
 }
 

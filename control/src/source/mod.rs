@@ -5,7 +5,12 @@ pub(crate) mod etcd;
 pub(crate) mod kubernetes;
 
 use crate::world::World;
+use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// How long it has to be quiet before what changed is told, and how long that may take.
+const QUIET: Duration = Duration::from_millis(50);
+const AT_MOST: Duration = Duration::from_millis(250);
 
 /// How a source tells what it knows. It tells all of it each time; its place in a queue of one is
 /// taken by what is newer.

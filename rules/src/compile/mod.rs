@@ -62,7 +62,7 @@ impl Context {
     pub fn of_sidecars(own_name: &str) -> Self {
         Self {
             own_name: own_name.to_owned(),
-            pinned: Protocol::all().filter(|protocol| *protocol != Protocol::Http1).collect(),
+            pinned: Protocol::all().filter(|protocol| !protocol.moves()).collect(),
             plain_answers: vec![Protocol::Http1],
             is_untimed: true,
             ..Self::default()

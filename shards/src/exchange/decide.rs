@@ -3,8 +3,10 @@
 use crate::{error::Direction, sys::Nanos};
 use netra_codecs::{
     codec::{Pairs, Refusal},
+    route::Target,
     tap::Message,
 };
+use netra_rules::Route;
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -27,10 +29,30 @@ pub(crate) struct Asker {
 pub(crate) struct Ruling<'t> {
     /// It is not passed on, and this is what its client is told.
     pub(crate) refusal: Option<Refusal<'t>>,
+    /// Where it is to go.
+    pub(crate) to: Routed,
     /// How long it waits before anything is done; 0 is not at all.
     pub(crate) delay_ns: Nanos,
     /// What [`Decide::answer`] is asked for when the answer comes; 0 is nothing.
     pub(crate) answer: u32,
+}
+
+/// Where a request is to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Routed {
+    /// To the original destination.
+    #[default]
+    Home,
+    /// To an endpoint.
+    To(Place),
+}
+
+/// An endpoint of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The table's generation.
+    pub(crate) table: u64,
+    pub(crate) route: Route,
 }
 
 /// Decides about messages; one for a shard. It neither blocks nor allocates for a message.
@@ -48,6 +70,10 @@ pub(crate) trait Decide: fmt::Debug + Send {
         now: Nanos,
         random: u64,
     ) -> Ruling<'_>;
+
+    /// Where an endpoint is that was just decided for, of a connection that wanted to go to
+    /// `original`; None is there.
+    fn target(&self, place: Place, original: SocketAddr) -> Option<Target>;
 
     /// What travels with the answer to a request, by the number that it was decided with.
     fn answer(&self, number: u32, pairs: &mut Pairs);

@@ -1,17 +1,19 @@
 //! The rules that shards decide by: how they get them, what they ask of them, and where they leave
 //! them.
 
-use super::decide::{Asker, Decide, Ruling};
+use super::decide::{Asker, Decide, Place, Routed, Ruling};
 use crate::{error::Direction, sys::Nanos};
 use netra_codecs::{
     codec::{Pairs, Refusal, Why},
+    route::Target,
     tap::{self, Message},
 };
 use netra_rules::{
-    Action, Facts, Hits, Key, MutationsId, Process, Protocol, RefusalKind, State, Table, Verdict,
-    decide,
+    Action, EndpointAddress, Facts, Hits, Key, MutationsId, Process, Protocol, RefusalKind, Route,
+    State, Table, Verdict, decide,
 };
 use std::{
+    io::Write as _,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -90,14 +92,23 @@ impl Decide for ShardRules {
         let facts = OfMessage { message, asker };
         let verdict = decide(&self.table, &facts, &mut self.state, now, random);
         add(&self.table, verdict.request, pairs);
-        let refusal = match verdict.action {
-            Action::Refuse(refusal) => {
-                Some(Refusal { why: why(refusal.kind), text: self.table.refusal_text(&verdict) })
+        let (mut refusal, mut to) = (None, Routed::Home);
+        match verdict.action {
+            Action::Refuse(refused) => {
+                let text = self.table.refusal_text(&verdict);
+                refusal = Some(Refusal { why: why(refused.kind), text });
             }
-            Action::Pass | Action::Route(_) => None,
-        };
+            Action::Route(route) => {
+                to = Routed::To(Place { table: self.table.generation(), route });
+            }
+            Action::Pass => {}
+        }
         let answer = self.answer_number(verdict.response);
-        Ruling { refusal, delay_ns: verdict.delay_ns, answer }
+        Ruling { refusal, to, delay_ns: verdict.delay_ns, answer }
+    }
+
+    fn target(&self, place: Place, original: SocketAddr) -> Option<Target> {
+        target_of(&self.table, place.route, original)
     }
 
     fn answer(&self, number: u32, pairs: &mut Pairs) {
@@ -107,6 +118,22 @@ impl Decide for ShardRules {
             add(table, Some(MutationsId(id)), pairs);
         }
     }
+}
+
+/// Where an endpoint is; None is the original destination.
+pub(crate) fn target_of(table: &Table, route: Route, original: SocketAddr) -> Option<Target> {
+    let mut text = [0; 300];
+    let mut rest = &mut text[..];
+    let is_written = match &table.endpoint(route)?.address {
+        EndpointAddress::Original => return None,
+        EndpointAddress::Ip(address) => write!(rest, "{address}"),
+        EndpointAddress::Name { host, port } => {
+            write!(rest, "{host}:{}", port.unwrap_or(original.port()))
+        }
+    };
+    is_written.ok()?;
+    let left = rest.len();
+    Target::parse(&text[..text.len() - left])
 }
 
 /// Adds what a message is given; what there is no room for is counted where it is written.

@@ -8,6 +8,7 @@ use crate::{
     exchange::Source,
     http::{Gated, Http},
     io::{Io, Side, Token},
+    switch::Switch,
 };
 
 /// What reads a connection's bytes along with its flows.
@@ -46,7 +47,12 @@ impl Half<'_> {
 
     /// What the gate's client still sends is thrown away.
     pub(super) fn gave_up(&self, from: Side) -> bool {
-        matches!(self, Self::Http(http) if from == Side::Downstream && http.gave_up())
+        from == Side::Downstream
+            && match self {
+                Self::None => false,
+                Self::Http(http) => http.switch.gave_up(),
+                Self::Tap(tap) => tap.switch().is_some_and(Switch::gave_up),
+            }
     }
 
     /// Nothing of this flow may be sent now: the upstream is being changed, or a request waits.
@@ -98,6 +104,7 @@ impl Half<'_> {
     pub(super) fn end_way<I: Io>(&mut self, core: &mut Core<I>, from: Side) -> bool {
         match self {
             Self::None => false,
+            Self::Tap(_) if self.gave_up(from) => false,
             Self::Tap(tap) => {
                 tap.end_way(core, from);
                 tap.is_gated()
@@ -106,7 +113,7 @@ impl Half<'_> {
                 http.end_response(core);
                 false
             }
-            Self::Http(http) if http.gave_up() => false,
+            Self::Http(http) if http.switch.gave_up() => false,
             Self::Http(http) => {
                 http.end_request(core);
                 true

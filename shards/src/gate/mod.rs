@@ -12,6 +12,7 @@
 //! goes out as it came, and the connection is a tunnel.
 
 mod answers;
+mod moves;
 mod outgoing;
 mod replies;
 mod requests;
@@ -22,11 +23,11 @@ use crate::{
     exchange::{Asker, Gates, Source, Taps, Wants},
     http::Gated,
     io::{Io, Side, Token},
-    sys::Nanos,
+    switch::{Stand, Switch},
     tap::Tapped,
 };
 use netra_codecs::{
-    codec::{CannotEdit, Reason, Way},
+    codec::{CannotEdit, Left, Reason, Way},
     tap::Message,
     trace::Outcome,
 };
@@ -51,8 +52,12 @@ pub(crate) struct Gate {
     must_close: bool,
     /// The upstream has ended its stream.
     has_ended: bool,
-    /// The request that was looked at last waits until then.
-    until: Option<Nanos>,
+    /// Another upstream is wanted, or being reached; or a request waits.
+    switch: Switch,
+    /// The message that waits for another upstream, as it is to be sent there.
+    parked: Vec<u8>,
+    /// What its requests have left behind at the upstream.
+    left: Left,
     /// Whether requests waited when somebody last looked.
     was_paused: bool,
     /// Bytes that are kept, as counted in [`Taps::held_bytes`].
@@ -85,7 +90,9 @@ impl Gate {
             drops: false,
             must_close: false,
             has_ended: false,
-            until: None,
+            switch: Switch::default(),
+            parked: Vec::new(),
+            left: Left::default(),
             was_paused: false,
             kept: 0,
             messages: 0,
@@ -111,7 +118,8 @@ impl Gate {
     /// There is nothing to do but to read along, and nothing that waits: it may go on as its tap,
     /// where nothing waits at its flows either.
     pub(crate) fn may_be_tap(&self) -> bool {
-        !self.wants.writes && !self.wants.decides && self.is_empty()
+        let is_home = self.switch.goal.is_none();
+        is_home && !self.wants.writes && !self.wants.decides && self.is_empty()
     }
 
     /// Goes on as its tap.
@@ -122,14 +130,16 @@ impl Gate {
 
     fn is_empty(&self) -> bool {
         let is_quiet = |way: &Outgoing| way.kept() == 0 && way.cleared == 0;
-        let waits = self.until.is_some() || self.drops || self.must_close;
+        let waits = self.switch.is_under_way() || self.drops || self.must_close;
         !waits && is_quiet(&self.request) && is_quiet(&self.response) && self.replies.is_empty()
     }
 
     /// Nothing of the way may be sent now.
     pub(crate) fn is_paused(&self, from: Side) -> bool {
-        from == Side::Downstream
-            && (self.until.is_some() || self.must_close || self.replies.is_full())
+        // What is carried still goes to the upstream that is to be left.
+        let drains = self.switch.stand == Stand::Draining && !self.request.carry.is_empty();
+        let waits = self.switch.is_under_way() && !drains;
+        from == Side::Downstream && (waits || self.must_close || self.replies.is_full())
     }
 
     /// The next bytes of the way that are to be sent: what is carried, then what comes from `source`.
@@ -146,7 +156,8 @@ impl Gate {
         if way == Way::Response {
             self.tell(core);
         }
-        let waits = self.drops || !self.replies.is_empty();
+        let moving = usize::from(self.replies.last_waits && self.is_moving());
+        let waits = self.drops || self.replies.count() > moving;
         if waits && (self.tapped.is_over() || self.has_ended) {
             // Nobody can say any more where what the client is told would have to be.
             return Err(End::Refused);
@@ -162,6 +173,8 @@ impl Gate {
             Gated { is_full, ..Gated::default() }
         } else if way == Way::Response && self.must_close {
             return Err(End::Refused);
+        } else if way == Way::Request && self.is_moving() {
+            return Ok(None);
         } else if let Some(source) = source {
             self.pass(core, to, source)?
         } else {
@@ -249,7 +262,8 @@ impl Gate {
     #[inline]
     fn settle(&mut self, taps: &mut Taps, recorder: &Recorder) {
         self.tapped.count_held(taps, recorder);
-        let kept = self.request.kept() + self.response.kept() + self.replies.kept();
+        let ways = self.request.kept() + self.response.kept();
+        let kept = ways + self.replies.kept() + self.parked.len();
         let kept = u32::try_from(kept).unwrap_or(u32::MAX);
         if kept == self.kept {
             return;
@@ -283,15 +297,10 @@ impl Gate {
         }
     }
 
-    /// Until when requests wait, if they do.
-    pub(crate) fn until(&self) -> Option<Nanos> {
-        self.until
-    }
-
-    /// The request that waited waits no more.
+    /// The request that waited waits no more, but perhaps for another upstream.
     pub(crate) fn resume(&mut self) {
-        self.until = None;
-        self.replies.last_waits = false;
+        self.switch.until = None;
+        self.replies.last_waits &= self.is_moving();
         self.was_paused = true;
     }
 
@@ -351,7 +360,7 @@ mod tests {
 
     #[test]
     fn an_idle_gated_connection_costs_little() {
-        assert!(size_of::<Gate>() <= 960, "{}", size_of::<Gate>());
+        assert!(size_of::<Gate>() <= 1024, "{}", size_of::<Gate>());
     }
 
     #[test]

@@ -35,6 +35,22 @@ impl Replies {
         self.waiting.is_empty()
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The last is not to be told after all.
+    pub(super) fn withdraw_last(&mut self) {
+        if let Some(last) = self.waiting.pop_back() {
+            self.bytes.truncate(self.bytes.len() - last.len as usize);
+        }
+        self.last_waits = false;
+        if self.waiting.is_empty() {
+            *self = Self::default();
+        }
+    }
+
     /// So much waits that reading on would be too much.
     pub(super) fn is_full(&self) -> bool {
         self.bytes.len() >= BYTES_MAX
@@ -99,5 +115,12 @@ mod tests {
         replies.last_waits = false;
         assert!(replies.take(&mut out).is_some_and(|due| due.is_told));
         assert_eq!((&out[..], replies.kept(), replies.is_empty()), (&b"onetwo"[..], 0, true));
+        replies.add(Why::Unreachable, |out| {
+            out.extend_from_slice(b"three");
+            Replied::Sent
+        });
+        replies.last_waits = true;
+        replies.withdraw_last();
+        assert_eq!((replies.kept(), replies.may_go(), replies.is_empty()), (0, false, true));
     }
 }

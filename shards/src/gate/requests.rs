@@ -13,11 +13,12 @@ use crate::{
     exchange::{Asker, Decide, Gates, Observer, Ruling, Source, Wants, Writing},
     http::{Gated, is_long},
     io::{Io, Token},
+    switch::Switch,
     sys::Nanos,
     tap::{Carried, Of},
 };
 use netra_codecs::{
-    codec::{Edits, Head, Kind, Open, Way},
+    codec::{Edits, Head, Kind, Left, Open, Way},
     tap::{Message, Step},
     trace::Outcome,
 };
@@ -32,6 +33,8 @@ pub(super) struct Run {
     pub(super) begun: usize,
     /// Somebody has sent, or kept, all that was read: offered and sent.
     pub(super) sent: Option<(usize, usize)>,
+    /// The last message, which waits for another upstream.
+    parked: Vec<u8>,
 }
 
 /// What all connections share and deciding needs.
@@ -49,6 +52,8 @@ pub(super) enum Fate {
     Passes,
     Refused,
     Waits,
+    /// It waits for another upstream.
+    Moves,
 }
 
 impl Gate {
@@ -71,9 +76,11 @@ impl Gate {
             let rest = &input[run.at..];
             match tapped.tap.step(Way::Request, rest, &taps.limits, *now, &mut head) {
                 Step::Need => run.hold(out, io, to, input)?,
-                Step::Body(consumed)
-                | Step::Answered { consumed, .. }
-                | Step::Aside { consumed, .. } => run.at += consumed,
+                Step::Body(consumed) | Step::Answered { consumed, .. } => run.at += consumed,
+                Step::Aside { consumed, message } => {
+                    self.left.note(message.leaves());
+                    run.at += consumed;
+                }
                 Step::Opened { consumed, message, exchange } => {
                     (run.at, run.begun) = (run.at + consumed, run.begun + 1);
                     let judged = Judged {
@@ -81,7 +88,8 @@ impl Gate {
                         asker: &self.asker,
                         wants: &mut self.wants,
                         replies: &mut self.replies,
-                        until: &mut self.until,
+                        switch: &mut self.switch,
+                        left: &mut self.left,
                         edits_answers: &mut self.edits_answers,
                     };
                     let fate = judged.judge(&message, exchange, &mut shared);
@@ -111,6 +119,9 @@ impl Gate {
         self.messages = self.messages.wrapping_add(u32::try_from(run.begun).unwrap_or(0));
         self.drops &= tapped.tap.is_within_message(Way::Request);
         let gated = run.finish(out, io, to, input)?;
+        if !run.parked.is_empty() {
+            self.parked = run.parked;
+        }
         tapped.add_overhead(run.begun, io.now().saturating_sub(*now));
         let passable = tapped.tap.passable(Way::Request);
         let has_begun = run.begun > 0 || !is_within;
@@ -202,6 +213,15 @@ impl Run {
                 }
                 sent
             }
+            // What is carried is for the upstream that is left.
+            (Fate::Moves, message) => {
+                let sent = out.send_all(io, to, plain, None)?;
+                self.parked = match message {
+                    Some(message) => message.slices().collect::<Vec<_>>().concat(),
+                    None => [own, of_message].concat(),
+                };
+                sent
+            }
         });
         Ok(())
     }
@@ -229,19 +249,20 @@ impl Run {
 }
 
 /// What a connection has that deciding about its requests needs.
-struct Judged<'g> {
+pub(super) struct Judged<'g> {
     of: &'g Of,
-    asker: &'g Asker,
+    pub(super) asker: &'g Asker,
     wants: &'g mut Wants,
-    replies: &'g mut Replies,
-    until: &'g mut Option<Nanos>,
+    pub(super) replies: &'g mut Replies,
+    pub(super) switch: &'g mut Switch,
+    pub(super) left: &'g mut Left,
     edits_answers: &'g mut bool,
 }
 
 impl Judged<'_> {
     /// Decides about a request, begins its exchange, and makes its edits.
     fn judge(
-        self,
+        mut self,
         message: &Message<'_>,
         exchange: &mut Open<Carried>,
         shared: &mut Shared<'_>,
@@ -269,7 +290,7 @@ impl Judged<'_> {
         exchange.data = self.of.begin(message, (began, now), observer, recorder, writing);
         let waits = ruling.delay_ns > 0;
         if waits {
-            *self.until = Some(now.saturating_add(ruling.delay_ns));
+            self.switch.until = Some(now.saturating_add(ruling.delay_ns));
         }
         if let Some(refusal) = ruling.refusal {
             recorder.bump(Key::refused(refusal.why as usize));
@@ -285,8 +306,18 @@ impl Judged<'_> {
             exchange.data.answer = ruling.answer;
             *self.edits_answers = true;
         }
+        let to = ruling.to;
+        let moves = self.moves(message, to, gates, recorder);
+        self.left.note(message.leaves());
         edit(message, gates, self.wants, recorder);
-        if waits { Fate::Waits } else { Fate::Passes }
+        match moves {
+            Some(target) => {
+                self.park(message, exchange, target.as_ref());
+                Fate::Moves
+            }
+            None if waits => Fate::Waits,
+            None => Fate::Passes,
+        }
     }
 }
 

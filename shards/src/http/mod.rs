@@ -6,15 +6,13 @@
 //! Whatever is not certain makes the connection opaque, and then it is a relay of bytes.
 
 mod aside;
-pub(crate) mod goal;
 mod held;
 mod ruled;
 mod sends;
-pub(crate) mod switch;
+mod switch;
 mod two;
 
-pub use goal::ADDRESSES_MAX;
-
+use self::switch::obey;
 use crate::{
     access::Known,
     core::Core,
@@ -23,6 +21,7 @@ use crate::{
     error::{Direction, End},
     exchange::{Asker, Observer, Source},
     io::{Io, Token},
+    switch::Switch,
     sys::Nanos,
 };
 use netra_codecs::{
@@ -35,10 +34,9 @@ use netra_codecs::{
     trace::{Fault, Flag, Outcome},
 };
 use netra_perf::{Key, Recorder};
-use ruled::Ruled;
+use ruled::{Refused, Ruled};
 use sends::{keep_rest, send, send_head};
 use std::net::SocketAddr;
-use switch::Switch;
 
 /// The HTTP state of one connection.
 #[derive(Debug)]
@@ -73,6 +71,10 @@ pub(crate) struct Http {
     looks_at: Option<ExchangeId>,
     /// Another upstream is wanted, or being reached.
     pub(crate) switch: Switch,
+    /// The request that was looked at last, which may wait for that.
+    waiting: Option<Waiting>,
+    /// It goes nowhere, and this is what its client is told.
+    pub(crate) refused: Option<Box<Refused>>,
     /// The connection turned out to be one of HTTP/2: it is read here, and the halves idle.
     two: Option<Box<Http2<Open>>>,
 }
@@ -113,6 +115,8 @@ impl Http {
             cut: None,
             looks_at: None,
             switch: Switch::default(),
+            waiting: None,
+            refused: None,
             two: None,
         }
     }
@@ -160,7 +164,8 @@ impl Http {
                     let random = observer.random.u64(..);
                     ruled::rule(rules, &head, (patch, recorder), (now, random))
                 });
-                let is_elsewhere = self.switch.obey(begun.target, ruled, exchange, now);
+                let is_elsewhere = obey(&mut self.switch, begun.target, &ruled, now);
+                (self.waiting, self.refused) = (Some(exchange), ruled.refused);
                 // Before anything is sent: where that fails, the span is to be found.
                 begin(&mut self.exchanges, exchange, begun.open);
                 // The part of the body that came with the head goes out with it.

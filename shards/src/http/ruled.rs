@@ -1,7 +1,7 @@
 //! What rules say of HTTP requests.
 
 use crate::{
-    exchange::{Asker, ShardRules, direction_of},
+    exchange::{Asker, ShardRules, direction_of, target_of},
     sys::Nanos,
 };
 use netra_codecs::{
@@ -9,11 +9,8 @@ use netra_codecs::{
     route::{Target, cookie_value},
 };
 use netra_perf::{Key as PerfKey, Recorder};
-use netra_rules::{Action, Direction, EndpointAddress, Facts, Key, Protocol, Table, Verdict};
-use std::{
-    io::Write as _,
-    net::{IpAddr, SocketAddr},
-};
+use netra_rules::{Action, Direction, Facts, Key, Protocol, Verdict};
+use std::net::{IpAddr, SocketAddr};
 
 /// What is done with a request.
 #[derive(Debug, Default)]
@@ -58,26 +55,9 @@ pub(crate) fn rule(
             (None, Some(Box::new(Refused { status, text })))
         }
         Action::Pass => (Some(None), None),
-        Action::Route(_) => (Some(target_of(table, &verdict, asker.original_dst)), None),
+        Action::Route(route) => (Some(target_of(table, route, asker.original_dst)), None),
     };
     Ruled { target, delay_ns: verdict.delay_ns, refused }
-}
-
-/// Where an endpoint is.
-fn target_of(table: &Table, verdict: &Verdict, original: SocketAddr) -> Option<Target> {
-    let Action::Route(route) = verdict.action else { return None };
-    let mut text = [0; 300];
-    let mut rest = &mut text[..];
-    let is_written = match &table.endpoint(route)?.address {
-        EndpointAddress::Original => return None,
-        EndpointAddress::Ip(address) => write!(rest, "{address}"),
-        EndpointAddress::Name { host, port } => {
-            write!(rest, "{host}:{}", port.unwrap_or(original.port()))
-        }
-    };
-    is_written.ok()?;
-    let left = rest.len();
-    Target::parse(&text[..text.len() - left])
 }
 
 /// What is known of a request of HTTP.

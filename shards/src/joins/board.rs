@@ -73,7 +73,7 @@ struct Board {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Line {
-    /// Odd while it is being written.
+    /// Odd while `open` and `ids` are being written.
     sequence: AtomicU32,
     /// Requests that are being served.
     open: AtomicU32,
@@ -104,13 +104,13 @@ struct Place {
 }
 
 /// What a shard says of itself.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Said {
-    pub(super) open: u32,
-    pub(super) unread: u32,
-    pub(super) is_passing: bool,
-    pub(super) unsure_until: Nanos,
-    pub(super) ids: [Id; SEEN_MAX],
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    open: u32,
+    unread: u32,
+    is_passing: bool,
+    unsure_until: Nanos,
+    ids: [Id; SEEN_MAX],
 }
 
 impl Boards {
@@ -180,10 +180,30 @@ impl Boards {
         place.is_in_use_by(id).then_some(value)
     }
 
-    /// Writes a shard's line. Only that shard may call it.
-    pub(super) fn say(&self, shard: usize, said: &Said) {
+    /// A shard serves so many requests, of which these are the newest. Only that shard may call it.
+    #[inline]
+    pub(super) fn serves(&self, shard: usize, open: u32, newest: impl Iterator<Item = Id>) {
         if let Some(board) = self.shards.get(shard) {
-            board.line.write(said);
+            board.line.serves(open, newest);
+        }
+    }
+
+    /// Bytes are being passed on that may hold a request, or no longer. Only that shard may call it.
+    #[inline]
+    pub(super) fn passes(&self, shard: usize, is_passing: bool) {
+        if let Some(board) = self.shards.get(shard) {
+            board.line.is_passing.store(is_passing.into(), Release);
+        }
+    }
+
+    /// So many connections that are not read owe an answer, and until then somebody may be at work
+    /// whom nobody counts. Only that shard may call it.
+    #[inline]
+    pub(super) fn owes(&self, shard: usize, unread: u32, unsure_until: Nanos) {
+        if let Some(board) = self.shards.get(shard) {
+            // Whoever sees that less is owed sees until when to doubt.
+            board.line.unsure_until.store(unsure_until, Relaxed);
+            board.line.unread.store(unread, Release);
         }
     }
 
@@ -230,9 +250,10 @@ impl Line {
     fn read(&self) -> Option<Said> {
         let sequence = self.sequence.load(Acquire);
         let said = Said {
+            // Written alone, and read first: who sees them sees what was written before.
+            unread: self.unread.load(Acquire),
+            is_passing: self.is_passing.load(Acquire) != 0,
             open: self.open.load(Relaxed),
-            unread: self.unread.load(Relaxed),
-            is_passing: self.is_passing.load(Relaxed) != 0,
             unsure_until: self.unsure_until.load(Relaxed),
             ids: std::array::from_fn(|index| self.ids[index].load(Relaxed)),
         };
@@ -241,16 +262,13 @@ impl Line {
         is_whole.then_some(said)
     }
 
-    fn write(&self, said: &Said) {
+    fn serves(&self, open: u32, mut newest: impl Iterator<Item = Id>) {
         let sequence = self.sequence.load(Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Relaxed);
         fence(Release);
-        self.open.store(said.open, Relaxed);
-        self.unread.store(said.unread, Relaxed);
-        self.is_passing.store(said.is_passing.into(), Relaxed);
-        self.unsure_until.store(said.unsure_until, Relaxed);
-        for (place, id) in self.ids.iter().zip(said.ids) {
-            place.store(id, Relaxed);
+        self.open.store(open, Relaxed);
+        for place in &self.ids {
+            place.store(newest.next().unwrap_or(0), Relaxed);
         }
         self.sequence.store(sequence.wrapping_add(2), Release);
     }
@@ -327,26 +345,24 @@ mod tests {
     fn all_is_seen_or_said_not_to_be() {
         let boards = Boards::new(2);
         assert_eq!(boards.look(5), Seen { is_all: true, ..Seen::default() });
-        let said = |open, ids: &[Id]| {
-            let mut said = Said { open, ..Said::default() };
-            said.ids[..ids.len()].copy_from_slice(ids);
-            said
-        };
-        boards.say(0, &said(2, &[3, 4]));
-        boards.say(1, &said(3, &[5, 6, 7]));
+        let serves = |shard, open, ids: &[Id]| boards.serves(shard, open, ids.iter().copied());
+        serves(0, 2, &[3, 4]);
+        serves(1, 3, &[5, 6, 7]);
         let seen = boards.look(5);
         assert_eq!((seen.ids(), seen.is_all), (&[3, 4, 5, 6, 7][..], true));
-        boards.say(1, &said(4, &[5, 6, 7, 8]));
+        serves(1, 4, &[5, 6, 7, 8]);
         assert!(!boards.look(5).is_all, "there is no room for the last");
-        for hidden in [
-            Said { open: 1, ..Said::default() },
-            Said { unread: 1, ..Said::default() },
-            Said { is_passing: true, ..Said::default() },
-            Said { unsure_until: 6, ..Said::default() },
-        ] {
-            boards.say(1, &hidden);
-            assert!(!boards.look(5).is_all, "{hidden:?}");
-        }
+        serves(1, 1, &[]);
+        assert!(!boards.look(5).is_all, "one is only counted");
+        serves(1, 0, &[]);
+        assert!(boards.look(5).is_all);
+        boards.passes(1, true);
+        assert!(!boards.look(5).is_all, "bytes are being passed on");
+        boards.passes(1, false);
+        boards.owes(1, 1, 0);
+        assert!(!boards.look(5).is_all, "an answer is owed");
+        boards.owes(1, 0, 6);
+        assert!(!boards.look(5).is_all, "somebody may be at work");
         assert!(boards.look(6).is_all && boards.is_unsure(5) && !boards.is_unsure(6));
     }
 
@@ -358,7 +374,7 @@ mod tests {
             scope.spawn(|| {
                 for number in 1..200_000u64 {
                     let id = boards.put(0, 0, Some(context(number)), number);
-                    boards.say(0, &Said { open: 1, ids: [id; SEEN_MAX], ..Said::default() });
+                    boards.serves(0, 1, [id; SEEN_MAX].into_iter());
                     boards.free(0, 0);
                 }
                 is_over.store(true, Relaxed);

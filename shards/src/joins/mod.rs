@@ -13,7 +13,7 @@ pub(crate) use board::{Boards, Id, SEEN_MAX, Seen};
 pub(crate) use learned::CallKey;
 
 use crate::{config::JoinLevel, sys::Nanos};
-use board::{PLACES, Said};
+use board::PLACES;
 use learned::Learned;
 use netra_codecs::trace::{Join, LINKS_MAX, TraceContext};
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
@@ -104,7 +104,12 @@ pub(crate) struct Joins {
     shared: Shared,
     shard: usize,
     pub(crate) level: JoinLevel,
-    said: Said,
+    /// Requests that are being served, with and without a place.
+    open_count: u32,
+    /// Inbound connections that are not read and owe an answer.
+    unread: u32,
+    /// Until then somebody may be at work whom nobody counts any more.
+    unsure_until: Nanos,
     /// Places that are free.
     free: Vec<u16>,
     /// The requests in places, and for each place where it stands among them.
@@ -122,7 +127,9 @@ impl Joins {
             shared,
             shard,
             level,
-            said: Said::default(),
+            open_count: 0,
+            unread: 0,
+            unsure_until: 0,
             // No more than 65,536.
             free: (0..u16::try_from(PLACES).unwrap_or(u16::MAX)).rev().collect(),
             open: Vec::with_capacity(PLACES),
@@ -134,7 +141,7 @@ impl Joins {
 
     /// A request is about to be passed on. `caller` tells its connection from others.
     pub(crate) fn serve(&mut self, context: Option<TraceContext>, caller: u64) -> Served {
-        self.said.open += 1;
+        self.open_count += 1;
         let served = match self.free.pop() {
             Some(at) => {
                 let id = self.shared.boards().put(self.shard, at, context, caller);
@@ -150,7 +157,7 @@ impl Joins {
 
     /// It has been answered whole, or will never be: then the application may still be at work.
     pub(crate) fn answered(&mut self, served: Served, is_whole: bool, now: Nanos) {
-        self.said.open = self.said.open.saturating_sub(1);
+        self.open_count = self.open_count.saturating_sub(1);
         if let Some(at) =
             u16::try_from(served.0.get() - 1).ok().filter(|_| served.0.get() != UNPLACED)
         {
@@ -163,56 +170,52 @@ impl Joins {
             self.free.push(at);
         }
         if !is_whole {
-            self.said.unsure_until = now + ORPHAN_NS;
+            self.doubt(now);
         }
         self.say();
     }
 
     /// Requests of this shard that are being served.
     pub(crate) fn open_count(&self) -> u32 {
-        self.said.open
+        self.open_count
     }
 
     /// Bytes of an inbound connection are about to be passed on that are read only then, or have
     /// been.
-    pub(crate) fn pass(&mut self, is_passing: bool) {
-        self.said.is_passing = is_passing;
-        self.tell();
+    pub(crate) fn pass(&self, is_passing: bool) {
+        self.shared.boards().passes(self.shard, is_passing);
     }
 
     /// An inbound connection that is not read owes an answer, or does no longer: then the end of
     /// that answer is not seen. `is_gone` says that it never comes.
     pub(crate) fn owe(&mut self, owes: bool, is_gone: bool, now: Nanos) {
         if owes {
-            self.said.unread += 1;
+            self.unread += 1;
         } else {
-            self.said.unread = self.said.unread.saturating_sub(1);
+            self.unread = self.unread.saturating_sub(1);
             let still = if is_gone { ORPHAN_NS } else { UNREAD_NS };
-            self.said.unsure_until = self.said.unsure_until.max(now + still);
+            self.unsure_until = self.unsure_until.max(now + still);
         }
         self.tell();
     }
 
     /// An exchange is open of which nobody knows whether it is counted.
     pub(crate) fn doubt(&mut self, now: Nanos) {
-        self.said.unsure_until = now + ORPHAN_NS;
+        self.unsure_until = now + ORPHAN_NS;
         self.tell();
     }
 
+    /// Which requests are being served.
     #[inline]
-    fn say(&mut self) {
-        let newest = self.open.iter().rev();
-        self.said.ids = [0; SEEN_MAX];
-        for (place, (_, id)) in self.said.ids.iter_mut().zip(newest) {
-            *place = *id;
-        }
-        self.tell();
+    fn say(&self) {
+        let newest = self.open.iter().rev().map(|(_, id)| *id);
+        self.shared.boards().serves(self.shard, self.open_count, newest);
     }
 
-    /// What is said, where the requests that are served are the same.
+    /// What else there may be.
     #[inline]
     fn tell(&self) {
-        self.shared.boards().say(self.shard, &self.said);
+        self.shared.boards().owes(self.shard, self.unread, self.unsure_until);
     }
 
     /// What a call that begins may belong to. One that is made while nothing is served is noted.

@@ -127,8 +127,8 @@ impl Io for SimIo {
         Ok(SocketAddr::from((ip, port + port_of(usize::try_from(fd).unwrap()))))
     }
 
-    fn is_local(&self, _ip: IpAddr) -> bool {
-        false
+    fn is_local(&self, ip: IpAddr) -> bool {
+        self.outbound && ip.is_loopback()
     }
 
     fn is_link_of(&self, _ip: IpAddr, _links: &LinkNames) -> bool {

@@ -7,6 +7,7 @@
 
 use crate::{
     config::Limits,
+    exchange::Place,
     sys::{Nanos, nanos},
 };
 use netra_codecs::route::Target;
@@ -34,6 +35,8 @@ pub(crate) struct Goal {
     pub(crate) is_refused: bool,
     /// A rule leads there: lists of where routes of requests may lead say nothing of it.
     pub(crate) is_ruled: bool,
+    /// The endpoint of the rules that it is.
+    pub(crate) place: Option<Place>,
     /// Its addresses, while they are tried.
     addresses: Option<Arc<[IpAddr]>>,
     /// The one that is tried now.
@@ -55,6 +58,7 @@ impl Goal {
             target,
             is_ruled,
             is_refused: false,
+            place: None,
             addresses: None,
             at: 0,
             tried: 0,

@@ -1,0 +1,148 @@
+//! What the change of an upstream needs of whoever reads the connection's messages.
+
+use super::Connection;
+use crate::{
+    along::Along,
+    core::Core,
+    io::{Io, Token},
+    switch::{Stand, Switch},
+};
+use netra_codecs::trace::{Fault, Outcome};
+use std::net::SocketAddr;
+
+impl Connection {
+    /// Where the change of its upstream stands; none where it cannot change.
+    #[inline]
+    pub(crate) fn switch(&self) -> Option<&Switch> {
+        match (&self.http, &self.tap) {
+            (Some(http), _) => Some(&http.switch),
+            (None, tap) => tap.as_ref().and_then(Along::switch),
+        }
+    }
+
+    pub(crate) fn switch_mut(&mut self) -> Option<&mut Switch> {
+        match (&mut self.http, &mut self.tap) {
+            (Some(http), _) => Some(&mut http.switch),
+            (None, tap) => Some(tap.as_mut()?.gate()?.switch_mut()),
+        }
+    }
+
+    /// Its upstream is being changed, and cannot tell anything that counts.
+    #[inline]
+    pub(crate) fn is_detached(&self) -> bool {
+        self.is_read() && self.switch().is_some_and(Switch::is_detached)
+    }
+
+    /// Its exchanges can no longer be told apart.
+    pub(crate) fn is_sealed(&self) -> bool {
+        match (&self.http, &self.tap) {
+            (Some(http), _) => http.is_sealed(),
+            (None, Some(Along::Gated(gate))) => gate.tapped().is_over(),
+            _ => false,
+        }
+    }
+
+    /// The request that waits goes nowhere.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.http.as_deref().is_some_and(|http| http.refused.is_some())
+    }
+
+    /// Everything that was asked before the request that waits has been answered.
+    pub(crate) fn has_drained(&mut self) -> bool {
+        match (&mut self.http, &mut self.tap) {
+            (Some(http), _) => http.has_drained(),
+            (None, Some(Along::Gated(gate))) => gate.has_drained(),
+            _ => false,
+        }
+    }
+
+    /// Whether it may wait for ever for what was asked before.
+    pub(crate) fn may_wait_for_ever(&self) -> bool {
+        matches!(&self.tap, Some(Along::Gated(gate)) if gate.may_wait_for_ever())
+    }
+
+    /// Where its requests go, for those who are told of them.
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        match (&self.http, &self.tap) {
+            (Some(http), _) => http.remote,
+            (None, Some(Along::Gated(gate))) => gate.remote(),
+            _ => None,
+        }
+    }
+
+    /// Its requests go there from now on.
+    pub(crate) fn set_remote(&mut self, remote: Option<SocketAddr>) {
+        match (&mut self.http, &mut self.tap) {
+            (Some(http), _) => http.remote = remote,
+            (None, Some(Along::Gated(gate))) => gate.set_remote(remote),
+            _ => {}
+        }
+    }
+
+    /// The request that waits may be sent: to the new upstream, or to the old one after all.
+    pub(crate) fn settle<I: Io>(&mut self, core: &mut Core<I>) {
+        match (&mut self.http, &mut self.tap) {
+            (Some(http), _) => http.switch.stand = Stand::Settled,
+            (None, Some(Along::Gated(gate))) => gate.go_on(core),
+            _ => {}
+        }
+    }
+
+    /// Names the upstream that was dialled in the span of the request that waits for it.
+    pub(crate) fn name_remote<I: Io>(&mut self, core: &mut Core<I>) {
+        match (&mut self.http, &mut self.tap) {
+            (Some(http), _) => http.name_remote(core),
+            (None, Some(Along::Gated(gate))) => gate.name_remote(core),
+            _ => {}
+        }
+    }
+
+    /// The old upstream has ended, and so does the connection when its client has, too.
+    pub(crate) fn strand<I: Io>(&mut self, core: &mut Core<I>) {
+        match (&mut self.http, &mut self.tap) {
+            (Some(http), _) => {
+                http.switch.stand = Stand::Stranded;
+                http.end(core, Outcome::UpstreamGone);
+            }
+            (None, Some(Along::Gated(gate))) => gate.strand(core),
+            _ => {}
+        }
+    }
+
+    /// There is no upstream for the request that waits. Returns what its client is told; None where
+    /// there are no words for that.
+    pub(crate) fn fail<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        why: &str,
+        fault: Fault,
+    ) -> Option<Vec<u8>> {
+        self.name_remote(core);
+        match (&mut self.http, &mut self.tap) {
+            (Some(http), _) => {
+                let answer = http.refusal(why);
+                http.give_up_with(core, Outcome::Unreachable, Some(fault));
+                Some(answer.into_bytes())
+            }
+            (None, Some(Along::Gated(gate))) => gate.fail(core),
+            _ => None,
+        }
+    }
+
+    /// The upstream is being changed; its old socket is about to be closed.
+    pub(crate) fn detach<I: Io>(&mut self, core: &mut Core<I>, downstream: Token) {
+        self.response.detach(core, downstream);
+    }
+
+    /// The upstream has been changed.
+    pub(crate) fn attach(&mut self) {
+        self.response.attach();
+    }
+
+    /// There will be no upstream any more: these are the last bytes for the downstream, and what
+    /// it has sent is thrown away.
+    pub(crate) fn answer<I: Io>(&mut self, core: &mut Core<I>, downstream: Token, bytes: &[u8]) {
+        self.request.discard(core);
+        self.response.finish_with(core, downstream, bytes);
+    }
+}

@@ -1,0 +1,118 @@
+//! Another upstream for a request: wait until what was asked before has been answered, close the
+//! upstream, resolve, dial, go on. The downstream connection stays; what its client sends waits in
+//! the flow's queue, and its reading pauses there like behind any slow receiver.
+//!
+//! ```text
+//!                                                  +-- GivingUp <--+  the next address
+//!                                                  v               |
+//! Settled -> Draining -> Closing -> Resolving -> Dialling ---------+-> Settled
+//!                                       |                          |
+//!                                       +----> the client is told <+
+//! ```
+//! Where no address of the target may be dialled, the original destination is. While it drains, the old
+//! upstream may end its stream: then so does the connection. Or its answers can no longer be told
+//! apart: then the connection is opaque, and the upstream stays.
+//!
+//! Here is where a connection stands, and nothing is done; whoever reads the connection's messages
+//! has one of these, and `upstream.rs` drives it.
+
+pub(crate) mod goal;
+
+use crate::{exchange::Place, sys::Nanos};
+use goal::Goal;
+use netra_codecs::route::Target;
+
+/// Where the change of upstream stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stand {
+    /// The upstream is the one that is wanted.
+    #[default]
+    Settled,
+    /// Earlier requests are still being answered.
+    Draining,
+    /// The old upstream is being closed.
+    Closing,
+    /// The control thread looks the name up.
+    Resolving,
+    /// The new upstream has not answered yet.
+    Dialling,
+    /// The address that was dialled did not answer, with this errno, and its socket is being
+    /// closed.
+    GivingUp(i32),
+    /// The old upstream has ended before it was left, and the downstream has been told: what still
+    /// comes is thrown away.
+    Stranded,
+    /// There is none, and the downstream has been told: what still comes is thrown away.
+    GaveUp,
+}
+
+/// Which upstream a connection has, and which it wants. None is the original destination.
+#[derive(Debug, Default)]
+pub(crate) struct Switch {
+    pub(crate) stand: Stand,
+    pub(crate) goal: Option<Box<Goal>>,
+    /// The request that was looked at last waits until then, before anything is done for it.
+    pub(crate) until: Option<Nanos>,
+}
+
+impl Switch {
+    /// Whether a request for `target` has to go elsewhere than the last one.
+    pub(crate) fn is_elsewhere(&self, target: Option<&Target>) -> bool {
+        match target {
+            Some(target) => self.goal.as_deref().is_none_or(|goal| goal.target != *target),
+            None => self.target().is_some(),
+        }
+    }
+
+    /// A request wants to go to `target`; true when that is elsewhere, and it has to wait.
+    pub(crate) fn wants(&mut self, target: Option<Target>, is_ruled: bool) -> bool {
+        if !self.is_elsewhere(target.as_ref()) {
+            return false;
+        }
+        self.goal = target.map(|target| Box::new(Goal::new(target, is_ruled)));
+        self.stand = Stand::Draining;
+        true
+    }
+
+    /// The endpoint of the rules that requests go to, where one was noted.
+    #[inline]
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.goal.as_deref()?.place
+    }
+
+    /// The goal is this endpoint of the rules.
+    pub(crate) fn is_at(&mut self, place: Option<Place>) {
+        if let Some(goal) = self.goal.as_deref_mut() {
+            goal.place = place;
+        }
+    }
+
+    /// Where requests go; none is the original destination.
+    pub(crate) fn target(&self) -> Option<&Target> {
+        self.goal.as_deref().filter(|goal| !goal.is_refused).map(|goal| &goal.target)
+    }
+
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.stand != Stand::Settled || self.until.is_some()
+    }
+
+    /// The connection has no upstream that could tell anything, or not one that should.
+    pub(crate) fn is_detached(&self) -> bool {
+        !matches!(self.stand, Stand::Settled | Stand::Draining | Stand::Stranded)
+    }
+
+    /// What its client still sends is thrown away.
+    pub(crate) fn gave_up(&self) -> bool {
+        matches!(self.stand, Stand::GaveUp | Stand::Stranded)
+    }
+
+    /// The upstream's socket is the backend's to close; otherwise it is closed, or being closed.
+    pub(crate) fn has_upstream(&self) -> bool {
+        self.stand == Stand::Dialling || !self.is_detached()
+    }
+
+    /// The backend will tell that the upstream's socket is closed.
+    pub(crate) fn awaits_close(&self) -> bool {
+        matches!(self.stand, Stand::Closing | Stand::GivingUp(_))
+    }
+}
