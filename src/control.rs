@@ -383,6 +383,8 @@ fn hear_signals(tell: &mpsc::Sender<Event>) -> io::Result<()> {
 const EVENTS_MAX: usize = 64;
 /// How often to see whether the shards are still there.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// By when rules, names and receivers have been asked for the first time: what that took is given back.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
 /// The same while they are to end.
 const DRAIN_WATCH_EVERY: Duration = Duration::from_millis(10);
 /// How long after the drain's deadline shards may take to cut what is left.
@@ -418,6 +420,7 @@ async fn supervise(
 ) -> Exit {
     let drain_time = life.drain_time;
     let mut next_look = tokio::time::Instant::now() + WATCH_EVERY;
+    let mut settled = Some(next_look + SETTLED_AFTER);
     loop {
         notify::alive();
         let event = timeout_at(next_look, events.recv()).await;
@@ -458,6 +461,9 @@ async fn supervise(
                 if let Some(allowed) = throttle.look() {
                     info!(allowed, "polling, by whether the CPU quota was used up");
                     life.set.allow_polling(allowed);
+                }
+                if settled.take_if(|at| *at <= next_look).is_some() {
+                    netra_shards::release_start_code();
                 }
             }
         }

@@ -6,18 +6,22 @@ use crate::{
     export::{OtlpClient, OtlpPlan, Protocol},
     load::{Sources, load},
     resolver::{Names, tests::block_on},
+    sampling,
+    url::Url,
 };
 use certs::{Authority, FUTURE, NOW, PAST};
 use hyper::{Method, Request, body::Bytes};
+use netra_codecs::trace::SampleRule;
 use std::{
     env, fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{self, Command},
     thread,
     time::Duration,
 };
+use tokio::sync::mpsc;
 
 #[path = "../../tests/support/certs.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -359,4 +363,52 @@ fn a_certificate_without_its_key_is_refused() {
     // One of each is a pair, whoever says it.
     let pair = [("NETRA_TLS_CERTIFICATE_FILE", "/a"), ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/b")];
     assert!(reporter(&[&[to], &pair[..]].concat()).is_ok());
+}
+
+/// The sampling manager by OpenSSL's own server, which answers with files of its folder.
+#[test]
+fn a_sampling_manager_is_asked_over_tls_and_believed_if_its_certificate_is_good() {
+    const RATE: &str = r#"{"rateLimitingSampling":{"maxTracesPerSecond":2}}"#;
+    let folder = Folder::new("sampling");
+    let (ours, others) = (Authority::new("ours"), Authority::new("others"));
+    let [certificate, key] = ours.issue(&folder.0, "server", &["localhost"], NOW);
+    let trusted = ours.write(&folder.0.join("ca.pem"));
+    let untrusted = others.write(&folder.0.join("others.pem"));
+    fs::write(folder.0.join("sampling?service=shop"), RATE).unwrap();
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-accept", "127.0.0.1:0", "-WWW", "-cert", &certificate, "-key", &key])
+        .current_dir(&folder.0)
+        .stdout(process::Stdio::piped())
+        .stderr(process::Stdio::null())
+        .spawn()
+        .expect("Debian package openssl");
+    let mut said = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let at = said.find_map(|line| line.strip_prefix("ACCEPT 127.0.0.1:").map(str::to_owned));
+    let url = Url::parse(&format!("https://localhost:{}/sampling", at.unwrap())).unwrap();
+    let told = |ca: &str| {
+        let remote = sampling::Remote {
+            url: url.clone().with_query("service", "shop"),
+            reach: trusting(ca),
+            refresh: Duration::from_secs(60),
+            operations_max: 10,
+            parent_based: false,
+        };
+        block_on(async {
+            let (tell, mut told) = mpsc::channel(1);
+            let follow = sampling::follow(remote, Names::start_own(), move |plan| {
+                let tell = tell.clone();
+                async move { tell.send(plan).await.unwrap() }
+            });
+            tokio::select! {
+                plan = told.recv() => plan,
+                () = follow => None,
+                () = tokio::time::sleep(Duration::from_secs(2)) => None,
+            }
+        })
+    };
+    let rule = told(&trusted).map(|plan| plan.rule.clone());
+    assert_eq!(rule, Some(SampleRule::RateLimiting(2.0)));
+    assert_eq!(told(&untrusted), None);
+    server.kill().unwrap();
+    server.wait().unwrap();
 }
