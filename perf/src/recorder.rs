@@ -1,6 +1,10 @@
 //! Per-shard counters: one block of cells with one writer, described once in [`FAMILIES`], so that
 //! the shard bumps an index and the reader finds name, help and labels in the same table.
 
+mod family;
+
+pub use family::{Family, Kind, Series};
+
 use crate::{
     exchanges::{Exchanges, ProtocolTable},
     histogram::Histogram,
@@ -10,6 +14,7 @@ use crate::{
         STATUS_CLASSES, TUNNEL_REASONS, WAYS,
     },
 };
+use family::{per_shard, single};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The index of one cell of a [`Recorder`].
@@ -302,81 +307,6 @@ impl Recorder {
     /// A stage's histogram.
     pub fn stage(&self, stage: Stage) -> &Histogram {
         &self.stages[stage as usize]
-    }
-}
-
-/// What a family's series are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Only goes up.
-    Counter,
-    /// Only goes up; kept in nanoseconds, shown in seconds.
-    CounterSeconds,
-}
-
-/// One series of a family: its cell, and its label values in the order of the family's labels.
-#[derive(Clone, Debug)]
-pub struct Series {
-    /// Where its value is.
-    pub key: Key,
-    /// Its label values.
-    pub labels: Vec<&'static str>,
-}
-
-/// A group of series with one name.
-#[derive(Clone, Copy, Debug)]
-pub struct Family {
-    /// The metric's name, without the `_total` of counters.
-    pub name: &'static str,
-    /// One line for people.
-    pub help: &'static str,
-    /// Counter or seconds.
-    pub kind: Kind,
-    /// Label names; `shard` is added by the reader where `per_shard` is set.
-    pub labels: &'static [&'static str],
-    /// Shown for each shard, not summed.
-    pub per_shard: bool,
-    first: usize,
-    axes: &'static [&'static [&'static str]],
-}
-
-impl Family {
-    /// All series of this family: the product of its label values.
-    pub fn series(&self) -> Vec<Series> {
-        let mut rows = vec![Vec::new()];
-        for axis in self.axes {
-            rows = rows
-                .into_iter()
-                .flat_map(|row: Vec<&'static str>| {
-                    axis.iter().map(move |value| row.iter().copied().chain([*value]).collect())
-                })
-                .collect();
-        }
-        (self.first..).zip(rows).map(|(cell, labels)| Series { key: Key(cell), labels }).collect()
-    }
-}
-
-const fn single(name: &'static str, help: &'static str, key: Key) -> Family {
-    Family {
-        name,
-        help,
-        kind: Kind::Counter,
-        labels: &[],
-        per_shard: false,
-        first: key.0,
-        axes: &[],
-    }
-}
-
-const fn per_shard(name: &'static str, help: &'static str, key: Key) -> Family {
-    Family {
-        name,
-        help,
-        kind: Kind::Counter,
-        labels: &[],
-        per_shard: true,
-        first: key.0,
-        axes: &[],
     }
 }
 
