@@ -105,7 +105,15 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("otel023", &["src/export/jaeger_sdk.rs"]),
     ("sdk023", &["src/export/jaeger_sdk.rs"]),
     ("hickory_resolver", &["src/resolver.rs"]),
-    ("base64", &["control/src/", "src/export/collector.rs", "src/webhook/review.rs"]),
+    (
+        "base64",
+        &[
+            "control/examples/",
+            "control/src/",
+            "src/export/collector.rs",
+            "src/webhook/review.rs",
+        ],
+    ),
     ("redb", &["collect/src/disk.rs"]),
     ("kube", &["control/src/main.rs", "control/src/source/kubernetes.rs"]),
     ("k8s_openapi", &["control/src/source/kubernetes.rs"]),
