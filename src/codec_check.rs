@@ -70,11 +70,15 @@ pub(crate) fn run(args: &CodecArgs) -> Exit {
 
 /// What there is to say, and whether all was read.
 fn check(args: &CodecArgs) -> Result<(String, bool), String> {
-    let protocol = Protocol::Private(Box::leak(Box::new(protocol_file::read(&args.file)?)));
+    let private = &*Box::leak(Box::new(protocol_file::read(&args.file)?));
+    let protocol = Protocol::Private(private);
     let about = protocol.about();
     let operations = about.operations.join(", ");
-    let mut out =
-        format!("{}: {} is a protocol; operations: {operations}\n", args.file, about.name);
+    let refused = if private.replies() { "told by its reply" } else { "closed" };
+    let mut out = format!(
+        "{}: {} is a protocol; operations: {operations}; who is refused is {refused}\n",
+        args.file, about.name
+    );
     let Some(capture) = &args.capture else { return Ok((out, true)) };
     let mut is_good = true;
     for (name, parts) in connections(capture, args)? {

@@ -3,10 +3,10 @@
 mod node;
 
 use netra_codecs::{
-    codec::{Key, Kind},
+    codec::{Key, Kind, Why},
     private::{
         Counts, Description, Field, Kinds, Length, LengthPart, Number, Operations, Order,
-        PRIVATE_MAX, Place, Private, Status,
+        PRIVATE_MAX, Place, Private, Reply, Status, TextPlace,
     },
     tap::Protocol,
 };
@@ -67,6 +67,7 @@ fn parse(text: &str) -> Result<Private, Wrong> {
         "status",
         "fields",
         "operations",
+        "reply",
     ])?;
     let fields = root.get("fields").map(fields).transpose()?.unwrap_or_default();
     let has_method = fields.iter().any(|field| field.key == Key::Method);
@@ -84,6 +85,7 @@ fn parse(text: &str) -> Result<Private, Wrong> {
             Some(node) => operations(node, has_method)?,
             None => Operations::Named(Vec::new()),
         },
+        reply: root.get("reply").map(reply).transpose()?,
     };
     Private::described(description).map_err(|unfit| {
         // What contradicts itself begins with the part that is to blame.
@@ -133,15 +135,55 @@ fn number(node: &Node) -> Result<Number, Wrong> {
 fn magic(node: &Node) -> Result<(u32, Box<[u8]>), Wrong> {
     node.keys(&["at", "bytes"])?;
     let at = node.get("at").map_or(Ok(0), |at| small(at, 0, PLACE_MAX))?;
-    let bytes = node.need("bytes")?;
-    let text = bytes.text()?.replace(' ', "");
+    Ok((at, hex(node.need("bytes")?)?))
+}
+
+/// Bytes as hexadecimal digits, with blanks as one likes.
+fn hex(node: &Node) -> Result<Box<[u8]>, Wrong> {
+    let text = node.text()?.replace([' ', '\n'], "");
     let digits = text.as_bytes().chunks(2).map(|pair| {
         let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
         u8::from_str_radix(pair, 16).ok()
     });
     let read: Option<Box<[u8]>> = digits.collect();
-    let read = read.filter(|read| !read.is_empty() && text.is_ascii());
-    Ok((at, read.ok_or_else(|| bytes.wrong("has to be bytes in hexadecimal, such as \"4f 52\""))?))
+    let read =
+        read.filter(|read| !read.is_empty() && text.bytes().all(|it| it.is_ascii_hexdigit()));
+    read.ok_or_else(|| node.wrong("has to be bytes in hexadecimal, such as \"4f 52\""))
+}
+
+/// What a refused client is told.
+fn reply(node: &Node) -> Result<Reply, Wrong> {
+    node.keys(&["bytes", "status", "copy", "text"])?;
+    let bytes = hex(node.need("bytes")?)?;
+    // No file is longer.
+    let whole = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let mut status = Vec::new();
+    if let Some(by_reason) = node.get("status") {
+        by_reason.keys(&Why::ALL.iter().map(|why| why.name()).collect::<Vec<_>>())?;
+        for why in Why::ALL {
+            let value = by_reason.get(why.name()).map(|it| it.number(0, u64::MAX)).transpose()?;
+            status.extend(value.map(|value| (*why, value)));
+        }
+    }
+    let copied = |part: &Node| -> Result<(u32, u32), Wrong> {
+        part.keys(&["at", "length"])?;
+        let at = small(part.need("at")?, 0, PLACE_MAX)?;
+        Ok((at, small(part.need("length")?, 1, PLACE_MAX)?))
+    };
+    let copy = node.get("copy").map(Node::list).transpose()?.unwrap_or_default();
+    let text = |text: &Node| -> Result<TextPlace, Wrong> {
+        text.keys(&["at", "prefix"])?;
+        Ok(TextPlace {
+            at: text.get("at").map_or(Ok(whole), |it| small(it, 0, PLACE_MAX))?,
+            prefix: text.get("prefix").map_or(Ok(0), |it| width(it, &[1, 2, 4]))?,
+        })
+    };
+    Ok(Reply {
+        status,
+        copy: copy.iter().map(copied).collect::<Result<_, _>>()?,
+        text: node.get("text").map(text).transpose()?,
+        bytes,
+    })
 }
 
 fn order(node: &Node) -> Result<Order, Wrong> {

@@ -1,5 +1,10 @@
 use super::*;
 use crate::codec_check::{Pieces, Way, rows};
+use netra_codecs::{
+    Limits,
+    codec::{Head, Refusal, Replied},
+    tap::{Step, Tap},
+};
 
 /// The descriptions of `examples/protocols/`, each with messages by its public description, and what
 /// is read of them.
@@ -174,4 +179,66 @@ fn what_is_wrong_has_its_place() {
         assert_eq!((at.line, at.column), place, "{said}: {text}");
     }
     assert!(parse(&"[".repeat(1000)).is_err());
+}
+
+/// What the client of this request is told when it is refused; None where it is closed.
+fn refused(protocol: Protocol, request: &[u8], refusal: &Refusal<'_>) -> Option<Vec<u8>> {
+    let (mut tap, mut head) = (Tap::<u32>::new(protocol), Head::default());
+    let step = tap.step(Way::Request, request, &Limits::DEFAULT, 0, &mut head);
+    let Step::Opened { message, .. } = step else { panic!("{step:?}") };
+    let mut out = Vec::new();
+    (message.reply(refusal, &mut out) == Replied::Sent).then_some(out)
+}
+
+#[test]
+fn who_is_refused_is_told_by_the_template() {
+    let refusal = Refusal { why: Why::Denied, text: "not by you" };
+    let told = refused(example("rcon"), &rcon(0x0102, 2, "quit"), &refusal);
+    assert_eq!(told.unwrap(), rcon(0x0102, 0, "not by you"));
+    assert_eq!(refused(example("smb2"), &smb2(9, false, 1, 0, 40), &refusal), None);
+    let text = "name: own\nheader: 8\nlength: {at: 0, width: 2, counts: body}\n\
+        id: {at: 2, width: 2}\nkind: {at: 4, width: 1, request: [0], response: [1]}\n\
+        status: {at: 5, width: 1, ok: [0]}\noperations: {at: 6, width: 1, names: {3: ask}}\n\
+        reply: {bytes: \"0000 0000 01 09 00 00\", status: {denied: 7, limited: 8}, \
+        copy: [{at: 6, length: 2}], text: {prefix: 2}}\n";
+    let own = Protocol::Private(Box::leak(Box::new(parse(text).unwrap())));
+    let request = b"\0\x01\0\x2a\0\0\x03\x04x";
+    for (why, status) in [(Why::Denied, 7), (Why::Limited, 8), (Why::Aborted, 9)] {
+        let told = refused(own, request, &Refusal { why, text: "no" }).unwrap();
+        let header = [0, 4, 0, 0x2a, 1, status, 3, 4];
+        assert_eq!(told, [&header[..], b"\0\x02no"].concat());
+        // It is read as the answer that says so.
+        let parts = [(Way::Request, request.to_vec()), (Way::Response, told)];
+        assert_eq!(said(own, &parts), ["0 ask", &format!("0 ask: app_error {status}")]);
+    }
+}
+
+#[test]
+fn templates_that_are_no_answers_are_refused() {
+    let base = "name: a\nheader: 4\nlength: {at: 0, width: 1, counts: message}\n\
+        kind: {at: 1, width: 1, request: [0], response: [1]}\n";
+    let status = "status: {at: 2, width: 1, ok: [0]}\n";
+    for (more, reply, why) in [
+        ("", "{bytes: \"00 01 00\"}", "reply has to have a header at least"),
+        ("", "{bytes: \"00 00 00 00\"}", "reply is no answer, by its kind"),
+        ("", "{bytes: \"00 02 00 00\"}", "reply is no answer, by its kind"),
+        (status, "{bytes: \"00 01 00 00\"}", "reply says that all is well"),
+        ("", "{bytes: \"00 01 00 00\", status: {denied: 1}}", "reply has a status"),
+        (status, "{bytes: \"00 01 01 00\", status: {denied: 300}}", "reply has a number"),
+        (status, "{bytes: \"00 01 01 00\", status: {odd: 1}}", "\"odd\" is none of"),
+        ("", "{bytes: \"00 01 00 00\", copy: [{at: 3, length: 2}]}", "reply copies"),
+        ("", "{bytes: \"00 01 00 00\", text: {at: 2}}", "reply has its text before"),
+        // A text may be longer than one byte can say.
+        ("", "{bytes: \"00 01 00 00\", text: {}}", "reply has a number that does not fit"),
+        ("", "{bytes: \"00 01 0\"}", "has to be bytes in hexadecimal"),
+        ("magic: {at: 3, bytes: \"4f\"}\n", "{bytes: \"00 01 00 00\"}", "reply is no message"),
+    ] {
+        let wrong = parse(&format!("{base}{more}reply: {reply}\n")).expect_err(reply);
+        assert!(wrong.what.starts_with(why), "{reply}: {wrong:?}");
+        assert!(wrong.at.line >= 5, "{wrong:?}");
+    }
+    assert!(parse(&format!("{base}reply: {{bytes: \"00 01 00 00\"}}\n")).is_ok());
+    let with_trailer = base.replace("counts: message", "counts: message, trailer: 2");
+    let wrong = parse(&format!("{with_trailer}reply: {{bytes: \"00 01 00 00\"}}\n")).unwrap_err();
+    assert!(wrong.what.starts_with("reply cannot be"), "{wrong:?}");
 }

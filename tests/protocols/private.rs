@@ -6,9 +6,10 @@ use super::support::netra::{Backend, Netra, Setup, apply_rules, remove_rules};
 use super::support::programs::{Server, run, tool};
 use super::support::sink::Sink;
 use super::support::world::{POD_V4, World, checked};
-use super::{Capture, exchanges, no_tunnel, python, python_path};
+use super::{Capture, exchanges, no_tunnel, python, python_path, python_server};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -123,4 +124,42 @@ fn look(world: &World, netra: &Netra<'_>, sink: &Sink, capture: &Path) -> Result
         }
     }
     Ok(())
+}
+
+/// Who is refused by a rule is told by the template of the description, and the connection goes on.
+#[test]
+fn a_reply_is_what_refused_clients_are_told() {
+    const RCON: u16 = 27015;
+    let Some(world) = World::new() else { return };
+    let _server = python_server(&world, "rcon_peer.py", RCON, &["server", "0.0.0.0", "27015"]);
+    let rules = world.dir().join("rules");
+    fs::create_dir_all(&rules).expect("a folder");
+    for path in [world.dir(), &rules] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("netra may read");
+    }
+    let denies = "apiVersion: netra.io/v1alpha1\nkind: Authorization\nmetadata: {name: closed}\n\
+        spec: {action: DENY, ports: [27015], rules: [{from: [{cidrs: [0.0.0.0/0]}]}]}\n";
+    fs::write(rules.join("closed.yaml"), denies).expect("a document");
+    let file = format!("{}/examples/protocols/rcon.yaml", env!("CARGO_MANIFEST_DIR"));
+    apply_rules(&world, Backend::NftNative);
+    for (cell, is_closed) in cells_with(2).into_iter().flat_map(|it| [(it, false), (it, true)]) {
+        let mut setup = Setup::new(cell)
+            .env("NETRA_PROTOCOL_FILES", &file)
+            .env("NETRA_PROTOCOLS", "27015=rcon")
+            .env("NETRA_REPORTER", "none");
+        if is_closed {
+            setup = setup.env("NETRA_RULES", rules.display());
+        }
+        let netra = Netra::start(&world, &setup);
+        let host = POD_V4.to_string();
+        let said = python(&world.client, "rcon_peer.py", &["client", &host, "27015"]);
+        let lines: Vec<&str> = said.lines().collect();
+        assert!(lines.len() == 2 && lines[0].starts_with("7 0 ") && lines[1].starts_with("8 0 "));
+        assert_eq!(lines.iter().any(|line| line.contains("ok")), !is_closed, "{said}");
+        netra.scrape_until("all over", |scrape| scrape.active() == 0).expect("they end");
+        let refused = netra.scrape().sum("netra_messages_refused_total", &[("reason", "denied")]);
+        assert_eq!(refused, if is_closed { 2 } else { 0 });
+        netra.end().expect("a clean end");
+    }
+    remove_rules(&world, Backend::NftNative);
 }

@@ -52,7 +52,7 @@ impl FrameCodec for Described {
 
 impl Description {
     /// How long the message is that begins so.
-    fn frame(&self, bytes: &[u8]) -> Frame {
+    pub(super) fn frame(&self, bytes: &[u8]) -> Frame {
         if let Some((at, magic)) = &self.magic {
             let there = bytes.get(*at as usize..).unwrap_or_default();
             let count = there.len().min(magic.len());
@@ -78,7 +78,7 @@ impl Description {
     }
 
     /// Bytes of the message that its length does not count.
-    fn uncounted(&self) -> u64 {
+    pub(super) fn uncounted(&self) -> u64 {
         match self.length.counts {
             Counts::Message => 0,
             Counts::Body => self.header.into(),
@@ -90,7 +90,7 @@ impl Description {
     }
 
     /// What the head of a message says.
-    fn head(&self, way: Way, bytes: &[u8], head: &mut Head) -> Result<(), Reason> {
+    pub(super) fn head(&self, way: Way, bytes: &[u8], head: &mut Head) -> Result<(), Reason> {
         head.kind = match &self.kinds {
             None if way == Way::Request => Kind::Request,
             None => Kind::Response,

@@ -1,6 +1,7 @@
 //! What a protocol looks like whose messages have a header of fixed size: which of its bytes say
 //! how long a message is, what it is for, which answer belongs to it, and what it is called.
 
+use super::reply::Reply;
 use crate::codec::{About, Convention, Correlation, Head, Key, Kind, Speaks};
 use std::error;
 use std::fmt;
@@ -173,6 +174,8 @@ pub struct Description {
     pub fields: Vec<Field>,
     /// What is asked for.
     pub operations: Operations,
+    /// What the client of a refused request is told; None where both sides are closed.
+    pub reply: Option<Reply>,
 }
 
 /// What of a description contradicts itself.
@@ -252,7 +255,7 @@ impl Description {
         if count > OPERATIONS_MAX {
             return unfit(format!("{count} operations, of {OPERATIONS_MAX} at most"));
         }
-        Ok(())
+        self.check_reply()
     }
 
     fn operation_names(&self) -> impl Iterator<Item = &'static str> {

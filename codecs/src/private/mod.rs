@@ -11,11 +11,13 @@
 mod described;
 mod description;
 mod protobuf;
+mod reply;
 
 pub use description::{
     Counts, Description, Field, Kinds, Length, LengthPart, Number, Operations, Order, Place,
     Status, Unfit,
 };
+pub use reply::{Reply, TextPlace};
 
 use crate::codec::{
     About, Asked, CannotEdit, Codec, Edits, Event, Framed, Head, Key, Leaves, Pair, Pairs, Refusal,
@@ -33,13 +35,14 @@ pub const PRIVATE_MAX: usize = 4;
 #[derive(Debug)]
 pub struct Private {
     about: About,
+    replies: bool,
     reader: Box<dyn Reader>,
 }
 
 impl Private {
     /// One that a codec reads.
     pub fn coded<C: Codec + fmt::Debug + Send + 'static>() -> Self {
-        Self { about: *C::ABOUT, reader: Box::new(Coded::<C>(PhantomData)) }
+        Self { about: *C::ABOUT, replies: true, reader: Box::new(Coded::<C>(PhantomData)) }
     }
 
     /// One that is described. It lives as long as the process, as do its names.
@@ -48,8 +51,13 @@ impl Private {
     /// What of it contradicts itself.
     pub fn described(description: Description) -> Result<Self, Unfit> {
         description.check()?;
-        let about = description.about();
-        Ok(Self { about, reader: Box::new(&*Box::leak(Box::new(description))) })
+        let (about, replies) = (description.about(), description.reply.is_some());
+        Ok(Self { about, replies, reader: Box::new(&*Box::leak(Box::new(description))) })
+    }
+
+    /// Whether the client of a refused request may be told so; else both sides are closed.
+    pub fn replies(&self) -> bool {
+        self.replies
     }
 
     /// What it says about itself.
@@ -223,5 +231,9 @@ impl Reader for &'static Description {
 
     fn moves(&self) -> bool {
         true
+    }
+
+    fn reply(&self, _: &Head, bytes: &[u8], why: &Refusal<'_>, out: &mut Vec<u8>) -> Replied {
+        Description::reply(self, bytes, why, out)
     }
 }
