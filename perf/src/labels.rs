@@ -72,7 +72,7 @@ pub const MESSAGE_REFUSALS: [&str; 5] = ["denied", "limited", "no_route", "abort
 pub const ROUTE_REFUSALS: [&str; 6] =
     ["source", "request_id", "target", "address", "own_port", "http2"];
 /// Label values of what is counted of HTTP/2 alone, by index.
-pub const HTTP2_EVENTS: [&str; 3] = ["connection", "field_kept", "stream_untold"];
+pub const HTTP2_EVENTS: [&str; 4] = ["connection", "field_kept", "stream_untold", "goodbye"];
 /// Label values of why a connection stopped being HTTP, by index.
 pub const OPAQUE_REASONS: [&str; 44] = [
     "bad_status_line",

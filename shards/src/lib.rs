@@ -69,6 +69,8 @@ mod tap;
 mod tap_simulation;
 mod tend;
 mod timers;
+#[cfg(test)]
+mod two_simulation;
 mod upstream;
 mod views;
 mod young;

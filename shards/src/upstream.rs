@@ -351,7 +351,14 @@ impl<I: Io> Shard<I> {
     fn give_up(&mut self, downstream: Token, fault: Fault, why: &str) {
         self.tell_of_unrouted(downstream, fault);
         self.core.recorder.bump(Key::ROUTE_UNREACHABLE);
-        let Some(http) = self.http(downstream.slot) else { return };
+        let Self { core, slab, .. } = self;
+        let Some(http) = slab[downstream.slot as usize].http.as_deref_mut() else { return };
+        if http.is_http2() {
+            (http.switch.stand, http.fault) = (Stand::GaveUp, Some(fault));
+            http.name_remote(core);
+            http.end(core, Outcome::Unreachable);
+            return self.end(downstream, End::Refused);
+        }
         let answer = http.refusal(why);
         self.answer_and_end(downstream, &answer, Outcome::Unreachable, Some(fault));
     }

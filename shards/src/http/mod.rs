@@ -8,12 +8,14 @@
 mod aside;
 pub(crate) mod goal;
 mod held;
+mod lead;
 mod ruled;
 mod sends;
 pub(crate) mod switch;
 mod two;
 
 pub use goal::ADDRESSES_MAX;
+pub(crate) use two::GOODBYE;
 
 use crate::{
     access::Known,
@@ -75,6 +77,8 @@ pub(crate) struct Http {
     pub(crate) switch: Switch,
     /// The connection turned out to be one of HTTP/2: it is read here, and the halves idle.
     two: Option<Box<Http2<Open>>>,
+    /// What its client has sent, while its first request may still lead the connection elsewhere.
+    sent: Option<Vec<u8>>,
 }
 
 /// What the gate did with the bytes it was shown.
@@ -114,6 +118,7 @@ impl Http {
             looks_at: None,
             switch: Switch::default(),
             two: None,
+            sent: None,
         }
     }
 
@@ -147,6 +152,7 @@ impl Http {
                 let held = held.to_vec();
                 if reason == Reason::Http2Preface && self.heads == 0 {
                     self.become_two(&held, shared, recorder);
+                    self.sent = self.may_lead(shared).then(Vec::new);
                     return Ok(Gated::default());
                 }
                 self.send_held(io, to, &held)?
@@ -160,7 +166,7 @@ impl Http {
                     let random = observer.random.u64(..);
                     ruled::rule(rules, &head, (patch, recorder), (now, random))
                 });
-                let is_elsewhere = self.switch.obey(begun.target, ruled, exchange, now);
+                let is_elsewhere = self.switch.obey(begun.target, ruled, Some(exchange), now);
                 // Before anything is sent: where that fails, the span is to be found.
                 begin(&mut self.exchanges, exchange, begun.open);
                 // The part of the body that came with the head goes out with it.
@@ -319,7 +325,7 @@ impl Http {
 
     /// No exchange is open, nothing of one is under way, and none waits for another upstream.
     pub(crate) fn is_between(&self) -> bool {
-        self.two.is_none()
+        self.two.as_deref().is_none_or(Http2::is_idle)
             && self.exchanges.is_empty()
             && self.exchanges.sealed().is_none()
             && self.request.is_between()
@@ -359,7 +365,9 @@ impl Http {
 
     /// Names the upstream that was dialled in the span of the request that waits for it.
     pub(crate) fn name_remote<I: Io>(&mut self, core: &mut Core<I>) {
-        if let Some(open) = self.exchanges.front_mut().and_then(|front| front.data.span) {
+        let first = self.two.as_deref().and_then(|two| two.streams().next()?.data.span);
+        let front = self.exchanges.front_mut().and_then(|front| front.data.span);
+        if let Some(open) = front.or(first) {
             core.observer.record_mut(open).remote = self.remote;
         }
     }
@@ -542,7 +550,7 @@ pub(crate) fn outcome_of(end: End) -> Outcome {
     }
 }
 
-/// Names the exchange that waits for another upstream.
-type Waiting = ExchangeId;
+/// Names the exchange that waits for another upstream; none is the first of a connection.
+type Waiting = Option<ExchangeId>;
 
 const _: () = assert!(size_of::<Http>() <= 512);

@@ -99,6 +99,14 @@ impl Switch {
         true
     }
 
+    /// A request of HTTP/2 has come, which goes where its connection goes, or leads it. False where it
+    /// should have gone elsewhere.
+    pub(crate) fn lead(&mut self, routed: Option<Option<Target>>, may_lead: bool) -> bool {
+        let Some(target) = routed else { return true };
+        let is_there = self.target() == target.as_ref();
+        is_there || (may_lead && target.is_some() && self.wants(target, false, None))
+    }
+
     /// Where requests go; none is the original destination.
     pub(crate) fn target(&self) -> Option<&Target> {
         self.goal.as_deref().filter(|goal| !goal.is_refused).map(|goal| &goal.target)
@@ -171,8 +179,11 @@ impl Http {
     /// Everything that was asked before this request has been answered. Seals the exchanges where
     /// the upstream goes on to answer what it has not been asked.
     pub(crate) fn has_drained(&mut self, waiting: Waiting) -> bool {
+        if waiting.is_none() {
+            return true;
+        }
         let is_answered = match self.exchanges.front_mut() {
-            Some(front) if front.id != waiting => return false,
+            Some(front) if Some(front.id) != waiting => return false,
             Some(front) => front.status.is_some() || front.interim_count > 0,
             None => true,
         };
