@@ -277,6 +277,10 @@ impl Watched {
                 self.count_held(core);
                 return None;
             }
+            // Its server has spoken first, and no tap knows it: the client's preface may follow.
+            Finding::Unknown if self.said.as_ref().is_some_and(|said| !said.is_empty()) => {
+                return None;
+            }
             Finding::Unknown => 0,
             Finding::Http1 => 1,
             Finding::Protocol(protocol) => 2 + protocol.index(),

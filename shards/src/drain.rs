@@ -73,7 +73,7 @@ impl<I: Io> Shard<I> {
     fn say_goodbye(&mut self, downstream: Token) {
         let Some(buffer) = self.core.pool.lend() else { return };
         self.core.pool.room(buffer)[..GOAWAY.len()].copy_from_slice(GOAWAY);
-        self.core.pool.set_filled(buffer, GOAWAY.len() as u32);
+        self.core.pool.set_filled(buffer, u32::try_from(GOAWAY.len()).unwrap_or(0));
         self.core.recorder.bump(Key::http2(GOODBYE));
         self.on_event(Event::Received(downstream.other(), buffer));
     }

@@ -129,7 +129,7 @@ fn grpc_is_found_where_nothing_names_it() {
         let scrape = read_along(netra)?;
         let found = scrape.sum("netra_http2_total", &[("event", "connection")]);
         let spans = sink.take(33)?;
-        let is_linked = |span: &Span| span.tag("rpc.method").starts_with("shop.Cart/");
+        let is_linked = |span: &Span| span.tag("rpc.method").starts_with("shop.Pure/");
         if found > 0 && spans.iter().all(is_linked) { Ok(()) } else { Err(format!("{spans:#?}")) }
     });
 }
