@@ -117,7 +117,7 @@ impl Config {
     /// Whether the contexts of inbound requests are remembered.
     pub(crate) fn remembers_contexts(&self) -> bool {
         let writes = self.writes_context && self.protocols.protocols().any(Protocol::edits);
-        !self.http.ports.is_empty() || writes
+        !self.http.ports.is_empty() || self.detects || writes
     }
 
     /// A setting that names a file which is not what it is said to be, and what is allowed there.

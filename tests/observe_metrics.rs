@@ -104,7 +104,7 @@ const SERIES: &[(&str, usize)] = &[
     ("netra_http_requests_total", 2 * 9 * 6),
     ("netra_opaque_total", 44),
     ("netra_tunnels_total", 14),
-    ("netra_http2_total", 3),
+    ("netra_http2_total", 4),
     ("netra_message_edits_total", 6),
     ("netra_messages_refused_total", 5),
     ("netra_detected_total", 17),

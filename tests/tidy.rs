@@ -107,12 +107,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["src/resolver.rs"]),
     (
         "base64",
-        &[
-            "control/examples/",
-            "control/src/",
-            "src/export/collector.rs",
-            "src/webhook/review.rs",
-        ],
+        &["control/examples/", "control/src/", "src/export/collector.rs", "src/webhook/review.rs"],
     ),
     ("redb", &["collect/src/disk.rs"]),
     ("kube", &["control/src/main.rs", "control/src/source/kubernetes.rs"]),

@@ -74,7 +74,7 @@ pub const ROUTE_REFUSALS: [&str; 6] =
 /// Label values of why a request was not sent elsewhere, by index.
 pub const ROUTE_STAYS: [&str; 4] = ["protocol", "session", "subscription", "transaction"];
 /// Label values of what is counted of HTTP/2 alone, by index.
-pub const HTTP2_EVENTS: [&str; 3] = ["connection", "field_kept", "stream_untold"];
+pub const HTTP2_EVENTS: [&str; 4] = ["connection", "field_kept", "stream_untold", "goodbye"];
 /// Label values of why a connection stopped being HTTP, by index.
 pub const OPAQUE_REASONS: [&str; 44] = [
     "bad_status_line",

@@ -2,11 +2,12 @@
 //! protocol; where nothing names it, a watch that may find one out and becomes its tap then.
 
 use crate::{
+    buffers::BufferId,
     core::Core,
     error::{Direction, End},
     exchange::{Asker, Gates, Observer, Source, Taps},
     gate::Gate,
-    http::Gated,
+    http::{Gated, Http},
     io::{Io, Side, Token},
     switch::Switch,
     sys::Nanos,
@@ -14,6 +15,7 @@ use crate::{
 };
 use netra_codecs::{
     codec::{Exchange, Open, Way},
+    h2::PREFACE,
     tap::{Detector, Finding, Message, Protocol, Witness},
     trace::Outcome,
 };
@@ -198,10 +200,16 @@ pub(crate) struct Watched {
     whose: Whose,
     /// Bytes of heads that are held, as counted in [`Taps::held_bytes`].
     held_bytes: usize,
+    /// What a server has said before its client did, where that may be HTTP/2's settings; none once
+    /// the client has spoken.
+    said: Option<Vec<u8>>,
     /// What netra itself took of what may have been heads.
     overhead_ns: Nanos,
     is_over: bool,
 }
+
+/// So much of it is kept: settings and a window or two.
+const SAID_MAX: usize = 256;
 
 /// Whose exchanges they would be.
 #[derive(Clone, Copy, Debug)]
@@ -218,8 +226,40 @@ impl Watched {
             detector: Detector::new(),
             whose: Whose { port, direction, remote },
             held_bytes: 0,
+            said: Some(Vec::new()),
             overhead_ns: 0,
             is_over: false,
+        }
+    }
+
+    /// What the connection is read as from here on, where the first bytes of its client begin HTTP/2,
+    /// and all that the server has said before, which is so many bytes, is known.
+    pub(crate) fn begins_http2<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        (first, said_bytes): (BufferId, u64),
+    ) -> Option<Http> {
+        let begins = core.pool.bytes(first).starts_with(PREFACE);
+        let said = self.said.take_if(|said| begins && said.len() as u64 == said_bytes)?;
+        let Whose { port, direction, remote } = self.whose;
+        let http = Http::found_two(direction, remote, &said, core)?;
+        core.taps.seen.note(port, true, core.now);
+        self.drop_all(core);
+        Some(http)
+    }
+
+    /// Keeps what may be a server's first frame of HTTP/2, whose first byte is that of a short length.
+    fn keep_said(&mut self, way: Way, bytes: &[u8]) {
+        let may_be = |said: &Vec<u8>| {
+            let first = said.first().or(bytes.first());
+            first.is_none_or(|first| *first == 0) && said.len() + bytes.len() <= SAID_MAX
+        };
+        match self.said.take_if(|said| way == Way::Response && may_be(said)) {
+            Some(mut said) => {
+                said.extend_from_slice(bytes);
+                self.said = Some(said);
+            }
+            None => self.said = None,
         }
     }
 
@@ -236,11 +276,18 @@ impl Watched {
         let mut notes =
             Notes { whose: self.whose, now: *now, took, total: 0, taps, observer, recorder };
         let bytes = source.bytes(pool, scratch);
+        if self.said.is_some() {
+            self.keep_said(way, bytes);
+        }
         let finding = self.detector.show(way, bytes, &taps.limits, at, &mut notes);
         self.overhead_ns += notes.total;
         let label = match finding {
             Finding::Watching => {
                 self.count_held(core);
+                return None;
+            }
+            // Its server has spoken first, and no tap knows it: the client's preface may follow.
+            Finding::Unknown if self.said.as_ref().is_some_and(|said| !said.is_empty()) => {
                 return None;
             }
             Finding::Unknown => 0,

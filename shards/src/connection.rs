@@ -4,6 +4,7 @@ mod switching;
 
 use crate::{
     along::Along,
+    buffers::BufferId,
     config::Limits,
     core::Core,
     error::{Direction, End},
@@ -164,6 +165,12 @@ impl Connection {
     ) -> Result<(), End> {
         // What a socket can be written for is what the other one has sent.
         let from = if matches!(event, Event::Writable(_)) { token.other() } else { token };
+        if let (Event::Received(_, buffer), Some(Along::Watched(_))) = (&event, &self.tap)
+            && from.side == Side::Downstream
+            && self.request.bytes() == 0
+        {
+            self.look_for_http2(core, *buffer);
+        }
         let is_inbound = self.direction == Direction::Inbound && core.observer.joins.is_some();
         let has_bytes = matches!(event, Event::Received(..) | Event::Readable(_));
         if is_inbound && has_bytes {
@@ -180,6 +187,16 @@ impl Connection {
         }
         moved?;
         self.pass_end(core, from)
+    }
+
+    /// The client's first bytes are about to be passed on: of HTTP/2, through its gate.
+    #[cold]
+    fn look_for_http2<I: Io>(&mut self, core: &mut Core<I>, first: BufferId) {
+        let said = self.response.bytes();
+        let Some(Along::Watched(watched)) = &mut self.tap else { return };
+        if let Some(http) = watched.begins_http2(core, (first, said)) {
+            (self.http, self.tap) = (Some(Box::new(http)), None);
+        }
     }
 
     /// Bytes of an inbound connection are about to be passed on. Of what is not read, or is read
@@ -275,6 +292,12 @@ impl Connection {
     pub(crate) fn is_between_exchanges(&self) -> bool {
         let is_between = self.http.as_deref().is_some_and(Http::is_between);
         is_between && !self.half_closed && self.request.is_quiet() && self.response.is_quiet()
+    }
+
+    /// It is one of HTTP/2 whose client could be told now that there will be no further streams.
+    pub(crate) fn may_say_goodbye(&self) -> bool {
+        let may = self.http.as_deref().is_some_and(Http::may_say_goodbye);
+        may && !self.half_closed && self.response.is_quiet()
     }
 
     /// Nothing of the upstream waits to be sent, and its stream has not ended.

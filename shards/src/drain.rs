@@ -1,15 +1,19 @@
 //! Leaving: nobody new is accepted, and what is there comes to its end. A connection that is read as
 //! HTTP need not wait for its peers' idea of an end: where it is quiet it is closed between two
-//! exchanges, and where it is busy a request asks, in time, for an answer that is the last. So no
-//! request is cut.
+//! exchanges, and where it is busy a request asks, in time, for an answer that is the last. Of HTTP/2
+//! the client is told that it should begin no further streams (GOAWAY), between two frames of the
+//! server, before its connection is closed or when it is time. So no request is cut.
 
 use crate::{
     connection::Phase,
     error::End,
-    io::{Io, Token, would_block},
+    http::GOODBYE,
+    io::{Event, Io, Token, would_block},
     shard::{CutConnection, Shard},
     sys::{Nanos, nanos},
 };
+use netra_codecs::h2::GOAWAY;
+use netra_perf::Key;
 use std::time::Duration;
 
 /// How often quiet connections are looked for.
@@ -48,17 +52,30 @@ impl<I: Io> Shard<I> {
         for slot in 0..u32::try_from(self.slab.len()).unwrap_or(u32::MAX) {
             let connection = &self.slab[slot as usize];
             let moved_at = connection.last_moved().max(connection.accepted_at);
-            let is_quiet = connection.phase == Phase::Relaying
-                && now.saturating_sub(moved_at) >= quiet
-                && connection.is_between_exchanges();
-            if !is_quiet {
+            let is_quiet = now.saturating_sub(moved_at) >= quiet;
+            if connection.phase != Phase::Relaying || !(is_quiet || is_time) {
                 continue;
             }
             let downstream = self.downstream_of(slot);
-            if self.is_silent(downstream) && self.is_silent(downstream.other()) {
+            if self.slab[slot as usize].may_say_goodbye() {
+                self.say_goodbye(downstream);
+                continue;
+            }
+            let may_close = is_quiet && self.slab[slot as usize].is_between_exchanges();
+            if may_close && self.is_silent(downstream) && self.is_silent(downstream.other()) {
                 self.end(downstream, End::Drained);
             }
         }
+    }
+
+    /// Tells a client of HTTP/2 that there will be no further streams, as its server would: as bytes
+    /// of the server's that have come. Later, where no buffer is left.
+    fn say_goodbye(&mut self, downstream: Token) {
+        let Some(buffer) = self.core.pool.lend() else { return };
+        self.core.pool.room(buffer)[..GOAWAY.len()].copy_from_slice(GOAWAY);
+        self.core.pool.set_filled(buffer, u32::try_from(GOAWAY.len()).unwrap_or(0));
+        self.core.recorder.bump(Key::http2(GOODBYE));
+        self.on_event(Event::Received(downstream.other(), buffer));
     }
 
     /// Nothing has come that is not seen yet.

@@ -302,11 +302,10 @@ impl Editor {
             refused(why);
             return Some(None);
         }
-        if asked.is_http2 {
-            refused(Refusal::Http2);
-            return Some(None);
+        // Those of HTTP/2 are counted where it is known where their connection goes.
+        if !asked.is_http2 {
+            recorder.bump(Key::ROUTED);
         }
-        recorder.bump(Key::ROUTED);
         Some(Some(target))
     }
 }

@@ -280,6 +280,18 @@ fn world(seed_: u64) -> World {
             answer: if rng.chance(50) { Answer::AtOnce } else { Answer::After(rng.below(5_000)) },
         })
         .collect();
+    let Stage { shard, commands, spans } = stage(rng, faults, arrivals);
+    World { shard, commands, spans, conversations }
+}
+
+/// A shard that reads HTTP and traces every request, and what it is driven and looked at by.
+pub(crate) struct Stage {
+    pub(crate) shard: Shard<SimIo>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) spans: SpanSource,
+}
+
+pub(crate) fn stage(mut rng: Rng, faults: Faults, arrivals: Vec<Arrival>) -> Stage {
     let limits = Limits {
         direction_buffers_max: u32::try_from(rng.len(8)).unwrap(),
         splice_from_bytes: [0, 1, 4_096, 65_536][usize::try_from(rng.below(4)).unwrap()],
@@ -305,12 +317,7 @@ fn world(seed_: u64) -> World {
         ),
         ..parts(limits, buffers, receiver)
     };
-    World {
-        shard: Shard::new(SimIo::new(rng, faults, arrivals), parts),
-        commands,
-        spans,
-        conversations,
-    }
+    Stage { shard: Shard::new(SimIo::new(rng, faults, arrivals), parts), commands, spans }
 }
 
 /// What became of the requests of one connection at its server.

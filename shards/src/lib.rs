@@ -72,6 +72,8 @@ mod tap;
 mod tap_simulation;
 mod tend;
 mod timers;
+#[cfg(test)]
+mod two_simulation;
 mod upstream;
 mod views;
 mod young;

@@ -360,7 +360,7 @@ fn seats(config: &ShardConfig, listeners: Vec<Fd>) -> Result<Vec<Seat>, StartErr
     let http = &config.http;
     let mut correlations = Vec::new();
     let writes = config.writes_context && config.protocols.protocols().any(Protocol::edits);
-    if !http.ports.is_empty() || (writes && http.tracing.is_some()) {
+    if !http.ports.is_empty() || config.detects || (writes && http.tracing.is_some()) {
         let ttl = Duration::from_millis(http.limits.context_ttl_ms.into());
         let keep = Keep {
             entries_max: http.limits.contexts_max,

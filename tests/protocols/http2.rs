@@ -118,6 +118,22 @@ fn grpc_as_grpclib_speaks_it() {
     });
 }
 
+/// The same on a port that nothing names, whose server speaks first.
+#[test]
+fn grpc_is_found_where_nothing_names_it() {
+    let Some(world) = World::new() else { return };
+    let host = POD_V4.to_string();
+    let _server = python_server(&world, "grpc_peer.py", 50051, &["pure-server", &host, "50051"]);
+    let load = || python(&world.client, "grpc_peer.py", &["pure-client", &host, "50051"]);
+    compare_where(&world, ("NETRA_DETECT", "true"), load, |netra, sink| {
+        let scrape = read_along(netra)?;
+        let found = scrape.sum("netra_http2_total", &[("event", "connection")]);
+        let spans = sink.take(33)?;
+        let is_linked = |span: &Span| span.tag("rpc.method").starts_with("shop.Pure/");
+        if found > 0 && spans.iter().all(is_linked) { Ok(()) } else { Err(format!("{spans:#?}")) }
+    });
+}
+
 /// A service that hands on nothing but the request id: its calls hang under what it was asked.
 #[test]
 fn calls_of_a_service_are_joined_to_what_it_was_asked() {
@@ -306,6 +322,38 @@ fn requests_by_tshark(world: &World, capture: &Path) -> BTreeMap<(String, String
         }
     }
     counts
+}
+
+/// A client that keeps its connection, as those of gRPC do, is told to go before netra leaves.
+#[test]
+fn a_drain_says_goodbye_to_who_is_quiet() {
+    use std::io::{Read as _, Write as _};
+    let Some(world) = World::new() else { return };
+    let dir = world.dir().display().to_string();
+    let mut nghttpd = world.pod.command(tool("nghttpd", "nghttp2-server"));
+    nghttpd.args(["--no-tls", "-d", &dir, "-a", &POD_V4.to_string(), "8081"]);
+    let _nghttpd = Server::start(&world, &world.pod, nghttpd, 8081);
+    apply_rules(&world, Backend::NftNative);
+    let mut findings = Findings::default();
+    for cell in cells_with(2) {
+        let setup = Setup::new(cell).env("NETRA_HTTP_PORTS", "8081");
+        let netra = Netra::start(&world, &setup);
+        let mut peer =
+            support::script::connect(&world.client, (POD_V4, 8081).into()).expect("dial");
+        let settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        let request = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x41\x04shop";
+        peer.write_all(&[&settings[..], request].concat()).expect("asked");
+        let is_answered = |it: &Scrape| it.sum("netra_http_requests_total", &[]) == 1;
+        findings.check(cell, netra.scrape_until("the answer", is_answered));
+        findings.check(cell, netra.end());
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).expect("an orderly end");
+        if !received.ends_with(b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0") {
+            findings.note(cell, format!("no goodbye: {received:x?}"));
+        }
+    }
+    remove_rules(&world, Backend::NftNative);
+    findings.conclude();
 }
 
 /// Floods: the server takes them as it does without netra, whose memory stays what it was.

@@ -175,7 +175,8 @@ pub(crate) struct LineOffsets {
 }
 
 impl LineOffsets {
-    fn name_len(&self) -> usize {
+    #[inline]
+    pub(crate) fn name_len(&self) -> usize {
         (self.name_end - self.line) as usize
     }
 

@@ -167,3 +167,4 @@ pub use patch::{HeadPatch, PatchError, Piece, Pieces, check_field};
 pub use reason::Reason;
 pub use scan::{HeadKind, HeadScan, Scanned};
 pub use target::RequestTarget;
+pub(crate) use words::lower;

@@ -122,6 +122,17 @@ fn letter(word: u64) -> u64 {
     (small + (0x80 - 0x61) * ONES) & !(small + (0x7f - 0x7a) * ONES) & !word & HIGH_BITS
 }
 
+/// Makes the letters of a name small, by words where it has some.
+#[inline]
+pub(crate) fn lower(name: &mut [u8]) {
+    let (words, rest) = name.as_chunks_mut();
+    for word in words {
+        let bits = u64::from_le_bytes(*word);
+        *word = (bits | (letter(bits) >> 2)).to_le_bytes();
+    }
+    rest.make_ascii_lowercase();
+}
+
 /// Whether this can be the value of a field.
 pub(crate) fn is_value(value: &[u8]) -> bool {
     value_len(value) == value.len()
@@ -152,6 +163,16 @@ mod tests {
             }
         }
         assert!(is_same_name(b"", b""));
+    }
+
+    #[test]
+    fn letters_are_made_small_and_nothing_else_is() {
+        let all: Vec<u8> = (0..=u8::MAX).collect();
+        for len in 0..all.len() {
+            let mut name = all[len..].to_vec();
+            lower(&mut name);
+            assert_eq!(name, all[len..].to_ascii_lowercase());
+        }
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct Http2<T> {
     is_opaque: [bool; 2],
     /// The last stream that the server looks at, and why, once it has said so.
     goaway: Option<(u32, u32)>,
+    /// There are streams that nobody is told of, and may be still.
+    has_untold: bool,
 }
 
 const NOTHING: Taken = Taken { consumed: 0, is_held: false };
@@ -82,6 +84,7 @@ impl<T> Http2<T> {
             sealed: None,
             is_opaque: [false; 2],
             goaway: None,
+            has_untold: false,
         }
     }
 
@@ -109,7 +112,7 @@ impl<T> Http2<T> {
             return self.turn_opaque(way, reason, 0);
         }
         if self.ways[way as usize].is_within_data() {
-            return self.data(way, input);
+            return self.data(way, input, 0);
         }
         if way == Way::Response
             && let Some(refused) = self.refused()
@@ -118,6 +121,9 @@ impl<T> Http2<T> {
         }
         if input.is_empty() {
             return Step::Need;
+        }
+        if self.way(way).begins_data(input) {
+            return self.data(way, input, HEAD_BYTES);
         }
         match self.way(way).gather(input, limits) {
             Ok(Gathered::Need) => Step::Need,
@@ -133,10 +139,7 @@ impl<T> Http2<T> {
                 let read = self.frames(way, bytes, scratch, limits, now_ns);
                 self.way(way).held = held;
                 match read {
-                    Ok(Read::Data) if !taken.is_held => {
-                        let consumed = taken.consumed;
-                        with_head(self.data(way, &input[consumed..]), consumed)
-                    }
+                    Ok(Read::Data) if !taken.is_held => self.data(way, input, taken.consumed),
                     Ok(read) => {
                         if taken.is_held {
                             self.way(way).spend();
@@ -153,10 +156,11 @@ impl<T> Http2<T> {
         }
     }
 
-    /// Payload of a DATA frame, and its end.
+    /// Payload of a DATA frame, and its end, behind so many bytes of its head.
     #[inline]
-    fn data(&mut self, way: Way, input: &[u8]) -> Step<T> {
+    fn data(&mut self, way: Way, input: &[u8], head: usize) -> Step<T> {
         let frames = &mut self.ways[way as usize];
+        let input = &input[head..];
         let count = (frames.left as usize).min(input.len());
         if count > 0 {
             frames.left -= u32::try_from(count).unwrap_or(frames.left);
@@ -169,9 +173,9 @@ impl<T> Http2<T> {
             _ => 0,
         };
         frames.pad -= u32::try_from(pad).unwrap_or(frames.pad);
-        let taken = Taken { consumed: count + pad, is_held: false };
+        let taken = Taken { consumed: head + count + pad, is_held: false };
         if frames.left > 0 || frames.pad > 0 || !std::mem::take(&mut frames.ends) {
-            return if taken == NOTHING { Step::Need } else { Step::Pass(taken) };
+            return if taken.consumed == 0 { Step::Need } else { Step::Pass(taken) };
         }
         let id = frames.stream;
         match self.end(way, id, StreamEnd::Whole) {
@@ -213,7 +217,10 @@ impl<T> Http2<T> {
                     (Way::Request, kind::HEADERS) => self.request(head, scratch, limits, now_ns),
                     (Way::Response, kind::HEADERS) => self.response(head, scratch, now_ns),
                     // What a server sends unasked is read for its fields alone.
-                    _ => Read::Nothing,
+                    _ => {
+                        self.has_untold = true;
+                        Read::Nothing
+                    }
                 })
             }
             kind::RST_STREAM => Ok(self.reset(way, head.stream, payload, now_ns)),
@@ -284,12 +291,14 @@ impl<T> Http2<T> {
             return Read::Nothing;
         }
         let is_full = self.streams.len() >= usize::from(limits.streams_max);
-        let Some(request) = scratch.section.request().filter(|_| !is_full) else {
+        let section = &scratch.section;
+        if is_full || !section.is_request() {
+            self.has_untold = true;
             return Read::Request(None);
-        };
-        let kind = request.field(b"content-type");
+        }
+        let kind = section.content_type();
         let is_grpc = kind.is_some_and(|kind| kind.starts_with(b"application/grpc"));
-        let timeout = request.field(b"grpc-timeout").filter(|_| is_grpc).and_then(timeout_ns);
+        let timeout = section.grpc_timeout().filter(|_| is_grpc).and_then(timeout_ns);
         self.streams.open(Stream {
             id: head.stream,
             opened_ns: now_ns,
@@ -491,6 +500,22 @@ impl<T> Http2<T> {
         self.goaway.is_some()
     }
 
+    /// Something of the way has been seen.
+    pub fn has_begun(&self, way: Way) -> bool {
+        self.ways[way as usize].has_begun() || self.held_len(way) > 0
+    }
+
+    /// The way has begun and is between two frames: another one may be put in.
+    pub fn is_between_frames(&self, way: Way) -> bool {
+        self.sealed.is_none() && self.ways[way as usize].is_between()
+    }
+
+    /// Nothing is under way, as far as anybody knows: every stream has ended, and so has every frame.
+    pub fn is_idle(&self) -> bool {
+        let is_between = Way::BOTH.iter().all(|way| !self.ways[*way as usize].is_within());
+        is_between && self.sealed.is_none() && self.streams.len() == 0 && !self.has_untold
+    }
+
     /// Bytes of storage: tables, what is held, streams.
     pub fn storage(&self) -> usize {
         self.ways[0].storage() + self.ways[1].storage() + self.streams.held()
@@ -527,18 +552,5 @@ impl<T> Read<T> {
                 Step::Finished { taken, stream, end, has_fields }
             }
         }
-    }
-}
-
-/// The same, with so many bytes in front.
-fn with_head<T>(step: Step<T>, count: usize) -> Step<T> {
-    let more = |taken: Taken| Taken { consumed: taken.consumed + count, ..taken };
-    match step {
-        Step::Need => Step::Pass(more(NOTHING)),
-        Step::Pass(taken) => Step::Pass(more(taken)),
-        Step::Finished { taken, stream, end, has_fields } => {
-            Step::Finished { taken: more(taken), stream, end, has_fields }
-        }
-        other => other,
     }
 }

@@ -5,6 +5,10 @@ use crate::h1::Reason;
 /// What a client sends first (RFC 9113 §3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// What a server says that will take no further streams, and finishes those that there are
+/// (RFC 9113 §6.8): a frame of GOAWAY without an error, of which every stream so far is below.
+pub const GOAWAY: &[u8; 17] = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0";
+
 /// Bytes of the head of a frame.
 pub(super) const HEAD_BYTES: usize = 9;
 /// The longest payload that a receiver has to take (RFC 9113 §4.2).

@@ -1,7 +1,9 @@
 //! What is put into the fields of a request: literal fields that leave nothing in the table, at the
 //! end of the block (RFC 7541 §6.2.2). One length is mended; all other bytes stay as they came.
 
-use crate::h1::HeadPatch;
+use memchr::memchr;
+
+use crate::h1::{HeadPatch, lower};
 use crate::h2::connection::ServerSettings;
 use crate::h2::frame::{FrameHead, HEAD_BYTES, flag, fragment, kind};
 use crate::h2::section::Section;
@@ -182,7 +184,7 @@ impl<'p> Edits<'p> {
 /// Name and value of a line that is inserted.
 fn inserted(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let line = line.strip_suffix(b"\r\n")?;
-    let colon = line.iter().position(|byte| *byte == b':')?;
+    let colon = memchr(b':', line)?;
     Some((&line[..colon], line.get(colon + 2..)?))
 }
 
@@ -192,7 +194,7 @@ fn literal(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     number(name.len(), out);
     let at = out.len();
     out.extend_from_slice(name);
-    out[at..].make_ascii_lowercase();
+    lower(&mut out[at..]);
     number(value.len(), out);
     out.extend_from_slice(value);
 }

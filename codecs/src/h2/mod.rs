@@ -24,7 +24,7 @@ mod table;
 mod way;
 
 pub use connection::{Http2, Scratch, ServerSettings, Step};
-pub use frame::PREFACE;
+pub use frame::{GOAWAY, PREFACE};
 pub use mend::{Mended, mend};
 pub use section::Section;
 pub use stream::{Carried, Stream, StreamEnd};

@@ -11,7 +11,7 @@
 use crate::codec::Way;
 use crate::h1::{Fields, Lengths, LineOffsets, RequestHead};
 use crate::h2::huffman;
-use crate::h2::table::{BYTES_MAX, Table};
+use crate::h2::table::{BYTES_MAX, Line, Table};
 use crate::limits::{HEADERS_CAP, Limits};
 
 /// Where a field lay in its block.
@@ -32,11 +32,17 @@ pub struct Section {
     origins: Box<[Origin; HEADERS_CAP]>,
     count: usize,
     lengths: Lengths,
-    /// Where method, path and authority lie in `pseudo`, one behind the other.
+    /// A literal field before the first line is written, and the values of the first lines where
+    /// they came in another order than that of the lines.
+    spare: Vec<u8>,
     pseudo: Vec<u8>,
+    /// Where the values of method, path and authority lie in `text`.
     method: (usize, usize),
     path: (usize, usize),
     authority: Option<(usize, usize)>,
+    /// Which fields say what a call of gRPC is.
+    content_type: Option<u16>,
+    grpc_timeout: Option<u16>,
     /// Where method and target end in `text`.
     method_end: usize,
     target_end: usize,
@@ -68,10 +74,13 @@ impl Section {
             origins: Box::new([Origin::default(); HEADERS_CAP]),
             count: 0,
             lengths: Lengths::default(),
+            spare: Vec::new(),
             pseudo: Vec::new(),
             method: (0, 0),
             path: (0, 0),
             authority: None,
+            content_type: None,
+            grpc_timeout: None,
             method_end: 0,
             target_end: 0,
             status: 0,
@@ -89,8 +98,13 @@ impl Section {
     /// The section as the head of a request: none where it has no method or neither path nor
     /// authority, or where there was more of it than is kept.
     pub fn request(&self) -> Option<RequestHead<'_>> {
-        let is_one = !self.is_cut && self.method_end > 0 && self.target_end > self.method_end + 1;
-        is_one.then(|| RequestHead::of_fields(self.fields(), self.method_end, self.target_end))
+        let head = || RequestHead::of_fields(self.fields(), self.method_end, self.target_end);
+        self.is_request().then(head)
+    }
+
+    /// Whether it is one.
+    pub(super) fn is_request(&self) -> bool {
+        !self.is_cut && self.method_end > 0 && self.target_end > self.method_end + 1
     }
 
     /// The status of a response; 0 where there is none.
@@ -118,7 +132,21 @@ impl Section {
 
     /// Bytes of storage that is kept, whatever comes.
     pub fn held(&self) -> usize {
-        self.text.capacity() + self.pseudo.capacity()
+        self.text.capacity() + self.spare.capacity() + self.pseudo.capacity()
+    }
+
+    /// Value of `content-type`.
+    pub(super) fn content_type(&self) -> Option<&[u8]> {
+        self.content_type.map(|index| self.value_at(index))
+    }
+
+    /// Value of `grpc-timeout`.
+    pub(super) fn grpc_timeout(&self) -> Option<&[u8]> {
+        self.grpc_timeout.map(|index| self.value_at(index))
+    }
+
+    fn value_at(&self, index: u16) -> &[u8] {
+        &self.text[self.fields().at(index.into()).value]
     }
 
     /// Reads a block, which changes the table of its way. Of a response only gRPC's own fields are
@@ -135,22 +163,10 @@ impl Section {
         while let Some(first) = block.get(cursor.at).copied() {
             let start = cursor.at;
             if first & 0x80 != 0 {
-                let index = cursor.number(7)?;
-                let (name, value) = table.get(index).ok_or(Broken)?;
-                self.list_bytes += (name.len() + value.len() + 32) as u64;
-                if name.first() == Some(&b':') {
-                    self.keep_pseudo(name, value);
-                } else if !self.is_cut && is_kept(name, way) {
-                    let at = self.text.len();
-                    self.text.extend_from_slice(name);
-                    self.text.extend_from_slice(b": ");
-                    self.text.extend_from_slice(value);
-                    let origin = Origin::new(start, cursor.at, true);
-                    self.keep(at, name.len(), origin, limits);
-                }
-                continue;
-            }
-            if first & 0xe0 == 0x20 {
+                let line = table.get(cursor.number(7)?).ok_or(Broken)?;
+                self.list_bytes += line.size();
+                self.take(line, way, Origin::new(start, cursor.at, true), limits);
+            } else if first & 0xe0 == 0x20 {
                 let max = cursor.number(5)?;
                 // RFC 7541 §4.2: at the beginning of a block. One that is larger than is followed
                 // leaves nobody knows what in the table.
@@ -158,28 +174,18 @@ impl Section {
                     return Err(Broken);
                 }
                 table.resize(max);
-                continue;
-            }
-            let is_indexed = first & 0x40 != 0;
-            let at = self.text.len();
-            let name_len = self.name(&mut cursor, if is_indexed { 6 } else { 4 }, table)?;
-            self.text.extend_from_slice(b": ");
-            let value_at = self.text.len();
-            cursor.string(&mut self.text)?;
-            self.list_bytes += (name_len + self.text.len() - value_at + 32) as u64;
-            if is_indexed {
-                table.insert(&self.text[at..at + name_len], &self.text[value_at..]);
-            }
-            let name = &self.text[at..at + name_len];
-            if name.first() == Some(&b':') {
-                let text = std::mem::take(&mut self.text);
-                self.keep_pseudo(&text[at..at + name_len], &text[value_at..]);
-                self.text = text;
-                self.text.truncate(at);
-            } else if self.is_cut || !is_kept(name, way) {
-                self.text.truncate(at);
             } else {
-                self.keep(at, name_len, Origin::new(start, cursor.at, !is_indexed), limits);
+                let is_indexed = first & 0x40 != 0;
+                let mut text = std::mem::take(&mut self.spare);
+                text.clear();
+                let name_len = cursor.literal(if is_indexed { 6 } else { 4 }, table, &mut text)?;
+                let line = Line { text: &text, name_len };
+                self.list_bytes += line.size();
+                if is_indexed {
+                    table.insert(line);
+                }
+                self.take(line, way, Origin::new(start, cursor.at, !is_indexed), limits);
+                self.spare = text;
             }
         }
         self.begin();
@@ -187,122 +193,164 @@ impl Section {
         Ok(())
     }
 
-    /// Adds the name of a literal field to the text; returns its length.
-    fn name(&mut self, cursor: &mut Cursor<'_>, bits: u32, table: &Table) -> Result<usize, Broken> {
-        let at = self.text.len();
-        match cursor.number(bits)? {
-            0 => cursor.string(&mut self.text)?,
-            index => self.text.extend_from_slice(table.get(index).ok_or(Broken)?.0),
-        }
-        Ok(self.text.len() - at)
-    }
-
     fn clear(&mut self) {
         self.text.clear();
-        self.pseudo.clear();
         (self.count, self.lengths, self.status, self.list_bytes) = (0, Lengths::default(), 0, 0);
         (self.method, self.path, self.authority) = ((0, 0), (0, 0), None);
+        (self.content_type, self.grpc_timeout) = (None, None);
         (self.method_end, self.target_end) = (0, 0);
         (self.has_begun, self.is_cut) = (false, false);
     }
 
-    /// Takes in the field that stands in the text from `at` on.
-    #[inline]
-    fn keep(&mut self, at: usize, name_len: usize, origin: Origin, limits: &Limits) {
-        let at = if self.has_begun { at } else { self.begin_before(at) };
-        let name = &self.text[at..at + name_len];
+    /// Takes in a field, if it is asked for.
+    #[inline(always)]
+    fn take(&mut self, line: Line<'_>, way: Way, origin: Origin, limits: &Limits) {
+        let name = line.name();
+        if name.first() == Some(&b':') {
+            self.take_pseudo(name, line.value());
+            return;
+        }
+        if self.is_cut || !is_kept(name, way) {
+            return;
+        }
+        self.begin();
         // Both say the same; where they do not, `:authority` is the one that counts.
         if name == b"host" && self.authority.is_some() {
-            self.text.truncate(at);
             return;
         }
         let fields_max = usize::from(limits.headers_max).min(HEADERS_CAP);
-        if self.count >= fields_max || self.text.len() > limits.head_bytes_max as usize {
+        let at = self.text.len();
+        let end = at + line.text.len();
+        if self.count >= fields_max || end - 2 > limits.head_bytes_max as usize {
             self.is_cut = true;
-            self.text.truncate(at);
             return;
         }
-        self.lengths.add(name_len);
-        self.lines[self.count] =
-            LineOffsets::new(at, at + name_len, at + name_len + 2, self.text.len());
-        self.origins[self.count] = origin;
-        self.count += 1;
-        self.text.extend_from_slice(b"\r\n");
+        if name.len() == GRPC_NAMES_LEN {
+            self.note(name);
+        }
+        self.text.extend_from_slice(line.text);
+        let name_end = at + line.name_len;
+        self.keep(LineOffsets::new(at, name_end, name_end + 2, end - 2), origin);
     }
 
-    /// A pseudo-header field: they come first, so that behind another field it is none.
-    fn keep_pseudo(&mut self, name: &[u8], value: &[u8]) {
+    /// Takes note of where the field is that is kept next, if a call of gRPC is known by it.
+    fn note(&mut self, name: &[u8]) {
         let place = match name {
-            _ if self.has_begun || self.is_cut => {
-                self.is_cut = true;
-                return;
-            }
+            b"content-type" => &mut self.content_type,
+            b"grpc-timeout" => &mut self.grpc_timeout,
+            _ => return,
+        };
+        *place = place.or(u16::try_from(self.count).ok());
+    }
+
+    #[inline]
+    fn keep(&mut self, line: LineOffsets, origin: Origin) {
+        self.lengths.add(line.name_len());
+        self.lines[self.count] = line;
+        self.origins[self.count] = origin;
+        self.count += 1;
+    }
+
+    /// A pseudo-header field: they come first, so that behind another field it is none. The value is
+    /// written as it stands in the lines that come first, if they come in that order.
+    #[inline(never)]
+    fn take_pseudo(&mut self, name: &[u8], value: &[u8]) {
+        if self.has_begun || self.is_cut {
+            self.is_cut = true;
+            return;
+        }
+        let (place, lead, tail) = match name {
+            b":method" => (&mut self.method, &b""[..], &b" "[..]),
+            b":path" => (&mut self.path, &b""[..], VERSION),
+            b":authority" => (self.authority.get_or_insert_default(), HOST, &b"\r\n"[..]),
             b":status" => {
-                self.status = match value {
-                    [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] => {
-                        [a, b, c].iter().fold(0, |sum, digit| sum * 10 + u16::from(**digit - b'0'))
-                    }
-                    _ => 0,
-                };
+                self.status = status(value);
                 return;
             }
-            b":method" => &mut self.method,
-            b":path" => &mut self.path,
-            b":authority" => self.authority.get_or_insert_default(),
             // `:scheme`, `:protocol`, and what nobody knows.
             _ => return,
         };
         // RFC 9113 §8.3: each comes once.
-        if place.1 > place.0 {
+        if place.1 > 0 {
             self.is_cut = true;
             return;
         }
-        let from = self.pseudo.len();
-        self.pseudo.extend_from_slice(value);
-        *place = (from, self.pseudo.len());
+        if !lead.is_empty() {
+            self.text.extend_from_slice(lead);
+        }
+        place.0 = self.text.len();
+        self.text.extend_from_slice(value);
+        place.1 = self.text.len();
+        self.text.extend_from_slice(tail);
     }
 
-    /// Writes the lines that come first in front of the field that stands in the text from `at` on;
-    /// returns where it is now.
-    fn begin_before(&mut self, at: usize) -> usize {
-        let field_len = self.text.len() - at;
-        self.begin();
-        // Only pseudo-header fields were before it, and they have gone.
-        let begin = self.text.len() - field_len;
-        self.text[at..].rotate_left(field_len);
-        begin
-    }
-
-    /// Writes the lines that come first.
+    /// The lines that come first are whole: no further pseudo-header field counts.
+    #[inline]
     fn begin(&mut self) {
         if std::mem::replace(&mut self.has_begun, true) {
             return;
         }
+        let (method, path) = (self.method, self.path);
+        let first_end = path.1 + VERSION.len();
+        let follows = match self.authority {
+            Some(authority) => authority.0 == first_end + HOST.len(),
+            None => self.text.len() == first_end,
+        };
+        let is_plain = method.0 == 0 && method.1 > 0 && path.0 == method.1 + 1 && path.1 > path.0;
+        if is_plain && follows {
+            (self.method_end, self.target_end) = (method.1, path.1);
+        } else if !self.text.is_empty() {
+            self.arrange();
+        }
+        if let Some((value, end)) = self.authority.filter(|_| self.method_end > 0) {
+            let at = value - HOST.len();
+            self.keep(LineOffsets::new(at, at + 4, value, end), Origin::default());
+        }
+    }
+
+    /// Writes the lines that come first in their order.
+    #[cold]
+    fn arrange(&mut self) {
+        std::mem::swap(&mut self.text, &mut self.pseudo);
+        self.text.clear();
         if self.method.0 == self.method.1 {
             return;
         }
-        let from = self.text.len();
         // CONNECT has no path (RFC 9113 §8.5), only an authority.
         let target = match self.path.0 == self.path.1 {
             true => self.authority.unwrap_or_default(),
             false => self.path,
         };
         self.text.extend_from_slice(&self.pseudo[self.method.0..self.method.1]);
-        self.method_end = self.text.len() - from;
+        self.method_end = self.text.len();
         self.text.push(b' ');
         self.text.extend_from_slice(&self.pseudo[target.0..target.1]);
-        self.target_end = self.text.len() - from;
-        self.text.extend_from_slice(b" HTTP/2\r\n");
-        if let Some((begin, end)) = self.authority {
-            let at = self.text.len() - from;
-            self.text.extend_from_slice(b"host: ");
-            self.text.extend_from_slice(&self.pseudo[begin..end]);
-            self.lengths.add(4);
-            self.lines[0] = LineOffsets::new(at, at + 4, at + 6, self.text.len() - from);
-            self.origins[0] = Origin::default();
-            self.count = 1;
+        self.target_end = self.text.len();
+        self.text.extend_from_slice(VERSION);
+        if let Some((begin, end)) = &mut self.authority {
+            self.text.extend_from_slice(HOST);
+            let at = self.text.len();
+            self.text.extend_from_slice(&self.pseudo[*begin..*end]);
+            (*begin, *end) = (at, self.text.len());
             self.text.extend_from_slice(b"\r\n");
         }
+    }
+}
+
+/// Both names that [`Section::note`] looks for have this length.
+const GRPC_NAMES_LEN: usize = "content-type".len();
+
+/// What is behind a target, and in front of the value of `:authority`.
+const VERSION: &[u8] = b" HTTP/2\r\n";
+const HOST: &[u8] = b"host: ";
+
+/// Three digits; 0 where they are something else.
+fn status(value: &[u8]) -> u16 {
+    match value {
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] => {
+            [a, b, c].iter().fold(0, |sum, digit| sum * 10 + u16::from(**digit - b'0'))
+        }
+        _ => 0,
     }
 }
 
@@ -347,6 +395,22 @@ impl Cursor<'_> {
         }
         // Nothing that is read is so large.
         Err(Broken)
+    }
+
+    /// Writes the literal field that comes next as a line; returns the length of its name. The number
+    /// in the lowest `bits` says where the name is.
+    fn literal(&mut self, bits: u32, table: &Table, out: &mut Vec<u8>) -> Result<usize, Broken> {
+        match self.number(bits)? {
+            0 => {
+                self.string(out)?;
+                out.extend_from_slice(b": ");
+            }
+            index => out.extend_from_slice(table.get(index).ok_or(Broken)?.lead()),
+        }
+        let name_len = out.len() - 2;
+        self.string(out)?;
+        out.extend_from_slice(b"\r\n");
+        Ok(name_len)
     }
 
     /// Adds the string that comes next to `out` (RFC 7541 §5.2).

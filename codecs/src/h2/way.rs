@@ -107,6 +107,36 @@ impl Frames {
         self.left > 0 || self.pad > 0 || self.ends
     }
 
+    /// Within a frame, or within the preface.
+    pub(super) fn is_within(&self) -> bool {
+        self.is_within_data() || self.skip > 0 || !self.unsent().is_empty()
+    }
+
+    /// A frame has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Behind a frame, and in front of the next.
+    pub(super) fn is_between(&self) -> bool {
+        self.has_begun && !self.is_within()
+    }
+
+    /// Whether a frame of DATA without padding begins here, as nearly all have none; takes note of it.
+    #[inline]
+    pub(super) fn begins_data(&mut self, input: &[u8]) -> bool {
+        let is_between = self.has_begun && self.skip == 0 && self.held.is_empty();
+        let is_data = |head: &FrameHead| {
+            head.kind == kind::DATA && !head.has(flag::PADDED) && head.stream != 0
+        };
+        let Some(head) = FrameHead::read(input).filter(|head| is_between && is_data(head)) else {
+            return false;
+        };
+        (self.left, self.pad, self.stream) = (head.len, 0, head.stream);
+        self.ends = head.has(flag::END_STREAM);
+        true
+    }
+
     /// Reads on. With a reason comes how many bytes of the input are held.
     #[inline]
     pub(super) fn gather(

@@ -119,6 +119,10 @@ impl Connection {
     ) -> Option<Vec<u8>> {
         self.name_remote(core);
         match (&mut self.http, &mut self.tap) {
+            (Some(http), _) if http.is_http2() => {
+                http.give_up_with(core, Outcome::Unreachable, Some(fault));
+                None
+            }
             (Some(http), _) => {
                 let answer = http.refusal(why);
                 http.give_up_with(core, Outcome::Unreachable, Some(fault));

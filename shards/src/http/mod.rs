@@ -7,12 +7,15 @@
 
 mod aside;
 mod held;
+mod lead;
 mod ruled;
 mod sends;
 mod switch;
 mod two;
 
 use self::switch::obey;
+pub(crate) use two::GOODBYE;
+
 use crate::{
     access::Known,
     core::Core,
@@ -72,11 +75,13 @@ pub(crate) struct Http {
     /// Another upstream is wanted, or being reached.
     pub(crate) switch: Switch,
     /// The request that was looked at last, which may wait for that.
-    waiting: Option<Waiting>,
+    waiting: Option<ExchangeId>,
     /// It goes nowhere, and this is what its client is told.
     pub(crate) refused: Option<Box<Refused>>,
     /// The connection turned out to be one of HTTP/2: it is read here, and the halves idle.
     two: Option<Box<Http2<Open>>>,
+    /// What its client has sent, while its first request may still lead the connection elsewhere.
+    sent: Option<Vec<u8>>,
 }
 
 /// What the gate did with the bytes it was shown.
@@ -118,6 +123,7 @@ impl Http {
             waiting: None,
             refused: None,
             two: None,
+            sent: None,
         }
     }
 
@@ -151,6 +157,7 @@ impl Http {
                 let held = held.to_vec();
                 if reason == Reason::Http2Preface && self.heads == 0 {
                     self.become_two(&held, shared, recorder);
+                    self.sent = self.may_lead(shared).then(Vec::new);
                     return Ok(Gated::default());
                 }
                 self.send_held(io, to, &held)?
@@ -324,7 +331,7 @@ impl Http {
 
     /// No exchange is open, nothing of one is under way, and none waits for another upstream.
     pub(crate) fn is_between(&self) -> bool {
-        self.two.is_none()
+        self.two.as_deref().is_none_or(Http2::is_idle)
             && self.exchanges.is_empty()
             && self.exchanges.sealed().is_none()
             && self.request.is_between()
@@ -364,7 +371,9 @@ impl Http {
 
     /// Names the upstream that was dialled in the span of the request that waits for it.
     pub(crate) fn name_remote<I: Io>(&mut self, core: &mut Core<I>) {
-        if let Some(open) = self.exchanges.front_mut().and_then(|front| front.data.span) {
+        let first = self.two.as_deref().and_then(|two| two.streams().next()?.data.span);
+        let front = self.exchanges.front_mut().and_then(|front| front.data.span);
+        if let Some(open) = front.or(first) {
             core.observer.record_mut(open).remote = self.remote;
         }
     }
@@ -546,8 +555,5 @@ pub(crate) fn outcome_of(end: End) -> Outcome {
         End::DrainDeadline | End::Drained | End::Netra | End::Refused => Outcome::Stopped,
     }
 }
-
-/// Names the exchange that waits for another upstream.
-type Waiting = ExchangeId;
 
 const _: () = assert!(size_of::<Http>() <= 512);

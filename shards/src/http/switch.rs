@@ -93,6 +93,10 @@ impl Http {
     /// Everything that was asked before the request that waits has been answered. Seals the
     /// exchanges where the upstream goes on to answer what it has not been asked.
     pub(crate) fn has_drained(&mut self) -> bool {
+        if self.waiting.is_none() {
+            // The first request of HTTP/2, before which nothing was asked.
+            return true;
+        }
         let is_answered = match self.exchanges.front_mut() {
             Some(front) if Some(front.id) != self.waiting => return false,
             Some(front) => front.status.is_some() || front.interim_count > 0,

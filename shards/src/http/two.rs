@@ -2,7 +2,7 @@
 //! request flow is gated: frames of fields go out with what the editor puts into them, all else as
 //! it came. The response flow is tapped.
 
-use super::{Gated, Http, is_long, sends::send};
+use super::{Gated, Http, is_long, lead, sends::send};
 use crate::{
     core::{Core, HttpCore},
     editor::{Asked, Done, Open, Over},
@@ -19,12 +19,13 @@ use netra_codecs::{
     trace::{Outcome, SpanText, StreamFacts, is_grpc_error},
 };
 use netra_perf::{Key, Recorder};
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 /// Indexes in [`netra_perf::labels::HTTP2_EVENTS`].
 const CONNECTION: usize = 0;
 const FIELD_KEPT: usize = 1;
 const STREAM_UNTOLD: usize = 2;
+pub(crate) const GOODBYE: usize = 3;
 
 /// Storage for what goes out that a shard keeps.
 const OUT_BYTES_KEPT: usize = 64 * 1024;
@@ -38,6 +39,8 @@ struct Passed {
     plain: usize,
     /// The number of the first stream that began in it.
     first: Option<u32>,
+    /// It waits for another upstream, and with it all that was sent before.
+    is_elsewhere: bool,
 }
 
 impl Passed {
@@ -74,6 +77,12 @@ impl Http {
         self.two.as_deref().map_or(0, Http2::open_count)
     }
 
+    /// The client could be told now that there will be no further streams, and has not been.
+    pub(crate) fn may_say_goodbye(&self) -> bool {
+        let may = |two: &Http2<Open>| two.is_between_frames(Way::Response) && !two.is_going_away();
+        self.two.as_deref().is_some_and(may)
+    }
+
     /// The oldest of them.
     pub(crate) fn streams<I: Io>(&self, core: &Core<I>) -> Vec<StreamView> {
         let view = |stream: &Stream<Open>| {
@@ -98,6 +107,23 @@ impl Http {
         let is_first = self.heads == 0 && self.exchanges.opened() == 0;
         let is_untouched = self.sealed().is_none() && self.response.held_len() == 0;
         is_first && is_untouched && bytes.first() == Some(&0)
+    }
+
+    /// A connection of a port that nothing names, whose client begins HTTP/2, and whose server has said
+    /// this much before. None where nothing reads HTTP.
+    #[cold]
+    pub(crate) fn found_two<I: Io>(
+        direction: Direction,
+        remote: Option<SocketAddr>,
+        said: &[u8],
+        core: &mut Core<I>,
+    ) -> Option<Self> {
+        let Core { scratch, http: Some(shared), recorder, .. } = &mut *core else { return None };
+        scratch.get_mut(..said.len())?.copy_from_slice(said);
+        let mut http = Self::new(direction, remote, None);
+        http.become_two(&[], shared, recorder);
+        http.tap_two(core, Source::Scratch(said.len()), 0);
+        Some(http)
     }
 
     /// The connection is one of HTTP/2; so much of the client's preface is held.
@@ -143,10 +169,19 @@ impl Http {
         };
         let input = source.bytes(pool, scratch);
         let passed = self.pass(input, *now, shared, observer, recorder);
+        if passed.is_elsewhere {
+            self.carry = self.sent.take().unwrap_or_default();
+            self.carry.extend_from_slice(&shared.out);
+            self.settle(shared, recorder);
+            return Ok(Gated { taken: passed.taken, ..Gated::default() });
+        }
         let out = &mut shared.out;
         // What nothing was put into goes out from where it is.
         let is_plain = out.is_empty();
         let bytes = if is_plain { &input[..passed.plain] } else { &out[..] };
+        if self.sent.is_some() {
+            self.keep_sent(bytes);
+        }
         let sent = send(io, to, bytes)?;
         let is_full = sent < bytes.len();
         let taken = if is_plain && passed.plain == passed.taken {
@@ -209,6 +244,9 @@ impl Http {
                     let asked = Asked { is_http2: true, direction, remote, now, is_last: false };
                     if let Some(head) = scratch.section.request() {
                         let begun = editor.begin(&head, patch, asked, observer, recorder);
+                        let (switch, has_said) = (&mut self.switch, two.has_begun(Way::Response));
+                        let from = (&mut self.sent, has_said);
+                        passed.is_elsewhere = lead::lead(switch, begun.target, from, recorder);
                         if let Some(stream) = two.stream_mut(id) {
                             stream.data = begun.open;
                         }
@@ -235,7 +273,8 @@ impl Http {
                     return passed;
                 }
             }
-            if passed.taken == input.len() && !two.has_pending(Way::Request) {
+            let is_over = passed.taken == input.len() && !two.has_pending(Way::Request);
+            if is_over || passed.is_elsewhere {
                 return passed;
             }
         }
