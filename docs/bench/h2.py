@@ -250,6 +250,7 @@ def clean():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was through"))
     try:
         show(measure())
     except subprocess.CalledProcessError as error:
