@@ -137,7 +137,7 @@ impl Process {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()));
         let status = status.unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        line.split_whitespace().nth(1).and_then(|it| it.parse::<u64>().ok()).unwrap_or(0) / 1000
+        line.split_whitespace().next().and_then(|it| it.parse::<u64>().ok()).unwrap_or(0) / 1000
     }
 }
 
@@ -221,7 +221,7 @@ fn endpoint(at: usize, turn: usize) -> (String, String) {
     let (namespace, service) = (at % NAMESPACES, at / NAMESPACES % SERVICES);
     let key = format!("/netra/endpoints/ns-{namespace}/svc-{service}/{at}");
     let address = format!("10.{}.{}.{}", turn % 200, at / 250, at % 250 + 1);
-    let version = if at / NAMESPACES / SERVICES % 2 == 0 { "v1" } else { "v2" };
+    let version = if (at / NAMESPACES / SERVICES).is_multiple_of(2) { "v1" } else { "v2" };
     (
         key,
         json!({"address": address, "ports": {"web": 8080}, "labels": {"version": version}})
