@@ -38,7 +38,7 @@ build: ## netra and netra-init, optimised, in target/release
 	NETRA_COMMIT=$(COMMIT) $(CARGO) build --release -p netra -p netra-init
 
 .PHONY: images
-images: ## Container images with the Docker engine: netra, netra-init, netra-init-iptables
+images: ## Container images with the Docker engine: netra, netra-init, netra-init-iptables, netra-control
 	@docker info >/dev/null 2>&1 || { echo "*** SKIPPED: no Docker engine answers here ***"; exit 0; }; \
 		$(MAKE) --no-print-directory image-tools && docker/images.sh
 
@@ -70,6 +70,13 @@ manifests: ## Checks docker/kubernetes and compose.yaml: schemas, Helm, kustomiz
 	@test -x $(VENV)/bin/python || python3 -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r docker/kubernetes/requirements.txt
 	@$(VENV)/bin/python docker/kubernetes/check.py 2> >(grep -v 'found symbolic link' >&2)
+
+.PHONY: control-load
+control-load: ## Ten thousand simulated sidecars of one netra-control, with a real etcd (docs/CONTROL.md)
+	$(call install,etcd-server)
+	@$(CARGO) build --quiet --release -p netra-control --bin netra-control --example ten_thousand
+	@taskset -c 1 $(or $(CARGO_TARGET_DIR),target)/release/examples/ten_thousand \
+		$(or $(CARGO_TARGET_DIR),target)/release/netra-control
 
 .PHONY: image-tools
 image-tools:

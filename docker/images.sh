@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the images with the Docker engine of this machine, and tries them out.
-#   docker/images.sh [netra] [netra-init] [netra-init-iptables] [netra-test]
-# Without names: the first three. From the environment:
+#   docker/images.sh [netra] [netra-init] [netra-init-iptables] [netra-control] [netra-test]
+# Without names: all but the last. From the environment:
 #   PROFILE  cargo profile: ship (default) or dev
 #   TAG      tag of the images, else the version
 #   PREFIX   before the names, e.g. registry.example.org/mesh/
@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 images=("$@")
-[ ${#images[@]} -gt 0 ] || images=(netra netra-init netra-init-iptables)
+[ ${#images[@]} -gt 0 ] || images=(netra netra-init netra-init-iptables netra-control)
 PROFILE=${PROFILE:-ship}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 TAG=${TAG:-$version}
@@ -139,6 +139,12 @@ for image in "${images[@]}"; do
         try --cap-add NET_ADMIN --cap-add NET_RAW "${PREFIX}netra-init-iptables:$TAG" \
           apply --backend "$backend" | sed -n 1p
       done
+      ;;
+    netra-control)
+      static netra-control
+      roots
+      build netra-control
+      try "${PREFIX}netra-control:$TAG" crds | sed -n 2p
       ;;
     netra-test)
       static netra-loadtest

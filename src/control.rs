@@ -230,7 +230,8 @@ fn follow_rules(
 ) -> Option<Hurry> {
     let (first, config) = (loaded.rules.clone()?, &loaded.config);
     let remote = config.remote_rules.clone();
-    tokio::spawn(rules::follow_remote(remote, names.clone(), live.view()));
+    let own_name = config.service_name.clone();
+    tokio::spawn(rules::follow_remote(remote, own_name, names.clone(), live.view()));
     let (hurry, tell) = (Hurry::default(), tell.clone());
     let tell = move |read| {
         let tell = tell.clone();

@@ -104,6 +104,12 @@ fn charts_are_of_this_version() {
     for (file, line, times) in [
         ("helm/netra/Chart.yaml", format!("version: {version}\nappVersion: {version}\n"), 1),
         ("helm/netra/values.yaml", format!("tag: \"{version}\"\n"), 2),
+        (
+            "helm/netra-control/Chart.yaml",
+            format!("version: {version}\nappVersion: {version}\n"),
+            1,
+        ),
+        ("helm/netra-control/values.yaml", format!("tag: \"{version}\"\n"), 1),
         ("helm/example/Chart.yaml", format!("  version: {version}\n"), 1),
         ("kustomize/example/kustomization.yaml", format!("newTag: {version}\n"), 2),
     ] {

@@ -110,8 +110,19 @@ const OWNERS: &[(&str, &[&str])] = &[
         &["control/examples/", "control/src/", "src/export/collector.rs", "src/webhook/review.rs"],
     ),
     ("redb", &["collect/src/disk.rs"]),
-    ("kube", &["control/src/main.rs", "control/src/source/kubernetes.rs"]),
-    ("k8s_openapi", &["control/src/source/kubernetes.rs"]),
+    (
+        "kube",
+        &[
+            "control/src/lease.rs",
+            "control/src/main.rs",
+            "control/src/source/kubernetes.rs",
+            "control/src/write_back.rs",
+        ],
+    ),
+    (
+        "k8s_openapi",
+        &["control/src/lease.rs", "control/src/source/kubernetes.rs", "control/src/write_back.rs"],
+    ),
     ("serde_saphyr", &["control/src/source/mod.rs"]),
     (
         "percent_encoding",

@@ -15,6 +15,10 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
@@ -133,7 +137,7 @@ impl Process {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()));
         let status = status.unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        line.split_whitespace().nth(1).and_then(|it| it.parse::<u64>().ok()).unwrap_or(0) / 1000
+        line.split_whitespace().next().and_then(|it| it.parse::<u64>().ok()).unwrap_or(0) / 1000
     }
 }
 
@@ -149,11 +153,15 @@ impl Drop for Etcd {
     }
 }
 
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+    listener.expect("a port").port()
+}
+
 impl Etcd {
     fn start() -> Self {
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let place = PathBuf::from(format!("/dev/shm/netra-control-load-{}", std::process::id()));
-        let (port, peer) = (free(), free());
+        let (port, peer) = (free_port(), free_port());
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let mut command = Command::new("etcd");
         command
@@ -166,32 +174,11 @@ impl Etcd {
         let process = Process(command.spawn().expect("Debian package etcd-server"));
         let etcd = Self { _process: process, place, port };
         let by = Instant::now() + Duration::from_secs(20);
-        while etcd.post("/v3/kv/range", &json!({"key": "YQ=="})).is_err() {
+        while post(etcd.port, "/v3/kv/range", &json!({"key": "YQ=="})).is_err() {
             assert!(Instant::now() < by, "etcd does not answer");
             std::thread::sleep(Duration::from_millis(50));
         }
         etcd
-    }
-
-    fn post(&self, path: &str, body: &Value) -> io::Result<()> {
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port))?;
-        let body = body.to_string();
-        write!(
-            stream,
-            "POST {path} HTTP/1.1\r\nhost: e\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        match text.starts_with("HTTP/1.1 200") {
-            true => Ok(()),
-            false => Err(io::Error::other(text)),
-        }
-    }
-
-    fn put(&self, key: &str, value: &str) {
-        let [key, value] = [key, value].map(|it| BASE64_STANDARD.encode(it));
-        self.post("/v3/kv/put", &json!({"key": key, "value": value})).expect("put");
     }
 
     /// Many keys, as many at once as etcd lets.
@@ -204,9 +191,30 @@ impl Etcd {
                     json!({"request_put": {"key": key, "value": value}})
                 })
                 .collect();
-            self.post("/v3/kv/txn", &json!({"success": puts})).expect("txn");
+            post(self.port, "/v3/kv/txn", &json!({"success": puts})).expect("txn");
         }
     }
+}
+
+fn post(port: u16, path: &str, body: &Value) -> io::Result<()> {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    let body = body.to_string();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nhost: e\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    match text.starts_with("HTTP/1.1 200") {
+        true => Ok(()),
+        false => Err(io::Error::other(text)),
+    }
+}
+
+fn put(port: u16, key: &str, value: &str) {
+    let [key, value] = [key, value].map(|it| BASE64_STANDARD.encode(it));
+    post(port, "/v3/kv/put", &json!({"key": key, "value": value})).expect("put");
 }
 
 fn endpoint(at: usize, turn: usize) -> (String, String) {
@@ -266,7 +274,7 @@ async fn change(
     mark.as_bytes().clone_into(&mut seen.mark.borrow_mut());
     seen.wanted.set(wanted);
     seen.began.set(Some(Instant::now()));
-    etcd.put(key, value);
+    put(etcd.port, key, value);
     if timeout(Duration::from_secs(30), seen.all.notified()).await.is_err() {
         println!("  {} of {wanted} only", seen.took.borrow().len());
     }
@@ -298,101 +306,125 @@ fn control(etcd: &Etcd) -> (Process, SocketAddr) {
     (Process(child), at)
 }
 
-/// 100 endpoints of a second get another address, until the flag is down.
-fn churn(
-    etcd: Etcd,
-    goes_on: std::sync::Arc<std::sync::atomic::AtomicBool>,
-) -> std::thread::JoinHandle<(Etcd, usize)> {
+/// 100 endpoints of a second get another address, until the flag is down; how many it were.
+fn churn(port: u16, goes_on: Arc<AtomicBool>) -> std::thread::JoinHandle<usize> {
     std::thread::spawn(move || {
         let (began, mut turns) = (Instant::now(), 0_usize);
-        while goes_on.load(std::sync::atomic::Ordering::Relaxed) {
+        while goes_on.load(Relaxed) {
             let at = turns * 7919 % (NAMESPACES * SERVICES * ENDPOINTS);
             let (key, value) = endpoint(at, turns + 1);
-            etcd.put(&key, &value);
+            put(port, &key, &value);
             turns += 1;
-            let due =
-                Duration::from_secs(1) * u32::try_from(turns).unwrap_or(u32::MAX) / CHURN_PER_S;
+            let all = u32::try_from(turns).unwrap_or(u32::MAX);
+            let due = Duration::from_secs(1) * all / CHURN_PER_S;
             std::thread::sleep(due.saturating_sub(began.elapsed()));
         }
-        (etcd, turns)
+        turns
     })
 }
 
-async fn measure() {
-    let etcd = Etcd::start();
-    etcd.fill(&documents());
-    etcd.fill(
-        &(0..NAMESPACES * SERVICES * ENDPOINTS).map(|at| endpoint(at, 0)).collect::<Vec<_>>(),
-    );
-    let (control, at) = control(&etcd);
-    let seen = Rc::new(Seen::default());
-    let began = Instant::now();
-    for sidecar_at in 0..SIDECARS {
-        let seen = seen.clone();
-        tokio::task::spawn_local(async move {
-            if let Err(why) = sidecar(at, sidecar_at, seen).await {
-                println!("  sidecar {sidecar_at}: {why}");
+/// What is measured.
+struct Run {
+    etcd: Etcd,
+    control: Process,
+    at: SocketAddr,
+    seen: Rc<Seen>,
+}
+
+impl Run {
+    fn start() -> Self {
+        let etcd = Etcd::start();
+        etcd.fill(&documents());
+        let all = NAMESPACES * SERVICES * ENDPOINTS;
+        etcd.fill(&(0..all).map(|at| endpoint(at, 0)).collect::<Vec<_>>());
+        let (control, at) = control(&etcd);
+        Self { etcd, control, at, seen: Rc::default() }
+    }
+
+    async fn connect(&self) {
+        let (began, seen) = (Instant::now(), &self.seen);
+        for number in 0..SIDECARS {
+            let (to, seen) = (self.at, seen.clone());
+            tokio::task::spawn_local(async move {
+                if let Err(why) = sidecar(to, number, seen).await {
+                    println!("  sidecar {number}: {why}");
+                }
+            });
+            if number % 50 == 0 {
+                sleep(Duration::from_millis(5)).await;
             }
-        });
-        if sidecar_at % 50 == 0 {
-            sleep(Duration::from_millis(5)).await;
         }
+        while seen.first.get() < SIDECARS && began.elapsed() < Duration::from_secs(60) {
+            sleep(Duration::from_millis(20)).await;
+        }
+        println!(
+            "{} sidecars have rules after {:.1} s, of {} bytes each",
+            seen.first.get(),
+            began.elapsed().as_secs_f64(),
+            seen.bytes.get() / seen.answers.get().max(1)
+        );
     }
-    while seen.first.get() < SIDECARS && began.elapsed() < Duration::from_secs(60) {
-        sleep(Duration::from_millis(20)).await;
+
+    async fn idle(&self) {
+        sleep(Duration::from_secs(2)).await;
+        let (began, cpu) = (Instant::now(), self.control.cpu_s());
+        sleep(IDLE).await;
+        let share = 100.0 * (self.control.cpu_s() - cpu) / began.elapsed().as_secs_f64();
+        println!("idle: {share:.2} % of a core, RSS {} MB", self.control.memory_mb("VmRSS:"));
     }
-    println!(
-        "{} sidecars have rules after {:.1} s, of {} bytes each",
-        seen.first.get(),
-        began.elapsed().as_secs_f64(),
-        seen.bytes.get() / seen.answers.get().max(1)
-    );
-    sleep(Duration::from_secs(2)).await;
-    let (began, cpu) = (Instant::now(), control.cpu_s());
-    sleep(IDLE).await;
-    let share = 100.0 * (control.cpu_s() - cpu) / began.elapsed().as_secs_f64();
-    println!("idle: {share:.2} % of a core, RSS {} MB", control.memory_mb("VmRSS:"));
-    let mut took = Vec::new();
-    for turn in 0..CHANGES {
-        let mark = format!("mark-a{turn}");
-        let value = marked("fleet", &mark, "*").replace("svc-0.*.", "svc-0.ns-0.");
-        took.extend(change(&seen, &etcd, &mark, "/netra/documents/fleet", &value, SIDECARS).await);
+
+    /// Changes that all sidecars see, one after the other.
+    async fn for_all(&self, name: &str, pause: Duration) -> Vec<Duration> {
+        let mut took = Vec::new();
+        for turn in 0..CHANGES {
+            sleep(pause).await;
+            let mark = format!("mark-{name}{turn}");
+            let value = marked("fleet", &mark, "*").replace("svc-0.*.", "svc-0.ns-0.");
+            let key = "/netra/documents/fleet";
+            took.extend(change(&self.seen, &self.etcd, &mark, key, &value, SIDECARS).await);
+        }
+        took
     }
-    told("a change for all", took);
-    let mut took = Vec::new();
-    for turn in 0..CHANGES * 2 {
-        let (mark, namespace) = (format!("mark-b{turn}"), format!("ns-{turn}"));
-        let value = marked(&namespace, &mark, &namespace);
-        let key = format!("/netra/documents/{namespace}/marked");
-        took.extend(change(&seen, &etcd, &mark, &key, &value, SIDECARS / NAMESPACES).await);
+
+    async fn for_one(&self) -> Vec<Duration> {
+        let mut took = Vec::new();
+        for turn in 0..CHANGES * 2 {
+            let (mark, namespace) = (format!("mark-b{turn}"), format!("ns-{turn}"));
+            let value = marked(&namespace, &mark, &namespace);
+            let key = format!("/netra/documents/{namespace}/marked");
+            let few = SIDECARS / NAMESPACES;
+            took.extend(change(&self.seen, &self.etcd, &mark, &key, &value, few).await);
+        }
+        took
     }
-    told("a change for one namespace", took);
-    let goes_on = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let other = Etcd {
-        _process: Process(Command::new("true").spawn().expect("true")),
-        place: PathBuf::new(),
-        port: etcd.port,
-    };
-    let (began, cpu, answers) = (Instant::now(), control.cpu_s(), seen.answers.get());
-    let churning = churn(other, goes_on.clone());
-    let mut took = Vec::new();
-    for turn in 0..CHANGES {
-        sleep(Duration::from_secs(3)).await;
-        let mark = format!("mark-c{turn}");
-        let value = marked("fleet", &mark, "*").replace("svc-0.*.", "svc-0.ns-0.");
-        took.extend(change(&seen, &etcd, &mark, "/netra/documents/fleet", &value, SIDECARS).await);
+
+    async fn churn(&self) {
+        let goes_on = Arc::new(AtomicBool::new(true));
+        let churning = churn(self.etcd.port, goes_on.clone());
+        let (began, cpu) = (Instant::now(), self.control.cpu_s());
+        let answers = self.seen.answers.get();
+        let took = self.for_all("c", Duration::from_secs(3)).await;
+        goes_on.store(false, Relaxed);
+        let wall = began.elapsed().as_secs_f64();
+        let share = 100.0 * (self.control.cpu_s() - cpu) / wall;
+        let answers = (self.seen.answers.get() - answers) as f64 / wall;
+        let turns = churning.join().unwrap_or(0);
+        told("a change for all, while endpoints come and go", took);
+        println!(
+            "churn: {:.0} endpoints/s, {answers:.0} answers/s, {share:.0} % of a core, RSS at most {} MB",
+            turns as f64 / wall,
+            self.control.memory_mb("VmHWM:")
+        );
     }
-    goes_on.store(false, std::sync::atomic::Ordering::Relaxed);
-    let wall = began.elapsed().as_secs_f64();
-    let share = 100.0 * (control.cpu_s() - cpu) / wall;
-    let answers = (seen.answers.get() - answers) as f64 / wall;
-    let turns = churning.join().map_or(0, |(_, turns)| turns);
-    told("a change for all, while endpoints come and go", took);
-    println!(
-        "churn: {:.0} endpoints/s, {answers:.0} answers/s, {share:.0} % of a core, RSS at most {} MB",
-        turns as f64 / wall,
-        control.memory_mb("VmHWM:")
-    );
+}
+
+async fn measure() {
+    let run = Run::start();
+    run.connect().await;
+    run.idle().await;
+    told("a change for all", run.for_all("a", Duration::from_millis(500)).await);
+    told("a change for one namespace", run.for_one().await);
+    run.churn().await;
 }
 
 fn main() {

@@ -19,6 +19,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Read rules from a source and hand each namespace's sidecars what concerns them
     Serve(Box<Serve>),
+    /// Print CustomResourceDefinitions of the kinds that are read
+    Crds(Crds),
     /// Say what a pod's sidecar gets, what it does not get, and why
     Explain(Ask),
 }
@@ -57,6 +59,9 @@ pub(crate) struct Serve {
     /// Source: the cluster that this runs in, or that KUBECONFIG names
     #[arg(long, env = "NETRA_CONTROL_KUBERNETES")]
     pub(crate) kubernetes: bool,
+    /// Write into each document what it does and how many sidecars run it; one replica does, by a Lease
+    #[arg(long, env = "NETRA_CONTROL_WRITE_STATUS", requires = "kubernetes")]
+    pub(crate) write_status: bool,
     /// Who may have what: lines `NAMESPACE TOKEN`, `*` for every namespace; read again when it changes
     #[arg(long, env = "NETRA_CONTROL_TOKENS", value_name = "FILE", conflicts_with_all = ["token_review", "without_tokens"])]
     pub(crate) tokens: Option<PathBuf>,
@@ -88,6 +93,14 @@ pub(crate) struct Serve {
         default_value = "netra-system"
     )]
     pub(crate) root_namespace: String,
+}
+
+/// Settings of `crds`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Crds {
+    /// Those of Istio (DestinationRule, ServiceEntry), for a cluster without it, instead
+    #[arg(long)]
+    pub(crate) istio: bool,
 }
 
 /// Settings of `explain`.

@@ -69,6 +69,16 @@ impl Fleet {
         all
     }
 
+    /// How many of each namespace run each tag.
+    pub(crate) fn tags(&self) -> HashMap<(String, String), usize> {
+        let mut tags = HashMap::new();
+        let sidecars = self.sidecars();
+        for it in sidecars.values().filter(|it| it.heard.elapsed() < FORGOTTEN_AFTER) {
+            *tags.entry((it.namespace.clone(), it.tag.clone())).or_default() += 1;
+        }
+        tags
+    }
+
     /// How many there are, and what they run.
     pub(crate) fn census(&self) -> Census {
         let mut census = Census::default();

@@ -9,17 +9,20 @@ mod args;
 mod changed;
 mod client;
 mod fleet;
+mod lease;
 mod office;
 mod page;
 mod scope;
 mod serve;
 mod shelf;
 mod source;
+mod status;
 mod tls;
 mod tokens;
 mod vet;
 mod who;
 mod world;
+mod write_back;
 
 use args::{Args, Ask, Command};
 use clap::Parser as _;
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
     let done = match (runtime, args.command) {
         (Err(why), _) => Err((71, why.to_string())),
         (Ok(runtime), Command::Serve(serve)) => runtime.block_on(run(*serve)),
+        (_, Command::Crds(which)) => print_crds(&which),
         (Ok(runtime), Command::Explain(ask)) => runtime.block_on(explain(ask)),
     };
     match done {
@@ -65,6 +69,12 @@ type Refused = (u8, String);
 
 fn config(what: impl ToString) -> Refused {
     (CONFIG, what.to_string())
+}
+
+fn print_crds(which: &args::Crds) -> Result<(), Refused> {
+    let whose = if which.istio { netra_rules::Crds::Istio } else { netra_rules::Crds::Own };
+    print!("{}", netra_rules::crds(whose));
+    Ok(())
 }
 
 /// A connection is a descriptor, and what is allowed without asking is mostly 1024.
@@ -91,6 +101,7 @@ async fn run(args: args::Serve) -> Result<(), Refused> {
         .await
         .map_err(|why| (UNAVAILABLE, format!("--listen {}: {why}", args.listen)))?;
     let (tell, told) = mpsc::channel(1);
+    let writer = client.clone().filter(|_| args.write_status);
     match (&args.directory, &args.etcd, client) {
         (Some(path), ..) => drop(tokio::spawn(directory::watch(path.clone(), tell))),
         (_, members, _) if !members.is_empty() => {
@@ -106,6 +117,9 @@ async fn run(args: args::Serve) -> Result<(), Refused> {
     let (shelf, fleet, counts) =
         (shelf::Shelf::new(names.clone()), fleet::Fleet::default(), Counts::default());
     let office = Arc::new(Office { world, shelf, fleet, judge, counts, names: names.clone() });
+    if let Some(client) = writer {
+        tokio::spawn(write_back::write(client, office.clone(), own_name()));
+    }
     tokio::spawn(take_in(told, publish, office.clone()));
     let at = listener.local_addr().map_err(|why| (71, why.to_string()))?;
     eprintln!("netra-control: listens on {at}{}", if tls.is_some() { " (TLS)" } else { "" });
@@ -117,6 +131,12 @@ async fn run(args: args::Serve) -> Result<(), Refused> {
         _ = tokio::signal::ctrl_c() => {}
     }
     Ok(())
+}
+
+/// The name of this replica: its pod, and its process where several are on one host.
+fn own_name() -> String {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    format!("{}_{}", host.to_string_lossy(), std::process::id())
 }
 
 fn judge(args: &args::Serve, client: Option<&kube::Client>) -> Result<Judge, Refused> {
@@ -139,9 +159,15 @@ async fn take_in(
     office: Arc<Office>,
 ) {
     let mut vetted = vet::Vetted::default();
-    let (mut generation, mut said) = (0, Vec::new());
+    let (mut generation, mut said, mut told_of) = (0, Vec::new(), Vec::new());
     while let Some(mut world) = told.recv().await {
         world.keep_of(&publish.borrow());
+        // Such as the status that was written into it.
+        let is_same = generation > 0 && world.is_as(&publish.borrow()) && world.troubles == told_of;
+        if is_same {
+            continue;
+        }
+        told_of.clone_from(&world.troubles);
         let mut world = vetted.vet(world, &office.names);
         generation += 1;
         world.generation = generation;

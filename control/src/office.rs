@@ -22,4 +22,8 @@ pub(crate) struct Counts {
     pub(crate) refused: AtomicU64,
     pub(crate) admitted: AtomicU64,
     pub(crate) not_admitted: AtomicU64,
+    /// 1 while it writes status.
+    pub(crate) leads: AtomicU64,
+    pub(crate) written: AtomicU64,
+    pub(crate) not_written: AtomicU64,
 }

@@ -26,6 +26,7 @@ pub(crate) fn metrics(office: &Office) -> String {
         ("workloads", "Addresses whose owner is known", &[("", world.workloads.len() as u64)]),
         ("sidecars", "Sidecars heard of in the last five minutes", &states),
     ];
+    let leads = [("", office.counts.leads.load(Relaxed))];
     gauges.iter().for_each(|family| write(&mut out, "gauge", family));
     let counts = &office.counts;
     let answers = [
@@ -37,9 +38,15 @@ pub(crate) fn metrics(office: &Office) -> String {
         ("{answer=\"allowed\"}", counts.admitted.load(Relaxed)),
         ("{answer=\"refused\"}", counts.not_admitted.load(Relaxed)),
     ];
-    let counters: [Family<'_>; 2] = [
+    write(&mut out, "gauge", &("leader", "1 while it writes status into documents", &leads));
+    let writes = [
+        ("{outcome=\"good\"}", counts.written.load(Relaxed)),
+        ("{outcome=\"bad\"}", counts.not_written.load(Relaxed)),
+    ];
+    let counters: [Family<'_>; 3] = [
         ("answers_total", "Questions for rules, by their answer", &answers),
         ("reviews_total", "Objects that the webhook has judged", &reviews),
+        ("status_writes_total", "Status written into documents", &writes),
     ];
     counters.iter().for_each(|family| write(&mut out, "counter", family));
     out

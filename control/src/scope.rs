@@ -200,7 +200,11 @@ pub(crate) fn text(parts: &[Part]) -> String {
 }
 
 /// Whether a document is for the sidecars of a namespace, and why.
-fn concerns(document: &Document, namespace: &str, names: &Names) -> (bool, &'static str) {
+pub(crate) fn concerns(
+    document: &Document,
+    namespace: &str,
+    names: &Names,
+) -> (bool, &'static str) {
     let is_own = document.namespace == namespace;
     if document.kind == "ApplicationProtocol" {
         return (true, "the fleet's");

@@ -104,6 +104,11 @@ impl Shelf {
         told
     }
 
+    /// The tag of what a namespace's sidecars get now.
+    pub(crate) fn tag(&self, namespace: &str) -> String {
+        self.ask(namespace).borrow().tag.clone()
+    }
+
     /// The world has changed: whoever gets something else than before is told. What nobody waits
     /// for is forgotten, and made when it is asked for.
     pub(crate) async fn change(&self, world: Arc<World>) {

@@ -5,7 +5,7 @@ use crate::{
     scope::{Index, Names, Part},
     world::{Document, Id, World},
 };
-use netra_rules::{Context, Documents, Source};
+use netra_rules::{Compiled, Context, Documents, RuleInfo, Source};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -21,8 +21,8 @@ pub(crate) struct Vetted {
     asked: HashMap<Id, Arc<Document>>,
     /// The last good version of each.
     good: HashMap<Id, Arc<Document>>,
-    /// What was wrong with them.
-    said: BTreeSet<String>,
+    /// What is wrong with those of the last world, by place.
+    wrong: BTreeMap<String, String>,
 }
 
 impl Vetted {
@@ -36,13 +36,13 @@ impl Vetted {
             let before = self.asked.get(&it.id());
             before.is_none_or(|old| !Arc::ptr_eq(old, it) && old.value != it.value)
         };
+        world.asked.clone_from(&world.documents);
         if asked.len() == self.asked.len() && !asked.values().any(is_new) {
             world.documents = self.good.values().cloned().collect();
             world.documents.sort_by_cached_key(|it| it.id());
-            world.troubles.extend(self.said.iter().cloned());
-            return world;
+            return self.tell(world);
         }
-        self.said.clear();
+        self.wrong.clear();
         let new = world.documents.iter().filter(|it| is_new(it));
         let namespaces: BTreeSet<String> = new.map(|it| it.namespace.clone()).collect();
         for _ in 0..ROUNDS_MAX {
@@ -50,7 +50,9 @@ impl Vetted {
             if bad.is_empty() {
                 break;
             }
-            self.said.extend(bad.iter().map(|(place, why)| format!("{place}: {why}")));
+            for (place, why) in &bad {
+                self.wrong.entry(place.clone()).or_insert_with(|| why.clone());
+            }
             let documents = std::mem::take(&mut world.documents);
             world.documents =
                 documents.into_iter().filter_map(|it| self.good_of(it, &bad)).collect();
@@ -58,7 +60,12 @@ impl Vetted {
         world.documents.sort_by_cached_key(|it| it.id());
         self.good = world.documents.iter().map(|it| (it.id(), it.clone())).collect();
         self.asked = asked;
-        world.troubles.extend(self.said.iter().cloned());
+        self.tell(world)
+    }
+
+    fn tell(&self, mut world: World) -> World {
+        world.troubles.extend(self.wrong.iter().map(|(place, why)| format!("{place}: {why}")));
+        world.wrong.clone_from(&self.wrong);
         world
     }
 
@@ -94,14 +101,30 @@ fn bad_documents(
 
 /// What is wrong with the parts of a bundle, by the place of its document.
 pub(crate) fn errors(parts: &[Part], namespace: &str) -> Vec<(String, String)> {
+    let compiled = compiled(parts, namespace);
+    let errors = compiled.troubles.errors().iter();
+    errors.map(|error| (error.place.file.to_string(), error.what.clone())).collect()
+}
+
+/// What each rule of a bundle does, by the place of its document.
+pub(crate) fn effects(parts: &[Part], namespace: &str) -> Vec<(String, String)> {
+    let Some(table) = compiled(parts, namespace).table else { return Vec::new() };
+    // A place is FILE:LINE:COLUMN.
+    let file = |place: &str| place.rsplitn(3, ':').last().unwrap_or_default().to_owned();
+    let does = |it: &RuleInfo| match &it.never {
+        None => it.effect.to_string(),
+        Some(never) => format!("{}; it can never decide: {never}", it.effect),
+    };
+    table.rules().iter().map(|it| (file(&it.place), does(it))).collect()
+}
+
+fn compiled(parts: &[Part], namespace: &str) -> Compiled {
     let sources: Vec<Source> = parts
         .iter()
         .map(|part| Source { name: part.place.clone(), text: part.text.clone() })
         .collect();
     let context = Context { endpoints_move: true, ..Context::of_sidecars(namespace) };
-    let compiled = Documents::read(&sources).compile(&context);
-    let errors = compiled.troubles.errors().iter();
-    errors.map(|error| (error.place.file.to_string(), error.what.clone())).collect()
+    Documents::read(&sources).compile(&context)
 }
 
 #[cfg(test)]

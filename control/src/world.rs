@@ -12,7 +12,11 @@ use std::{
 pub(crate) struct World {
     /// Counts the changes; 0 is before the first look.
     pub(crate) generation: u64,
+    /// Those that are handed out.
     pub(crate) documents: Vec<Arc<Document>>,
+    /// All, as the source has them, and what is wrong with those that are bad, by place.
+    pub(crate) asked: Vec<Arc<Document>>,
+    pub(crate) wrong: BTreeMap<String, String>,
     pub(crate) services: Vec<Arc<Service>>,
     pub(crate) workloads: Arc<Vec<Workload>>,
     /// What is wrong with what the source has, a line each. What is right stands all the same.
@@ -135,7 +139,7 @@ impl World {
     /// What has not changed becomes the same object as before: whoever made something of it sees
     /// by its address that there is nothing to do.
     pub(crate) fn keep_of(&mut self, before: &Self) {
-        keep(&mut self.documents, &before.documents, Document::id, |a, b| {
+        keep(&mut self.documents, &before.asked, Document::id, |a, b| {
             a.value == b.value && a.place == b.place
         });
         let name = |it: &Service| (it.namespace.clone(), it.name.clone());
@@ -144,6 +148,18 @@ impl World {
             self.workloads = before.workloads.clone();
         }
     }
+
+    /// Whether a source tells what it told before, after `keep_of`.
+    pub(crate) fn is_as(&self, before: &Self) -> bool {
+        are(&self.documents, &before.asked)
+            && are(&self.services, &before.services)
+            && Arc::ptr_eq(&self.workloads, &before.workloads)
+    }
+}
+
+/// The same objects in the same order.
+fn are<T>(now: &[Arc<T>], before: &[Arc<T>]) -> bool {
+    now.len() == before.len() && now.iter().zip(before).all(|(a, b)| Arc::ptr_eq(a, b))
 }
 
 fn keep<T, K: std::hash::Hash + Eq>(

@@ -10,7 +10,10 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -29,6 +32,8 @@ struct State {
     oldest: u64,
     /// Watches that began before this count are cut.
     epoch: u64,
+    lease: Option<Value>,
+    patches: u64,
 }
 
 /// The API server.
@@ -111,6 +116,11 @@ impl Api {
             query.split('&').filter_map(|it| it.split_once('=')).collect();
         match asked.get("watch") {
             _ if path.ends_with("/tokenreviews") => reply(stream, 201, &review(&body)),
+            _ if path.contains("/leases") => {
+                let method = line.split(' ').next().unwrap_or_default();
+                self.lease(stream, method, &body);
+            }
+            _ if line.starts_with("PATCH ") => self.patch(stream, path, &body),
             Some(&"true" | &"1") => self.watch(stream, path, &asked),
             _ => self.list(stream, path, &asked),
         }
@@ -133,6 +143,65 @@ impl Api {
         let body =
             json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items});
         reply(stream, 200, &body);
+    }
+
+    /// The only Lease: who changes it has to know its version.
+    fn lease(&self, stream: TcpStream, method: &str, body: &[u8]) {
+        let no = |reason: &str, code: u16| {
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
+            "status": "Failure", "message": reason, "reason": reason, "code": code})
+        };
+        let mut state = self.0.0.lock().unwrap();
+        if method == "GET" {
+            return match &state.lease {
+                Some(lease) => reply(stream, 200, lease),
+                None => reply(stream, 404, &no("NotFound", 404)),
+            };
+        }
+        let mut lease: Value = serde_json::from_slice(body).unwrap();
+        let known = state.lease.as_ref().map(|it| it["metadata"]["resourceVersion"].clone());
+        let is_current = match &known {
+            None => method == "POST",
+            Some(version) => method == "PUT" && lease["metadata"]["resourceVersion"] == *version,
+        };
+        if !is_current {
+            return reply(stream, 409, &no("Conflict", 409));
+        }
+        state.version += 1;
+        lease["metadata"]["resourceVersion"] = state.version.to_string().into();
+        state.lease = Some(lease.clone());
+        reply(stream, 200, &lease);
+    }
+
+    /// `PATCH .../namespaces/NAMESPACE/KINDS/NAME/status`: everybody who watches is told.
+    fn patch(&self, stream: TcpStream, path: &str, body: &[u8]) {
+        let words: Vec<&str> = path.split('/').collect();
+        let [group @ .., "namespaces", namespace, kinds, name, "status"] = &words[..] else {
+            panic!("a patch of {path}");
+        };
+        let list = format!("{}/{kinds}", group.join("/"));
+        let key = format!("{namespace}/{name}");
+        let found = self.object(&list, &key);
+        let Some(mut object) = found else { return reply(stream, 404, &json!({"code": 404})) };
+        let patch: Value = serde_json::from_slice(body).unwrap();
+        object["status"] = patch["status"].clone();
+        self.put(&list, object.clone());
+        self.0.0.lock().unwrap().patches += 1;
+        reply(stream, 200, &object);
+    }
+
+    fn object(&self, list: &str, key: &str) -> Option<Value> {
+        self.0.0.lock().unwrap().objects.get(list)?.get(key).cloned()
+    }
+
+    /// Who has the lease.
+    fn holder(&self) -> Option<String> {
+        let state = self.0.0.lock().unwrap();
+        Some(state.lease.as_ref()?["spec"]["holderIdentity"].as_str()?.to_owned())
+    }
+
+    fn patches(&self) -> u64 {
+        self.0.0.lock().unwrap().patches
     }
 
     fn watch(&self, mut stream: TcpStream, path: &str, asked: &BTreeMap<&str, &str>) {
@@ -192,6 +261,9 @@ fn reply(mut stream: TcpStream, status: u16, body: &Value) {
     );
 }
 
+/// Counts those that were started, for a name of each.
+static ORDER: AtomicU64 = AtomicU64::new(0);
+
 /// A running netra-control.
 struct Control {
     child: Child,
@@ -200,7 +272,11 @@ struct Control {
 
 impl Control {
     fn start(api: SocketAddr) -> Self {
-        let name = format!("netra-cluster-{}-{}", std::process::id(), api.port());
+        Self::with(api, &[])
+    }
+
+    fn with(api: SocketAddr, more: &[&str]) -> Self {
+        let name = format!("netra-cluster-{}-{}", std::process::id(), ORDER.fetch_add(1, Relaxed));
         let config = std::env::temp_dir().join(name);
         let text = json!({"apiVersion": "v1", "kind": "Config", "current-context": "a",
             "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
@@ -209,6 +285,7 @@ impl Control {
         fs::write(&config, text.to_string()).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_netra-control"))
             .args(["serve", "--listen=127.0.0.1:0", "--kubernetes", "--token-review"])
+            .args(more)
             .env("KUBECONFIG", &config)
             .stderr(Stdio::piped())
             .spawn()
@@ -223,12 +300,24 @@ impl Control {
     }
 
     fn ask(&self, path: &str, token: &str) -> (u16, String) {
+        let (status, _, body) = self.whole(path, token, "");
+        (status, body)
+    }
+
+    /// Status and head of an answer to who has a tag already.
+    fn ask_with(&self, path: &str, token: &str, tag: &str) -> (u16, String) {
+        let (status, head, _) = self.whole(path, token, tag);
+        (status, head)
+    }
+
+    fn whole(&self, path: &str, token: &str, tag: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.at).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\nif-none-match: {tag}\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head.to_owned(), body.to_owned())
     }
 
     fn rules(&self, namespace: &str) -> String {
@@ -360,4 +449,97 @@ fn a_service_account_gets_what_its_namespace_gets() {
     assert_eq!(status("pay", "token-of-shop"), 403);
     assert_eq!(status("shop", "token-of-nobody-known"), 403);
     assert_eq!(status("shop", "another"), 401);
+}
+
+#[test]
+fn one_replica_writes_what_documents_do_and_another_goes_on() {
+    let api = Api::default();
+    fill(&api);
+    let at = api.start();
+    let first = Control::with(at, &["--write-status"]);
+    until("the lease is taken", || api.holder().is_some());
+    let mine = api.holder();
+    let second = Control::with(at, &["--write-status"]);
+    until("the second is ready", || second.ask("/ready", "").0 == 200);
+    // A sidecar of the namespace has what there is.
+    let tag = tag_of(&first, "shop");
+    let hear =
+        || first.ask_with("/v1/rules?namespace=shop&pod=web-1&wait=1", "token-of-shop", &tag);
+    let status = || api.object(ROUTERS, "shop/orders").map(|it| it["status"].clone());
+    until("it is counted", || {
+        hear();
+        status().is_some_and(|it| it["sidecars"] == 1)
+    });
+    let told = status().unwrap();
+    let condition = &told["conditions"][0];
+    assert_eq!(
+        (condition["type"].as_str(), condition["status"].as_str()),
+        (Some("Accepted"), Some("True"))
+    );
+    assert!(condition["lastTransitionTime"].as_str().is_some_and(|it| it.ends_with('Z')), "{told}");
+    assert!(told["does"].to_string().contains("to orders/v1 (20 %)"), "{told}");
+    assert_eq!(told["writer"].as_str(), mine.as_deref());
+    // Istio's kinds are Istio's, and what is written once is not written again.
+    assert!(api.object(RULES, "shop/orders").unwrap().get("status").is_none());
+    assert_eq!(tag_of(&first, "shop"), tag, "status makes no other rules");
+    let leads =
+        |control: &Control| control.ask("/metrics", "").1.contains("\nnetra_control_leader 1\n");
+    assert!(leads(&first) && !leads(&second));
+    let before = api.patches();
+    thread::sleep(Duration::from_secs(6));
+    assert!(api.patches() <= before + 1, "{before} then {}", api.patches());
+    // A bad document says why, and that nobody runs it.
+    let mut bad = router(40);
+    bad["spec"]["routes"][0]["route"][0]["weight"] = 99.into();
+    api.put(ROUTERS, bad);
+    until("it is not accepted", || {
+        status().is_some_and(|it| {
+            let condition = &it["conditions"][0];
+            condition["status"] == "False"
+                && condition["message"].as_str().is_some_and(|it| it.contains("weight"))
+                && it["sidecars"] == 0
+        })
+    });
+    // Killed, not asked to go: its lease runs out, and the other writes.
+    drop(first);
+    until("another has the lease", || api.holder() != mine);
+    api.put(ROUTERS, router(50));
+    until("the other writes", || {
+        status().is_some_and(|it| {
+            it["writer"].as_str() != mine.as_deref() && it["conditions"][0]["status"] == "True"
+        })
+    });
+    assert!(leads(&second));
+}
+
+fn tag_of(control: &Control, namespace: &str) -> String {
+    let path = format!("/v1/rules?namespace={namespace}&wait=0");
+    let head = control.ask_with(&path, &format!("token-of-{namespace}"), "").1;
+    let tag = head.lines().find_map(|line| line.strip_prefix("etag: "));
+    tag.unwrap_or_default().to_owned()
+}
+
+/// `NETRA_GOLDEN=write` writes them anew; look at the difference before you commit it.
+#[test]
+fn the_definitions_that_are_shipped_are_those_that_the_program_prints() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docker/kubernetes");
+    for (file, args) in [("crds.yaml", &["crds"][..]), ("crds-istio.yaml", &["crds", "--istio"])] {
+        let output = Command::new(env!("CARGO_BIN_EXE_netra-control")).args(args).output().unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let made = format!("# Made by: netra-control {}\n{printed}", args.join(" "));
+        let path = folder.join(file);
+        if std::env::var_os("NETRA_GOLDEN").is_some() {
+            fs::write(&path, &made).unwrap();
+        }
+        assert!(fs::read_to_string(&path).unwrap() == made, "{file} is not what is printed");
+        // Names of kinds are as the sources ask for them.
+        assert!(printed.contains("kind: \"CustomResourceDefinition\""));
+    }
+    let own = fs::read_to_string(folder.join("crds.yaml")).unwrap();
+    let list = |path: &str| path.rsplit('/').next().unwrap().to_owned();
+    for (plural, group) in
+        [(list(ROUTERS), "metaprotocol.aeraki.io"), (list(AUTHORIZATIONS), "netra.io")]
+    {
+        assert!(own.contains(&format!("name: \"{plural}.{group}\"")), "{plural}");
+    }
 }

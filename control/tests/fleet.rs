@@ -497,3 +497,65 @@ fn a_sidecar_obeys_what_control_says_and_goes_on_without_it() {
     let said = doctor(admin);
     assert!(said.contains("warn  netra-control          has not answered yet"), "{said}");
 }
+
+/// A control plane that answers what it is told, one answer for each question.
+fn liar(answers: Vec<Vec<u8>>) -> (SocketAddr, Arc<Mutex<usize>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let asked = Arc::new(Mutex::new(0));
+    let count = asked.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut line = String::new();
+            while reader.read_line(&mut line).is_ok_and(|it| it > 2) {
+                line.clear();
+            }
+            let mut count = count.lock().unwrap();
+            // Behind the last it is silent, and the question waits.
+            let Some(answer) = answers.get(*count) else {
+                std::mem::forget(stream);
+                continue;
+            };
+            let _ = (&stream).write_all(answer);
+            *count += 1;
+        }
+    });
+    (at, asked)
+}
+
+#[test]
+fn garbage_from_a_control_plane_takes_no_rule_away() {
+    let place = Place::new("garbage");
+    let entry =
+        REST.replace("{number: 8080, name: http, protocol: HTTP}", "{number: 8080, name: http}");
+    let good = format!("{}---\n{entry}", router("orders", 20));
+    let answer = |head: &str, body: &str| {
+        let length = body.len();
+        format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
+            .into_bytes()
+    };
+    let mut cut = answer("200 OK\r\netag: \"2\"", &good);
+    cut.truncate(cut.len() - 40);
+    let (at, asked) = liar(vec![
+        answer("200 OK\r\netag: \"1\"", &good),
+        b"\x00\x01garbage\r\n\r\n".to_vec(),
+        answer("200 OK", &good.replace("20", "99")),
+        cut,
+        // Documents that no netra can obey: what was before stands.
+        answer("200 OK\r\netag: \"3\"", &good.replace("weight: 20", "weight: 21")),
+    ]);
+    let (first, admin, _) = sidecar(&place, at);
+    let has = |admin: SocketAddr, text: &str, errors: usize| {
+        obeyed(admin).is_some_and(|(rules, wrong)| rules.contains(text) && wrong >= errors)
+    };
+    until("the rules have come", || has(admin, "20", 0));
+    until("all of it was answered", || *asked.lock().unwrap() == 5);
+    until("the last is refused", || has(admin, "20", 1));
+    assert!(first.said().contains("those before stay in force"), "{}", first.said());
+    // One that starts now has the bad answer in its cache, and goes back to the good one.
+    drop(first);
+    let (second, admin, _) = sidecar(&place, at);
+    until("what was good is in force", || has(admin, "20", 0));
+    until("it says so", || second.said().contains("what came before it is in force"));
+}

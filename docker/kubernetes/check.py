@@ -167,6 +167,75 @@ def check_collect():
     print("good: helm: collect has its Service, and is off unless it is asked for")
 
 
+# Of the control chart: what it may do in the cluster, and nothing else.
+MAY = {"list", "watch", "patch", "create"}
+
+
+def check_control():
+    """Two replicas that may little, probes, and kinds whose schemas an API server takes."""
+    def rendered(values):
+        with helm_python.Chart.load(HERE / "helm/netra-control") as chart:
+            made = chart.render(values, name="netra-control", namespace="netra-system")
+        return documents("\n---\n".join(t for path, t in made.items() if path.endswith(".yaml")))
+    report = helm_python.lint(HERE / "helm/netra-control", strict=True)
+    if [m for m in report["messages"] if m["severity"] >= 2] or report["errors"]:
+        sys.exit(f"helm lint netra-control: {json.dumps(report, indent=1)}")
+    found = validate("helm, netra-control", rendered({}), NATIVE)
+    one = lambda kind: next(d for d in found if d["kind"] == kind)
+    spec = one("Deployment")["spec"]
+    container = spec["template"]["spec"]["containers"][0]
+    safe = container["securityContext"]
+    if not (spec["replicas"] == 2 and safe["runAsNonRoot"] and safe["readOnlyRootFilesystem"]
+            and safe["capabilities"] == {"drop": ["ALL"]} and container["livenessProbe"]
+            and container["readinessProbe"] and one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1):
+        sys.exit(f"helm, netra-control: {spec}")
+    if one("ValidatingWebhookConfiguration")["webhooks"][0]["failurePolicy"] != "Ignore":
+        sys.exit("helm, netra-control: the webhook does not fail open")
+    rules = one("ClusterRole")["rules"]
+    reads = {f"{r}.{g}" for rule in rules for g in rule["apiGroups"] for r in rule["resources"]
+             if rule["verbs"] == ["list", "watch"]}
+    if any(not set(rule["verbs"]) <= MAY or "*" in rule["resources"] + rule["apiGroups"]
+           or "secrets" in rule["resources"] for rule in rules):
+        sys.exit(f"helm, netra-control: it may too much: {rules}")
+    kinds = [d for name in ("crds.yaml", "crds-istio.yaml") for d in documents((HERE / name).read_text())]
+    validate("crds", kinds, NATIVE)
+    missing = {d["metadata"]["name"] for d in kinds} - reads
+    if missing:
+        sys.exit(f"helm, netra-control: it may not read {missing}")
+    for kind in kinds:
+        for version in kind["spec"]["versions"]:
+            structural(kind["metadata"]["name"], version["schema"]["openAPIV3Schema"])
+    still = validate("helm, netra-control, no status", rendered({"writeStatus": False}), NATIVE)
+    verbs = {v for d in still if d["kind"] in ("ClusterRole", "Role") for r in d["rules"] for v in r["verbs"]}
+    if verbs != {"list", "watch", "create"} or any(d["kind"] == "Role" for d in still):
+        sys.exit(f"helm, netra-control: without status it may {verbs}")
+    for values, says in [({"nosuch": 1}, "nosuch"), ({"replicas": 0}, "replicas"),
+                         ({"webhook": {"failurePolicy": "No"}}, "failurePolicy")]:
+        try:
+            rendered(values)
+        except helm_python.HelmError as error:
+            if says in str(error):
+                continue
+        sys.exit(f"helm, netra-control: {values} is not refused by name")
+    print(f"good: helm, netra-control: may read {len(reads)} kinds; {len(kinds)} CRDs are structural")
+
+
+def structural(path, schema):
+    """What an API server asks of a schema, https://kubernetes.io/docs (structural schemas)."""
+    keep = schema.get("x-kubernetes-preserve-unknown-fields")
+    if "type" not in schema and not keep:
+        sys.exit(f"{path}: no type")
+    if any(word in schema for word in ("not", "allOf", "anyOf", "oneOf", "$ref", "const", "if")):
+        sys.exit(f"{path}: not structural: {sorted(schema)}")
+    if schema.get("additionalProperties") is False or {"properties", "additionalProperties"} <= set(schema):
+        sys.exit(f"{path}: additionalProperties")
+    for name, inner in schema.get("properties", {}).items():
+        structural(f"{path}.{name}", inner)
+    for word in ("items", "additionalProperties"):
+        if word in schema:
+            structural(f"{path}.{word}", schema[word])
+
+
 def check_values():
     """Every value that one can set has its words, and its place in the schema."""
     lines = (HERE / "helm/netra/values.yaml").read_text().splitlines()
@@ -213,6 +282,7 @@ def main():
     classic = containers(validate("classic.yaml", read("classic.yaml"), ANY))
     check_helm(native, classic)
     check_values()
+    check_control()
     check_kustomize(native)
     check_compose()
 

@@ -16,6 +16,7 @@
 mod ask;
 mod choice;
 mod compile;
+mod crd;
 mod decide;
 mod document;
 mod example;
@@ -39,6 +40,7 @@ mod verdict;
 mod yaml;
 
 pub use compile::{Compiled, Context, Documents, RouterLanding};
+pub use crd::{Crds, crds};
 pub use decide::decide;
 pub use document::{Source, TEXT_BYTES_MAX};
 pub use example::Example;

@@ -78,8 +78,9 @@ fn of(shape: &Shape) -> Json {
     }
 }
 
-const HOST: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
-const TIME: &str = "^(0|([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|ms|s|m|h))+$";
+pub(crate) const HOST: &str =
+    "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
+pub(crate) const TIME: &str = "^(0|([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|ms|s|m|h))+$";
 
 fn property(field: &Field) -> (String, Json) {
     let schema = match field.fate {
@@ -100,17 +101,18 @@ fn typed<const N: usize>(kind: &str, more: [(&str, Json); N]) -> Json {
     Json::Object(parts)
 }
 
-fn object<const N: usize>(parts: [(&str, Json); N]) -> Json {
+pub(crate) fn object<const N: usize>(parts: [(&str, Json); N]) -> Json {
     Json::Object(parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-fn text(text: &str) -> Json {
+pub(crate) fn text(text: &str) -> Json {
     Json::Text(text.to_owned())
 }
 
 /// As much of JSON as a schema has.
-enum Json {
+pub(crate) enum Json {
     False,
+    True,
     Number(u64),
     Text(String),
     List(Vec<Self>),
@@ -121,6 +123,7 @@ impl fmt::Display for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::False => f.write_str("false"),
+            Self::True => f.write_str("true"),
             Self::Number(number) => number.fmt(f),
             Self::Text(text) => quoted(text, f),
             Self::List(items) => {

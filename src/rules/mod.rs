@@ -61,6 +61,9 @@ pub(crate) fn first(path: &str, name: &str, is_remote: bool) -> Result<Read, Vec
     let read = read(path, name, Addresses::new(), 1, is_remote);
     match read {
         Err(wrong) if is_remote => {
+            if let Some(before) = restored(path, name, &wrong) {
+                return Ok(before);
+            }
             let found = Documents::read(&[]);
             let context = Context { generation: 1, ..Context::of_sidecars(name) };
             let mut compiled = found.compile(&context);
@@ -73,6 +76,21 @@ pub(crate) fn first(path: &str, name: &str, is_remote: bool) -> Result<Read, Vec
         }
         read => read,
     }
+}
+
+/// The last good answer, in the place of a bad one that came behind it.
+fn restored(path: &Path, name: &str, wrong: &[String]) -> Option<Read> {
+    // Who took the answer away wants none of it.
+    if !path.exists() {
+        return None;
+    }
+    std::fs::rename(remote::good_of(path), path).ok()?;
+    let mut read = read(path, name, Addresses::new(), 1, true).ok()?;
+    let place = Place { file: "cache".into(), line: 0, column: 0 };
+    let why = wrong.first().map(String::as_str).unwrap_or_default();
+    let what = format!("what came last is bad, what came before it is in force: {why}");
+    read.compiled.troubles.warn(place, what);
+    Some(read)
 }
 
 /// Lines of what is wrong with a cache that are told.

@@ -2,7 +2,7 @@
 //! cache, and the sidecar runs by that file as by any other. So the control plane may go away at any
 //! time: what it said last is obeyed for ever, also by a sidecar that starts meanwhile.
 
-use super::View;
+use super::{Addresses, View};
 use crate::{
     failure::Failure,
     http_client::{Client, Terms},
@@ -101,7 +101,12 @@ fn token(file: &Path) -> io::Result<String> {
 }
 
 /// Asks for as long as the runtime lives, and writes what is new into the cache.
-pub(crate) async fn follow(remote: Remote, names: Names, view: watch::Receiver<View>) {
+pub(crate) async fn follow(
+    remote: Remote,
+    own_name: String,
+    names: Names,
+    view: watch::Receiver<View>,
+) {
     let Some(url) = remote.question() else { return };
     let heard = view.borrow().heard.clone();
     let client = match Client::new(&names, url.clone(), &remote.reach, TERMS) {
@@ -111,7 +116,7 @@ pub(crate) async fn follow(remote: Remote, names: Names, view: watch::Receiver<V
     // The tag of what was cached by an earlier process is not known: it is asked for again.
     let (mut tag, mut is_failing, mut pause) = (String::new(), false, RETRY_FROM);
     loop {
-        match ask(&client, &remote, &tag, &view).await {
+        match ask(&client, (&remote, own_name.as_str()), &tag, &view).await {
             Ok(answer) => {
                 if let Some(heard) = &heard {
                     heard.hear();
@@ -139,7 +144,7 @@ pub(crate) async fn follow(remote: Remote, names: Names, view: watch::Receiver<V
 /// One question; None says that nothing has changed.
 async fn ask(
     client: &Client,
-    remote: &Remote,
+    (remote, own_name): (&Remote, &str),
     tag: &str,
     view: &watch::Receiver<View>,
 ) -> Result<Option<String>, Failure> {
@@ -151,7 +156,8 @@ async fn ask(
             let new = answer.headers().get(header::ETAG).and_then(|it| it.to_str().ok());
             let new = new.ok_or("an answer without a tag")?.to_owned();
             let cache = PathBuf::from(&remote.cache);
-            put(&cache, answer.body())
+            let is_good = super::read(&cache, own_name, Addresses::new(), 1, true).is_ok();
+            put(&cache, answer.body(), is_good)
                 .map_err(|why| Failure::from(format!("{}: {why}", cache.display())))?;
             Ok(Some(new))
         }
@@ -163,11 +169,28 @@ async fn ask(
     }
 }
 
-/// Whole or not at all: whoever starts meanwhile finds what was before, or what is new.
-fn put(cache: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut beside = cache.as_os_str().to_owned();
-    beside.push(".new");
+/// Where the last good answer is, when what came behind it is not.
+pub(super) fn good_of(cache: &Path) -> PathBuf {
+    beside(cache, ".good")
+}
+
+fn beside(cache: &Path, end: &str) -> PathBuf {
+    let mut name = cache.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+/// Whole or not at all: whoever starts meanwhile finds what was before, or what is new. What was good
+/// stays beside: the new may be bad, as of a netra-control that is newer than this netra.
+fn put(cache: &Path, bytes: &[u8], was_good: bool) -> io::Result<()> {
+    let beside = beside(cache, ".new");
     fs::write(&beside, bytes)?;
+    if was_good {
+        let good = good_of(cache);
+        let _ = fs::remove_file(&good);
+        // Without it there is only nothing to go back to.
+        let _ = fs::hard_link(cache, good);
+    }
     fs::rename(&beside, cache)
 }
 
@@ -199,10 +222,15 @@ mod tests {
     #[test]
     fn the_cache_is_whole_or_as_it_was() {
         let cache = std::env::temp_dir().join(format!("netra-cache-{}", std::process::id()));
-        put(&cache, b"one").unwrap();
-        put(&cache, b"two").unwrap();
+        put(&cache, b"one", false).unwrap();
+        assert!(!good_of(&cache).exists());
+        put(&cache, b"two", true).unwrap();
         assert_eq!(fs::read(&cache).unwrap(), b"two");
+        assert_eq!(fs::read(good_of(&cache)).unwrap(), b"one");
+        put(&cache, b"three", false).unwrap();
+        assert_eq!(fs::read(good_of(&cache)).unwrap(), b"one");
+        fs::remove_file(good_of(&cache)).unwrap();
         fs::remove_file(&cache).unwrap();
-        assert!(put(&cache.join("nowhere"), b"").is_err());
+        assert!(put(&cache.join("nowhere"), b"", false).is_err());
     }
 }

@@ -176,6 +176,14 @@ fn document(object: &DynamicObject, (group, version, kind): (&str, &str, &str)) 
     let mut value = serde_json::to_value(object).ok()?;
     value["apiVersion"] = format!("{group}/{version}").into();
     value["kind"] = kind.into();
+    // What is written into it by oneself, among others, makes no other document of it.
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("status");
+    }
+    if let Some(fields) = value["metadata"].as_object_mut() {
+        fields.remove("resourceVersion");
+        fields.remove("managedFields");
+    }
     let namespace = object.namespace().unwrap_or_default();
     let place = format!("{kind} {namespace}/{}", object.name_any());
     Some(Kept::Document(Arc::new(Document::new(&place, value)?)))

@@ -1,0 +1,4 @@
+{{- define "control.labels" -}}
+app.kubernetes.io/name: netra-control
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
