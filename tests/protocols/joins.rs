@@ -1,11 +1,11 @@
 //! Which request a call belongs to that carries nothing of it: a service says the truth with each
 //! call, and netra's spans are compared with it.
 
-use super::support::matrix::{Cell, Driver};
+use super::support::matrix::{Cell, Driver, cells_with};
 use super::support::netra::{Backend, Netra, Setup, apply_rules, remove_rules};
 use super::support::programs::{Server, tool};
 use super::support::world::{CLIENT_V4, POD_V4, World};
-use super::{peer, postgresql, python, python_path};
+use super::{mongodb, mysql, peer, postgresql, python, python_path, python_server};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::{env, thread, time::Duration};
@@ -252,6 +252,47 @@ fn calls_belong_to_the_requests_that_made_them() {
         let found = score.share("exclusive") + score.share("contained") + score.share("tx");
         let least = if run.rate <= 20 { 0.6 } else { 0.0 };
         assert!(found > least, "{what}: {:.2} of {} found", found, score.total);
+    }
+    remove_rules(&world, Backend::NftNative);
+}
+
+/// What real clients carry where their protocols have a place for it: each call is its caller's child,
+/// and no other is.
+#[test]
+fn contexts_that_clients_carry_are_read() {
+    let Some(world) = World::new() else { return };
+    let _postgresql = postgresql::server_in(&world, &world.pod);
+    let _mysql = mysql::server(&world);
+    let _mongodb = mongodb::nx_27017(&world);
+    let host = POD_V4.to_string();
+    let _kafka = python_server(&world, "kafka_peer.py", 9092, &["server", &host, "9092"]);
+    apply_rules(&world, Backend::NftNative);
+    for cell in cells_with(2) {
+        let setup = Setup::new(cell)
+            .env("NETRA_PROTOCOLS", "5432=postgresql,3306=mysql,9092=kafka,27017=mongodb")
+            .env("NETRA_REPORTER", "stdout")
+            .env("JAEGER_SAMPLER_TYPE", "const")
+            .env("JAEGER_SAMPLER_PARAM", "1");
+        let netra = Netra::start(&world, &setup);
+        let before = netra.log().len();
+        assert_eq!(python(&world.client, "carriers_client.py", &[&host]).trim(), "done");
+        netra.scrape_until("all over", |scrape| scrape.active() == 0).expect("they end");
+        thread::sleep(Duration::from_millis(1500));
+        let log = netra.log();
+        netra.end().expect("a clean end");
+        let spans = Told::all(&log[before..]);
+        let carried: BTreeMap<String, &str> = spans
+            .iter()
+            .filter(|span| !span.ids[2].trim_matches('0').is_empty())
+            .map(|span| (span.ids[2].trim_start_matches('0').to_owned(), span.name.as_str()))
+            .collect();
+        let name = |number: &str| carried.get(number).copied().unwrap_or_default();
+        assert_eq!(["1", "2", "3"].map(name), ["select"; 3], "{carried:?}");
+        assert_eq!(["4", "5", "6"].map(name), ["Produce orders", "find orders", "find orders"]);
+        assert_eq!(carried.len(), 6, "{carried:?}");
+        for span in spans.iter().filter(|it| !it.ids[2].trim_matches('0').is_empty()) {
+            assert_eq!(span.ids[0].trim_start_matches('0'), span.ids[2].trim_start_matches('0'));
+        }
     }
     remove_rules(&world, Backend::NftNative);
 }

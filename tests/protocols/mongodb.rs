@@ -12,7 +12,7 @@ use std::path::Path;
 const PORT: u16 = 27017;
 
 /// A server of MongoDB's protocol with SQLite behind it.
-fn nx_27017(world: &World) -> Server {
+pub(super) fn nx_27017(world: &World) -> Server {
     let mut command = world.pod.command(python_path().with_file_name("nx-27017"));
     command.args(["--db", "memory", "--host", "0.0.0.0", "-p", "27017"]);
     command.args(["--pid-file", "nx.pid", "--log-file", "nx.log"]);

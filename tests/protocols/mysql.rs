@@ -14,7 +14,7 @@ const NOBODY: u32 = 65534;
 const PORT: u16 = 3306;
 
 /// A server with a user for tests, who has a password.
-fn server(world: &World) -> Server {
+pub(super) fn server(world: &World) -> Server {
     let package = "mariadb-server";
     let data = world.dir().join("maria");
     let place = format!("--datadir={}", data.display());

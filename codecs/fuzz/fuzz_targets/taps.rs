@@ -1,11 +1,21 @@
 //! Any bytes, of either way, in any pieces, as any protocol: what a tap says is the same however
-//! they were cut, it holds no more than it may, and every exchange that was opened is handed out.
+//! they were cut, it holds no more than it may, and every exchange that was opened is handed out. What
+//! can be edited or refused is, and what comes of it is bounded.
+//!
+//! `NETRA_FUZZ_PROTOCOL=redis` takes one protocol alone; `private` is one that is described.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use netra_codecs::Limits;
-use netra_codecs::codec::{Exchange, Head, Key, Kind, Outcome, Reason, Way};
+use netra_codecs::codec::{
+    Edits, Exchange, Head, Key, Kind, Outcome, Pairs, Reason, Refusal, Way, Why,
+};
+use netra_codecs::private::{
+    Counts, Description, Field, Kinds, Length, LengthPart, Number, Operations, Order, Place,
+    Private, Status,
+};
 use netra_codecs::tap::{Message, Protocol, Step, Tap};
+use std::{env, sync::OnceLock};
 
 const LIMITS: Limits = Limits {
     open_max: 5,
@@ -20,13 +30,76 @@ const LIMITS: Limits = Limits {
 // many of the bytes behind it.
 fuzz_target!(|script: &[u8]| {
     let Some((&first, script)) = script.split_first() else { return };
-    let protocol = Protocol::ALL[usize::from(first) % Protocol::ALL.len()];
+    let among = among();
+    let protocol = among[usize::from(first) % among.len()];
     let whole = play(protocol, script, usize::MAX, false);
     for size in [1, 3] {
         assert_eq!(play(protocol, script, size, false), whole);
     }
     assert_eq!(play(protocol, script, usize::MAX, true), whole);
 });
+
+/// The protocols that inputs are taken for.
+fn among() -> &'static [Protocol] {
+    static PRIVATE: OnceLock<Private> = OnceLock::new();
+    static AMONG: OnceLock<Vec<Protocol>> = OnceLock::new();
+    AMONG.get_or_init(|| {
+        let wanted = env::var("NETRA_FUZZ_PROTOCOL").unwrap_or_default();
+        let private = PRIVATE.get_or_init(|| Private::described(description()).expect("good"));
+        let private = Protocol::Private(private);
+        let all = Protocol::ALL.iter().copied().chain([private]);
+        all.filter(|it| wanted.is_empty() || it.about().name == wanted).collect()
+    })
+}
+
+/// Every kind of place that a description may have.
+fn description() -> Description {
+    let number = |at, width| Number { at, width };
+    let field = |key, place| Field { key, place };
+    Description {
+        name: "private",
+        magic: Some((0, Box::new([b'M']))),
+        order: Order::Little,
+        header: 12,
+        length: Length {
+            parts: vec![
+                LengthPart { number: number(1, 1), times: 256 },
+                LengthPart { number: number(2, 1), times: 1 },
+            ],
+            counts: Counts::Body,
+            trailer: 2,
+            max: 70_000,
+        },
+        id: Some(number(3, 2)),
+        kinds: Some(Kinds {
+            number: number(5, 1),
+            mask: 7,
+            values: vec![
+                (0, Kind::Request),
+                (1, Kind::Response),
+                (2, Kind::Oneway),
+                (3, Kind::Heartbeat),
+                (4, Kind::Push),
+            ],
+        }),
+        status: Some(Status { number: number(6, 2), ok: vec![0] }),
+        fields: vec![
+            field(Key::Service, Place::Prefixed { at: 12, width: 1 }),
+            field(Key::Method, Place::Behind { field: 0, width: 2 }),
+            field(Key::Group, Place::Fixed { at: 8, len: 4 }),
+            field(
+                Key::ClientId,
+                Place::Tagged { at: 12, tag_width: 1, length_width: 2, tag: 7 },
+            ),
+            field(
+                Key::Database,
+                Place::Protobuf { at: 12, len: Some(number(8, 2)), path: vec![1, 2] },
+            ),
+        ],
+        operations: Operations::Named(vec!["a", "bc"]),
+        reply: None,
+    }
+}
 
 #[derive(Debug, PartialEq, Eq)]
 enum Told {
@@ -95,6 +168,7 @@ fn show(tap: &mut Tap<u64>, way: Way, mut input: &[u8], number: &mut u64, told: 
                     message.name().concat(),
                 ));
                 read(&message, told);
+                write(&message);
                 consumed
             }
             Step::Answered { consumed, message, .. } => {
@@ -154,4 +228,20 @@ fn read(message: &Message<'_>, told: &mut Vec<Told>) {
             told.push(Told::Pair(key.name().as_bytes().to_vec(), value.to_vec()));
         }
     }
+}
+
+/// What is put into a message, and what its client is told in the place of an answer.
+fn write(message: &Message<'_>) {
+    let mut pairs = Pairs::new();
+    pairs.add(b"traceparent", &[b'0'; 55]).expect("there is room");
+    let mut edits = Edits::new();
+    if message.edit(&pairs, &mut edits).is_ok() {
+        let len: usize = edits.pieces(message.bytes()).map(|piece| piece.bytes().len()).sum();
+        assert!(len <= 2 * message.bytes().len() + 1024);
+    }
+    let mut out = Vec::new();
+    for why in Why::ALL {
+        let _ = message.reply(&Refusal { why: *why, text: "refused" }, &mut out);
+    }
+    assert!(out.len() <= Why::ALL.len() * (message.bytes().len() + 1024));
 }

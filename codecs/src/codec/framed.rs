@@ -157,7 +157,7 @@ impl<C: FrameCodec> Framed<C> {
                         taken += count;
                         continue;
                     }
-                    Line::Partial => return Event::Need,
+                    Line::Partial => return Self::need(memory, way, side.held.bytes()),
                     Line::TooLong => return Event::Not(Reason::TooLarge),
                 },
                 Frame::Total(total) => {
@@ -183,8 +183,16 @@ impl<C: FrameCodec> Framed<C> {
             };
             taken += side.held.fill(&input[taken..], wanted);
             if side.held.bytes().len() < wanted {
-                return Event::Need;
+                return Self::need(memory, way, side.held.bytes());
             }
+        }
+    }
+
+    /// More bytes are needed, unless those that are here are none of the protocol already.
+    fn need(memory: &C::Memory, way: Way, bytes: &[u8]) -> Event {
+        match C::frame(memory, way, bytes) {
+            Frame::Not(reason) => Event::Not(reason),
+            _ => Event::Need,
         }
     }
 }
