@@ -9,7 +9,7 @@ const NAME: &[u8] = b"traceparent='";
 /// Bytes of a `traceparent` of version 00.
 const LEN: usize = 55;
 
-/// The name of the pair that [`Carrier::value`] is the value of.
+/// The name of the pair that holds a trace context.
 pub const TRACEPARENT: &[u8] = b"traceparent";
 
 /// Looks for it, byte by byte, in the comments of one text.
