@@ -1,6 +1,8 @@
 //! What a decision costs: `decide ROUTES MESSAGES HOW` decides about so many messages by a table of so
 //! many routes; HOW is `address` (Thrift, by where it goes) or `name` (Dubbo, by its interface). Two runs
-//! under callgrind differ by the messages alone.
+//! under callgrind differ by the messages alone. With `picks` as a fourth argument the host has a hundred
+//! endpoints, of which each message is given one, with all that a DestinationRule can say of them: what
+//! that adds to a message is what a pick costs.
 
 use netra_rules::{Context, Direction, Documents, Facts, Key, Protocol, Source, State, decide};
 use std::{
@@ -41,11 +43,28 @@ impl Facts for Call<'_> {
     }
 }
 
+/// A hundred endpoints, and how they are treated.
+fn hundred() -> String {
+    let mut text = String::from(
+        "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s}\nspec:\n  \
+         hosts: [org.demo.greeter]\n  ports: [{number: 9090, name: tcp}]\n  resolution: STATIC\n  \
+         endpoints:\n",
+    );
+    for number in 1..=100 {
+        let _ = writeln!(text, "  - {{address: 10.0.0.{number}}}");
+    }
+    text + "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+            metadata: {name: d, annotations: {netra.io/balance-by: message}}\nspec:\n  \
+            host: org.demo.greeter\n  trafficPolicy:\n    outlierDetection: {}\n    \
+            connectionPool: {tcp: {maxConnections: 1000}, http: {http2MaxRequests: 1000}}\n"
+}
+
 fn main() {
     let mut args = std::env::args().skip(1);
     let mut number = || args.next().and_then(|it| it.parse::<usize>().ok()).unwrap_or(10);
     let (routes, messages) = (number(), number());
     let is_named = args.next().as_deref() == Some("name");
+    let picks = args.next().as_deref() == Some("picks");
     let name = if is_named { "dubbo" } else { "thrift" };
     let mut text = format!(
         "apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: r}}\nspec:\n  \
@@ -57,6 +76,9 @@ fn main() {
             "  - match: {{attributes: {{method: {{exact: sayHello{number}}}}}}}\n    \
              route: [{{destination: {{host: org.demo.greeter}}}}]"
         );
+    }
+    if picks {
+        text += &hundred();
     }
     let address = "10.0.0.1".parse().expect("an address");
     let addresses = [("org.demo.greeter".to_owned(), vec![address])].into();
@@ -73,7 +95,8 @@ fn main() {
     let begun = Instant::now();
     let mut passed = 0_usize;
     for turn in 0..messages {
-        let verdict = decide(&table, &call, &mut state, turn as u64, 0);
+        let random = (turn as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let verdict = decide(&table, &call, &mut state, turn as u64, random);
         passed += usize::from(verdict.rule.is_some());
     }
     eprintln!("{messages} messages, {passed} decided: {:?}", begun.elapsed());

@@ -102,6 +102,41 @@ impl Seat {
     }
 }
 
+/// A ring: each index has points on it by its weight, and a value belongs to the next point behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ring(Box<[(u64, u32)]>);
+
+impl Ring {
+    /// With at least so many points, as far as there is room, and one for each that has a weight.
+    pub(crate) fn new(names: &[(u64, u32)], least: u32) -> Self {
+        let sum: u64 = names.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let least = u64::from(least).min(POINTS_MAX);
+        let mut points = Vec::new();
+        for (index, (name, weight)) in (0..).zip(names) {
+            let count = (least * u64::from(*weight)).div_ceil(sum.max(1));
+            let point = |turn: u64| mix(name ^ turn.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            points.extend((1..=count).map(|turn| (point(turn), index)));
+        }
+        points.sort_unstable();
+        Self(points.into())
+    }
+
+    /// Who a hash belongs to, or so many points behind it.
+    #[inline]
+    pub(crate) fn at(&self, hash: u64, more: u64) -> Option<u32> {
+        let first = self.0.partition_point(|(point, _)| *point < hash) as u64;
+        let place = first.wrapping_add(more).checked_rem(self.0.len() as u64)?;
+        self.0.get(usize::try_from(place).ok()?).map(|(_, index)| *index)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.len() * size_of::<(u64, u32)>()
+    }
+}
+
+/// Points of a ring, at most, beside those that everybody has.
+const POINTS_MAX: u64 = 65_536;
+
 /// The place of a table that a number means.
 #[inline]
 pub(crate) fn pick(table: &[u32], number: u64) -> Option<u32> {
@@ -142,6 +177,30 @@ mod tests {
         turned.reverse();
         let turned = maglev(&turned);
         assert!(all.iter().zip(&turned).all(|(one, two)| *one == 9 - two));
+    }
+
+    #[test]
+    fn a_ring_is_about_fair_and_only_what_belonged_to_who_goes_moves() {
+        let names: Vec<_> = (0..10_u64).map(|it| (mix(it + 1), 1)).collect();
+        let (all, fewer) = (Ring::new(&names, 1024), Ring::new(&names[..9], 1024));
+        let values = || (0..10_000_u64).map(|it| mix(it ^ 0x55));
+        let mut counts = [0; 10];
+        for value in values() {
+            let (was, is) = (all.at(value, 0).unwrap(), fewer.at(value, 0).unwrap());
+            counts[was as usize] += 1;
+            // With fewer points each, some of those that stay are not there any more.
+            assert!(is < 9);
+        }
+        assert!(counts.iter().all(|it| (600..1500).contains(it)), "{counts:?}");
+        let moved = values().filter(|it| {
+            let was = all.at(*it, 0).unwrap();
+            was != 9 && Some(was) != fewer.at(*it, 0)
+        });
+        assert!(moved.count() < 1500);
+        let heavy = Ring::new(&[(1, 3), (2, 1), (3, 0)], 1024);
+        let of = |index| heavy.0.iter().filter(|(_, it)| *it == index).count();
+        assert_eq!([of(0), of(1), of(2)], [768, 256, 0]);
+        assert_eq!(Ring::new(&[], 1024).at(7, 0), None);
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use crate::{
     ask::Ask,
+    balance::Picked,
     choice::pick,
     facts::{Direction, Facts},
-    hash::Stable,
+    hash::{Stable, mix},
     pattern::wide,
     state::State,
     table::{Cluster, EndpointAddress, Fault, Hashed, Policy, RouteTo, Router, Table, refusal},
-    verdict::{Action, Refusal, RefusalKind, Route, RuleId, Verdict},
+    verdict::{Action, EndpointId, Refusal, RefusalKind, Route, RuleId, Verdict},
 };
 
 /// What is to be done with a message. `now_ns` is of a clock that never goes back, `random` is
@@ -71,10 +72,10 @@ fn outbound<F: Facts>(
         }
     }
     let Some(route) = route else { return verdict };
-    verdict.action = match action(table, route, &mut ask, state) {
-        Some(action) => action,
-        None => {
-            let refused = refuse(state, route.rule, refusal(RefusalKind::NoEndpoint), now_ns);
+    verdict.action = match action(table, route, &mut ask, state, (now_ns, random)) {
+        Ok(action) => action,
+        Err(kind) => {
+            let refused = refuse(state, route.rule, refusal(kind), now_ns);
             return Verdict { delay_ns: verdict.delay_ns, ..refused };
         }
     };
@@ -84,25 +85,38 @@ fn outbound<F: Facts>(
     verdict
 }
 
-/// Where a message of the route goes; None is nowhere, there being no endpoint.
+/// Where a message of the route goes; or why nowhere.
 #[inline]
 fn action<F: Facts>(
     table: &Table,
     route: &RouteTo,
     ask: &mut Ask<'_, F>,
     state: &State,
-) -> Option<Action> {
+    (now_ns, random): (u64, u64),
+) -> Result<Action, RefusalKind> {
+    let nobody = RefusalKind::NoEndpoint;
     let index = match &route.split {
         None => 0,
-        Some((turn, schedule)) => pick(schedule, state.turn(*turn))? as usize,
+        Some((turn, schedule)) => pick(schedule, state.turn(*turn)).ok_or(nobody)? as usize,
     };
-    let id = route.to.get(index)?.cluster(ask.facts.destination().port())?;
-    let cluster = table.cluster(id)?;
+    let to = route.to.get(index).ok_or(nobody)?;
+    let id = to.cluster(ask.facts.destination().port()).ok_or(nobody)?;
+    let cluster = table.cluster(id).ok_or(nobody)?;
+    if let [only] = &*cluster.endpoints
+        && only.address == EndpointAddress::Original
+    {
+        return Ok(Action::Pass);
+    }
     let hash = hash_of(route, cluster, ask);
-    let endpoint = cluster.endpoint(hash, ask.facts.connection())?;
-    match cluster.endpoints.get(endpoint.0 as usize)?.address {
-        EndpointAddress::Original => Some(Action::Pass),
-        _ => Some(Action::Route(Route { cluster: id, endpoint })),
+    let balance = state.balance(id).ok_or(nobody)?;
+    // Numbers of connections may have any pattern.
+    let draw = if cluster.policy.by_message { random } else { mix(ask.facts.connection()) };
+    match balance.pick(cluster, hash, ask.facts.seat(), (now_ns, draw)) {
+        Picked::Endpoint(index) => {
+            Ok(Action::Route(Route { cluster: id, endpoint: EndpointId(index) }))
+        }
+        Picked::Nobody => Err(nobody),
+        Picked::Full(_) => Err(RefusalKind::Overflow),
     }
 }
 

@@ -1,13 +1,14 @@
 //! What users expect of their rules, as a text that is run.
 
 use crate::{
+    balance::Seat,
     compile::{Compiled, Context, Documents},
     decide::decide,
     document::Source,
     example::Example,
     explain::{explain, in_words},
-    facts::Direction,
-    key::Protocol,
+    facts::{Direction, Facts},
+    key::{Key, Protocol},
     shape::{Field, Judge, Shape, field, needed, time_ns, whole},
     state::State,
     table::Table,
@@ -15,7 +16,11 @@ use crate::{
     verdict::{Action, Verdict},
     yaml::{self, Node},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 const FILE: &[Field] = &[
     field("rules", &Shape::List(&Shape::Filled), "Files and directories, from the file's own"),
@@ -161,11 +166,21 @@ fn run(table: &Table, node: &Node, mut example: Example) -> Vec<String> {
     let process = Arc::new(table.process(None, 0));
     let mut state = State::new(table, &process, 1);
     let (mut counts, mut wrong) = (BTreeMap::new(), Vec::new());
+    // Connections keep their endpoints, and each message is answered before the next one.
+    let mut seats: BTreeMap<u64, Box<Seat>> = BTreeMap::new();
     for turn in 0..times {
         example.connection = turn % connections;
         // Chance that is the same each time.
         let random = crate::hash::mix(turn.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let verdict = decide(table, &example, &mut state, turn * every_ns, random);
+        let seat = seats.get(&example.connection).map(|seat| &**seat);
+        let seated = Seated { example: &example, seat };
+        let verdict = decide(table, &seated, &mut state, turn * every_ns, random);
+        if let Action::Route(route) = verdict.action
+            && let Some(mut next) = state.seat(route, seat)
+        {
+            next.connected();
+            seats.insert(example.connection, next);
+        }
         count(table, &verdict, &mut counts);
         if wrong.is_empty() {
             wrong = differences(table, &verdict, expect);
@@ -182,6 +197,42 @@ fn run(table: &Table, node: &Node, mut example: Example) -> Vec<String> {
         wrong.extend(explain(table, &example).1);
     }
     wrong
+}
+
+/// A message of a connection that has been somewhere.
+struct Seated<'e> {
+    example: &'e Example,
+    seat: Option<&'e Seat>,
+}
+
+impl Facts for Seated<'_> {
+    fn direction(&self) -> Direction {
+        self.example.direction
+    }
+
+    fn destination(&self) -> SocketAddr {
+        self.example.destination
+    }
+
+    fn source(&self) -> Option<IpAddr> {
+        self.example.source
+    }
+
+    fn connection(&self) -> u64 {
+        self.example.connection
+    }
+
+    fn seat(&self) -> Option<&Seat> {
+        self.seat
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.example.protocol()
+    }
+
+    fn value(&self, key: &Key) -> Option<&[u8]> {
+        self.example.value(key)
+    }
 }
 
 fn count(table: &Table, verdict: &Verdict, counts: &mut BTreeMap<String, u64>) {

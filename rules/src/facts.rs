@@ -1,6 +1,9 @@
 //! What the caller knows of a message.
 
-use crate::key::{Key, Protocol};
+use crate::{
+    balance::Seat,
+    key::{Key, Protocol},
+};
 use std::net::{IpAddr, SocketAddr};
 
 /// Where a connection goes.
@@ -27,6 +30,11 @@ pub trait Facts {
     /// A number of the connection's, the same for all its messages. Where nothing else says which
     /// endpoint is meant, a connection stays with one.
     fn connection(&self) -> u64;
+
+    /// Where the messages of its connection go now, if that is an endpoint.
+    fn seat(&self) -> Option<&Seat> {
+        None
+    }
 
     /// The protocol.
     fn protocol(&self) -> Protocol;

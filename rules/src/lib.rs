@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 mod ask;
+mod balance;
 mod choice;
 mod compile;
 mod crd;
@@ -39,6 +40,10 @@ mod trouble;
 mod verdict;
 mod yaml;
 
+pub use balance::{
+    Balancer, Breakers, ClusterView, Ejected, EndpointView, Full, Heard, Outlier, Retries, Seat,
+    Standing, TRIES_MAX, TrafficPolicy, Warmup,
+};
 pub use compile::{Compiled, Context, Documents, RouterLanding};
 pub use crd::{Crds, crds};
 pub use decide::decide;

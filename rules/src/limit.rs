@@ -1,5 +1,6 @@
 //! Budgets that the shards of a process share: no lock, and for most messages nothing shared.
 
+use crate::balance::Balance;
 use std::{
     collections::HashMap,
     sync::{
@@ -180,6 +181,8 @@ pub struct Process {
     pub(crate) buckets: Box<[Arc<Shared>]>,
     /// How many messages each split of the table has parted.
     pub(crate) turns: Box<[AtomicU64]>,
+    /// One for each cluster of the table.
+    pub(crate) balances: Box<[Arc<Balance>]>,
 }
 
 impl Process {
@@ -198,7 +201,12 @@ impl Process {
         Self {
             buckets: limits.iter().map(bucket).collect(),
             turns: (0..splits).map(|_| AtomicU64::new(0)).collect(),
+            balances: Box::default(),
         }
+    }
+
+    pub(crate) fn with(self, balances: Box<[Arc<Balance>]>) -> Self {
+        Self { balances, ..self }
     }
 }
 

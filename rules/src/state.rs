@@ -1,9 +1,10 @@
 //! What deciding remembers.
 
 use crate::{
+    balance::{Balance, Seat},
     limit::{Process, Shared},
     table::Table,
-    verdict::RuleId,
+    verdict::{ClusterId, Route, RuleId},
 };
 use std::sync::{
     Arc,
@@ -119,6 +120,22 @@ impl State {
     /// A token of a limit for a key.
     pub(crate) fn take_key(&self, limit: usize, hash: Option<u64>, now_ns: u64) -> bool {
         self.process.buckets.get(limit).is_none_or(|shared| shared.take_key(hash, now_ns))
+    }
+
+    /// A cluster as it is now.
+    #[inline]
+    pub(crate) fn balance(&self, cluster: ClusterId) -> Option<&Balance> {
+        self.process.balances.get(cluster.0 as usize).map(|balance| &**balance)
+    }
+
+    /// A connection's place at an endpoint that was just picked; None if it is `now` there. Messages
+    /// that stay on their way have none.
+    pub fn seat(&self, route: Route, now: Option<&Seat>) -> Option<Box<Seat>> {
+        let balance = self.process.balances.get(route.cluster.0 as usize)?;
+        if now.is_some_and(|now| now.is_at(balance, route.endpoint)) {
+            return None;
+        }
+        Seat::new(balance, route.endpoint.0).map(Box::new)
     }
 
     /// Whose turn it is: the next number of a split.

@@ -2,9 +2,9 @@
 
 use crate::{
     ask::{Slot, SlotId},
-    choice::pick,
+    balance::{Balance, ClusterView, TrafficPolicy},
+    choice::{Ring, pick},
     facts::Direction,
-    hash::mix,
     key::Protocol,
     landing::Landing,
     limit::{Limit, Process},
@@ -58,7 +58,9 @@ pub struct Cluster {
     /// Endpoints in an order that has each as often as its weight says.
     pub(crate) schedule: Box<[u32]>,
     /// Endpoints by hash; empty if nothing is hashed.
-    pub(crate) maglev: Box<[u32]>,
+    pub(crate) by_hash: ByHash,
+    /// How its endpoints are treated.
+    pub(crate) policy: TrafficPolicy,
     /// What is hashed, unless the route says something else.
     pub(crate) hash: Hashed,
 }
@@ -76,16 +78,48 @@ impl Hashed {
     }
 }
 
+/// Endpoints by hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ByHash {
+    /// A table of Maglev; empty if nothing is hashed.
+    Maglev(Box<[u32]>),
+    Ring(Ring),
+}
+
 impl Cluster {
-    /// The endpoint of a message with this hash, or of a connection with this number.
+    /// The endpoint of a message with this hash, or so many places behind it.
     #[inline]
-    pub(crate) fn endpoint(&self, hash: Option<u64>, connection: u64) -> Option<EndpointId> {
-        let found = match hash {
-            Some(hash) => pick(&self.maglev, hash),
-            // Numbers of connections may have any pattern.
-            None => pick(&self.schedule, mix(connection)),
+    pub(crate) fn hashed(&self, hash: u64, more: u64) -> Option<u32> {
+        match &self.by_hash {
+            ByHash::Maglev(table) => pick(table, hash.wrapping_add(more)),
+            ByHash::Ring(ring) => ring.at(hash, more),
+        }
+    }
+
+    /// What is done with its endpoints, in words.
+    pub fn policy_in_words(&self) -> String {
+        self.policy.in_words(self.is_hashed())
+    }
+
+    /// Whether messages are sent to any of it by netra, and not just left on their way.
+    pub fn is_balanced(&self) -> bool {
+        self.endpoints.iter().any(|it| it.address != EndpointAddress::Original)
+    }
+
+    pub(crate) fn is_hashed(&self) -> bool {
+        match &self.by_hash {
+            ByHash::Maglev(table) => !table.is_empty(),
+            ByHash::Ring(_) => true,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let by_hash = match &self.by_hash {
+            ByHash::Maglev(table) => 4 * table.len(),
+            ByHash::Ring(ring) => ring.bytes(),
         };
-        found.map(EndpointId)
+        // With what is counted of each.
+        256 + (64 + 192) * self.endpoints.len() + 4 * self.schedule.len() + by_hash
     }
 }
 
@@ -321,7 +355,10 @@ impl Table {
         let found =
             self.refusals.binary_search_by_key(&wanted, |(rule, kind, _)| (*rule, *kind as usize));
         let text = found.ok().and_then(|index| self.refusals.get(index)).map(|(.., text)| &**text);
-        text.unwrap_or("netra: there is no endpoint")
+        text.unwrap_or(match kind {
+            RefusalKind::Overflow => "netra: the cluster has as much to do as it may",
+            _ => "netra: there is no endpoint",
+        })
     }
 
     /// The protocol that documents say is spoken there.
@@ -388,17 +425,24 @@ impl Table {
     /// What shards share of the state that goes with it, from `now_ns` on. Limits that were in force
     /// `before`, and are what they were, go on with what is left of them.
     pub fn process(&self, before: Option<&Process>, now_ns: u64) -> Process {
-        Process::of(&self.limits, self.splits, before, now_ns)
+        let balances = before.map_or(&[][..], |before| &before.balances);
+        let balances = Balance::of_all(&self.clusters, balances, now_ns);
+        Process::of(&self.limits, self.splits, before, now_ns).with(balances)
+    }
+
+    /// Clusters as they are now, on all shards of the process; those whose messages stay on their
+    /// way are left out.
+    pub fn clusters_now(&self, process: &Process, now_ns: u64) -> Vec<ClusterView> {
+        let all = self.clusters.iter().zip(&process.balances);
+        let balanced = all.filter(|(cluster, _)| cluster.is_balanced());
+        balanced.map(|(cluster, balance)| balance.view(cluster, now_ns)).collect()
     }
 
     /// What it takes in memory, about.
     pub fn bytes(&self) -> usize {
         let rules =
             self.rules.iter().map(|it| it.name.len() + it.place.len() + it.effect.len() + 64);
-        let clusters = self
-            .clusters
-            .iter()
-            .map(|it| 128 + 64 * it.endpoints.len() + 4 * (it.schedule.len() + it.maglev.len()));
+        let clusters = self.clusters.iter().map(Cluster::bytes);
         let routers = self.routers.iter().map(|it| {
             it.routes.bytes() + it.limits.bytes() + it.faults.bytes() + 128 * (it.to.len() + 1)
         });
@@ -414,7 +458,7 @@ pub(crate) const fn refusal(kind: RefusalKind) -> Refusal {
         RefusalKind::NoRoute => 404,
         RefusalKind::Denied => 403,
         RefusalKind::Limited => 429,
-        RefusalKind::NoEndpoint | RefusalKind::Fault => 503,
+        RefusalKind::NoEndpoint | RefusalKind::Overflow | RefusalKind::Fault => 503,
     };
     Refusal { kind, http_status }
 }

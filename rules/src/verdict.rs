@@ -98,12 +98,20 @@ pub enum RefusalKind {
     Limited,
     /// A fault that somebody asked for.
     Fault,
+    /// The cluster has as much to do as it may.
+    Overflow,
 }
 
 impl RefusalKind {
     /// Every kind, in order of declaration; the index is `kind as usize`.
-    pub const ALL: &'static [Self] =
-        &[Self::NoRoute, Self::NoEndpoint, Self::Denied, Self::Limited, Self::Fault];
+    pub const ALL: &'static [Self] = &[
+        Self::NoRoute,
+        Self::NoEndpoint,
+        Self::Denied,
+        Self::Limited,
+        Self::Fault,
+        Self::Overflow,
+    ];
 
     /// The word, in snake case.
     pub const fn name(self) -> &'static str {
@@ -113,6 +121,7 @@ impl RefusalKind {
             Self::Denied => "denied",
             Self::Limited => "limited",
             Self::Fault => "fault",
+            Self::Overflow => "overflow",
         }
     }
 }

@@ -286,13 +286,74 @@ fn what_comes_with_legs_is_refused_with_its_place() {
         assert_eq!(found.len(), 1, "{found:#?}");
         assert!(found[0].starts_with(&format!("rules.yaml:{place}: {what}")), "{found:?}");
     }
-    let outlier = SERVICE.replace(
-        "  subsets:",
-        "  trafficPolicy:\n    outlierDetection: {consecutive5xxErrors: 5}\n  subsets:",
-    );
+    let outlier = SERVICE
+        .replace("  subsets:", "  trafficPolicy:\n    tunnel: {protocol: CONNECT}\n  subsets:");
     let found = errors(&outlier);
-    let expected = "rules.yaml:25:5: DestinationRule.spec.trafficPolicy.outlierDetection: not in";
+    let expected = "rules.yaml:25:5: DestinationRule.spec.trafficPolicy.tunnel: not in";
     assert!(found[0].starts_with(expected), "{found:?}");
+}
+
+/// What a DestinationRule says, as `netra rules check` does.
+#[test]
+fn a_traffic_policy_says_what_is_done_with_endpoints() {
+    let to_v2 = format!("  routes: [{{route: [{{destination: {{host: {DEMO}, subset: v2}}}}]}}]\n");
+    let said = |annotations: &str, policy: &str| {
+        let text = router(&to_v2)
+            .replace("  subsets:", &format!("  trafficPolicy:\n{policy}  subsets:"))
+            .replace(
+                "kind: DestinationRule\nmetadata: {",
+                &format!("kind: DestinationRule\nmetadata: {{{annotations}"),
+            );
+        World::new(&text).table.clusters()[0].policy_in_words()
+    };
+    for (annotations, policy, expected) in [
+        ("", "    tls: {mode: DISABLE}\n", "each connection to the less busy of two"),
+        ("", "    loadBalancer: {simple: ROUND_ROBIN}\n", "each connection to the next"),
+        (
+            "annotations: {netra.io/balance-by: message}, ",
+            "    loadBalancer: {simple: RANDOM}\n",
+            "each message by chance",
+        ),
+        (
+            "annotations: {netra.io/balancer: peak-ewma}, ",
+            "    loadBalancer: {warmup: {duration: 30s, minimumPercent: 20}}\n",
+            "each connection to the quicker of two; new ones begin with 20 % and have all after 30s",
+        ),
+        (
+            "annotations: {netra.io/hash-balance-factor: \"125\"}, ",
+            "    loadBalancer: {consistentHash: {httpHeaderName: method, ringHash: {}}}\n",
+            "by hash, none with more than 125 % of the mean",
+        ),
+        (
+            "",
+            "    connectionPool: {tcp: {maxConnections: 100, connectTimeout: 1s}, http: \
+             {http1MaxPendingRequests: 10, http2MaxRequests: 50, maxRetries: 7}}\n    \
+             retryBudget: {percent: 30, minRetryConcurrency: 2}\n",
+            "each connection to the less busy of two; at most 100 connections; at most 10 \
+             connections that are not there yet; at most 50 messages without an answer; a dial \
+             takes at most 1s; tries again 30 %, at least 2, at most 7",
+        ),
+        (
+            "",
+            "    outlierDetection: {consecutiveGatewayErrors: 3, baseEjectionTime: 1m, \
+             maxEjectionPercent: 50}\n",
+            "each connection to the less busy of two; ejects who has 5 faults or 3 faults behind it \
+             in a row, for 60s the first time, at most 50 %",
+        ),
+        (
+            "",
+            "    outlierDetection: {consecutive5xxErrors: 0}\n",
+            "each connection to the less busy of two; ejects nobody",
+        ),
+    ] {
+        assert_eq!(said(annotations, policy), expected, "{policy}");
+    }
+    let wrong = router(&to_v2).replace(
+        "kind: DestinationRule\nmetadata: {",
+        "kind: DestinationRule\nmetadata: {annotations: {netra.io/balance-by: luck}, ",
+    );
+    let found = errors(&wrong);
+    assert!(found[0].contains("annotation netra.io/balance-by=\"luck\": allowed are"), "{found:?}");
 }
 
 #[test]

@@ -2,15 +2,15 @@
 
 use super::Compiler;
 use crate::{
-    choice::{maglev, schedule},
+    choice::{Ring, maglev, schedule},
     hash::Stable,
     key::Protocol,
     shape::short,
     spec::{
-        BalancerSpec, DestinationSpec, EndpointSpec, HashSpec, PolicySpec, RouterSpec, ServiceSpec,
-        Specs, SubsetsSpec,
+        DestinationSpec, EndpointSpec, HashSpec, PolicySpec, RouterSpec, ServiceSpec, Specs,
+        SubsetsSpec,
     },
-    table::{Cluster, Endpoint, EndpointAddress, Hashed, Where},
+    table::{ByHash, Cluster, Endpoint, EndpointAddress, Hashed, Where},
     verdict::ClusterId,
 };
 use std::{collections::HashMap, net::SocketAddr};
@@ -101,10 +101,7 @@ impl Compiler<'_> {
         // To the host that was asked for, by who cannot be sent elsewhere: that is where it went.
         let is_pinned = candidates.iter().all(|it| self.context.pinned.contains(it));
         let stays = is_own && is_pinned && to.subset.is_none() && to.port.is_none();
-        let policy = PolicySpec {
-            balancer: if stays { BalancerSpec::Original } else { policy.balancer },
-            ..policy
-        };
+        let policy = PolicySpec { is_original: stays || policy.is_original, ..policy };
         for (port, endpoints) in self.endpoints(to, is_own, labels, &policy) {
             let single = matches!(&*endpoints, [Endpoint { address, .. }]
                 if !matches!(address, EndpointAddress::Ip(_)));
@@ -113,10 +110,18 @@ impl Compiler<'_> {
                             address of its name is asked does not depend on the hash";
                 self.troubles.warn(place.clone(), what);
             }
+            let is_original =
+                matches!(&*endpoints, [Endpoint { address: EndpointAddress::Original, .. }]);
+            if let (true, Some(place)) = (is_original, &policy.place) {
+                let what = "has no effect: the host has no endpoints of a ServiceEntry, so that its \
+                            messages go where they went";
+                self.troubles.warn(place.clone(), what);
+            }
             let id = ClusterId(u32::try_from(self.clusters.made.len()).unwrap_or(u32::MAX));
             let subset = to.subset.iter().map(|subset| format!("/{subset}")).collect::<String>();
             let name = format!("{}{subset}", to.host).into();
-            self.clusters.made.push(cluster(name, endpoints, hash.clone(), wants_table));
+            let cluster = cluster(name, endpoints, hash.clone(), wants_table, &policy);
+            self.clusters.made.push(cluster);
             made.push((port, id));
         }
         made
@@ -173,7 +178,7 @@ impl Compiler<'_> {
     ) -> Vec<(u16, Box<[Endpoint]>)> {
         let original =
             || vec![(0, [Endpoint { address: EndpointAddress::Original, weight: 1 }].into())];
-        if policy.balancer == BalancerSpec::Original {
+        if policy.is_original {
             return original();
         }
         let service = self.clusters.service(&to.host);
@@ -243,7 +248,13 @@ impl Compiler<'_> {
     }
 }
 
-fn cluster(name: Box<str>, endpoints: Box<[Endpoint]>, hash: Hashed, wants_table: bool) -> Cluster {
+fn cluster(
+    name: Box<str>,
+    endpoints: Box<[Endpoint]>,
+    hash: Hashed,
+    wants_table: bool,
+    spec: &PolicySpec,
+) -> Cluster {
     let weights: Vec<_> = endpoints.iter().map(|endpoint| endpoint.weight).collect();
     let named = |endpoint: &Endpoint| {
         let mut hash = Stable::new();
@@ -251,7 +262,12 @@ fn cluster(name: Box<str>, endpoints: Box<[Endpoint]>, hash: Hashed, wants_table
         (hash.finish(), endpoint.weight)
     };
     let names: Vec<_> = endpoints.iter().filter(|_| wants_table).map(named).collect();
-    Cluster { name, schedule: schedule(&weights), maglev: maglev(&names), hash, endpoints }
+    let by_hash = match spec.ring {
+        Some(points) if wants_table => ByHash::Ring(Ring::new(&names, points)),
+        _ => ByHash::Maglev(maglev(&names)),
+    };
+    let policy = spec.policy.clone();
+    Cluster { name, schedule: schedule(&weights), by_hash, hash, endpoints, policy }
 }
 
 fn address_of(endpoint: &EndpointSpec, name: &str, target: u16) -> EndpointAddress {

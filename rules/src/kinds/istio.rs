@@ -27,9 +27,17 @@ const LABELS: Shape = Shape::Map(&Shape::Text);
 
 const POLICY: Shape = Shape::Object(&[
     field("loadBalancer", &BALANCER, "How an endpoint is chosen"),
-    field("connectionPool", &POOL, "Almost all of it comes with legs"),
-    refused("outlierDetection", WITH_LEGS),
-    refused("retryBudget", WITH_LEGS),
+    field("connectionPool", &POOL, "How much there may be at once"),
+    field("outlierDetection", &OUTLIER, "When an endpoint is left out for a while"),
+    field(
+        "retryBudget",
+        &Shape::Object(&[
+            field("percent", &Shape::Percent, "Of messages without an answer; 20"),
+            field("minRetryConcurrency", &Shape::Whole(0, U32_MAX), "As many in any case; 3"),
+            warned("budgetInterval", &Shape::Time(0), "has no effect: what is under way counts"),
+        ]),
+        "How many messages may be tried again at a time, where a dial has failed",
+    ),
     warned("tls", &Shape::Any, "has no effect: netra begins and ends no TLS"),
     refused("portLevelSettings", "one policy for all ports of a host is all that netra reads"),
     refused("tunnel", WITH_LEGS),
@@ -47,14 +55,59 @@ const BALANCER: Shape = Shape::Object(&[
             "LEAST_REQUEST",
             "LEAST_CONN",
         ]),
-        "How a connection's endpoint is chosen",
+        "How an endpoint is chosen; LEAST_REQUEST",
     ),
     field("consistentHash", &HASH, "Messages with the same value go to the same endpoint"),
     refused("localityLbSetting", WITH_LEGS),
     refused("zoneAwareLbSetting", WITH_LEGS),
-    refused("warmup", WITH_LEGS),
-    refused("warmupDurationSecs", WITH_LEGS),
+    field(
+        "warmup",
+        &Shape::Object(&[
+            needed("duration", &Shape::Time(1), "For so long a new endpoint gets less"),
+            field("minimumPercent", &Shape::Percent, "Of its part, at first; 10"),
+            field("aggression", &Shape::Percent, "Above 1 its part grows faster at first; 1"),
+        ]),
+        "How endpoints begin that come later than others",
+    ),
+    field("warmupDurationSecs", &Shape::Time(0), "The same in an older document"),
 ]);
+
+const OUTLIER: Shape = Shape::Object(&[
+    field("consecutive5xxErrors", &Shape::Whole(0, U32_MAX), "Faults in a row; 5, 0 is never"),
+    field("consecutiveErrors", &Shape::Whole(0, U32_MAX), "The same in an older document"),
+    field(
+        "consecutiveGatewayErrors",
+        &Shape::Whole(0, U32_MAX),
+        "502, 503, 504 in a row; 0 is never",
+    ),
+    field(
+        "consecutiveLocalOriginFailures",
+        &Shape::Whole(0, U32_MAX),
+        "Failed dials and connections that end unanswered in a row, where they are split; 5",
+    ),
+    field(
+        "splitExternalLocalOriginErrors",
+        &Shape::Switch,
+        "Failed dials are counted for themselves; else they are faults",
+    ),
+    field("interval", &Shape::Time(1), "For each that went well an ejection is forgotten; 10s"),
+    field("baseEjectionTime", &Shape::Time(1), "How long the first ejection takes; 30s"),
+    field(
+        "maxEjectionPercent",
+        &Shape::Whole(0, 100),
+        "Endpoints that are out at a time, one in any case unless it is 0, the last never; 10",
+    ),
+    field(
+        "minHealthPercent",
+        &Shape::Whole(0, 100),
+        "Nobody more is left out where fewer would be left; 0",
+    ),
+    refused(
+        "outlierDetectionHttpErrorCodes",
+        "what counts as a fault is for the protocol to say: 5xx of HTTP. Take the field out",
+    ),
+]);
+const U32_MAX: u64 = u32::MAX as u64;
 
 const HASH: Shape = Shape::Object(&[
     field("httpHeaderName", &Shape::Filled, "The attribute whose value counts"),
@@ -70,15 +123,11 @@ const HASH: Shape = Shape::Object(&[
     ),
     field("useSourceIp", &Shape::Switch, "The asker's address counts"),
     field("httpQueryParameterName", &Shape::Filled, "The parameter whose value counts"),
-    warned(
-        "minimumRingSize",
-        &Shape::Whole(0, u64::MAX),
-        "has no effect: netra hashes with a table of Maglev that fits the endpoints",
-    ),
-    warned(
+    field("minimumRingSize", &Shape::Whole(0, u64::MAX), "A ring, of so many points at least"),
+    field(
         "ringHash",
-        &Shape::Object(&[field("minimumRingSize", &Shape::Whole(0, u64::MAX), "")]),
-        "has no effect: netra hashes with a table of Maglev that fits the endpoints",
+        &Shape::Object(&[field("minimumRingSize", &Shape::Whole(0, u64::MAX), "Points; 1024")]),
+        "A ring in the place of a table of Maglev",
     ),
     warned(
         "maglev",
@@ -92,28 +141,40 @@ const POOL: Shape = Shape::Object(&[
     field(
         "tcp",
         &Shape::Object(&[
-            refused("maxConnections", WITH_LEGS),
-            warned("connectTimeout", &Shape::Time(0), OWN_TIMES),
+            field("maxConnections", &Shape::Whole(0, U32_MAX), "Connections to the endpoints"),
+            field("connectTimeout", &Shape::Time(0), "How long a dial may take"),
             warned("tcpKeepalive", &Shape::Any, OWN_TIMES),
             refused("maxConnectionDuration", "netra cuts no connection for its age. Take it out"),
             warned("idleTimeout", &Shape::Time(0), "has no effect: idle connections stay"),
         ]),
-        "Of TCP",
+        "Of connections",
     ),
     field(
         "http",
         &Shape::Object(&[
-            refused("http1MaxPendingRequests", WITH_LEGS),
-            refused("http2MaxRequests", WITH_LEGS),
+            field(
+                "http1MaxPendingRequests",
+                &Shape::Whole(0, U32_MAX),
+                "Messages that wait for a connection",
+            ),
+            field(
+                "http2MaxRequests",
+                &Shape::Whole(0, U32_MAX),
+                "Messages without an answer, of whatever protocol",
+            ),
             refused("maxRequestsPerConnection", WITH_LEGS),
-            refused("maxRetries", WITH_LEGS),
+            field(
+                "maxRetries",
+                &Shape::Whole(0, U32_MAX),
+                "Messages that are tried again at a time",
+            ),
             warned("idleTimeout", &Shape::Time(0), "has no effect: idle connections stay"),
             warned("h2UpgradePolicy", &Shape::Filled, NO_UPGRADE),
             warned("useClientProtocol", &Shape::Switch, NO_UPGRADE),
             refused("maxConcurrentStreams", WITH_LEGS),
             warned("http2KeepAlive", &Shape::Any, OWN_TIMES),
         ]),
-        "Of HTTP",
+        "Of messages",
     ),
 ]);
 const OWN_TIMES: &str =

@@ -1,6 +1,7 @@
 //! What documents say, in types: defaults filled in, and what is wrong beyond the shape found.
 
 mod authorization;
+mod policy;
 mod redis;
 mod router;
 mod service;
@@ -14,9 +15,8 @@ use crate::{
 };
 use std::collections::HashMap;
 
-pub(crate) use service::{
-    BalancerSpec, EndpointSpec, HashSpec, PolicySpec, ServiceSpec, SubsetsSpec, network,
-};
+pub(crate) use policy::{HashSpec, PolicySpec};
+pub(crate) use service::{EndpointSpec, ServiceSpec, SubsetsSpec, network};
 
 /// All of it.
 #[derive(Debug, Default)]

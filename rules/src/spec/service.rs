@@ -1,8 +1,8 @@
 //! ServiceEntry and DestinationRule: where hosts are.
 
-use super::{Reader, number_of, port_of};
+use super::{PolicySpec, Reader, number_of, port_of};
 use crate::{
-    shape::{is_host, short, switch},
+    shape::{is_host, short},
     trouble::Place,
     yaml::Node,
 };
@@ -66,28 +66,6 @@ pub(crate) struct SubsetSpec {
     pub(crate) name: String,
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) policy: PolicySpec,
-}
-
-/// How an endpoint is chosen.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct PolicySpec {
-    pub(crate) balancer: BalancerSpec,
-    pub(crate) hash: Option<(HashSpec, Place)>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum BalancerSpec {
-    /// Spread evenly over connections: each keeps the endpoint that its number says.
-    #[default]
-    Spread,
-    /// Where the connection went.
-    Original,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum HashSpec {
-    Attribute(String),
-    Source,
 }
 
 impl Reader<'_> {
@@ -168,7 +146,8 @@ impl Reader<'_> {
         subsets: &mut HashMap<String, SubsetsSpec>,
     ) {
         let Some(host) = spec.text_of("host") else { return };
-        let policy = self.policy_of(spec, &PolicySpec::default());
+        let annotated = self.annotated_policy();
+        let policy = self.policy_of(spec, &annotated);
         let mut named: Vec<SubsetSpec> = Vec::new();
         for node in spec.list("subsets") {
             let Some(name) = node.text_of("name") else { continue };
@@ -185,49 +164,6 @@ impl Reader<'_> {
             self.error(spec, what);
         }
     }
-
-    fn policy_of(&mut self, node: &Node, outer: &PolicySpec) -> PolicySpec {
-        let balancer = node.at(&["trafficPolicy", "loadBalancer"]).filter(|it| !it.is_null());
-        let Some(balancer) = balancer else { return outer.clone() };
-        let simple = balancer.get("simple");
-        if let Some(simple) = simple
-            && matches!(simple.text(), Some("LEAST_REQUEST" | "LEAST_CONN"))
-        {
-            let what = "loadBalancer.simple: connections are spread evenly over endpoints; the \
-                        least busy one is found with legs, in a later version";
-            self.warn(simple, what);
-        }
-        let hash = balancer.get("consistentHash").filter(|it| !it.is_null());
-        let hash = hash.and_then(|node| {
-            let asked = hashes(node);
-            if asked.len() != 1 {
-                let what = "consistentHash: allowed is exactly one of httpHeaderName, httpCookie, \
-                            useSourceIp and httpQueryParameterName";
-                self.error(node, what);
-            }
-            Some((asked.into_iter().next()?, self.place(node)))
-        });
-        PolicySpec {
-            balancer: match simple.and_then(Node::text) {
-                Some("PASSTHROUGH") => BalancerSpec::Original,
-                _ => BalancerSpec::Spread,
-            },
-            hash,
-        }
-    }
-}
-
-/// All that a document hashes by; allowed is one.
-fn hashes(node: &Node) -> Vec<HashSpec> {
-    let mut found = Vec::new();
-    found.extend(node.text_of("httpHeaderName").map(|it| HashSpec::Attribute(it.to_owned())));
-    let cookie = node.at(&["httpCookie", "name"]).and_then(Node::text);
-    found.extend(cookie.map(|it| HashSpec::Attribute(format!("cookie.{it}"))));
-    let query = node.text_of("httpQueryParameterName");
-    found.extend(query.map(|it| HashSpec::Attribute(format!("query.{it}"))));
-    let is_source = node.get("useSourceIp").and_then(switch) == Some(true);
-    found.extend(is_source.then_some(HashSpec::Source));
-    found
 }
 
 fn labels(node: &Node) -> Vec<(String, String)> {
