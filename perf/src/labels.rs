@@ -67,7 +67,8 @@ pub const SHED_STEPS: [&str; 3] = ["heads", "buffers", "accepts"];
 /// Label values of what came of giving pairs to a message, by index.
 pub const EDIT_RESULTS: [&str; 6] = ["done", "never", "no_place", "behind", "full", "bad_text"];
 /// Label values of why a message was refused, by index.
-pub const MESSAGE_REFUSALS: [&str; 5] = ["denied", "limited", "no_route", "aborted", "unreachable"];
+pub const MESSAGE_REFUSALS: [&str; 6] =
+    ["denied", "limited", "no_route", "aborted", "unreachable", "overflow"];
 /// Label values of why a route was not followed, by index.
 pub const ROUTE_REFUSALS: [&str; 6] =
     ["source", "request_id", "target", "address", "own_port", "http2"];

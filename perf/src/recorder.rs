@@ -170,7 +170,10 @@ impl Key {
     /// Sockets from which an urgent byte was left out, as far as the driver sees them.
     pub const URGENT_DROPPED: Self = Self(SINGLES + 28);
 
-    const COUNT: usize = SINGLES + 29;
+    /// Messages that were sent to another endpoint, because the dial to theirs had failed.
+    pub const TRIED_ELSEWHERE: Self = Self(SINGLES + 29);
+
+    const COUNT: usize = SINGLES + 30;
 }
 
 /// A value that goes up and down, set by the shard.
@@ -491,6 +494,11 @@ pub const FAMILIES: &[Family] = &[
         "netra_route_next_address",
         "Further addresses of routed names that were dialled after the first",
         Key::ROUTE_NEXT_ADDRESS,
+    ),
+    single(
+        "netra_tried_elsewhere",
+        "Messages sent to another endpoint, because the dial to theirs had failed",
+        Key::TRIED_ELSEWHERE,
     ),
     single("netra_loop_rejected", "Connections that would lead back to netra", Key::LOOP_REJECTED),
     single(

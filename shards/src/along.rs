@@ -10,6 +10,7 @@ use crate::{
     http::{Gated, Http},
     io::{Io, Side, Token},
     switch::Switch,
+    switch::seats::Seats,
     sys::Nanos,
     tap::{Carried, Of, Tapped, way_of},
 };
@@ -299,7 +300,8 @@ impl Watched {
         taps.held_bytes -= std::mem::take(&mut self.held_bytes);
         self.is_over = true;
         let tap = self.detector.take_tap()?;
-        let of = Of { named: taps.named_as(tap.protocol())?, direction, remote, is_trial: false };
+        let named = taps.named_as(tap.protocol())?;
+        let of = Of { named, direction, remote, is_trial: false, seats: Seats::default() };
         if let (Direction::Inbound, 1.., Some(joins)) =
             (direction, tap.open_count(), &mut observer.joins)
         {
@@ -349,7 +351,8 @@ struct Notes<'c> {
 impl Notes<'_> {
     fn of(&self, protocol: Protocol) -> Option<Of> {
         let Whose { direction, remote, .. } = self.whose;
-        Some(Of { named: self.taps.named_as(protocol)?, direction, remote, is_trial: true })
+        let named = self.taps.named_as(protocol)?;
+        Some(Of { named, direction, remote, is_trial: true, seats: Seats::default() })
     }
 }
 

@@ -56,6 +56,8 @@ pub(crate) struct Open {
     pub(crate) method: u8,
     /// It is a request that calls may belong to.
     served: Option<Served>,
+    /// It counts where its connection sits.
+    pub(crate) is_seated: bool,
     /// Its body may be a message of the Model Context Protocol, and somebody wants to know.
     pub(crate) may_call: bool,
 }
@@ -176,7 +178,9 @@ impl Editor {
             && span.is_some()
             && head.method() == b"POST"
             && head.field(b"content-type").is_some_and(is_json);
-        Begun { open: Open { span, is_logged, overhead_ns: 0, method, served, may_call }, target }
+        let is_seated = false;
+        let open = Open { span, is_logged, overhead_ns: 0, method, served, is_seated, may_call };
+        Begun { open, target }
     }
 
     /// Extracts or makes the trace context, writes it into the head, remembers it, and begins the

@@ -13,6 +13,8 @@
 mod accept;
 mod access;
 mod along;
+#[cfg(test)]
+mod balance_simulation;
 mod buffers;
 mod classify;
 mod config;

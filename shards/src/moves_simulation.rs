@@ -25,7 +25,7 @@ use netra_codecs::{
     tap::{Message, Protocol},
 };
 use netra_perf::{Key, Recorder};
-use netra_rules::{ClusterId, EndpointId, Route};
+use netra_rules::{ClusterId, EndpointId, Route, Seat};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -62,7 +62,7 @@ impl Decide for ByDigit {
     fn decide(
         &mut self,
         message: &Message<'_>,
-        _: &Asker,
+        _: (&Asker, Option<&Seat>),
         _: &mut Pairs,
         _: Nanos,
         _: u64,

@@ -10,6 +10,7 @@ use crate::{
     exchange::{Concluded, HeldCall, Named, Observer, OpenSpan, Session, Source, Taps, Writing},
     io::{Io, Side},
     joins::Served,
+    switch::seats::{Seats, heard_of},
     sys::Nanos,
 };
 use netra_codecs::{
@@ -18,6 +19,7 @@ use netra_codecs::{
     trace::{Join, Outcome, SpanRecord, SpanText, VALUE_BYTES_MAX},
 };
 use netra_perf::{ExchangeStage, Key, Recorder};
+use netra_rules::Heard;
 use std::net::SocketAddr;
 
 /// What an exchange carries from its request to its answer.
@@ -34,6 +36,8 @@ pub(crate) struct Carried {
     pub(crate) is_refused: bool,
     /// It waits for another upstream.
     pub(crate) waits: bool,
+    /// It counts where its connection sits.
+    pub(crate) is_seated: bool,
     /// What its answer is edited by, 0 where it is not.
     pub(crate) answer: u32,
 }
@@ -58,7 +62,7 @@ impl Tapped {
     pub(crate) fn new(named: Named, direction: Direction, remote: Option<SocketAddr>) -> Self {
         Self {
             tap: Tap::new(named.protocol),
-            of: Of { named, direction, remote, is_trial: false },
+            of: Of { named, direction, remote, is_trial: false, seats: Seats::default() },
             held_bytes: 0,
             overhead_ns: 0,
             session: Session::default(),
@@ -229,7 +233,13 @@ impl Tapped {
         observer: &mut Observer,
         recorder: &Recorder,
     ) {
-        for (open, error) in self.tap.drain() {
+        let mut has_told = false;
+        for (mut open, error) in self.tap.drain() {
+            // A connection that ends is one failure of its server, however many wait.
+            if open.data.is_seated && std::mem::replace(&mut has_told, true) {
+                open.data.is_seated = false;
+                self.of.seats.end(Heard::Nothing, 0, now);
+            }
             let calls = Calls { session: &mut self.session, transaction: None };
             let how = (outcome, now);
             self.of.finish_in(
@@ -286,6 +296,8 @@ pub(crate) struct Of {
     pub(crate) remote: Option<SocketAddr>,
     /// Nobody knows yet whether they are exchanges at all.
     pub(crate) is_trial: bool,
+    /// The endpoints that rules send its requests to.
+    pub(crate) seats: Seats,
 }
 
 /// What the calls of a connection have in common, when one is over.
@@ -372,6 +384,9 @@ impl Of {
         }
         let (row, direction) = (usize::from(self.named.row), self.direction.index());
         let duration_ns = now.saturating_sub(done.opened_ns);
+        if done.data.is_seated {
+            self.seats.end(heard_of(done.outcome, outcome), duration_ns, now);
+        }
         let overhead_ns = Nanos::from(done.data.overhead_ns);
         let exchanges = recorder.exchanges();
         let is_refused =
@@ -489,7 +504,7 @@ mod tests {
 
     #[test]
     fn an_idle_tapped_connection_costs_little() {
-        assert!(size_of::<Tapped>() <= 680, "{}", size_of::<Tapped>());
+        assert!(size_of::<Tapped>() <= 688, "{}", size_of::<Tapped>());
     }
 
     #[test]

@@ -6,12 +6,14 @@ use crate::{
     core::Core,
     dial,
     error::{End, dial_fault},
+    exchange::target_at,
     io::{Close, Event, Hop, Io, Side, Token, When, errno},
     resolve::{Asker, Resolved, ToResolve, Unresolved},
     shard::Shard,
     switch::{
         Stand, Switch,
         goal::{self, Goal},
+        seats::Seats,
     },
     sys::{Nanos, nanos},
     timers::Timer,
@@ -90,7 +92,8 @@ impl<I: Io> Shard<I> {
     fn leave_upstream(&mut self, downstream: Token) {
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];
-        let deadline = core.now + nanos(core.limits.connect_timeout);
+        connection.seats().map(Seats::change);
+        let deadline = connection.dial_until(core);
         if let Some(goal) = connection.switch_mut().and_then(|it| it.goal.as_deref_mut()) {
             goal.until = deadline;
         }
@@ -120,6 +123,7 @@ impl<I: Io> Shard<I> {
         self.stop_draining(downstream.slot);
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];
+        connection.seats().map(Seats::stay);
         connection.settle(core);
         if let Some(switch) = connection.switch_mut() {
             switch.until = None;
@@ -162,7 +166,8 @@ impl<I: Io> Shard<I> {
         {
             let answer = http.answer(refused.status, &format!("{}\n", refused.text));
             http.name_remote(&mut self.core);
-            http.give_up_with(&mut self.core, Outcome::Refused, None);
+            let fault = refused.is_overflow.then_some(Fault::of(Flag::Limit));
+            http.give_up_with(&mut self.core, Outcome::Refused, fault);
             return self.answer_and_end(downstream, answer.as_bytes());
         }
         let Some(target) = connection.switch().and_then(Switch::target).copied() else {
@@ -216,6 +221,7 @@ impl<I: Io> Shard<I> {
         });
         if let (true, Some(why)) = (goal.is_dead(), refusal) {
             goal.is_refused = true;
+            connection.seats().map(Seats::leave);
             core.recorder.bump(Key::route_refused(why as usize));
             return self.dial_original(downstream, original_dst);
         }
@@ -311,6 +317,7 @@ impl<I: Io> Shard<I> {
         let connection = &mut self.slab[downstream.slot as usize];
         connection.attach();
         connection.name_remote(&mut self.core);
+        connection.seats().map(Seats::settle);
         connection.settle(&mut self.core);
         self.goal(downstream.slot).map(Goal::settle);
         for from in [downstream, downstream.other()] {
@@ -378,6 +385,9 @@ impl<I: Io> Shard<I> {
     /// Tells the client that nobody was reached, and waits for its end; where there are no words for
     /// that, ends the connection.
     fn give_up(&mut self, downstream: Token, fault: Fault, why: &str) {
+        if self.try_elsewhere(downstream, fault) {
+            return;
+        }
         self.tell_of_unrouted(downstream, fault);
         self.core.recorder.bump(Key::ROUTE_UNREACHABLE);
         let connection = &mut self.slab[downstream.slot as usize];
@@ -388,6 +398,34 @@ impl<I: Io> Shard<I> {
                 self.end(downstream, End::Refused);
             }
         }
+    }
+
+    /// Nobody was reached at an endpoint of the rules: the message that waits, of which nothing has
+    /// been sent, goes to another one, if there is one and the budget allows it.
+    fn try_elsewhere(&mut self, downstream: Token, fault: Fault) -> bool {
+        use Flag::{DialFailed, DialTimeout, NameUnknown, NoRoute, UpstreamRefused};
+        // What netra itself had too little of says nothing of an endpoint.
+        let is_its = matches!(
+            fault.flag,
+            UpstreamRefused | DialTimeout | NoRoute | DialFailed | NameUnknown
+        );
+        let now = self.core.now;
+        let connection = &mut self.slab[downstream.slot as usize];
+        let original_dst = connection.original_dst;
+        let next = connection.seats().filter(|_| is_its).and_then(|seats| seats.again(now));
+        let Some(target) = next.and_then(|seat| target_at(seat.address(), original_dst)) else {
+            return false;
+        };
+        let deadline = connection.dial_until(&self.core);
+        if let Some(switch) = connection.switch_mut() {
+            let mut goal = Goal::new(target, true);
+            goal.until = deadline;
+            switch.goal = Some(Box::new(goal));
+        }
+        self.core.recorder.bump(Key::TRIED_ELSEWHERE);
+        self.timers.set(&mut self.slab, downstream.slot, Timer::Dial, deadline);
+        self.resolve(downstream);
+        true
     }
 
     /// Goes on with a request of HTTP that has waited long enough.
@@ -412,6 +450,14 @@ impl<I: Io> Shard<I> {
             }
         }
         self.renew_deadline(downstream.slot);
+    }
+}
+
+impl Connection {
+    /// When a dial that begins now has taken too long.
+    fn dial_until<I: Io>(&mut self, core: &Core<I>) -> Nanos {
+        let own = self.seats().and_then(|seats| seats.now()?.connect_timeout_ns());
+        core.now.saturating_add(own.unwrap_or(nanos(core.limits.connect_timeout)))
     }
 }
 

@@ -105,7 +105,7 @@ pub(super) fn reply(
         return Replied::MustClose;
     }
     let status = match refusal.why {
-        Why::Limited => SERVER_THREADPOOL_EXHAUSTED,
+        Why::Limited | Why::Overflow => SERVER_THREADPOOL_EXHAUSTED,
         Why::NoRoute => SERVICE_NOT_FOUND,
         Why::Denied | Why::Aborted | Why::Unreachable => SERVER_ERROR,
     };

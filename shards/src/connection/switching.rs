@@ -5,7 +5,7 @@ use crate::{
     along::Along,
     core::Core,
     io::{Io, Token},
-    switch::{Stand, Switch},
+    switch::{Stand, Switch, seats::Seats},
 };
 use netra_codecs::trace::{Fault, Outcome};
 use std::net::SocketAddr;
@@ -24,6 +24,14 @@ impl Connection {
         match (&mut self.http, &mut self.tap) {
             (Some(http), _) => Some(&mut http.switch),
             (None, tap) => Some(tap.as_mut()?.gate()?.switch_mut()),
+        }
+    }
+
+    /// The endpoints that rules send its messages to.
+    pub(crate) fn seats(&mut self) -> Option<&mut Seats> {
+        match (&mut self.http, &mut self.tap) {
+            (Some(http), _) => Some(&mut http.seats),
+            (None, tap) => Some(tap.as_mut()?.gate()?.seats_mut()),
         }
     }
 

@@ -1,12 +1,12 @@
 //! Who decides about messages, and what is decided.
 
-use crate::{error::Direction, sys::Nanos};
+use crate::{error::Direction, switch::seats::Seating, sys::Nanos};
 use netra_codecs::{
     codec::{Pairs, Refusal},
     route::Target,
     tap::Message,
 };
-use netra_rules::Route;
+use netra_rules::{Route, Seat};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -62,12 +62,12 @@ pub(crate) trait Decide: fmt::Debug + Send {
     /// Whether it has anything to say about a connection: asked once for each.
     fn concerns(&self, asker: &Asker, protocol: netra_codecs::tap::Protocol) -> bool;
 
-    /// What is done with a request; pairs that are to travel with it are added to `pairs`. `random` is
-    /// chance.
+    /// What is done with a request of a connection that sits at `seat`; pairs that are to travel with it
+    /// are added to `pairs`. `random` is chance.
     fn decide(
         &mut self,
         message: &Message<'_>,
-        asker: &Asker,
+        asked: (&Asker, Option<&Seat>),
         pairs: &mut Pairs,
         now: Nanos,
         random: u64,
@@ -76,6 +76,11 @@ pub(crate) trait Decide: fmt::Debug + Send {
     /// Where an endpoint is that was just decided for, of a connection that wanted to go to
     /// `original`; None is there.
     fn target(&self, place: Place, original: SocketAddr) -> Option<Target>;
+
+    /// The seat there of a connection that sits at `now`.
+    fn seat(&self, _place: Place, _now: Option<&Seat>) -> Seating {
+        Seating::None
+    }
 
     /// What travels with the answer to a request, by the number that it was decided with.
     fn answer(&self, number: u32, pairs: &mut Pairs);

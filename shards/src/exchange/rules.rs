@@ -2,7 +2,7 @@
 //! them.
 
 use super::decide::{Asker, Decide, Place, Routed, Ruling};
-use crate::{error::Direction, sys::Nanos};
+use crate::{error::Direction, switch::seats::Seating, sys::Nanos};
 use netra_codecs::{
     codec::{Pairs, Refusal, Why},
     route::Target,
@@ -10,7 +10,7 @@ use netra_codecs::{
 };
 use netra_rules::{
     Action, EndpointAddress, Facts, Hits, Key, MutationsId, Process, Protocol, RefusalKind, Route,
-    State, Table, Verdict, decide,
+    Seat, State, Table, Verdict, decide,
 };
 use std::{
     io::Write as _,
@@ -56,6 +56,11 @@ impl ShardRules {
         self.state.hits()
     }
 
+    /// The seat that a connection has at an endpoint that was just decided for.
+    pub(crate) fn seat_at(&self, route: Route, now: Option<&Seat>) -> Seating {
+        self.state.seat(route, now).map_or(Seating::Same, Seating::New)
+    }
+
     /// What is to be done with a request of whatever protocol.
     pub(crate) fn rule(&mut self, facts: &impl Facts, now_ns: u64, random: u64) -> Verdict {
         decide(&self.table, facts, &mut self.state, now_ns, random)
@@ -90,12 +95,12 @@ impl Decide for ShardRules {
     fn decide(
         &mut self,
         message: &Message<'_>,
-        asker: &Asker,
+        (asker, seat): (&Asker, Option<&Seat>),
         pairs: &mut Pairs,
         now: Nanos,
         random: u64,
     ) -> Ruling<'_> {
-        let facts = OfMessage { message, asker };
+        let facts = OfMessage { message, asker, seat };
         let verdict = decide(&self.table, &facts, &mut self.state, now, random);
         add(&self.table, verdict.request, pairs);
         let (mut refusal, mut to) = (None, Routed::Home);
@@ -117,6 +122,10 @@ impl Decide for ShardRules {
         target_of(&self.table, place.route, original)
     }
 
+    fn seat(&self, place: Place, now: Option<&Seat>) -> Seating {
+        self.seat_at(place.route, now)
+    }
+
     fn answer(&self, number: u32, pairs: &mut Pairs) {
         let of = |table: &&Arc<Table>| table.generation() & 0xfff == u64::from(number >> 20);
         let table = std::iter::once(&self.table).chain(&self.old).find(of);
@@ -128,9 +137,14 @@ impl Decide for ShardRules {
 
 /// Where an endpoint is; None is the original destination.
 pub(crate) fn target_of(table: &Table, route: Route, original: SocketAddr) -> Option<Target> {
+    target_at(&table.endpoint(route)?.address, original)
+}
+
+/// The same of its address.
+pub(crate) fn target_at(address: &EndpointAddress, original: SocketAddr) -> Option<Target> {
     let mut text = [0; 300];
     let mut rest = &mut text[..];
-    let is_written = match &table.endpoint(route)?.address {
+    let is_written = match address {
         EndpointAddress::Original => return None,
         EndpointAddress::Ip(address) => write!(rest, "{address}"),
         EndpointAddress::Name { host, port } => {
@@ -156,6 +170,7 @@ fn why(kind: RefusalKind) -> Why {
         RefusalKind::NoRoute => Why::NoRoute,
         RefusalKind::Fault => Why::Aborted,
         RefusalKind::NoEndpoint => Why::Unreachable,
+        RefusalKind::Overflow => Why::Overflow,
     }
 }
 
@@ -170,6 +185,7 @@ pub(crate) fn direction_of(direction: Direction) -> netra_rules::Direction {
 struct OfMessage<'m, 'b> {
     message: &'m Message<'b>,
     asker: &'m Asker,
+    seat: Option<&'m Seat>,
 }
 
 impl Facts for OfMessage<'_, '_> {
@@ -187,6 +203,10 @@ impl Facts for OfMessage<'_, '_> {
 
     fn connection(&self) -> u64 {
         self.asker.connection
+    }
+
+    fn seat(&self) -> Option<&Seat> {
+        self.seat
     }
 
     fn protocol(&self) -> Protocol {

@@ -6,7 +6,10 @@ use crate::{
     core::Core,
     exchange::{Gates, Routed},
     io::Io,
-    switch::{Stand, Switch},
+    switch::{
+        Stand, Switch,
+        seats::{Seating, Seats},
+    },
     tap::Carried,
 };
 use netra_codecs::{
@@ -32,19 +35,26 @@ impl Judged<'_> {
         let place = match to {
             Routed::Home if self.switch.goal.is_none() => return None,
             Routed::Home => None,
-            Routed::To(place) if self.switch.place() == Some(place) => return None,
             Routed::To(place) => Some(place),
         };
-        let original = self.asker.original_dst;
+        let (original, seats) = (self.asker.original_dst, &mut self.of.seats);
+        let seat = |place| gates.decider().map_or(Seating::None, |it| it.seat(place, seats.now()));
+        let seating = place.map_or(Seating::None, seat);
+        if place.is_some() && self.switch.place() == place {
+            seats.take(seating, false);
+            return None;
+        }
         let target = place.and_then(|place| gates.decider()?.target(place, original));
         if !self.switch.is_elsewhere(target.as_ref()) {
             self.switch.is_at(place);
+            seats.take(seating, false);
             return None;
         }
         if let Some(stays) = self.stays(message) {
             recorder.bump(Key::route_stays(stays as usize));
             return None;
         }
+        self.of.seats.take(seating, true);
         self.switch.wants(target, true);
         self.switch.is_at(place);
         Some(target)
@@ -88,6 +98,10 @@ impl Gate {
 
     pub(crate) fn switch_mut(&mut self) -> &mut Switch {
         &mut self.switch
+    }
+
+    pub(crate) fn seats_mut(&mut self) -> &mut Seats {
+        &mut self.tapped.of.seats
     }
 
     /// A request waits for another upstream.
@@ -154,8 +168,10 @@ impl Gate {
         let due = self.replies.take(&mut told).filter(|_| has_words);
         core.recorder.bump(Key::refused(Why::Unreachable as usize));
         if due.is_some()
-            && let Some(exchange) = self.tapped.tap.take_refused()
+            && let Some(mut exchange) = self.tapped.tap.take_refused()
         {
+            // What came of it has been noted where it was dialled.
+            exchange.data.is_seated = false;
             let Core { observer, recorder, now, .. } = core;
             let (error, how) = (Why::Unreachable.name().as_bytes(), (Outcome::Whole, *now));
             self.tapped.of.finish(&exchange, error, how, observer, recorder);

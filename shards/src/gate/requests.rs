@@ -84,7 +84,7 @@ impl Gate {
                 Step::Opened { consumed, message, exchange } => {
                     (run.at, run.begun) = (run.at + consumed, run.begun + 1);
                     let judged = Judged {
-                        of: &tapped.of,
+                        of: &mut tapped.of,
                         asker: &self.asker,
                         wants: &mut self.wants,
                         replies: &mut self.replies,
@@ -250,7 +250,7 @@ impl Run {
 
 /// What a connection has that deciding about its requests needs.
 pub(super) struct Judged<'g> {
-    of: &'g Of,
+    pub(super) of: &'g mut Of,
     pub(super) asker: &'g Asker,
     wants: &'g mut Wants,
     pub(super) replies: &'g mut Replies,
@@ -276,7 +276,10 @@ impl Judged<'_> {
             (None, rules) => rules.as_deref_mut().map(|rules| rules as _),
         };
         let ruling = match decider.filter(|_| self.wants.decides) {
-            Some(it) => it.decide(message, self.asker, pairs, now, observer.random.u64(..)),
+            Some(it) => {
+                let asked = (self.asker, self.of.seats.now());
+                it.decide(message, asked, pairs, now, observer.random.u64(..))
+            }
             None => Ruling::default(),
         };
         let writing = writes.as_ref().filter(|_| self.wants.writes).map(|how| Writing {
@@ -311,6 +314,7 @@ impl Judged<'_> {
         }
         let to = ruling.to;
         let moves = self.moves(message, to, gates, recorder);
+        exchange.data.is_seated = self.of.seats.begin();
         self.left.note(message.leaves());
         edit(message, gates, self.wants, recorder);
         match moves {

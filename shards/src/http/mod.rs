@@ -13,7 +13,7 @@ mod sends;
 mod switch;
 mod two;
 
-use self::switch::obey;
+use self::switch::{obey, sit};
 pub(crate) use two::GOODBYE;
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     error::{Direction, End},
     exchange::{Asker, Observer, Source},
     io::{Io, Token},
-    switch::Switch,
+    switch::{Switch, seats::Seats},
     sys::Nanos,
 };
 use netra_codecs::{
@@ -74,6 +74,8 @@ pub(crate) struct Http {
     looks_at: Option<ExchangeId>,
     /// Another upstream is wanted, or being reached.
     pub(crate) switch: Switch,
+    /// The endpoints that rules send its requests to.
+    pub(crate) seats: Seats,
     /// The request that was looked at last, which may wait for that.
     waiting: Option<ExchangeId>,
     /// It goes nowhere, and this is what its client is told.
@@ -120,6 +122,7 @@ impl Http {
             cut: None,
             looks_at: None,
             switch: Switch::default(),
+            seats: Seats::default(),
             waiting: None,
             refused: None,
             two: None,
@@ -165,13 +168,16 @@ impl Http {
             RequestStep::Head { head, consumed, exchange, .. } => {
                 self.heads = self.heads.wrapping_add(1);
                 let asked = Asked::of(self.direction, self.remote, now, *asks_for_last);
-                let begun = editor.begin(&head, patch, asked, observer, recorder);
+                let mut begun = editor.begin(&head, patch, asked, observer, recorder);
                 let rules = self.asker.as_deref().zip(gates.rules.as_deref_mut());
-                let ruled = rules.map_or_else(Ruled::default, |rules| {
+                let mut ruled = rules.map_or_else(Ruled::default, |(asker, rules)| {
                     let told = (now, begun.open.span, &mut *observer);
+                    let rules = (asker, self.seats.now(), rules);
                     ruled::rule(rules, &head, (patch, recorder), told)
                 });
                 let is_elsewhere = obey(&mut self.switch, begun.target, &ruled, now);
+                let at = (&mut self.seats, self.switch.stand);
+                begun.open.is_seated = sit(at, begun.target, &mut ruled);
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);
                 // Before anything is sent: where that fails, the span is to be found.
                 begin(&mut self.exchanges, exchange, begun.open);
@@ -275,6 +281,7 @@ impl Http {
                     return self.tap_two(core, source, read);
                 }
                 ResponseStep::Finish(done) => {
+                    self.seats.heard(&done, Outcome::Whole, sent_at);
                     let told = (&mut *observer, &**recorder);
                     aside::finish(&done, Outcome::Whole, self.direction, sent_at, told);
                     // As nearly always: no further step would find anything.
@@ -409,6 +416,7 @@ impl Http {
         let Core { observer, recorder, now, .. } = core;
         let told = (&mut *observer, &**recorder);
         if let Some(done) = self.response.end(&mut self.exchanges) {
+            self.seats.heard(&done, Outcome::Whole, *now);
             aside::finish(&done, Outcome::Whole, self.direction, *now, told);
         }
         if !self.exchanges.is_empty() {
@@ -462,7 +470,11 @@ impl Http {
         observer: &mut Observer,
         recorder: &Recorder,
     ) {
+        let mut how = outcome;
         for open in self.exchanges.drain() {
+            self.seats.heard(&open, how, now);
+            // A connection that ends is one failure, however many wait.
+            how = Outcome::Stopped;
             if let Some(span) = open.data.span {
                 observer.record_mut(span).fault = self.fault;
             }

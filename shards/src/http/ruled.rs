@@ -2,6 +2,7 @@
 
 use crate::{
     exchange::{Asker, Observer, OpenSpan, ShardRules, direction_of, target_of},
+    switch::seats::Seating,
     sys::Nanos,
 };
 use netra_codecs::{
@@ -10,7 +11,7 @@ use netra_codecs::{
     trace::SpanText,
 };
 use netra_perf::{Key as PerfKey, Recorder};
-use netra_rules::{Action, Direction, Facts, Key, Protocol, Verdict};
+use netra_rules::{Action, Direction, Facts, Key, Protocol, RefusalKind, Seat, Verdict};
 use std::net::{IpAddr, SocketAddr};
 
 /// What is done with a request.
@@ -19,6 +20,8 @@ pub(crate) struct Ruled {
     /// Where it is to go; the inner None is the original destination, the outer one is where no rule
     /// says anything.
     pub(crate) target: Option<Option<Target>>,
+    /// The endpoint that it goes to.
+    pub(crate) seating: Seating,
     /// How long it waits first; 0 is not at all.
     pub(crate) delay_ns: Nanos,
     /// It goes nowhere.
@@ -30,17 +33,19 @@ pub(crate) struct Ruled {
 pub(crate) struct Refused {
     pub(crate) status: u16,
     pub(crate) text: String,
+    /// The cluster has as much to do as it may.
+    pub(crate) is_overflow: bool,
 }
 
 /// Asks the rules, and gives the request what they say it is given.
 pub(crate) fn rule(
-    (asker, rules): (&Asker, &mut ShardRules),
+    (asker, seat, rules): (&Asker, Option<&Seat>, &mut ShardRules),
     head: &RequestHead<'_>,
     (patch, recorder): (&mut HeadPatch, &Recorder),
     (now, span, observer): (Nanos, Option<OpenSpan>, &mut Observer),
 ) -> Ruled {
     let random = observer.random.u64(..);
-    let verdict = rules.rule(&OfHead { head, asker }, now, random);
+    let verdict = rules.rule(&OfHead { head, asker, seat }, now, random);
     if verdict == Verdict::NONE {
         return Ruled::default();
     }
@@ -54,21 +59,27 @@ pub(crate) fn rule(
             recorder.bump(PerfKey::PATCH_FULL);
         }
     }
+    let mut seating = Seating::None;
     let (target, refused) = match verdict.action {
         Action::Refuse(refusal) => {
             let (status, text) = (refusal.http_status, table.refusal_text(&verdict).to_owned());
-            (None, Some(Box::new(Refused { status, text })))
+            let is_overflow = refusal.kind == RefusalKind::Overflow;
+            (None, Some(Box::new(Refused { status, text, is_overflow })))
         }
         Action::Pass => (Some(None), None),
-        Action::Route(route) => (Some(target_of(table, route, asker.original_dst)), None),
+        Action::Route(route) => {
+            seating = rules.seat_at(route, seat);
+            (Some(target_of(table, route, asker.original_dst)), None)
+        }
     };
-    Ruled { target, delay_ns: verdict.delay_ns, refused }
+    Ruled { target, seating, delay_ns: verdict.delay_ns, refused }
 }
 
 /// What is known of a request of HTTP.
 struct OfHead<'h, 'b> {
     head: &'h RequestHead<'b>,
     asker: &'h Asker,
+    seat: Option<&'h Seat>,
 }
 
 impl Facts for OfHead<'_, '_> {
@@ -86,6 +97,10 @@ impl Facts for OfHead<'_, '_> {
 
     fn connection(&self) -> u64 {
         self.asker.connection
+    }
+
+    fn seat(&self) -> Option<&Seat> {
+        self.seat
     }
 
     fn protocol(&self) -> Protocol {

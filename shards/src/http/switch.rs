@@ -6,7 +6,10 @@ use crate::{
     core::Core,
     http::Http,
     io::Io,
-    switch::{Stand, Switch},
+    switch::{
+        Stand, Switch,
+        seats::{Seating, Seats},
+    },
     sys::Nanos,
 };
 use netra_codecs::{
@@ -36,6 +39,23 @@ pub(super) fn obey(
         (None, None) => switch.goal.is_some() && switch.wants(None, false),
     };
     is_elsewhere || switch.until.is_some()
+}
+
+/// Takes the seat that a request has been given; a route of its own goes before it. Whether the request
+/// counts there.
+#[inline]
+pub(super) fn sit(
+    (seats, stand): (&mut Seats, Stand),
+    routed: Option<Option<Target>>,
+    ruled: &mut Ruled,
+) -> bool {
+    if ruled.refused.is_some() {
+        return false;
+    }
+    let seating = std::mem::take(&mut ruled.seating);
+    let seating = if matches!(routed, Some(Some(_))) { Seating::None } else { seating };
+    seats.take(seating, stand == Stand::Draining);
+    seats.begin()
 }
 
 impl Http {

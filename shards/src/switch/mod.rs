@@ -17,6 +17,7 @@
 //! has one of these, and `upstream.rs` drives it.
 
 pub(crate) mod goal;
+pub(crate) mod seats;
 
 use crate::{exchange::Place, sys::Nanos};
 use goal::Goal;

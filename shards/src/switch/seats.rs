@@ -1,0 +1,153 @@
+//! Where a connection sits: at the endpoint that its messages go to, and at the one that it is about to
+//! go to while its upstream is changed. What is under way is counted there.
+
+use crate::{editor::Done, sys::Nanos};
+use netra_codecs::{codec, trace::Outcome};
+use netra_rules::{Heard, Seat};
+
+/// Where a message goes, as rules say it.
+#[derive(Debug, Default)]
+pub(crate) enum Seating {
+    /// To no endpoint of theirs.
+    #[default]
+    None,
+    /// To the endpoint of the one before it.
+    Same,
+    /// To another.
+    New(Box<Seat>),
+}
+
+/// The seats of one connection; nothing where rules send its messages to no endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Seats(Option<Box<Two>>);
+
+#[derive(Debug, Default)]
+struct Two {
+    now: Option<Box<Seat>>,
+    /// Another upstream is wanted, and this is the seat there; the inner None is none.
+    next: Option<Option<Box<Seat>>>,
+}
+
+impl Seats {
+    /// Where messages go now.
+    #[inline]
+    pub(crate) fn now(&self) -> Option<&Seat> {
+        self.0.as_deref()?.now.as_deref()
+    }
+
+    /// The next message goes there, `elsewhere` or by the upstream that there is.
+    pub(crate) fn take(&mut self, seating: Seating, is_elsewhere: bool) {
+        let seat = match seating {
+            Seating::Same => return,
+            Seating::None if self.0.is_none() => return,
+            Seating::None => None,
+            Seating::New(seat) => Some(seat),
+        };
+        let two = self.0.get_or_insert_default();
+        if is_elsewhere {
+            two.next = Some(seat);
+            return;
+        }
+        two.now = seat.map(|mut seat| {
+            if let Some(now) = &two.now {
+                seat.take_over(now);
+            }
+            seat.connected();
+            seat
+        });
+    }
+
+    /// The old upstream has been left.
+    pub(crate) fn change(&mut self) {
+        if let Some(two) = &mut self.0
+            && let Some(next) = two.next.take()
+        {
+            two.now = next;
+        }
+    }
+
+    /// It is not left after all.
+    pub(crate) fn stay(&mut self) {
+        if let Some(two) = &mut self.0 {
+            two.next = None;
+        }
+    }
+
+    /// The message that waits goes to no endpoint after all.
+    pub(crate) fn leave(&mut self) {
+        self.0 = None;
+    }
+
+    /// The new upstream is there.
+    pub(crate) fn settle(&mut self) {
+        if let Some(seat) = self.0.as_mut().and_then(|two| two.now.as_mut()) {
+            seat.connected();
+        }
+    }
+
+    /// Nobody was reached: another endpoint for the message that waits, if there is to be one.
+    pub(crate) fn again(&mut self, now: Nanos) -> Option<&Seat> {
+        let seat = self.0.as_mut()?.now.as_mut()?;
+        seat.failed(now);
+        **seat = seat.again(now)?;
+        self.now()
+    }
+
+    /// A message that is to be answered goes out, or waits to. Whether it counts.
+    #[inline]
+    pub(crate) fn begin(&self) -> bool {
+        let Some(two) = &self.0 else { return false };
+        let seat = match &two.next {
+            Some(next) => next.as_deref(),
+            None => two.now.as_deref(),
+        };
+        seat.inspect(|seat| seat.begin()).is_some()
+    }
+
+    /// One that counts is over.
+    #[inline]
+    pub(crate) fn end(&self, heard: Heard, took: Nanos, now: Nanos) {
+        if let Some(seat) = self.now() {
+            seat.end(heard, took, now);
+        }
+    }
+}
+
+impl Seats {
+    /// An exchange of HTTP is over.
+    #[inline]
+    pub(crate) fn heard(&self, done: &Done, outcome: Outcome, now: Nanos) {
+        if done.data.is_seated {
+            let heard = heard_of_http(done.status.unwrap_or(0), outcome);
+            self.end(heard, now.saturating_sub(done.opened_ns), now);
+        }
+    }
+}
+
+/// What an exchange of HTTP that has ended so says of the server.
+#[inline]
+fn heard_of_http(status: u16, outcome: Outcome) -> Heard {
+    match (outcome, status) {
+        (Outcome::Whole, 502..=504) => Heard::Gateway,
+        (Outcome::Whole, 500..) => Heard::Fault,
+        (Outcome::Whole, _) => Heard::Well,
+        _ => heard_of_end(outcome),
+    }
+}
+
+/// The same of an exchange of another protocol: an error of the application is no fault of the server's.
+#[inline]
+pub(crate) fn heard_of(answer: codec::Outcome, outcome: Outcome) -> Heard {
+    match (outcome, answer) {
+        (Outcome::Whole, codec::Outcome::ProtocolError) => Heard::Fault,
+        (Outcome::Whole, _) => Heard::Well,
+        _ => heard_of_end(outcome),
+    }
+}
+
+fn heard_of_end(outcome: Outcome) -> Heard {
+    match outcome {
+        Outcome::UpstreamGone | Outcome::UpstreamReset | Outcome::Timeout => Heard::Local,
+        _ => Heard::Nothing,
+    }
+}
