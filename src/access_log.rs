@@ -146,6 +146,7 @@ impl Lines {
         if let Some(remote) = record.remote {
             line.text("remote", &remote.to_string());
         }
+        line.number("tries", (record.tries > 1).then_some(record.tries.into()));
         line.bytes("request_id", record.text(SpanText::RequestId));
         line.bytes("user_agent", record.text(SpanText::UserAgent));
         if record.context.is_sampled() {

@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "rules/clusters.rs"]
+mod clusters;
 #[path = "rules/routes.rs"]
 mod routes_of_others;
 

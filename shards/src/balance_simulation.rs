@@ -22,7 +22,7 @@ use netra_perf::{Key, Recorder};
 use netra_rules::{ClusterView, Context, Documents, Process, Source as Text, Standing, Table};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     task::Waker,
     time::Duration,
 };
@@ -85,7 +85,15 @@ impl Wire for Redis {
     }
 }
 
+/// Documents take longer to compile than a seed to run.
 fn rules(ports: &[u16]) -> (Arc<Table>, Arc<Process>) {
+    static TABLES: Mutex<BTreeMap<Vec<u16>, Arc<Table>>> = Mutex::new(BTreeMap::new());
+    let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+    let table = tables.entry(ports.to_vec()).or_insert_with(|| table(ports));
+    (Arc::clone(table), Arc::new(table.process(None, 0)))
+}
+
+fn table(ports: &[u16]) -> Arc<Table> {
     let own: String =
         (1..=OWN_PORTS).map(|port| format!("{{number: {port}, name: p{port}}}, ")).collect();
     let endpoint = |port: &u16| {
@@ -106,9 +114,7 @@ fn rules(ports: &[u16]) -> (Arc<Table>, Arc<Process>) {
     );
     let documents = Documents::read(&[Text { name: "rules".into(), text }]);
     let compiled = documents.compile(&Context { generation: 1, ..Context::default() });
-    let table = compiled.table.unwrap_or_else(|| panic!("{}", compiled.troubles));
-    let process = Arc::new(table.process(None, 0));
-    (table, process)
+    compiled.table.unwrap_or_else(|| panic!("{}", compiled.troubles))
 }
 
 /// A server that says where it is, once for each request.

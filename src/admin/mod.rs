@@ -64,6 +64,11 @@ const PAGES: &[(&str, bool, &str)] = &[
     ("/failures", false, "?last=100&top=20: what failed, where and why, and where most of it does"),
     ("/contexts", false, "what is remembered by request id"),
     ("/rules", false, "every rule: how often it decided, what it does, why it cannot"),
+    (
+        "/clusters",
+        false,
+        "every cluster of the rules: endpoints, who is out and why, what is under way",
+    ),
     ("/config", false, "every setting, and where it comes from"),
     ("/log-level", true, "order: ?level=debug|info|warning|error|fatal; GET tells the present one"),
     ("/drain", true, "order: as SIGTERM: accept nothing, let finish, end"),
@@ -125,6 +130,7 @@ impl Admin {
             "/shards" => json(&self.shards()),
             "/contexts" => json(&self.contexts()),
             "/rules" => json(&self.rules.borrow().page(netra_shards::monotonic_ns())),
+            "/clusters" => json(&self.rules.borrow().clusters_page(netra_shards::monotonic_ns())),
             "/connections" => self.connections(ask).await,
             "/failures" => self.failures(ask).await,
             "/config" => {

@@ -121,6 +121,9 @@ impl Tags {
         if let Some(join) = span.join {
             put("netra.join", Value::Text(join.name()));
         }
+        if span.tries > 1 {
+            put("netra.tries", Value::Int(span.tries.into()));
+        }
         put("netra.overhead_us", Value::Int(micros(span.overhead_ns)));
     }
 }

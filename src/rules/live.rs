@@ -90,9 +90,10 @@ impl Live {
             rules = table.rules().len(),
             "rules are in force"
         );
-        let leaving = self.leaving();
+        let (leaving, process) = (self.leaving(), Arc::clone(&self.process));
         self.tell.send_modify(|view| {
             (view.table, view.hits, view.leaving) = (table, hits, leaving);
+            view.process = Arc::clone(&process);
             view.landings.clone_from(&good.compiled.landings);
             view.warnings = troubles.warnings().iter().map(ToString::to_string).collect();
             view.errors.clear();

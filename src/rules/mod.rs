@@ -1,6 +1,7 @@
 //! Rules of traffic: where their documents are, what became of them, and the tools for people who
 //! write them. What they mean is for the crate `netra-rules`.
 
+mod clusters;
 mod files;
 mod heard;
 mod live;

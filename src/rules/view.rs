@@ -2,7 +2,7 @@
 
 use super::heard::Heard;
 use netra_perf::{Metric, MetricKind, More, Point, Value};
-use netra_rules::{Hits, RouterLanding, RuleHits, RuleId, Table};
+use netra_rules::{Hits, Process, RouterLanding, RuleHits, RuleId, Table};
 use serde_json::json;
 use std::{
     collections::HashMap,
@@ -21,6 +21,8 @@ pub(crate) struct View {
     /// Where documents are; empty if nowhere.
     pub(crate) path: String,
     pub(crate) table: Arc<Table>,
+    /// What shards share of what goes with it.
+    pub(crate) process: Arc<Process>,
     /// Of each shard.
     pub(crate) hits: Vec<Arc<Hits>>,
     /// What was counted by tables that are no longer in force, by the rule's name.
@@ -190,6 +192,6 @@ impl More for Metrics {
                 points: points.collect(),
             },
         ];
-        own.into_iter().chain(stale).collect()
+        own.into_iter().chain(stale).chain(view.cluster_metrics()).collect()
     }
 }

@@ -48,7 +48,7 @@ fn router(host: &str, routes: &str) -> String {
     )
 }
 
-fn redis_server(world: &World, port: u16) -> Server {
+pub(crate) fn redis_server(world: &World, port: u16) -> Server {
     let mut command = world.client.command(tool("redis-server", "redis-server"));
     command.args(["--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
     command.args(["--protected-mode", "no", "--bind", "0.0.0.0", "--dir", "/"]);

@@ -38,6 +38,8 @@ pub struct SpanRecord {
     pub response_bytes: Option<u64>,
     /// Status of the final response, of another protocol its own number for it; 0 when none came.
     pub status: u16,
+    /// Endpoints that were dialled for it, one after the other; 0 where nobody had to be.
+    pub tries: u8,
     /// How the exchange ended.
     pub outcome: Outcome,
     /// What failed, where that is known.
@@ -280,6 +282,7 @@ impl SpanRecord {
             request_bytes: Some(0),
             response_bytes: Some(0),
             status: 0,
+            tries: 0,
             outcome: Outcome::Whole,
             fault: None,
             protocol: None,
@@ -303,6 +306,7 @@ impl SpanRecord {
         self.request_bytes = Some(0);
         self.response_bytes = Some(0);
         self.status = 0;
+        self.tries = 0;
         self.outcome = Outcome::Whole;
         self.fault = None;
         self.protocol = None;
@@ -447,6 +451,7 @@ mod tests {
         (span.duration_ns, span.overhead_ns, span.status) = (1, 2, 3);
         span.remote = Some(([127, 0, 0, 1], 80).into());
         (span.request_bytes, span.response_bytes) = (None, Some(9));
+        span.tries = 2;
         (span.outcome, span.sampler) = (Outcome::Timeout, Some(SamplerTag::Const(true)));
         span.fault = Some(Fault::of(Flag::IdleTimeout));
         let context = TraceContext::root(5, 6, TraceFlags::NONE);

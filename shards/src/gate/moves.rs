@@ -136,10 +136,11 @@ impl Gate {
 
     /// Names the upstream that was dialled in the span of the request that waits for it.
     pub(crate) fn name_remote<I: Io>(&mut self, core: &mut Core<I>) {
-        let remote = self.tapped.of.remote;
+        let (remote, tries) = (self.tapped.of.remote, self.tapped.of.seats.tries());
         for open in self.tapped.tap.newest(1).filter(|open| open.data.waits) {
             if let Some(span) = open.data.span {
-                core.observer.record_mut(span).remote = remote;
+                let record = core.observer.record_mut(span);
+                (record.remote, record.tries) = (remote, tries);
             }
         }
     }

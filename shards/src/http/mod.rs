@@ -381,7 +381,8 @@ impl Http {
         let first = self.two.as_deref().and_then(|two| two.streams().next()?.data.span);
         let front = self.exchanges.front_mut().and_then(|front| front.data.span);
         if let Some(open) = front.or(first) {
-            core.observer.record_mut(open).remote = self.remote;
+            let record = core.observer.record_mut(open);
+            (record.remote, record.tries) = (self.remote, self.seats.tries());
         }
     }
 

@@ -93,6 +93,11 @@ impl Seats {
         self.now()
     }
 
+    /// How many endpoints the message that waits was tried at.
+    pub(crate) fn tries(&self) -> u8 {
+        self.now().map_or(0, Seat::tries)
+    }
+
     /// A message that is to be answered goes out, or waits to. Whether it counts.
     #[inline]
     pub(crate) fn begin(&self) -> bool {
