@@ -104,7 +104,7 @@ test: nextest span-venv ## Everything: unit, simulation, real binaries in namesp
 .PHONY: test-images
 test-images: image-tools
 	$(call install,iptables)
-	@PROFILE=dev TAG=$${NETRA_TEST_TAG-test} BASE=machine docker/images.sh netra netra-init netra-init-iptables netra-test
+	@PROFILE=dev TAG=$${NETRA_TEST_TAG-test} BASE=machine docker/images.sh netra netra-init netra-init-iptables netra-control netra-test
 
 .PHONY: nextest
 nextest:
