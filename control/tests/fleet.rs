@@ -15,8 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 use support::{
-    Place, Process, REST, ROOT_TOKEN, TOKEN, ask, control, directory, doctor, obeyed, router,
-    rules, sidecar, until,
+    Place, Process, REST, ROOT_TOKEN, TOKEN, ask, control, directory, doctor, figure, obeyed,
+    router, rules, sidecar, until,
 };
 
 #[test]
@@ -197,11 +197,7 @@ fn a_sidecar_obeys_what_control_says_and_goes_on_without_it() {
     // Its death is no event: nothing changes, also for a sidecar that starts meanwhile.
     assert!(doctor(admin).contains("ok    netra-control          answered "), "{}", doctor(admin));
     drop(control);
-    let stale = || {
-        let text = ask(metrics, "GET", "/metrics", &[], "").text();
-        let line = text.lines().find_map(|line| line.strip_prefix("netra_rules_stale_seconds "));
-        line.unwrap().parse::<f64>().unwrap()
-    };
+    let stale = || figure(metrics, "netra_rules_stale_seconds");
     until("its silence is counted", || stale() >= 2.0);
     until("it is missed", || first.said().contains("those before stay in force"));
     assert!(has(admin, "70"), "{:?}", obeyed(admin));
@@ -278,4 +274,36 @@ fn garbage_from_a_control_plane_takes_no_rule_away() {
     let (second, admin, _) = sidecar(&place, at);
     until("what was good is in force", || has(admin, "20", 0));
     until("it says so", || second.said().contains("what came before it is in force"));
+}
+
+#[test]
+fn answers_that_are_none_of_a_control_plane_take_no_rule_away() {
+    let place = Place::new("strangers");
+    let entry =
+        REST.replace("{number: 8080, name: http, protocol: HTTP}", "{number: 8080, name: http}");
+    let good = format!("{}---\n{entry}", router("orders", 20));
+    let answer = |head: &str, length: usize, body: &[u8]| {
+        let head =
+            format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+        [head.as_bytes(), body].concat()
+    };
+    let page = b"<html>Sign in to the network</html>";
+    let packed = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03";
+    let (at, asked) = liar(vec![
+        answer("200 OK\r\netag: \"1\"", good.len(), good.as_bytes()),
+        // More than a sidecar takes, of somebody else's server, and of one that packs unasked.
+        answer("200 OK\r\netag: \"2\"", 1 << 40, &[b'#'; 64 << 10]),
+        answer("302 Found\r\nlocation: http://127.0.0.1:9/", 0, b""),
+        answer("200 OK\r\netag: \"login\"", page.len(), page),
+        answer("200 OK\r\netag: \"3\"\r\ncontent-encoding: gzip", packed.len(), packed),
+    ]);
+    let (sidecar, admin, _) = sidecar(&place, at);
+    let has = |errors: usize| {
+        obeyed(admin).is_some_and(|(rules, wrong)| rules.contains("20") && wrong >= errors)
+    };
+    until("the rules have come", || has(0));
+    until("all of it was answered", || *asked.lock().unwrap() == 5);
+    until("the last is refused", || has(1));
+    let said = sidecar.said();
+    assert!(said.contains("those before stay in force"), "{said}");
 }

@@ -180,6 +180,14 @@ spec:
 ";
 
 pub fn directory(name: &str) -> (Place, Process, SocketAddr) {
+    directory_with(name, |_, command| command)
+}
+
+/// The same with something that is done to the command before.
+pub fn directory_with(
+    name: &str,
+    prepare: impl Fn(&Place, Command) -> Command,
+) -> (Place, Process, SocketAddr) {
     let place = Place::new(name);
     fs::create_dir(place.0.join("rules")).unwrap();
     place.write("rules/router.yaml", &router("orders", 20));
@@ -187,7 +195,8 @@ pub fn directory(name: &str) -> (Place, Process, SocketAddr) {
     place.write("tokens", &format!("shop {TOKEN}\n* {ROOT_TOKEN}\n"));
     let folder = place.0.join("rules").display().to_string();
     let tokens = place.0.join("tokens").display().to_string();
-    let control = Process::start(control(&["--directory", &folder, "--tokens", &tokens]));
+    let command = control(&["--directory", &folder, "--tokens", &tokens]);
+    let control = Process::start(prepare(&place, command));
     let at = control.address();
     until("it is ready", || ask(at, "GET", "/ready", &[], "").status == 200);
     (place, control, at)
@@ -200,6 +209,15 @@ pub fn free_port() -> u16 {
 
 /// A sidecar that asks this netra-control; its admin port with it, and the port of its metrics.
 pub fn sidecar(place: &Place, control: SocketAddr) -> (Process, SocketAddr, SocketAddr) {
+    sidecar_with(place, control, |command| command)
+}
+
+/// The same with something that is done to the command before.
+pub fn sidecar_with(
+    place: &Place,
+    control: SocketAddr,
+    prepare: impl Fn(Command) -> Command,
+) -> (Process, SocketAddr, SocketAddr) {
     let netra = PathBuf::from(env!("CARGO_BIN_EXE_netra-control")).with_file_name("netra");
     assert!(netra.exists(), "{} is built by `cargo build --workspace`", netra.display());
     place.write("token", TOKEN);
@@ -216,7 +234,15 @@ pub fn sidecar(place: &Place, control: SocketAddr) -> (Process, SocketAddr, Sock
         .env("NETRA_RULES_TOKEN_FILE", place.0.join("token"))
         .env("NETRA_RULES_CACHE", place.0.join("cache.yaml"));
     let [admin, metrics] = [admin, metrics].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    (Process::start(command), admin, metrics)
+    (Process::start(prepare(command)), admin, metrics)
+}
+
+/// A figure of a sidecar's metrics.
+pub fn figure(metrics: SocketAddr, name: &str) -> f64 {
+    let text = ask(metrics, "GET", "/metrics", &[], "").text();
+    let begin = format!("{name} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&begin));
+    line.unwrap().parse().unwrap()
 }
 
 /// What `netra doctor` says of a sidecar.
