@@ -177,9 +177,8 @@ fn http_requests_of_others_are_limited_and_denied() {
          action: DENY\n  mode: shadow\n  rules: [{{}}]\n",
         entry("app", &POD_V4.to_string(), at.port(), "http-app")
     );
-    let port = |setup: Setup| {
-        setup.env("NETRA_HTTP_PORTS", at.port()).env("NETRA_ACCESS_LOG", "all")
-    };
+    let port =
+        |setup: Setup| setup.env("NETRA_HTTP_PORTS", at.port()).env("NETRA_ACCESS_LOG", "all");
     in_cells(&world, &cells(), &rules, port, |netra, _| {
         let get = |path: &str| webapp::Client::connect(&world.client, at).get(path);
         let few: Vec<_> = (0..8).map(|_| get("/few")).collect();
