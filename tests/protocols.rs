@@ -19,6 +19,8 @@ mod memcached;
 mod mongodb;
 #[path = "protocols/mysql.rs"]
 mod mysql;
+#[path = "protocols/places.rs"]
+mod places;
 #[path = "protocols/postgresql.rs"]
 mod postgresql;
 #[path = "protocols/private.rs"]
