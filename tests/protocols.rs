@@ -5,6 +5,8 @@
 
 #[path = "protocols/brokers.rs"]
 mod brokers;
+#[path = "protocols/cluster.rs"]
+mod cluster;
 #[path = "protocols/gate.rs"]
 mod gate;
 #[path = "protocols/http2.rs"]
