@@ -27,6 +27,8 @@ mod places;
 mod postgresql;
 #[path = "protocols/private.rs"]
 mod private;
+#[path = "protocols/refusals.rs"]
+mod refusals;
 mod support;
 
 use nix::sys::signal::{Signal, kill};

@@ -261,7 +261,8 @@ impl RequestSide {
         let mut count = size(self.left).min(input.len());
         if self.is_cycle() && !self.cycle.is_told {
             // It is told by as much of it however its bytes were cut.
-            count = count.min(limits.message_head_bytes_max.saturating_sub(self.cycle.bytes) as usize);
+            count =
+                count.min(limits.message_head_bytes_max.saturating_sub(self.cycle.bytes) as usize);
             self.cycle.bytes += u32::try_from(count).unwrap_or(0);
         }
         let mut rest = &input[..count];

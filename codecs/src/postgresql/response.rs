@@ -125,9 +125,8 @@ impl ResponseSide {
             b'N' | b'A' | b'S' => {}
             b'G' => {
                 let is_under_way = |note: u32| note & EARLY != 0 && request.is_within_cycle();
-                request.owes_sync = asked.is_some_and(|asked| {
-                    asked.note & EXTENDED != 0 && !is_under_way(asked.note)
-                });
+                request.owes_sync = asked
+                    .is_some_and(|asked| asked.note & EXTENDED != 0 && !is_under_way(asked.note));
             }
             b'W' => return Err(Reason::Replication),
             _ => return Err(Reason::Malformed),
