@@ -205,7 +205,7 @@ pub(super) const EXCHANGES: &[Setting] = &[
 ];
 
 pub(super) const PROTOCOLS: &str = "rows such as 6379=redis,10.0.0.0/8:9090=thrift,[fd00::/8]:9090=dubbo: a \
-                         port, or an address or network and a port, each once, 256 at most; the narrowest \
+                         port, or an address or network and a port (256 at most), each once; the narrowest \
                          counts; protocols are redis, dubbo, thrift, postgresql, kafka, memcached, mongodb, \
                           mysql, brpc, trpc, nats, mqtt, zookeeper, amqp and those of \
                           NETRA_PROTOCOL_FILES";

@@ -9,8 +9,9 @@ use std::str::FromStr;
 use crate::network::Network;
 use crate::tap::protocol::Protocol;
 
-/// Rows that there can be: those of one port are looked at one by one for each of its connections.
-const ROWS_MAX: usize = 256;
+/// Rows with an address or network that there can be: those of one port are looked at one by one for
+/// each of its connections.
+const NETWORKS_MAX: usize = 256;
 
 /// Ports with the protocol that is read on each, parsed once from text such as
 /// `6379=redis,10.0.0.0/8:9090=thrift`. Empty text (or blanks alone) names none.
@@ -102,7 +103,9 @@ impl ProtocolPorts {
             let refused = || ProtocolPortsError { piece: piece.trim().into() };
             let row = Row::parse(piece, &[Protocol::ALL, others]).ok_or_else(refused)?;
             let is_same = |known: &Row| (known.port, known.within) == (row.port, row.within);
-            if sorted.iter().any(is_same) || sorted.len() == ROWS_MAX {
+            let networks = sorted.iter().filter(|known| known.within.is_some()).count();
+            let is_too_many = row.within.is_some() && networks == NETWORKS_MAX;
+            if is_too_many || sorted.iter().any(is_same) {
                 return Err(refused());
             }
             sorted.push(row);
@@ -224,7 +227,7 @@ mod tests {
         }
         let row = |number: usize| format!("10.0.{}.{}:1=redis", number / 256, number % 256);
         let rows = |count: usize| (0..count).map(row).collect::<Vec<_>>().join(",");
-        assert!(rows(ROWS_MAX).parse::<ProtocolPorts>().is_ok());
-        assert!(rows(ROWS_MAX + 1).parse::<ProtocolPorts>().is_err());
+        assert!(rows(NETWORKS_MAX).parse::<ProtocolPorts>().is_ok());
+        assert!(rows(NETWORKS_MAX + 1).parse::<ProtocolPorts>().is_err());
     }
 }
