@@ -13,7 +13,7 @@ mod sends;
 mod switch;
 mod two;
 
-use self::switch::{obey, sit};
+use self::switch::{heard, obey, sit};
 pub(crate) use two::GOODBYE;
 
 use crate::{
@@ -162,16 +162,13 @@ impl Http {
                 let rules = self.asker.as_deref().zip(gates.rules.as_deref_mut());
                 let mut ruled = rules.map_or_else(Ruled::default, |(asker, rules)| {
                     let told = (now, begun.open.span, &mut *observer);
-                    let rules = (asker, self.seats.now(), rules);
-                    ruled::rule(rules, &head, (patch, recorder), told)
+                    ruled::rule((asker, self.seats.now(), rules), &head, (patch, recorder), told)
                 });
                 let is_elsewhere = obey(&mut self.switch, begun.target, &ruled, now);
-                let at = (&mut self.seats, self.switch.stand);
-                begun.open.is_seated = sit(at, begun.target, &mut ruled);
+                begun.open.is_seated = sit(&mut self.seats, &self.switch, begun.target, &mut ruled);
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);
                 // Before anything is sent: where that fails, the span is to be found.
                 begin(&mut self.exchanges, exchange, begun.open);
-                // The part of the body that came with the head goes out with it.
                 let body = body_of(head.framing(), &input[consumed..]);
                 let head_len = patch.patched_len(head.bytes().len());
                 let sent =
@@ -271,7 +268,7 @@ impl Http {
                     return self.tap_two(core, source, read);
                 }
                 ResponseStep::Finish(done) => {
-                    self.seats.heard(&done, Outcome::Whole, sent_at);
+                    heard(&self.seats, &done, Outcome::Whole, sent_at);
                     let told = (&mut *observer, &**recorder);
                     aside::finish(&done, Outcome::Whole, self.direction, sent_at, told);
                     // As nearly always: no further step would find anything.
@@ -403,7 +400,7 @@ impl Http {
         let Core { observer, recorder, now, .. } = core;
         let told = (&mut *observer, &**recorder);
         if let Some(done) = self.response.end(&mut self.exchanges) {
-            self.seats.heard(&done, Outcome::Whole, *now);
+            heard(&self.seats, &done, Outcome::Whole, *now);
             aside::finish(&done, Outcome::Whole, self.direction, *now, told);
         }
         if !self.exchanges.is_empty() {
@@ -459,7 +456,7 @@ impl Http {
     ) {
         let mut how = outcome;
         for open in self.exchanges.drain() {
-            self.seats.heard(&open, how, now);
+            heard(&self.seats, &open, how, now);
             // A connection that ends is one failure, however many wait.
             how = Outcome::Stopped;
             if let Some(span) = open.data.span {
@@ -518,7 +515,7 @@ fn begin(exchanges: &mut Exchanges<Open>, id: ExchangeId, open: Open) {
     }
 }
 
-/// The part of a body that lies behind its head, as far as its length is known.
+/// The part of a body that came behind its head, as far as its length is known: it goes out with it.
 #[inline]
 fn body_of(framing: Framing, behind: &[u8]) -> &[u8] {
     match framing {

@@ -4,11 +4,12 @@
 use super::ruled::Ruled;
 use crate::{
     core::Core,
+    editor::Done,
     http::Http,
     io::Io,
     switch::{
         Stand, Switch,
-        seats::{Seating, Seats},
+        seats::{Seating, Seats, heard_of_http},
     },
     sys::Nanos,
 };
@@ -41,11 +42,21 @@ pub(super) fn obey(
     is_elsewhere || switch.until.is_some()
 }
 
+/// An exchange is over: what came of it is noted where its connection sits.
+#[inline]
+pub(super) fn heard(seats: &Seats, done: &Done, outcome: Outcome, now: Nanos) {
+    if done.data.is_seated {
+        let heard = heard_of_http(done.status.unwrap_or(0), outcome);
+        seats.end(heard, now.saturating_sub(done.opened_ns), now);
+    }
+}
+
 /// Takes the seat that a request has been given; a route of its own goes before it. Whether the request
 /// counts there.
 #[inline]
 pub(super) fn sit(
-    (seats, stand): (&mut Seats, Stand),
+    seats: &mut Seats,
+    switch: &Switch,
     routed: Option<Option<Target>>,
     ruled: &mut Ruled,
 ) -> bool {
@@ -54,7 +65,7 @@ pub(super) fn sit(
     }
     let seating = std::mem::take(&mut ruled.seating);
     let seating = if matches!(routed, Some(Some(_))) { Seating::None } else { seating };
-    seats.take(seating, stand == Stand::Draining);
+    seats.take(seating, switch.stand == Stand::Draining);
     seats.begin()
 }
 

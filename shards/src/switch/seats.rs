@@ -1,7 +1,7 @@
 //! Where a connection sits: at the endpoint that its messages go to, and at the one that it is about to
 //! go to while its upstream is changed. What is under way is counted there.
 
-use crate::{editor::Done, sys::Nanos};
+use crate::sys::Nanos;
 use netra_codecs::{codec, trace::Outcome};
 use netra_rules::{Heard, Seat};
 
@@ -118,20 +118,9 @@ impl Seats {
     }
 }
 
-impl Seats {
-    /// An exchange of HTTP is over.
-    #[inline]
-    pub(crate) fn heard(&self, done: &Done, outcome: Outcome, now: Nanos) {
-        if done.data.is_seated {
-            let heard = heard_of_http(done.status.unwrap_or(0), outcome);
-            self.end(heard, now.saturating_sub(done.opened_ns), now);
-        }
-    }
-}
-
 /// What an exchange of HTTP that has ended so says of the server.
 #[inline]
-fn heard_of_http(status: u16, outcome: Outcome) -> Heard {
+pub(crate) fn heard_of_http(status: u16, outcome: Outcome) -> Heard {
     match (outcome, status) {
         (Outcome::Whole, 502..=504) => Heard::Gateway,
         (Outcome::Whole, 500..) => Heard::Fault,
