@@ -128,7 +128,7 @@ impl Description {
             let mut made = Vec::new();
             for text in ["", &"x".repeat(TEXT_MAX)] {
                 made.clear();
-                let refusal = Refusal { why: *why, text };
+                let refusal = Refusal { why: *why, text, is_alone: true };
                 if self.reply(&request, &refusal, &mut made) != Replied::Sent {
                     return unfit("has a number that does not fit into its bytes");
                 }
