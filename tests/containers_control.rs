@@ -1,5 +1,6 @@
 //! netra-control in a container: its image gives a sidecar its rules, and the canary of
 //! `docker/compose-canary.yaml` goes the way that docs/CONTROL.md tells, command by command.
+#![allow(clippy::disallowed_methods, reason = "tests may sleep")]
 
 mod support;
 
