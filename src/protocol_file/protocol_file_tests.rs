@@ -222,7 +222,11 @@ fn templates_that_are_no_answers_are_refused() {
         ("", "{bytes: \"00 01 00\"}", "reply has to have a header at least"),
         ("", "{bytes: \"00 00 00 00\"}", "reply is no answer, by its kind"),
         ("", "{bytes: \"00 02 00 00\"}", "reply is no answer, by its kind"),
-        (status, "{bytes: \"00 01 00 00\"}", "reply says that all is well"),
+        (
+            status,
+            "{bytes: \"00 01 00 00\", status: {denied: 1, limited: 1}}",
+            "reply says that all is well, by its status, to a request that is refused as no_route",
+        ),
         ("", "{bytes: \"00 01 00 00\", status: {denied: 1}}", "reply has a status"),
         (status, "{bytes: \"00 01 01 00\", status: {denied: 300}}", "reply has a number"),
         (status, "{bytes: \"00 01 01 00\", status: {odd: 1}}", "\"odd\" is none of"),

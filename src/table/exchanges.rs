@@ -26,7 +26,7 @@ pub(super) const EXCHANGES: &[Setting] = &[
         "NETRA_HTTP_PORTS",
         "",
         Ports(|c, ports| c.http.ports = ports),
-        "Original destination ports read as HTTP/1",
+        "Original destination ports read as HTTP/1, or HTTP/2 where a connection begins so",
     ),
     Setting::new(
         "NETRA_HTTP_HEAD_TIMEOUT_MS",
