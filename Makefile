@@ -209,8 +209,8 @@ bench-run:
 		--html target/bench/$$layout.html; done
 
 # Peers that speak the protocols themselves beside those that only relay them.
-PROTOCOL_SUBJECTS ?= netra-epoll netra-tapped-epoll netra-traced-epoll netra-polling netra-tapped-polling \
-	netra-traced-polling haproxy-tcp envoy-tcp envoy-protocols twemproxy
+PROTOCOL_SUBJECTS ?= netra-epoll netra-tapped-epoll netra-traced-epoll netra-gated-epoll netra-polling \
+	netra-tapped-polling netra-traced-polling netra-gated-polling haproxy-tcp envoy-tcp envoy-protocols twemproxy
 
 .PHONY: bench-protocols
 bench-protocols: ## Redis, Dubbo and Thrift through netra and its peers, into target/bench (root)

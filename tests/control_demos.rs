@@ -196,6 +196,39 @@ fn dubbo(from: &Namespace, host: &str, count: u32, method: &str, attachments: &[
     run(from, &python_path(), &[&args[..], attachments].concat())
 }
 
+/// What a client gets for so many calls of a method with these attachments.
+type Calls<'c> = &'c dyn Fn(u32, &str, &[&str]) -> String;
+
+fn attributes(cluster: &Cluster<'_>, netra: &Netra<'_>, calls: Calls<'_>) {
+    let router =
+        |name: &str, routes: Value| cluster.router(netra, DUBBO, name, json!({"routes": routes}));
+    for (name, test, method, expected) in [
+        ("exactly", json!({"exact": "sayHello"}), "sayHello", "5 v2 joe\n"),
+        ("begins", json!({"prefix": "say"}), "sayHello", "5 v2 joe\n"),
+        ("regular", json!({"regex": "^s.*o$"}), "sayHello", "5 v2 joe\n"),
+        ("whole", json!({"regex": "^s.*l$"}), "sayHello", "5 refused\n"),
+    ] {
+        let fits = json!({"attributes": {"method": test}});
+        router(name, json!([{"match": fits, "route": [to(DUBBO, "v2", 100)]}]));
+        assert_eq!(calls(5, method, &[]), expected, "{name}");
+    }
+}
+
+fn hashed(cluster: &Cluster<'_>, netra: &Netra<'_>, calls: Calls<'_>) {
+    let router =
+        |name: &str, routes: Value| cluster.router(netra, DUBBO, name, json!({"routes": routes}));
+    // The same method goes to the same endpoint, whatever its connection.
+    cluster
+        .versions(DUBBO, json!({"loadBalancer": {"consistentHash": {"httpHeaderName": "method"}}}));
+    router("hashed", json!([{"route": [{"destination": {"host": DUBBO}}]}]));
+    cluster.is_obeyed(netra, "hash");
+    let first = calls(3, "sayHello", &[]);
+    assert!(first == "3 v1 joe\n" || first == "3 v2 joe\n", "{first}");
+    for _ in 0..4 {
+        assert_eq!(calls(3, "sayHello", &[]), first);
+    }
+}
+
 /// metarouter-v1, traffic-split, metarouter-header-mutation, metarouter-attribute-*, consistent-hash-lb
 /// and serviceentry of metaprotocol-dubbo.
 #[test]
@@ -229,28 +262,9 @@ fn demos_of_dubbo_at_the_consumer() {
     assert_eq!(calls(2, "attached:foo", &["foo=else"]), "2 foo=bar\n");
     assert_eq!(calls(2, "attached:foo1", &[]), "2 foo1=bar1\n");
 
-    for (name, test, method, expected) in [
-        ("exactly", json!({"exact": "sayHello"}), "sayHello", "5 v2 joe\n"),
-        ("begins", json!({"prefix": "say"}), "sayHello", "5 v2 joe\n"),
-        ("regular", json!({"regex": "^s.*o$"}), "sayHello", "5 v2 joe\n"),
-        ("whole", json!({"regex": "^s.*l$"}), "sayHello", "5 refused\n"),
-    ] {
-        let fits = json!({"attributes": {"method": test}});
-        router(name, json!([{"match": fits, "route": [to(DUBBO, "v2", 100)]}]));
-        assert_eq!(calls(5, method, &[]), expected, "{name}");
-    }
+    attributes(&cluster, &netra, &calls);
     cluster.is_told(ROUTERS, "demo");
-
-    // The same method goes to the same endpoint, whatever its connection.
-    cluster
-        .versions(DUBBO, json!({"loadBalancer": {"consistentHash": {"httpHeaderName": "method"}}}));
-    router("hashed", json!([{"route": [{"destination": {"host": DUBBO}}]}]));
-    cluster.is_obeyed(&netra, "hash");
-    let first = calls(3, "sayHello", &[]);
-    assert!(first == "3 v1 joe\n" || first == "3 v2 joe\n", "{first}");
-    for _ in 0..4 {
-        assert_eq!(calls(3, "sayHello", &[]), first);
-    }
+    hashed(&cluster, &netra, &calls);
     netra.end().unwrap();
 }
 

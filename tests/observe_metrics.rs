@@ -178,6 +178,42 @@ const SERIES: &[(&str, usize)] = &[
     ("process_cpu_seconds_total", 1),
 ];
 
+/// What one rule from a netra-control adds, which does not answer.
+const SERIES_OF_RULES: &[(&str, usize)] = &[
+    ("netra_rules", 1),
+    ("netra_rules_current", 1),
+    ("netra_rules_generation", 1),
+    ("netra_rules_hits_total", 1),
+    ("netra_rules_reload_total", 2),
+    ("netra_rules_stale_seconds", 1),
+];
+
+#[test]
+fn rules_add_a_series_each_and_six_beside() {
+    let Some(world) = World::new() else { return };
+    apply_rules(&world, Backend::NftNative);
+    let cache = world.dir().join("rules.yaml");
+    let rule = "apiVersion: netra.io/v1alpha1\nkind: Authorization\nmetadata: {name: a}\n\
+                spec: {action: DENY, protocol: redis, rules: [{to: [{attributes: {key: {exact: a}}}]}]}\n";
+    fs::write(&cache, rule).unwrap();
+    let setup = Setup::new(matrix::cells_with(2)[0])
+        .env("NETRA_RULES_URL", "http://127.0.0.1:9")
+        .env("NETRA_RULES_CACHE", cache.display());
+    let netra = Netra::start(&world, &setup);
+    let (_, body) = scrape::get(&world.pod, METRICS_PORT, "/metrics").expect("/metrics");
+    promtool(&world, &["check", "metrics"], &body);
+    let mut counted = std::collections::BTreeMap::new();
+    for series in netra.scrape().series() {
+        let name = series.split('{').next().unwrap();
+        if !SERIES.iter().any(|(known, _)| *known == name) {
+            *counted.entry(name.to_owned()).or_insert(0) += 1;
+        }
+    }
+    let counted: Vec<_> = counted.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+    assert_eq!(counted, SERIES_OF_RULES);
+    netra.end().unwrap();
+}
+
 /// A Prometheus that scrapes netra five times a second.
 struct Prometheus<'w> {
     world: &'w World,

@@ -86,6 +86,9 @@ fn raise_descriptors() {
 
 /// Serves until SIGTERM.
 async fn run(args: args::Serve) -> Result<(), Refused> {
+    if args.directory.is_none() && args.etcd.is_empty() && !args.kubernetes {
+        return Err(config("one of --directory, --etcd and --kubernetes is needed"));
+    }
     raise_descriptors();
     let names = Names { domain: args.domain.clone(), root_namespace: args.root_namespace.clone() };
     let client = match args.kubernetes || args.token_review {
@@ -111,7 +114,7 @@ async fn run(args: args::Serve) -> Result<(), Refused> {
         (_, _, Some(client)) if args.kubernetes => {
             drop(tokio::spawn(kubernetes::watch(client, tell)))
         }
-        _ => return Err(config("one of --directory, --etcd and --kubernetes is needed")),
+        _ => {}
     }
     let (publish, world) = watch::channel(Arc::new(World::default()));
     let (shelf, fleet, counts) =

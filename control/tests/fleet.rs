@@ -113,6 +113,7 @@ fn bad_settings_stop_the_start_with_64() {
     for (args, word) in [
         (vec!["--directory", &folder], "--tokens"),
         (vec!["--without-tokens"], "--directory"),
+        (vec![], "--directory"),
         (vec!["--directory", &folder, "--tokens", &tokens], "line 1"),
         (vec!["--directory", &folder, "--etcd=x:1", "--without-tokens"], "--etcd"),
     ] {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checks every manifest of this folder: Kubernetes' own schemas, Helm's own renderer, and that all
-ways of deployment say the same; and ../compose*.yaml by the schema of the Compose specification, which
+ways of deployment say the same; and ../compose.yaml and ../compose-canary.yaml by the schema of the Compose specification, which
 comes newer than the docker-compose that the tests run. `make manifests` runs it."""
 
 import json

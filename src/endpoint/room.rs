@@ -11,8 +11,9 @@ const HEAD_MAX: Duration = Duration::from_secs(10);
 const IDLE_MAX: Duration = Duration::from_secs(150);
 /// How long an answer may take to be read.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
-/// What answers may weigh that wait to be read; a single one may weigh more.
-const UNREAD_BYTES_MAX: usize = 8 << 20;
+/// What answers may weigh that wait to be read, of each port: of what the shipped limit of 64 MiB leaves
+/// beside connections it is little. A single one may weigh more.
+const UNREAD_BYTES_MAX: usize = 2 << 20;
 
 /// What a connection shares its place with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,7 +40,11 @@ pub(crate) async fn watch(path: PathBuf, tell: Tell) {
             }
             Ok(_) => {}
             Err(why) => {
-                let why = format!("{}: {why}; what was read before stands", path.display());
+                let stands = match last {
+                    Some(_) => "what was read before stands",
+                    None => "nothing has been read yet; it is looked for every second",
+                };
+                let why = format!("{}: {why}; {stands}", path.display());
                 if said.as_ref() != Some(&why) {
                     eprintln!("netra-control: {why}");
                     said = Some(why);

@@ -1,6 +1,6 @@
 //! Who decides about messages, and what is decided.
 
-use crate::{error::Direction, switch::seats::Seating, sys::Nanos};
+use crate::{error::Direction, sys::Nanos};
 use netra_codecs::{
     codec::{Pairs, Refusal},
     route::Target,
@@ -55,6 +55,18 @@ pub(crate) struct Place {
     /// The table's generation.
     pub(crate) table: u64,
     pub(crate) route: Route,
+}
+
+/// Where a message goes, as rules say it.
+#[derive(Debug, Default)]
+pub(crate) enum Seating {
+    /// To no endpoint of theirs.
+    #[default]
+    None,
+    /// To the endpoint of the one before it.
+    Same,
+    /// To another.
+    New(Box<Seat>),
 }
 
 /// Decides about messages; one for a shard. It neither blocks nor allocates for a message.

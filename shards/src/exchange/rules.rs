@@ -1,8 +1,8 @@
 //! The rules that shards decide by: how they get them, what they ask of them, and where they leave
 //! them.
 
-use super::decide::{Asker, Decide, Place, Routed, Ruling};
-use crate::{error::Direction, switch::seats::Seating, sys::Nanos};
+use super::decide::{Asker, Decide, Place, Routed, Ruling, Seating};
+use crate::{error::Direction, sys::Nanos};
 use netra_codecs::{
     codec::{Pairs, Refusal, Why},
     route::Target,

@@ -4,12 +4,9 @@
 use super::{Gate, requests::Judged};
 use crate::{
     core::Core,
-    exchange::{Gates, Routed},
+    exchange::{Gates, Routed, Seating},
     io::Io,
-    switch::{
-        Stand, Switch,
-        seats::{Seating, Seats},
-    },
+    switch::{Stand, Switch, seats::Seats},
     tap::Carried,
 };
 use netra_codecs::{

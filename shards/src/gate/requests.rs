@@ -15,9 +15,10 @@ use crate::{
     sends::{Gated, is_long},
     switch::Switch,
     sys::Nanos,
-    tap::{Carried, Of},
+    tap::{Carried, Of, Tapped},
 };
 use netra_codecs::{
+    Limits,
     codec::{Edits, Head, Kind, Leaves, Left, Open, Refusal, Way},
     tap::{Message, Step},
     trace::{Outcome, SpanText},
@@ -111,14 +112,7 @@ impl Gate {
                 }
             }
         }
-        // One that is never answered is over with its last byte.
-        while tapped.tap.has_ended(Way::Request)
-            && let Step::Finished { exchange, .. } =
-                tapped.tap.step(Way::Request, b"", &taps.limits, *now, &mut head)
-        {
-            let Shared { observer, recorder, now, .. } = &mut shared;
-            tapped.of.finish_request(exchange, *now, observer, recorder);
-        }
+        finish_untold(tapped, &taps.limits, &mut shared);
         self.messages = self.messages.wrapping_add(u32::try_from(run.begun).unwrap_or(0));
         self.drops &= tapped.tap.is_within_message(Way::Request);
         let gated = run.finish(out, io, to, input)?;
@@ -159,6 +153,18 @@ impl Gate {
         };
         self.drops = tapped.tap.is_within_message(Way::Request);
         Ok(Gated { taken, ..Gated::default() })
+    }
+}
+
+/// A request that is never answered is over with its last byte.
+fn finish_untold(tapped: &mut Tapped, limits: &Limits, shared: &mut Shared<'_>) {
+    let mut head = Head::default();
+    let Shared { observer, recorder, now, .. } = shared;
+    while tapped.tap.has_ended(Way::Request)
+        && let Step::Finished { exchange, .. } =
+            tapped.tap.step(Way::Request, b"", limits, *now, &mut head)
+    {
+        tapped.of.finish_request(exchange, *now, observer, recorder);
     }
 }
 

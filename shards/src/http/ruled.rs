@@ -1,8 +1,7 @@
 //! What rules say of HTTP requests.
 
 use crate::{
-    exchange::{Asker, Observer, OpenSpan, ShardRules, direction_of, target_of},
-    switch::seats::Seating,
+    exchange::{Asker, Observer, OpenSpan, Seating, ShardRules, direction_of, target_of},
     sys::Nanos,
 };
 use netra_codecs::{

@@ -5,11 +5,12 @@ use super::ruled::Ruled;
 use crate::{
     core::Core,
     editor::Done,
+    exchange::Seating,
     http::Http,
     io::Io,
     switch::{
         Stand, Switch,
-        seats::{Seating, Seats, heard_of_http},
+        seats::{Seats, heard_of_http},
     },
     sys::Nanos,
 };

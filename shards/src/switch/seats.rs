@@ -1,21 +1,9 @@
 //! Where a connection sits: at the endpoint that its messages go to, and at the one that it is about to
 //! go to while its upstream is changed. What is under way is counted there.
 
-use crate::sys::Nanos;
+use crate::{exchange::Seating, sys::Nanos};
 use netra_codecs::{codec, trace::Outcome};
 use netra_rules::{Heard, Seat};
-
-/// Where a message goes, as rules say it.
-#[derive(Debug, Default)]
-pub(crate) enum Seating {
-    /// To no endpoint of theirs.
-    #[default]
-    None,
-    /// To the endpoint of the one before it.
-    Same,
-    /// To another.
-    New(Box<Seat>),
-}
 
 /// The seats of one connection; nothing where rules send its messages to no endpoint.
 #[derive(Debug, Default)]
