@@ -21,8 +21,9 @@ use netra_codecs::tap::Protocol;
 use netra_perf::{Key, Recorder};
 use netra_rules::{ClusterView, Context, Documents, Process, Source as Text, Standing, Table};
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     task::Waker,
     time::Duration,
 };
@@ -87,10 +88,15 @@ impl Wire for Redis {
 
 /// Documents take longer to compile than a seed to run.
 fn rules(ports: &[u16]) -> (Arc<Table>, Arc<Process>) {
-    static TABLES: Mutex<BTreeMap<Vec<u16>, Arc<Table>>> = Mutex::new(BTreeMap::new());
-    let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
-    let table = tables.entry(ports.to_vec()).or_insert_with(|| table(ports));
-    (Arc::clone(table), Arc::new(table.process(None, 0)))
+    thread_local! {
+        static TABLES: RefCell<BTreeMap<Vec<u16>, Arc<Table>>> = const { RefCell::new(BTreeMap::new()) };
+    }
+    let made = |tables: &RefCell<BTreeMap<_, _>>| {
+        Arc::clone(tables.borrow_mut().entry(ports.to_vec()).or_insert_with(|| table(ports)))
+    };
+    let table = TABLES.with(made);
+    let process = Arc::new(table.process(None, 0));
+    (table, process)
 }
 
 fn table(ports: &[u16]) -> Arc<Table> {

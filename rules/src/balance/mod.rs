@@ -435,4 +435,5 @@ fn drawn(schedule: &[u32], draw: u64) -> Option<u32> {
 }
 
 #[cfg(test)]
+#[path = "balance_tests.rs"]
 mod tests;
