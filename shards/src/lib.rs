@@ -47,6 +47,7 @@ mod look;
 #[cfg(test)]
 mod moves_simulation;
 mod own_dials;
+mod patience;
 mod pipes;
 mod polling;
 mod pressure;

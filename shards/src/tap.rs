@@ -10,6 +10,7 @@ use crate::{
     exchange::{Concluded, HeldCall, Named, Observer, OpenSpan, Session, Source, Taps, Writing},
     io::{Io, Side},
     joins::Served,
+    patience::Patience,
     sys::Nanos,
 };
 use netra_codecs::{
@@ -36,6 +37,8 @@ pub(crate) struct Carried {
     pub(crate) waits: bool,
     /// What its answer is edited by, 0 where it is not.
     pub(crate) answer: u32,
+    /// Its number among those whose answers may not take for ever, 0 where it may.
+    pub(crate) timed: u32,
 }
 
 /// What is read of one connection.
@@ -51,6 +54,8 @@ pub(crate) struct Tapped {
     session: Session,
     /// Whether a transaction is open behind the answer under way, where it says so.
     transaction: Option<bool>,
+    /// Of its answers that may not take for ever; none before there are any.
+    pub(crate) patience: Option<Box<Patience>>,
 }
 
 impl Tapped {
@@ -63,6 +68,7 @@ impl Tapped {
             overhead_ns: 0,
             session: Session::default(),
             transaction: None,
+            patience: None,
         }
     }
 
@@ -82,6 +88,7 @@ impl Tapped {
             overhead_ns,
             session: Session::default(),
             transaction: None,
+            patience: None,
         };
         match reason {
             // It was given up again in the bytes that told.
@@ -156,6 +163,7 @@ impl Tapped {
         while !rest.is_empty() || self.tap.has_ended(way) {
             match self.tap.step(way, rest, &taps.limits, at, &mut head) {
                 Step::Need => break,
+                Step::Late(count) => rest = &rest[count..],
                 Step::Body(count) => {
                     rest = &rest[count..];
                     // A part of an answer may be long before the answer is told.
@@ -185,6 +193,7 @@ impl Tapped {
                         exchange.data.add_overhead(took);
                         transaction = transaction_behind(&message);
                     }
+                    waits_no_more(&mut self.patience, exchange.data.timed);
                     let calls = Calls { session: &mut self.session, transaction };
                     let how = (Outcome::Whole, sent_at);
                     of.finish_in(&exchange, error, how, Some(calls), (observer, recorder));
@@ -268,6 +277,14 @@ impl Tapped {
         if has_grown && !self.is_over() && taps.holds_too_much() {
             self.give_up(Reason::HeldTooMuch, recorder);
         }
+    }
+}
+
+/// An exchange is over that may have been waited for.
+#[inline]
+pub(crate) fn waits_no_more(patience: &mut Option<Box<Patience>>, timed: u32) {
+    if let (1.., Some(patience)) = (timed, patience) {
+        patience.over(timed);
     }
 }
 

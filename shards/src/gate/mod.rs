@@ -12,6 +12,7 @@
 //! goes out as it came, and the connection is a tunnel.
 
 mod answers;
+mod late;
 mod moves;
 mod outgoing;
 mod replies;
@@ -24,6 +25,7 @@ use crate::{
     http::Gated,
     io::{Io, Side, Token},
     switch::{Stand, Switch},
+    sys::Nanos,
     tap::Tapped,
 };
 use netra_codecs::{
@@ -32,6 +34,7 @@ use netra_codecs::{
     trace::Outcome,
 };
 use netra_perf::{Key, Recorder};
+pub(crate) use late::Flows;
 use outgoing::Outgoing;
 use replies::Replies;
 
@@ -56,6 +59,10 @@ pub(crate) struct Gate {
     switch: Switch,
     /// The message that waits for another upstream, as it is to be sent there.
     parked: Vec<u8>,
+    /// What clients are told whose answers took too long, until it fits between two messages.
+    overdue: Vec<u8>,
+    /// What the client is told last, when the upstream has been left.
+    last_words: Option<Vec<u8>>,
     /// What its requests have left behind at the upstream.
     left: Left,
     /// Whether requests waited when somebody last looked.
@@ -92,6 +99,8 @@ impl Gate {
             has_ended: false,
             switch: Switch::default(),
             parked: Vec::new(),
+            overdue: Vec::new(),
+            last_words: None,
             left: Left::default(),
             was_paused: false,
             kept: 0,
@@ -131,7 +140,8 @@ impl Gate {
     fn is_empty(&self) -> bool {
         let is_quiet = |way: &Outgoing| way.kept() == 0 && way.cleared == 0;
         let waits = self.switch.is_under_way() || self.drops || self.must_close;
-        !waits && is_quiet(&self.request) && is_quiet(&self.response) && self.replies.is_empty()
+        let tells = !self.overdue.is_empty() || self.tapped.tap.awaits_late() || self.is_timed();
+        !waits && !tells && is_quiet(&self.request) && is_quiet(&self.response) && self.replies.is_empty()
     }
 
     /// Nothing of the way may be sent now.
@@ -157,8 +167,9 @@ impl Gate {
             self.tell(core);
         }
         let moving = usize::from(self.replies.last_waits && self.is_moving());
-        let waits = self.drops || self.replies.count() > moving;
-        if waits && (self.tapped.is_over() || self.has_ended) {
+        let waits = self.drops || self.replies.count() > moving || !self.overdue.is_empty();
+        let is_over = self.tapped.is_over();
+        if (waits && (is_over || self.has_ended)) || (is_over && self.tapped.tap.awaits_late()) {
             // Nobody can say any more where what the client is told would have to be.
             return Err(End::Refused);
         }
@@ -263,7 +274,7 @@ impl Gate {
     fn settle(&mut self, taps: &mut Taps, recorder: &Recorder) {
         self.tapped.count_held(taps, recorder);
         let ways = self.request.kept() + self.response.kept();
-        let kept = ways + self.replies.kept() + self.parked.len();
+        let kept = ways + self.replies.kept() + self.parked.len() + self.overdue_kept();
         let kept = u32::try_from(kept).unwrap_or(u32::MAX);
         if kept == self.kept {
             return;
@@ -292,14 +303,16 @@ impl Gate {
             }
             Side::Upstream => {
                 let tells = self.replies.may_go() && self.may_tell();
-                tells || self.must_close || (is_tunnel && !self.response.held.is_empty())
+                let is_late = !self.overdue.is_empty() && self.is_between_answers();
+                tells || is_late || self.must_close || (is_tunnel && !self.response.held.is_empty())
             }
         }
     }
 
     /// The request that waited waits no more, but perhaps for another upstream.
-    pub(crate) fn resume(&mut self) {
+    pub(crate) fn resume(&mut self, now: Nanos) {
         self.switch.until = None;
+        self.wait_again(now);
         self.replies.last_waits &= self.is_moving();
         self.was_paused = true;
     }

@@ -13,12 +13,13 @@ use crate::{
     exchange::{Asker, Decide, Gates, Observer, Ruling, Source, Wants, Writing},
     http::{Gated, is_long},
     io::{Io, Token},
+    patience::Patience,
     switch::Switch,
     sys::Nanos,
     tap::{Carried, Of},
 };
 use netra_codecs::{
-    codec::{Edits, Head, Kind, Left, Open, Way},
+    codec::{Edits, Head, Kind, Left, Open, Refusal, Way, Why},
     tap::{Message, Step},
     trace::{Outcome, SpanText},
 };
@@ -76,7 +77,9 @@ impl Gate {
             let rest = &input[run.at..];
             match tapped.tap.step(Way::Request, rest, &taps.limits, *now, &mut head) {
                 Step::Need => run.hold(out, io, to, input)?,
-                Step::Body(consumed) | Step::Answered { consumed, .. } => run.at += consumed,
+                Step::Body(consumed) | Step::Late(consumed) | Step::Answered { consumed, .. } => {
+                    run.at += consumed;
+                }
                 Step::Aside { consumed, message } => {
                     self.left.note(message.leaves());
                     run.at += consumed;
@@ -91,6 +94,7 @@ impl Gate {
                         switch: &mut self.switch,
                         left: &mut self.left,
                         edits_answers: &mut self.edits_answers,
+                        patience: &mut tapped.patience,
                     };
                     let fate = judged.judge(&message, exchange, &mut shared);
                     let message = (message.bytes(), &*shared.gates.edits, consumed);
@@ -118,6 +122,14 @@ impl Gate {
         }
         self.messages = self.messages.wrapping_add(u32::try_from(run.begun).unwrap_or(0));
         self.drops &= tapped.tap.is_within_message(Way::Request);
+        if let Some(patience) = &mut tapped.patience {
+            if tapped.tap.is_confused() {
+                return Err(End::AnswerTimeout);
+            }
+            if run.begun > 0 && tapped.tap.is_within_message(Way::Request) {
+                tapped.tap.newest(1).for_each(|open| patience.is_unsent(open.data.timed));
+            }
+        }
         let gated = run.finish(out, io, to, input)?;
         if !run.parked.is_empty() {
             self.parked = run.parked;
@@ -142,6 +154,7 @@ impl Gate {
         let taken = match tapped.tap.step(Way::Request, input, &taps.limits, *now, &mut head) {
             Step::Need => input.len(),
             Step::Body(consumed)
+            | Step::Late(consumed)
             | Step::Answered { consumed, .. }
             | Step::Aside { consumed, .. }
             | Step::Opened { consumed, .. } => consumed,
@@ -174,6 +187,26 @@ impl Run {
         });
         out.held.extend_from_slice(&input[self.at..]);
         self.at = input.len();
+        Ok(())
+    }
+
+    /// Sends what was read; what comes next, so many bytes of the input, goes to nobody.
+    pub(super) fn skip(
+        &mut self,
+        out: &mut Outgoing,
+        io: &mut impl Io,
+        to: Token,
+        input: &[u8],
+        count: usize,
+    ) -> Result<(), End> {
+        self.sent = Some(if self.at == 0 {
+            // What is held is its beginning.
+            out.held = Vec::new();
+            (0, 0)
+        } else {
+            out.send(io, to, &input[..self.at], None)?
+        });
+        self.at += count;
         Ok(())
     }
 
@@ -257,6 +290,7 @@ pub(super) struct Judged<'g> {
     pub(super) switch: &'g mut Switch,
     pub(super) left: &'g mut Left,
     edits_answers: &'g mut bool,
+    patience: &'g mut Option<Box<Patience>>,
 }
 
 impl Judged<'_> {
@@ -308,6 +342,13 @@ impl Judged<'_> {
         if ruling.answer != 0 && exchange.kind != Kind::Oneway {
             exchange.data.answer = ruling.answer;
             *self.edits_answers = true;
+        }
+        let may_wait = matches!(exchange.kind, Kind::Request | Kind::Handshake);
+        if ruling.allowed.is_timed() && may_wait {
+            let refusal = Refusal { why: Why::TimedOut, text: ruling.allowed.text };
+            let patience = self.patience.get_or_insert_default();
+            let words = |out: &mut Vec<u8>| message.reply(&refusal, out);
+            exchange.data.timed = patience.add(now, ruling.allowed, words);
         }
         let to = ruling.to;
         let moves = self.moves(message, to, gates, recorder);
