@@ -42,6 +42,8 @@ mod http;
 mod http_simulation;
 mod io;
 mod joins;
+#[cfg(test)]
+mod late_simulation;
 mod links;
 mod look;
 #[cfg(test)]

@@ -74,6 +74,8 @@ pub(crate) enum Overdue {
 pub(crate) struct Patience {
     rooms: Vec<Waiting>,
     free: Vec<u32>,
+    /// What clients are to be told now.
+    told: Vec<u8>,
     /// When somebody is to look.
     wanted: Option<Nanos>,
     /// When somebody will.
@@ -132,11 +134,33 @@ impl Patience {
         self.rooms.len() == self.free.len()
     }
 
+    /// The client is to be told, of a request whose time is over; false where there are no words.
+    pub(crate) fn tell(&mut self, number: u32) -> bool {
+        let Self { rooms, told, .. } = self;
+        let room = number.checked_sub(1).and_then(|index| rooms.get(index as usize));
+        let Some(room) = room.filter(|room| !room.must_close) else { return false };
+        told.extend_from_slice(&room.words);
+        true
+    }
+
+    /// There is something that clients are to be told.
+    pub(crate) fn has_words(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    /// They are told.
+    pub(crate) fn take_words(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.told)
+    }
+
     /// Bytes that are kept.
     pub(crate) fn kept(&self) -> usize {
+        if self.is_empty() {
+            return self.told.len();
+        }
         // What clients are told is about as long for each.
         let words = self.rooms.first().map_or(0, |room| room.words.capacity());
-        self.rooms.len() * (size_of::<Waiting>() + words)
+        self.rooms.len() * (size_of::<Waiting>() + words) + self.told.len()
     }
 
     fn room(&mut self, number: u32) -> Option<&mut Waiting> {
@@ -310,7 +334,8 @@ mod tests {
         let mut patience = Patience::default();
         let numbers: Vec<_> =
             (0..100).map(|_| patience.add(0, allowed(1, 1), said(b"words"))).collect();
-        assert!(patience.kept() >= 500);
+        assert!(patience.kept() >= 500 && patience.tell(7));
+        assert_eq!((patience.take_words(), patience.has_words()), (b"words".to_vec(), false));
         numbers.into_iter().for_each(|number| patience.over(number));
         assert_eq!((patience.is_empty(), patience.kept()), (true, 0));
     }

@@ -50,8 +50,8 @@ impl Gate {
         let input = source.bytes(pool, scratch);
         let at_ns = io.now();
         let (mut run, mut head) = (Run::default(), Head::default());
-        let Self { tapped, response: out, replies, wants, overdue, .. } = self;
-        let waits = replies.may_go() || !overdue.is_empty();
+        let Self { tapped, response: out, replies, wants, .. } = self;
+        let waits = replies.may_go() || tapped.patience.as_ref().is_some_and(|it| it.has_words());
         while run.sent.is_none() && (run.at < input.len() || tapped.tap.has_ended(Way::Response)) {
             if waits && run.at > 0 && !tapped.tap.is_within_message(Way::Response) {
                 break;
@@ -118,9 +118,11 @@ impl Gate {
     /// Tells those clients whose turn it is that their requests were refused: what is carried has it
     /// then.
     pub(super) fn tell<I: Io>(&mut self, core: &mut Core<I>) {
-        if !self.overdue.is_empty() && self.is_between_answers() {
-            self.response.carry.append(&mut self.overdue);
-            self.overdue = Vec::new();
+        if self.has_words()
+            && self.is_between_answers()
+            && let Some(patience) = &mut self.tapped.patience
+        {
+            self.response.carry.extend(patience.take_words());
         }
         while self.replies.may_go() && self.may_tell() {
             let Some(exchange) = self.tapped.tap.take_refused() else { return };

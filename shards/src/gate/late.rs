@@ -37,24 +37,23 @@ impl Gate {
         let now = core.now;
         while let Some((timed, time)) = self.first_overdue(flows, now) {
             core.recorder.bump(Key::timed_out(usize::from(time == Time::StoodStill)));
-            if time == Time::StoodStill || self.tapped.patience.is_none() {
+            if time == Time::StoodStill {
                 return Overdue::Cut;
             }
             let has_ids = self.tapped.protocol().about().correlation == Correlation::Unique;
             let is_sent = !flows.hold[0] && self.request.kept() == 0;
-            let words = self.tapped.patience.as_ref().and_then(|it| it.words(timed));
-            let Some(words) = words.filter(|_| has_ids || is_sent).map(<[u8]>::to_vec) else {
+            let may_tell = has_ids || is_sent;
+            let tells = may_tell && self.tapped.patience.as_mut().is_some_and(|it| it.tell(timed));
+            if !tells {
                 return Overdue::Cut;
-            };
+            }
             let Some(done) = self.tapped.tap.take_out(|data| data.timed == timed) else {
                 return Overdue::Cut;
             };
             self.conclude(core, &done);
             if !has_ids {
-                self.last_words = Some(words);
                 return Overdue::Leave;
             }
-            self.overdue.extend(words);
             self.settle(&mut core.taps, &core.recorder);
         }
         Overdue::GoOn
@@ -127,7 +126,8 @@ impl Gate {
 
     /// What the client is told last, the upstream being left.
     pub(crate) fn take_last_words<I: Io>(&mut self, core: &mut Core<I>) -> Option<Vec<u8>> {
-        let words = self.last_words.take()?;
+        let patience = self.tapped.patience.as_mut().filter(|it| it.has_words())?;
+        let words = patience.take_words();
         self.give_up(core, Stand::GaveUp);
         Some(words)
     }
@@ -141,7 +141,12 @@ impl Gate {
 
     /// There is something to be told, or to be thrown away, between answers.
     pub(super) fn has_overdue(&self) -> bool {
-        !self.overdue.is_empty() || self.tapped.tap.awaits_late()
+        self.has_words() || self.tapped.tap.awaits_late()
+    }
+
+    /// There is something to be told.
+    pub(super) fn has_words(&self) -> bool {
+        self.tapped.patience.as_deref().is_some_and(Patience::has_words)
     }
 
     /// Whether a message of our own may go out now.
@@ -162,6 +167,6 @@ impl Gate {
 
     /// Bytes that are kept for it.
     pub(super) fn overdue_kept(&self) -> usize {
-        self.overdue.len() + self.tapped.patience.as_deref().map_or(0, Patience::kept)
+        self.tapped.patience.as_deref().map_or(0, Patience::kept)
     }
 }

