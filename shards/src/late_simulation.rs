@@ -247,11 +247,10 @@ fn world<W: Wire>(seed_: u64) -> World {
     };
     // Before an answer, or in the middle of it.
     let pauses: VecDeque<_> = (0..count)
-        .filter(|_| rng.chance(30))
-        .map(|index| (index, rng.chance(25), rng.below(4 * ALLOWED_NS)))
-        .map(|(index, is_within, pause)| {
+        .filter_map(|index| {
+            let (pauses, is_within) = (rng.chance(30), rng.chance(25));
             let within = if is_within { answers[index].len() / 2 } else { 0 };
-            (answered[index] + within, pause)
+            pauses.then(|| (answered[index] + within, rng.below(4 * ALLOWED_NS)))
         })
         .collect();
     // What the server has read: netra's own lines are in it, so that requests are counted by their ends.

@@ -1,6 +1,7 @@
-"""A service of Dubbo 2 by dubbo-py: server PORT [GREETING] | client HOST PORT | routes HOST PORT. The
+"""A service of Dubbo 2 by dubbo-py: server PORT [GREETING] | client HOST PORT | routes HOST PORT |
+late HOST PORT. The
 client says what each call came to; routes asks over one connection who answers, with an attachment
-and without, and 1000 calls at that."""
+and without, and 1000 calls at that; late asks for what takes a second, and for what comes of it then."""
 import logging
 import os
 import signal
@@ -30,6 +31,7 @@ def serve(port, greeting="hello"):
     service.add_method(INTERFACE, "told", lambda _: len(seen) > 0)
     service.add_method(INTERFACE, "tell", tell)
     service.add_method(INTERFACE, "echo", lambda value: value)
+    service.add_method(INTERFACE, "wait", lambda seconds: time.sleep(seconds))
     service.start()
     signal.pause()
 
@@ -104,8 +106,30 @@ def ask_routes(host, port):
     print("gone", asked("sayHello", {"foo": "gone"}))
 
 
+def ask_late(host, port):
+    from dubbo.client import DubboClient
+
+    client = DubboClient(host, port)
+
+    def asked(method, value):
+        answer = client.send_request_and_return_response(
+            service_name=INTERFACE, method_name=method, args=[value]
+        )
+        return answer.data if answer.ok else "refused"
+
+    print("wait", asked("wait", 1))
+    print("sayHello", asked("sayHello", "joe"))
+    time.sleep(1.5)
+    print("late", client._msg_queue.qsize())
+    print("sayHello", asked("sayHello", "joe"))
+
+
 if sys.argv[1] == "server":
     serve(int(sys.argv[2]), *sys.argv[3:])
+elif sys.argv[1] == "late":
+    ask_late(sys.argv[2], int(sys.argv[3]))
+    sys.stdout.flush()
+    os._exit(0)
 elif sys.argv[1] == "routes":
     ask_routes(sys.argv[2], int(sys.argv[3]))
     sys.stdout.flush()
