@@ -101,11 +101,9 @@ impl Gate {
             match patience.time(timed, &standing, now) {
                 Time::Left(at) => patience.want(at),
                 Time::Free => {}
-                // What the client is told has to wait for the end of what it is being told.
-                Time::NotBegun if !has_ids && (is_slow || is_within) => {
-                    patience.want(now + LATER_NS);
-                }
-                Time::StoodStill if is_slow => patience.want(now + LATER_NS),
+                Time::NotBegun | Time::StoodStill if is_slow => patience.want(now + LATER_NS),
+                // What the client is told last has to wait for the end of what it is being told.
+                Time::NotBegun if !has_ids && is_within => patience.want(now + LATER_NS),
                 over => return Some((timed, over)),
             }
         }
