@@ -8,7 +8,7 @@ use crate::{
         lockstep::Peer,
         matrix::{cells, cells_with},
         netra::Setup,
-        programs::{Server, run, tool},
+        programs::{Server, run},
         script::End,
         spans::python_path,
         stage::{Stage, ask, serve},
@@ -143,7 +143,7 @@ fn keys_of_redis_have_a_server_each() {
     let protocols = |setup: Setup| setup.env("NETRA_PROTOCOLS", "6379=redis");
     in_cells(&world, &cells_with(2), &rules, protocols, |_, _| {
         let sizes = || ports.map(|port| redis(&world.client, port, &["DBSIZE"]));
-        ports.map(|port| redis(&world.client, port, &["FLUSHALL"]));
+        ports.iter().for_each(|port| drop(redis(&world.client, *port, &["FLUSHALL"])));
         let mut seen = Vec::new();
         for round in 0..3 {
             let mut client = Peer::connect(&world.pod, (CLIENT_V4, 6379).into())?;

@@ -255,6 +255,11 @@ impl<T: Default> Tap<T> {
         self.books.awaits_late()
     }
 
+    /// Whether the answer under way is such a one.
+    pub fn is_within_late(&self) -> bool {
+        self.books.is_late(Way::Response)
+    }
+
     /// Whether a request has the id of one that was taken out and has not been answered: nobody can
     /// tell their answers apart.
     pub fn is_confused(&self) -> bool {

@@ -75,6 +75,7 @@ impl Gate {
             tapped.patience = None;
             return None;
         }
+        let is_late = tapped.tap.is_within_late();
         let answering = tapped.tap.answering().map(|open| open.data.timed);
         let patience = tapped.patience.as_deref_mut()?;
         let open_count = tapped.tap.open_count();
@@ -90,7 +91,9 @@ impl Gate {
             }
             let has_begun = match answering {
                 Some(answering) => answering == timed,
-                None => is_fifo && is_within,
+                // Of an answer whose head is not whole nobody knows whose it is, and the client may have
+                // a part of it.
+                None => is_within && !is_late,
             };
             let standing = Standing {
                 is_unsent: is_newest && (is_coming || holds || flows.hold[0]),
