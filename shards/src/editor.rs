@@ -185,7 +185,10 @@ impl Editor {
             && span.is_some()
             && head.method() == b"POST"
             && head.field(b"content-type").is_some_and(is_json);
-        Begun { open: Open { span, is_logged, overhead_ns: 0, method, served, may_call, timed: 0 }, target }
+        Begun {
+            open: Open { span, is_logged, overhead_ns: 0, method, served, may_call, timed: 0 },
+            target,
+        }
     }
 
     /// Extracts or makes the trace context, writes it into the head, remembers it, and begins the

@@ -93,7 +93,8 @@ fn gated(protocol: Protocol, parts: Parts) -> Parts {
 impl Wire for Redis {
     fn request(index: usize, body: usize) -> Vec<u8> {
         let key = format!("{index:05}");
-        format!("*3\r\n$3\r\nSET\r\n$5\r\n{key}\r\n${body}\r\n{}\r\n", "b".repeat(body)).into_bytes()
+        format!("*3\r\n$3\r\nSET\r\n$5\r\n{key}\r\n${body}\r\n{}\r\n", "b".repeat(body))
+            .into_bytes()
     }
 
     fn answer(index: usize, body: usize) -> Vec<u8> {
@@ -168,7 +169,8 @@ const RULES: &str = "apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {nam
 
 impl Wire for Http {
     fn request(index: usize, body: usize) -> Vec<u8> {
-        let head = format!("POST /{index} HTTP/1.1\r\nHost: shop\r\nContent-Length: {body}\r\n\r\n");
+        let head =
+            format!("POST /{index} HTTP/1.1\r\nHost: shop\r\nContent-Length: {body}\r\n\r\n");
         [head.as_bytes(), &vec![b'b'; body]].concat()
     }
 
@@ -265,7 +267,13 @@ fn world<W: Wire>(seed_: u64) -> World {
             whole_requests(received, count)
         } else {
             let mut at = 0;
-            bodies.iter().take_while(|len| { at += **len; at <= received.len() }).count()
+            bodies
+                .iter()
+                .take_while(|len| {
+                    at += **len;
+                    at <= received.len()
+                })
+                .count()
         };
         answered[whole]
     });

@@ -300,7 +300,10 @@ mod tests {
         let moved = Standing { moved: [190, 0], ..SENT };
         assert_eq!(patience.time(number, &moved, 200), Time::Left(240));
         // Further requests do not put it off.
-        assert_eq!(patience.time(number, &Standing { moved: [230, 0], ..SENT }, 240), Time::NotBegun);
+        assert_eq!(
+            patience.time(number, &Standing { moved: [230, 0], ..SENT }, 240),
+            Time::NotBegun
+        );
         // Others were answered before it.
         let in_order = Standing { is_in_order: true, moved: [0, 235], ..SENT };
         assert_eq!(patience.time(number, &in_order, 240), Time::Left(285));

@@ -56,7 +56,11 @@ pub(crate) fn redis_server(world: &World, port: u16) -> Server {
 }
 
 /// What redis-cli says.
-pub(crate) fn redis(namespace: &crate::support::world::Namespace, port: u16, args: &[&str]) -> String {
+pub(crate) fn redis(
+    namespace: &crate::support::world::Namespace,
+    port: u16,
+    args: &[&str],
+) -> String {
     let (host, port) = (CLIENT_V4.to_string(), port.to_string());
     let all: Vec<_> = ["-h", &host, "-p", &port].into_iter().chain(args.iter().copied()).collect();
     run(namespace, &tool("redis-cli", "redis-tools"), &all).trim_end().to_owned()

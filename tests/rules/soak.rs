@@ -1,9 +1,10 @@
 //! Rules that change all the time, and limits that are used up all the time, under load.
 
 use crate::{
-    entry, folder, routes_of_others::redis_server,
+    entry, folder,
+    routes_of_others::redis_server,
     support::{
-        matrix::{Cell, Findings, cells_with, cells},
+        matrix::{Cell, Findings, cells, cells_with},
         netra::{Backend, Netra, Setup, apply_rules},
         procfs::rss_anon,
         programs::{Server, tool},
@@ -89,7 +90,13 @@ fn change(folder: &Path, number: u64) {
     }
 }
 
-fn soak(world: &World, netra: &Netra<'_>, folder: &Path, http: SocketAddr, span: Duration) -> Result<(), String> {
+fn soak(
+    world: &World,
+    netra: &Netra<'_>,
+    folder: &Path,
+    http: SocketAddr,
+    span: Duration,
+) -> Result<(), String> {
     let changes = u32::try_from((span.as_secs() * 5 / 3).max(40)).unwrap();
     let is_over = AtomicBool::new(false);
     let get = "GET / HTTP/1.1\r\nHost: svc\r\nX-Request-Id: 1\r\n\r\n";
@@ -247,15 +254,20 @@ fn heavy_overload_is_limited_to_the_number() {
             .env("NETRA_RULES", folder.display());
         let netra = Netra::start(&world, &setup);
         let begun = Instant::now();
-        let result = overload(&world, (POD_V4, 6379).into(), span).and_then(|[admitted, refused]| {
-            let asked = admitted + refused;
-            let may = PER_SECOND * u64::try_from(begun.elapsed().as_millis()).unwrap() / 1000;
-            eprintln!("[{cell}] {admitted} of {asked}, the rule says {may}");
-            // One filling more or less, besides one in a hundred.
-            let is_it = admitted.abs_diff(may) <= may / 100 + PER_SECOND / 10;
-            let is_much = asked > may * 2;
-            if is_it && is_much { Ok(()) } else { Err(format!("{admitted} of {asked}, not {may}")) }
-        });
+        let result =
+            overload(&world, (POD_V4, 6379).into(), span).and_then(|[admitted, refused]| {
+                let asked = admitted + refused;
+                let may = PER_SECOND * u64::try_from(begun.elapsed().as_millis()).unwrap() / 1000;
+                eprintln!("[{cell}] {admitted} of {asked}, the rule says {may}");
+                // One filling more or less, besides one in a hundred.
+                let is_it = admitted.abs_diff(may) <= may / 100 + PER_SECOND / 10;
+                let is_much = asked > may * 2;
+                if is_it && is_much {
+                    Ok(())
+                } else {
+                    Err(format!("{admitted} of {asked}, not {may}"))
+                }
+            });
         findings.check(cell, result);
         findings.check(cell, netra.finish());
     }

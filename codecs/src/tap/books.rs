@@ -382,7 +382,9 @@ impl<T: Default> Books<T> {
         let place = self.ledger.find_by(is_it)?;
         let has_ids = self.correlation == Correlation::Unique;
         let answered = self.answering.map(|answered| answered as usize);
-        if answered == Some(place) || (has_ids && self.late.as_ref().is_some_and(|late| late.ids.len() >= LATE_MAX)) {
+        if answered == Some(place)
+            || (has_ids && self.late.as_ref().is_some_and(|late| late.ids.len() >= LATE_MAX))
+        {
             return None;
         }
         if answered.is_some_and(|answered| answered > place) {

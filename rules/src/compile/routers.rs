@@ -145,9 +145,7 @@ impl Compiler<'_> {
             );
             self.troubles.error(first.place.clone(), what);
         }
-        let has_no_order = |it: &Protocol| {
-            matches!(it, Protocol::Of(it) if it.about().correlation == Correlation::Loose)
-        };
+        let has_no_order = |it: &Protocol| matches!(it, Protocol::Of(it) if it.about().correlation == Correlation::Loose);
         if (route.first_byte_ns > 0 || route.idle_ns > 0) && candidates.iter().all(has_no_order) {
             let names: Vec<_> = candidates.iter().map(|protocol| protocol.name()).collect();
             let what = format!(

@@ -22,19 +22,19 @@ use crate::{
     core::Core,
     error::End,
     exchange::{Asker, Gates, Source, Taps, Wants},
-    http::Gated,
     io::{Io, Side, Token},
+    sends::Gated,
     switch::{Stand, Switch},
     sys::Nanos,
     tap::Tapped,
 };
+pub(crate) use late::Flows;
 use netra_codecs::{
     codec::{CannotEdit, Left, Reason, Way},
     tap::Message,
     trace::Outcome,
 };
 use netra_perf::{Key, Recorder};
-pub(crate) use late::Flows;
 use outgoing::Outgoing;
 use replies::Replies;
 
@@ -135,7 +135,11 @@ impl Gate {
         let is_quiet = |way: &Outgoing| way.kept() == 0 && way.cleared == 0;
         let waits = self.switch.is_under_way() || self.drops || self.must_close;
         let tells = self.has_overdue() || self.is_timed();
-        !waits && !tells && is_quiet(&self.request) && is_quiet(&self.response) && self.replies.is_empty()
+        !waits
+            && !tells
+            && is_quiet(&self.request)
+            && is_quiet(&self.response)
+            && self.replies.is_empty()
     }
 
     /// Nothing of the way may be sent now.

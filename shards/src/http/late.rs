@@ -17,11 +17,7 @@ use netra_perf::Key;
 
 /// Takes note of how long an answer may take; returns its number.
 #[inline]
-pub(super) fn add(
-    patience: &mut Option<Box<Patience>>,
-    allowed: Allowed<'_>,
-    now: Nanos,
-) -> u32 {
+pub(super) fn add(patience: &mut Option<Box<Patience>>, allowed: Allowed<'_>, now: Nanos) -> u32 {
     if !allowed.is_timed() {
         return 0;
     }
