@@ -355,7 +355,8 @@ impl Judged<'_> {
         }
         let may_wait = matches!(exchange.kind, Kind::Request | Kind::Handshake);
         if ruling.allowed.is_timed() && may_wait {
-            let refusal = Refusal { why: Why::TimedOut, text: ruling.allowed.text };
+            let refusal =
+                Refusal { why: Why::TimedOut, text: ruling.allowed.text, is_alone: self.is_alone };
             let patience = self.patience.get_or_insert_default();
             let words = |out: &mut Vec<u8>| message.reply(&refusal, out);
             exchange.data.timed = patience.add(now, ruling.allowed, words);
