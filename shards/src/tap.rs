@@ -11,6 +11,7 @@ use crate::{
     io::{Io, Side},
     joins::Served,
     patience::Patience,
+    sends::is_long,
     sys::Nanos,
 };
 use netra_codecs::{
@@ -163,13 +164,12 @@ impl Tapped {
         while !rest.is_empty() || self.tap.has_ended(way) {
             match self.tap.step(way, rest, &taps.limits, at, &mut head) {
                 Step::Need => break,
-                Step::Late(count) => rest = &rest[count..],
                 Step::Body(count) => {
                     rest = &rest[count..];
                     // A part of an answer may be long before the answer is told.
                     has_begun |= !is_within;
                 }
-                Step::Aside { consumed, .. } => rest = &rest[consumed..],
+                Step::Late(consumed) | Step::Aside { consumed, .. } => rest = &rest[consumed..],
                 Step::Opened { consumed, message, exchange } => {
                     rest = &rest[consumed..];
                     has_begun = true;
@@ -206,10 +206,7 @@ impl Tapped {
         }
         self.count_held(taps, recorder);
         let passable = self.tap.passable(way);
-        has_begun
-            && limits.splice_from_bytes > 0
-            && passable != u64::MAX
-            && passable >= limits.splice_from_bytes.into()
+        has_begun && is_long(passable, limits.splice_from_bytes)
     }
 
     /// One side has ended its stream.

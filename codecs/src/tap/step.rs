@@ -108,13 +108,9 @@ impl<T: Default> Tap<T> {
         }
         self.books.begin(way, now_ns);
         match self.codec.advance(way, input, self.books.asked(way), limits, head) {
-            Event::Need if self.books.is_late(way) => {
-                self.books.count(way, input.len());
-                Step::Late(input.len())
-            }
             Event::Need => {
                 self.books.count(way, input.len());
-                Step::Need
+                if self.books.is_late(way) { Step::Late(input.len()) } else { Step::Need }
             }
             Event::Skip(count) => Step::Body(self.books.skip(way, count)),
             Event::Body(count) => {

@@ -12,13 +12,14 @@ use crate::{
     error::End,
     exchange::{Asker, Decide, Gates, Observer, Ruling, Source, Wants, Writing},
     io::{Io, Token},
-    patience::Patience,
+    patience::{Allowed, Patience},
     sends::{Gated, is_long},
     switch::Switch,
     sys::Nanos,
-    tap::{Carried, Of},
+    tap::{Carried, Of, Tapped},
 };
 use netra_codecs::{
+    Limits,
     codec::{Edits, Head, Kind, Leaves, Left, Open, Refusal, Way, Why},
     tap::{Message, Step},
     trace::{Outcome, SpanText},
@@ -115,24 +116,10 @@ impl Gate {
                 }
             }
         }
-        // One that is never answered is over with its last byte.
-        while tapped.tap.has_ended(Way::Request)
-            && let Step::Finished { exchange, .. } =
-                tapped.tap.step(Way::Request, b"", &taps.limits, *now, &mut head)
-        {
-            let Shared { observer, recorder, now, .. } = &mut shared;
-            tapped.of.finish_request(exchange, *now, observer, recorder);
-        }
+        finish_oneway(tapped, &taps.limits, &mut shared);
         self.messages = self.messages.wrapping_add(u32::try_from(run.begun).unwrap_or(0));
         self.drops &= tapped.tap.is_within_message(Way::Request);
-        if let Some(patience) = &mut tapped.patience {
-            if tapped.tap.is_confused() {
-                return Err(End::AnswerTimeout);
-            }
-            if run.begun > 0 && tapped.tap.is_within_message(Way::Request) {
-                tapped.tap.newest(1).for_each(|open| patience.is_unsent(open.data.timed));
-            }
-        }
+        note_waiting(tapped, run.begun)?;
         let gated = run.finish(out, io, to, input)?;
         if !run.parked.is_empty() {
             self.parked = run.parked;
@@ -353,14 +340,7 @@ impl Judged<'_> {
             exchange.data.answer = ruling.answer;
             *self.edits_answers = true;
         }
-        let may_wait = matches!(exchange.kind, Kind::Request | Kind::Handshake);
-        if ruling.allowed.is_timed() && may_wait {
-            let refusal =
-                Refusal { why: Why::TimedOut, text: ruling.allowed.text, is_alone: self.is_alone };
-            let patience = self.patience.get_or_insert_default();
-            let words = |out: &mut Vec<u8>| message.reply(&refusal, out);
-            exchange.data.timed = patience.add(now, ruling.allowed, words);
-        }
+        self.time(message, exchange, (ruling.allowed, now));
         let to = ruling.to;
         let moves = self.moves(message, to, gates, recorder);
         self.left.note(message.leaves());
@@ -373,6 +353,51 @@ impl Judged<'_> {
             None if waits => Fate::Waits,
             None => Fate::Passes,
         }
+    }
+}
+
+impl Judged<'_> {
+    /// Takes note of how long the answer to a request may take.
+    #[inline]
+    fn time(
+        &mut self,
+        message: &Message<'_>,
+        exchange: &mut Open<Carried>,
+        (allowed, now): (Allowed<'_>, Nanos),
+    ) {
+        let may_wait = matches!(exchange.kind, Kind::Request | Kind::Handshake);
+        if allowed.is_timed() && may_wait {
+            let refusal =
+                Refusal { why: Why::TimedOut, text: allowed.text, is_alone: self.is_alone };
+            let patience = self.patience.get_or_insert_default();
+            let words = |out: &mut Vec<u8>| message.reply(&refusal, out);
+            exchange.data.timed = patience.add(now, allowed, words);
+        }
+    }
+}
+
+/// Requests have begun: a part of the last is still to come, perhaps. Ends the connection where nobody
+/// could tell their answers from late ones.
+#[inline]
+fn note_waiting(tapped: &mut Tapped, begun: usize) -> Result<(), End> {
+    let Some(patience) = &mut tapped.patience else { return Ok(()) };
+    if tapped.tap.is_confused() {
+        return Err(End::AnswerTimeout);
+    }
+    if begun > 0 && tapped.tap.is_within_message(Way::Request) {
+        tapped.tap.newest(1).for_each(|open| patience.is_unsent(open.data.timed));
+    }
+    Ok(())
+}
+
+/// A request that is never answered is over with its last byte.
+fn finish_oneway(tapped: &mut Tapped, limits: &Limits, shared: &mut Shared<'_>) {
+    let Shared { observer, recorder, now, .. } = shared;
+    while tapped.tap.has_ended(Way::Request)
+        && let Step::Finished { exchange, .. } =
+            tapped.tap.step(Way::Request, b"", limits, *now, &mut Head::default())
+    {
+        tapped.of.finish_request(exchange, *now, observer, recorder);
     }
 }
 

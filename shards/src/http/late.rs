@@ -4,6 +4,7 @@
 use super::{Http, Refused};
 use crate::{
     core::Core,
+    editor::Open,
     gate::Flows,
     io::Io,
     patience::{Allowed, LATER_NS, Overdue, Patience, Standing, Time},
@@ -15,16 +16,20 @@ use netra_codecs::{
 };
 use netra_perf::Key;
 
-/// Takes note of how long an answer may take; returns its number.
+/// Takes note of how long the answer to a request may take.
 #[inline]
-pub(super) fn add(patience: &mut Option<Box<Patience>>, allowed: Allowed<'_>, now: Nanos) -> u32 {
-    if !allowed.is_timed() {
-        return 0;
+pub(super) fn time(
+    patience: &mut Option<Box<Patience>>,
+    (allowed, now): (Allowed<'_>, Nanos),
+    mut open: Open,
+) -> Open {
+    if allowed.is_timed() {
+        open.timed = patience.get_or_insert_default().add(now, allowed, |out| {
+            out.extend_from_slice(allowed.text.as_bytes());
+            Replied::Sent
+        });
     }
-    patience.get_or_insert_default().add(now, allowed, |out| {
-        out.extend_from_slice(allowed.text.as_bytes());
-        Replied::Sent
-    })
+    open
 }
 
 impl Http {

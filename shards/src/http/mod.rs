@@ -169,11 +169,9 @@ impl Http {
                 });
                 let is_elsewhere = obey(&mut self.switch, begun.target, &ruled, now);
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);
-                let mut open = begun.open;
-                open.timed = late::add(&mut self.patience, ruled.allowed, now);
+                let open = late::time(&mut self.patience, (ruled.allowed, now), begun.open);
                 // Before anything is sent: where that fails, the span is to be found.
                 begin(&mut self.exchanges, exchange, open);
-                // The part of the body that came with the head goes out with it.
                 let body = body_of(head.framing(), &input[consumed..]);
                 let head_len = patch.patched_len(head.bytes().len());
                 let sent =
