@@ -499,7 +499,7 @@ fn transactions() {
                 loop {
                     match tap.step(part.way, piece, &LIMITS, 0, &mut Head::default()) {
                         Step::Need => break,
-                        Step::Body(count) => piece = &piece[count..],
+                        Step::Body(count) | Step::Late(count) => piece = &piece[count..],
                         Step::Opened { consumed, .. }
                         | Step::Answered { consumed, .. }
                         | Step::Aside { consumed, .. } => piece = &piece[consumed..],

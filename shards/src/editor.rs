@@ -51,13 +51,22 @@ pub(crate) struct Open {
     /// Its record goes to the access log.
     pub(crate) is_logged: bool,
     /// What netra itself took so far.
-    pub(crate) overhead_ns: Nanos,
+    pub(crate) overhead_ns: u32,
     /// Index of the method among the label values.
     pub(crate) method: u8,
     /// It is a request that calls may belong to.
     served: Option<Served>,
     /// Its body may be a message of the Model Context Protocol, and somebody wants to know.
     pub(crate) may_call: bool,
+    /// Its number among those whose answers may not take for ever, 0 where it may.
+    pub(crate) timed: u32,
+}
+
+impl Open {
+    /// netra itself took so much more.
+    pub(crate) fn add_overhead(&mut self, took: Nanos) {
+        self.overhead_ns = self.overhead_ns.saturating_add(u32::try_from(took).unwrap_or(u32::MAX));
+    }
 }
 
 /// An exchange that is over.
@@ -176,7 +185,10 @@ impl Editor {
             && span.is_some()
             && head.method() == b"POST"
             && head.field(b"content-type").is_some_and(is_json);
-        Begun { open: Open { span, is_logged, overhead_ns: 0, method, served, may_call }, target }
+        Begun {
+            open: Open { span, is_logged, overhead_ns: 0, method, served, may_call, timed: 0 },
+            target,
+        }
     }
 
     /// Extracts or makes the trace context, writes it into the head, remembers it, and begins the
@@ -371,12 +383,12 @@ impl Over<'_> {
                 Direction::Outbound => (Stage::RequestOutbound, Stage::OverheadOutbound),
             };
             recorder.record_ns(whole, duration_ns);
-            recorder.record_ns(overhead, data.overhead_ns);
+            recorder.record_ns(overhead, data.overhead_ns.into());
         }
         let Some(open) = data.span else { return };
         let span = observer.record_mut(open);
         span.duration_ns = duration_ns;
-        span.overhead_ns = data.overhead_ns;
+        span.overhead_ns = data.overhead_ns.into();
         (span.status, span.outcome, span.is_refused) = (status, outcome, self.is_refused);
         [span.request_bytes, span.response_bytes] = self.bytes;
         if span.join == Some(Join::Exclusive) {

@@ -13,12 +13,20 @@ pub enum Why {
     Aborted,
     /// Nobody answers where it was to go.
     Unreachable,
+    /// It was passed on, and the answer has not come in the time that it may take.
+    TimedOut,
 }
 
 impl Why {
     /// Every reason, in order of declaration; the index is `why as usize`.
-    pub const ALL: &'static [Self] =
-        &[Self::Denied, Self::Limited, Self::NoRoute, Self::Aborted, Self::Unreachable];
+    pub const ALL: &'static [Self] = &[
+        Self::Denied,
+        Self::Limited,
+        Self::NoRoute,
+        Self::Aborted,
+        Self::Unreachable,
+        Self::TimedOut,
+    ];
 
     /// The label value, in snake case.
     pub const fn name(self) -> &'static str {
@@ -28,6 +36,7 @@ impl Why {
             Self::NoRoute => "no_route",
             Self::Aborted => "aborted",
             Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed_out",
         }
     }
 }

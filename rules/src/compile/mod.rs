@@ -47,8 +47,6 @@ pub struct Context {
     pub pinned: Vec<Protocol>,
     /// Protocols whose answers cannot be given anything.
     pub plain_answers: Vec<Protocol>,
-    /// Nobody watches how long answers take: documents may not ask for it.
-    pub is_untimed: bool,
     /// Endpoints come and go with a control plane: a subset that has none now is no fault of the
     /// documents, and messages for it are refused until it has one.
     pub endpoints_move: bool,
@@ -64,7 +62,6 @@ impl Context {
             own_name: own_name.to_owned(),
             pinned: Protocol::all().filter(|protocol| !protocol.moves()).collect(),
             plain_answers: vec![Protocol::Http1],
-            is_untimed: true,
             ..Self::default()
         }
     }

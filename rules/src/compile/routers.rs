@@ -12,7 +12,7 @@ use crate::{
     trouble::Place,
     verdict::{MutationsId, RefusalKind, RuleId},
 };
-use netra_codecs::tap;
+use netra_codecs::{codec::Correlation, tap};
 use std::time::Duration;
 
 impl Compiler<'_> {
@@ -114,6 +114,10 @@ impl Compiler<'_> {
             self.table.splits += 1;
             (self.table.splits - 1, schedule(&weights))
         });
+        if route.first_byte_ns > 0 || route.idle_ns > 0 {
+            let text = format!("netra: the answer took too long ({})", route.name);
+            self.table.timeouts.push((rule, text.into()));
+        }
         RouteTo {
             rule,
             to: to.into(),
@@ -141,9 +145,14 @@ impl Compiler<'_> {
             );
             self.troubles.error(first.place.clone(), what);
         }
-        if self.context.is_untimed && (route.first_byte_ns > 0 || route.idle_ns > 0) {
-            let what = "timeouts of answers are not in this version of netra. Take timeout (or \
-                        opTimeout) out";
+        let has_no_order = |it: &Protocol| matches!(it, Protocol::Of(it) if it.about().correlation == Correlation::Loose);
+        if (route.first_byte_ns > 0 || route.idle_ns > 0) && candidates.iter().all(has_no_order) {
+            let names: Vec<_> = candidates.iter().map(|protocol| protocol.name()).collect();
+            let what = format!(
+                "timeout: nobody can tell what {} answers to what, so that no answer is missed. \
+                 Take it out",
+                names.join(", ")
+            );
             self.troubles.error(route.place.clone(), what);
         }
     }

@@ -12,6 +12,7 @@ use crate::{
     error::End,
     exchange::{Asker, Decide, Gates, Observer, Ruling, Source, Wants, Writing},
     io::{Io, Token},
+    patience::{Allowed, Patience},
     sends::{Gated, is_long},
     switch::Switch,
     sys::Nanos,
@@ -19,7 +20,7 @@ use crate::{
 };
 use netra_codecs::{
     Limits,
-    codec::{Edits, Head, Kind, Leaves, Left, Open, Refusal, Way},
+    codec::{Edits, Head, Kind, Leaves, Left, Open, Refusal, Way, Why},
     tap::{Message, Step},
     trace::{Outcome, SpanText},
 };
@@ -78,7 +79,9 @@ impl Gate {
             let is_alone = tapped.tap.open_count() == 0;
             match tapped.tap.step(Way::Request, rest, &taps.limits, *now, &mut head) {
                 Step::Need => run.hold(out, io, to, input)?,
-                Step::Body(consumed) | Step::Answered { consumed, .. } => run.at += consumed,
+                Step::Body(consumed) | Step::Late(consumed) | Step::Answered { consumed, .. } => {
+                    run.at += consumed;
+                }
                 Step::Aside { consumed, message } => {
                     self.left.note(message.leaves());
                     run.at += consumed;
@@ -93,6 +96,7 @@ impl Gate {
                         switch: &mut self.switch,
                         left: &mut self.left,
                         edits_answers: &mut self.edits_answers,
+                        patience: &mut tapped.patience,
                         must_close: &mut self.must_close,
                         is_alone,
                     };
@@ -115,6 +119,7 @@ impl Gate {
         finish_untold(tapped, &taps.limits, &mut shared);
         self.messages = self.messages.wrapping_add(u32::try_from(run.begun).unwrap_or(0));
         self.drops &= tapped.tap.is_within_message(Way::Request);
+        note_waiting(tapped, run.begun)?;
         let gated = run.finish(out, io, to, input)?;
         if !run.parked.is_empty() {
             self.parked = run.parked;
@@ -139,6 +144,7 @@ impl Gate {
         let taken = match tapped.tap.step(Way::Request, input, &taps.limits, *now, &mut head) {
             Step::Need => input.len(),
             Step::Body(consumed)
+            | Step::Late(consumed)
             | Step::Answered { consumed, .. }
             | Step::Aside { consumed, .. }
             | Step::Opened { consumed, .. } => consumed,
@@ -183,6 +189,26 @@ impl Run {
         });
         out.held.extend_from_slice(&input[self.at..]);
         self.at = input.len();
+        Ok(())
+    }
+
+    /// Sends what was read; what comes next, so many bytes of the input, goes to nobody.
+    pub(super) fn skip(
+        &mut self,
+        out: &mut Outgoing,
+        io: &mut impl Io,
+        to: Token,
+        input: &[u8],
+        count: usize,
+    ) -> Result<(), End> {
+        self.sent = Some(if self.at == 0 {
+            // What is held is its beginning.
+            out.held = Vec::new();
+            (0, 0)
+        } else {
+            out.send(io, to, &input[..self.at], None)?
+        });
+        self.at += count;
         Ok(())
     }
 
@@ -266,6 +292,7 @@ pub(super) struct Judged<'g> {
     pub(super) switch: &'g mut Switch,
     pub(super) left: &'g mut Left,
     edits_answers: &'g mut bool,
+    patience: &'g mut Option<Box<Patience>>,
     must_close: &'g mut bool,
     /// No earlier request waits for its answer.
     is_alone: bool,
@@ -325,6 +352,7 @@ impl Judged<'_> {
             exchange.data.answer = ruling.answer;
             *self.edits_answers = true;
         }
+        self.time(message, exchange, (ruling.allowed, now));
         let to = ruling.to;
         let moves = self.moves(message, to, gates, recorder);
         self.left.note(message.leaves());
@@ -338,6 +366,40 @@ impl Judged<'_> {
             None => Fate::Passes,
         }
     }
+}
+
+impl Judged<'_> {
+    /// Takes note of how long the answer to a request may take.
+    #[inline]
+    fn time(
+        &mut self,
+        message: &Message<'_>,
+        exchange: &mut Open<Carried>,
+        (allowed, now): (Allowed<'_>, Nanos),
+    ) {
+        let may_wait = matches!(exchange.kind, Kind::Request | Kind::Handshake);
+        if allowed.is_timed() && may_wait {
+            let refusal =
+                Refusal { why: Why::TimedOut, text: allowed.text, is_alone: self.is_alone };
+            let patience = self.patience.get_or_insert_default();
+            let words = |out: &mut Vec<u8>| message.reply(&refusal, out);
+            exchange.data.timed = patience.add(now, allowed, words);
+        }
+    }
+}
+
+/// Requests have begun: a part of the last is still to come, perhaps. Ends the connection where nobody
+/// could tell their answers from late ones.
+#[inline]
+fn note_waiting(tapped: &mut Tapped, begun: usize) -> Result<(), End> {
+    let Some(patience) = &mut tapped.patience else { return Ok(()) };
+    if tapped.tap.is_confused() {
+        return Err(End::AnswerTimeout);
+    }
+    if begun > 0 && tapped.tap.is_within_message(Way::Request) {
+        tapped.tap.newest(1).for_each(|open| patience.is_unsent(open.data.timed));
+    }
+    Ok(())
 }
 
 impl Of {

@@ -7,6 +7,7 @@
 
 mod aside;
 mod held;
+mod late;
 mod lead;
 mod ruled;
 mod sends;
@@ -24,9 +25,11 @@ use crate::{
     error::{Direction, End},
     exchange::{Asker, Observer, Source},
     io::{Io, Token},
+    patience::Patience,
     sends::{Gated, is_long, send, send_carry},
     switch::Switch,
     sys::Nanos,
+    tap::waits_no_more,
 };
 use netra_codecs::{
     codec::Way,
@@ -79,6 +82,8 @@ pub(crate) struct Http {
     waiting: Option<ExchangeId>,
     /// It goes nowhere, and this is what its client is told.
     pub(crate) refused: Option<Box<Refused>>,
+    /// Of its answers that may not take for ever; none before there are any.
+    pub(crate) patience: Option<Box<Patience>>,
     /// The connection turned out to be one of HTTP/2: it is read here, and the halves idle.
     two: Option<Box<Http2<Open>>>,
     /// What its client has sent, while its first request may still lead the connection elsewhere.
@@ -112,6 +117,7 @@ impl Http {
             switch: Switch::default(),
             waiting: None,
             refused: None,
+            patience: None,
             two: None,
             sent: None,
         }
@@ -163,9 +169,9 @@ impl Http {
                 });
                 let is_elsewhere = obey(&mut self.switch, begun.target, &ruled, now);
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);
+                let open = late::time(&mut self.patience, (ruled.allowed, now), begun.open);
                 // Before anything is sent: where that fails, the span is to be found.
-                begin(&mut self.exchanges, exchange, begun.open);
-                // The part of the body that came with the head goes out with it.
+                begin(&mut self.exchanges, exchange, open);
                 let body = body_of(head.framing(), &input[consumed..]);
                 let head_len = patch.patched_len(head.bytes().len());
                 let sent =
@@ -204,7 +210,7 @@ impl Http {
     fn took(&mut self, id: ExchangeId, took: Nanos) {
         self.overhead_ns += took;
         if let Some(exchange) = self.exchanges.get_mut(id) {
-            exchange.data.overhead_ns += took;
+            exchange.data.add_overhead(took);
         }
     }
 
@@ -266,6 +272,7 @@ impl Http {
                 }
                 ResponseStep::Finish(done) => {
                     let told = (&mut *observer, &**recorder);
+                    waits_no_more(&mut self.patience, done.data.timed);
                     aside::finish(&done, Outcome::Whole, self.direction, sent_at, told);
                     // As nearly always: no further step would find anything.
                     if rest.is_empty() && self.exchanges.sealed().is_none() {
@@ -532,7 +539,7 @@ pub(crate) fn outcome_of(end: End) -> Outcome {
             Outcome::UpstreamGone
         }
         End::DialFailed(_) | End::DialTimeout => Outcome::Unreachable,
-        End::HalfCloseLinger | End::IdleTimeout => Outcome::Timeout,
+        End::HalfCloseLinger | End::IdleTimeout | End::AnswerTimeout => Outcome::Timeout,
         End::DrainDeadline | End::Drained | End::Netra | End::Refused => Outcome::Stopped,
     }
 }

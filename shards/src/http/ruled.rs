@@ -2,6 +2,7 @@
 
 use crate::{
     exchange::{Asker, Observer, OpenSpan, ShardRules, direction_of, target_of},
+    patience::Allowed,
     sys::Nanos,
 };
 use netra_codecs::{
@@ -15,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// What is done with a request.
 #[derive(Debug, Default)]
-pub(crate) struct Ruled {
+pub(crate) struct Ruled<'t> {
     /// Where it is to go; the inner None is the original destination, the outer one is where no rule
     /// says anything.
     pub(crate) target: Option<Option<Target>>,
@@ -23,6 +24,8 @@ pub(crate) struct Ruled {
     pub(crate) delay_ns: Nanos,
     /// It goes nowhere.
     pub(crate) refused: Option<Box<Refused>>,
+    /// How long its answer may take.
+    pub(crate) allowed: Allowed<'t>,
 }
 
 /// What the client of a refused request is told.
@@ -30,15 +33,17 @@ pub(crate) struct Ruled {
 pub(crate) struct Refused {
     pub(crate) status: u16,
     pub(crate) text: String,
+    /// It was passed on, and its answer took too long.
+    pub(crate) is_late: bool,
 }
 
 /// Asks the rules, and gives the request what they say it is given.
-pub(crate) fn rule(
-    (asker, rules): (&Asker, &mut ShardRules),
+pub(crate) fn rule<'t>(
+    (asker, rules): (&Asker, &'t mut ShardRules),
     head: &RequestHead<'_>,
     (patch, recorder): (&mut HeadPatch, &Recorder),
     (now, span, observer): (Nanos, Option<OpenSpan>, &mut Observer),
-) -> Ruled {
+) -> Ruled<'t> {
     let random = observer.random.u64(..);
     let verdict = rules.rule(&OfHead { head, asker }, now, random);
     if verdict == Verdict::NONE {
@@ -57,12 +62,13 @@ pub(crate) fn rule(
     let (target, refused) = match verdict.action {
         Action::Refuse(refusal) => {
             let (status, text) = (refusal.http_status, table.refusal_text(&verdict).to_owned());
-            (None, Some(Box::new(Refused { status, text })))
+            (None, Some(Box::new(Refused { status, text, is_late: false })))
         }
         Action::Pass => (Some(None), None),
         Action::Route(route) => (Some(target_of(table, route, asker.original_dst)), None),
     };
-    Ruled { target, delay_ns: verdict.delay_ns, refused }
+    let allowed = rules.allowed(&verdict);
+    Ruled { target, delay_ns: verdict.delay_ns, refused, allowed }
 }
 
 /// What is known of a request of HTTP.

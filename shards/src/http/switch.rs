@@ -20,7 +20,7 @@ use netra_codecs::{
 pub(super) fn obey(
     switch: &mut Switch,
     routed: Option<Option<Target>>,
-    ruled: &Ruled,
+    ruled: &Ruled<'_>,
     now: Nanos,
 ) -> bool {
     switch.until = (ruled.delay_ns > 0).then(|| now.saturating_add(ruled.delay_ns));
@@ -62,6 +62,7 @@ impl Http {
             429 => "Too Many Requests",
             502 => "Bad Gateway",
             503 => "Service Unavailable",
+            504 => "Gateway Timeout",
             _ => "Refused",
         };
         let head = format!(
