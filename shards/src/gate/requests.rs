@@ -93,9 +93,15 @@ impl Gate {
                         edits_answers: &mut self.edits_answers,
                     };
                     let fate = judged.judge(&message, exchange, &mut shared);
+                    let behind = message.behind();
                     let message = (message.bytes(), &*shared.gates.edits, consumed);
-                    run.go_on(out, io, to, input, message, fate)?;
-                    self.drops = fate == Fate::Refused;
+                    if behind > 0 {
+                        run.part(out, io, to, input, (message, behind), fate)?;
+                    } else {
+                        run.go_on(out, io, to, input, message, fate)?;
+                    }
+                    // What has begun behind a message is not the rest of it.
+                    self.drops = fate == Fate::Refused && behind == 0;
                 }
                 Step::Finished { consumed, exchange, .. } => {
                     run.at += consumed;
@@ -197,19 +203,55 @@ impl Run {
         // What is held is the beginning of the first message that was read.
         let (before, own) = if begin == 0 { (&[][..], &held[..]) } else { (&held[..], &[][..]) };
         let message = Edited::of(head, edits, own, of_message);
+        if fate == Fate::Passes && message.is_none() {
+            out.held = held;
+            return Ok(());
+        }
         let plain = [before, &input[..begin]];
+        self.become_of(fate, out, io, to, (plain, [own, of_message], message))
+    }
+
+    /// The same, of a message that took some bytes of the next one to be known: those are held on.
+    #[cold]
+    pub(super) fn part(
+        &mut self,
+        out: &mut Outgoing,
+        io: &mut impl Io,
+        to: Token,
+        input: &[u8],
+        ((head, edits, consumed), behind): ((&[u8], &Edits, usize), usize),
+        fate: Fate,
+    ) -> Result<(), End> {
+        let mut own = std::mem::take(&mut out.held);
+        own.extend_from_slice(&input[self.at - consumed..self.at]);
+        let next = own.split_off(own.len().saturating_sub(behind));
+        let message = Edited::of(head, edits, &own, &[]);
+        if fate == Fate::Passes && message.is_none() {
+            self.sent = Some(out.send_all(io, to, [&own, &[]], None)?);
+        } else {
+            self.become_of(fate, out, io, to, ([&[]; 2], [&own, &[]], message))?;
+        }
+        out.held = next;
+        Ok(())
+    }
+
+    /// Sends what is before a message, and the message if it passes.
+    fn become_of(
+        &mut self,
+        fate: Fate,
+        out: &mut Outgoing,
+        io: &mut impl Io,
+        to: Token,
+        (plain, own, message): ([&[u8]; 2], [&[u8]; 2], Option<Edited<'_>>),
+    ) -> Result<(), End> {
         self.sent = Some(match (fate, message) {
-            (Fate::Passes, None) => {
-                out.held = held;
-                return Ok(());
-            }
             (Fate::Passes, message) => out.send_all(io, to, plain, message)?,
             (Fate::Refused, _) => out.send_all(io, to, plain, None)?,
             (Fate::Waits, message) => {
                 let sent = out.send_all(io, to, plain, None)?;
                 match message {
                     Some(message) => out.keep(message.slices()),
-                    None => out.keep([own, of_message].into_iter()),
+                    None => out.keep(own.into_iter()),
                 }
                 sent
             }
@@ -218,7 +260,7 @@ impl Run {
                 let sent = out.send_all(io, to, plain, None)?;
                 self.parked = match message {
                     Some(message) => message.slices().collect::<Vec<_>>().concat(),
-                    None => [own, of_message].concat(),
+                    None => own.concat(),
                 };
                 sent
             }
