@@ -112,7 +112,7 @@ pub fn run(codecs: Vec<Protocol>) -> ExitCode {
         (Task::Ready(args), _) => ready::run(&args).into(),
         (Task::Webhook(args), _) => webhook::run(&args).into(),
         (Task::Support(args), prepared) => support::run(&prepared, &args).into(),
-        (Task::Rules(args), _) => rules::run(&args).into(),
+        (Task::Rules(args), _) => rules::run(&args, &sources).into(),
         (Task::Top(args), _) => top::run(&args).into(),
         (_, Err(refused)) => refuse(&refused, env::args_os().len() <= 1).into(),
         (Task::Serve, Ok((loaded, plan))) => control::run(&loaded, plan).into(),
@@ -139,7 +139,7 @@ fn prepare(sources: &Sources) -> Result<(Loaded, Plan), Vec<String>> {
     if !loaded.config.rules.is_empty() {
         let config = &loaded.config;
         let is_remote = config.remote_rules.url.is_some();
-        let first = rules::first(&config.rules, &config.service_name, is_remote);
+        let first = rules::first(&config.rules, &rules::Own::of(config), is_remote);
         let read = first.map_err(|wrong| {
             let of_setting = |line| format!("NETRA_RULES: {line}");
             wrong.into_iter().map(of_setting).collect::<Vec<_>>()

@@ -109,7 +109,8 @@ impl Held {
 
     /// Gives storage back when nothing is kept.
     pub fn release_memory(&mut self) {
-        if self.len() == 0 {
+        let kept = self.len();
+        if kept == 0 {
             *self = Self::default();
         }
     }
