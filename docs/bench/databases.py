@@ -13,7 +13,7 @@ are dialled where they listen. A proxy is beside the client, as a sidecar is, wi
 import os, re, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, threading, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-BIN = os.environ.get("NETRA_BIN_DIR", os.path.join(HERE, "../../target/release"))
+BIN = os.path.abspath(os.environ.get("NETRA_BIN_DIR", os.path.join(HERE, "../../target/release")))
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 # Of each round: statements of each database, messages of 1 KiB; and batches of 1 MiB.
 STATEMENTS = int(os.environ.get("STATEMENTS", "60000"))

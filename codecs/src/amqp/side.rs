@@ -296,12 +296,12 @@ fn method(bytes: &[u8], channel: u16, size: u32, limits: &Limits) -> Result<Meas
         return Ok(Measured::Message { start, len, total: alone, body: 0 });
     }
     let rest = &bytes[end..];
-    let (of, size) = match frame(rest, limits)? {
-        None if matches!(rest.first(), None | Some(&HEADER)) => {
-            return Ok(Measured::Need(end + FRAME_LEN));
-        }
-        Some((HEADER, of, size)) => (of, size),
-        _ => return Ok(Measured::Message { start, len, total: alone, body: 0 }),
+    if rest.first().is_some_and(|kind| *kind != HEADER) {
+        // Whatever that is, it is told behind this.
+        return Ok(Measured::Message { start, len, total: alone, body: 0 });
+    }
+    let Some((_, of, size)) = frame(rest, limits)? else {
+        return Ok(Measured::Need(end + FRAME_LEN));
     };
     if of != channel {
         return Ok(Measured::Message { start, len, total: alone, body: 0 });
