@@ -18,6 +18,8 @@ ROUNDS = int(os.environ.get("ROUNDS", "5"))
 # Of each round: statements of each database, messages of 1 KiB; and batches of 1 MiB.
 STATEMENTS = int(os.environ.get("STATEMENTS", "60000"))
 BATCHES = int(os.environ.get("BATCHES", "1000"))
+# Only loads that have this in their name.
+ONLY = os.environ.get("ONLY", "")
 DIR = tempfile.mkdtemp(prefix="netra-db-")
 NETRA_UID, NOBODY = 1337, 65534
 POSTGRESQL, MYSQL, KAFKA, BOUNCER = 5432, 3306, 9092, 6432
@@ -113,6 +115,8 @@ def netra(space, protocols, probability):
     return start(space, [f"{BIN}/netra", "--service-name", "bench"], user=NETRA_UID, env={
         "NETRA_SHARDS": "1", "JAEGER_AGENT_HOST": "127.0.0.1", "JAEGER_AGENT_PORT": "6831",
         "JAEGER_SAMPLER_TYPE": "const", "JAEGER_SAMPLER_PARAM": probability,
+        # What else is set, such as NETRA_IO, is for all of them.
+        **{name: value for name, value in os.environ.items() if name.startswith("NETRA_") and name != "NETRA_BIN_DIR"},
         **({"NETRA_PROTOCOLS": protocols} if protocols else {})})
 
 
@@ -193,6 +197,9 @@ LOADS = {
     "Kafka, 1 KiB each": (KAFKA, produce(STATEMENTS, 1 << 10), 100_000),
     "Kafka, batches of 1 MiB": (KAFKA, produce(BATCHES, 1 << 20), 1_000),
 }
+
+
+LOADS = {name: load for name, load in LOADS.items() if ONLY in name}
 
 
 def spliced(space):
