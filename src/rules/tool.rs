@@ -4,10 +4,12 @@ use super::{Addresses, Own, Read, files, read};
 use crate::{exit::Exit, load::Sources, mask, protocol_file};
 use clap::{Args, Subcommand};
 use netra_codecs::tap;
-use netra_rules::{Context, Direction, Documents, Example, Expectations, Source, explain, schema};
+use netra_rules::{
+    Context, Direction, Documents, Example, Expectations, Protocol, Source, explain, schema,
+};
 use std::{
     fs,
-    io::{Write, stdout},
+    io::{self, Write, stdout},
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
 };
@@ -150,9 +152,10 @@ fn check(path: &Path, own: &Own) -> Result<String, Vec<String>> {
 
 fn explained(args: &ExplainArgs, own: &Own) -> Result<String, Vec<String>> {
     let wrong = |what: String| vec![what];
-    let known = Context::default().with_private(&own.private);
-    let protocol = known.protocol(&args.protocol).ok_or_else(|| {
-        wrong(format!("--protocol={}: no protocol that netra reads", args.protocol))
+    let context = Context::default().with_private(&own.private);
+    let protocol = context.protocol(&args.protocol).ok_or_else(|| {
+        let known: Vec<_> = context.protocols().map(Protocol::name).collect();
+        wrong(format!("--protocol={}: allowed is one of {}", args.protocol, known.join(", ")))
     })?;
     let (to, addresses) = destination(&args.to).map_err(wrong)?;
     let read = good(&args.path, own, addresses)?;
@@ -177,8 +180,13 @@ fn destination(text: &str) -> Result<(SocketAddr, Addresses), String> {
     if let Ok(address) = text.parse() {
         return Ok((address, Addresses::new()));
     }
-    let found: Vec<_> =
-        text.to_socket_addrs().map_err(|it| format!("--to={text}: {it}"))?.collect();
+    let found: Vec<_> = text
+        .to_socket_addrs()
+        .map_err(|it| match it.kind() {
+            io::ErrorKind::InvalidInput => format!("--to={text}: allowed is HOST:PORT"),
+            _ => format!("--to={text}: {it}"),
+        })?
+        .collect();
     let first = found.first().ok_or_else(|| format!("--to={text}: it has no address"))?;
     let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
     let addresses = found.iter().map(SocketAddr::ip).collect();
