@@ -226,10 +226,9 @@ fn a_frame_of_another_channel_between_a_method_and_its_content() {
         assert!(lines(&told, "done ").iter().any(|it| it.ends_with(&declared)), "{told:?}");
     }
     // What is wrong with that frame comes behind the message.
-    for (wrong, reason) in [
-        (&b"\x01\0\x02\x7f\0\0\0"[..], "too_large"),
-        (b"\x04\0\x02\0\0\0\0", "not_this_protocol"),
-    ] {
+    for (wrong, reason) in
+        [(&b"\x01\0\x02\x7f\0\0\0"[..], "too_large"), (b"\x04\0\x02\0\0\0\0", "not_this_protocol")]
+    {
         let told = told(&begun(&[ask([&method_alone, wrong].concat())]));
         assert_eq!(lines(&told, "done ").len(), 2, "{told:?}");
         assert_eq!(lines(&told, "tunnel "), [reason]);
