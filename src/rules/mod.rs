@@ -41,10 +41,6 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    pub(crate) fn of(config: &crate::config::Config) -> Self {
-        Self { name: config.service_name.clone(), private: config.private.clone() }
-    }
-
     fn context(&self) -> Context {
         Context::of_sidecars(&self.name).with_private(&self.private)
     }

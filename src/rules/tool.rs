@@ -1,7 +1,7 @@
 //! `netra rules`: for people who write rules.
 
 use super::{Addresses, Own, Read, files, read};
-use crate::{exit::Exit, load::Sources, mask, protocol_file};
+use crate::{exit::Exit, mask};
 use clap::{Args, Subcommand};
 use netra_codecs::tap;
 use netra_rules::{
@@ -69,8 +69,9 @@ struct ExplainArgs {
 }
 
 /// Does it; what is wrong is said.
-pub(crate) fn run(args: &RulesArgs, sources: &Sources) -> Exit {
-    let own = |name: &str| Ok(Own { name: name.to_owned(), private: private(sources)? });
+pub(crate) fn run(args: &RulesArgs, private: Result<Vec<tap::Protocol>, String>) -> Exit {
+    let private = private.map_err(|what| vec![what]);
+    let own = |name: &str| Ok(Own { name: name.to_owned(), private: private.clone()? });
     let (said, exit) = match &args.what {
         What::Check { path, service_name } => {
             (own(service_name).and_then(|own| check(path, &own)), Exit::DONE)
@@ -96,14 +97,6 @@ pub(crate) fn run(args: &RulesArgs, sources: &Sources) -> Exit {
             Exit::CONFIG
         }
     }
-}
-
-/// Protocols that are not built in: rules may name what sidecars with this environment read.
-fn private(sources: &Sources) -> Result<Vec<tap::Protocol>, Vec<String>> {
-    let setting = "NETRA_PROTOCOL_FILES";
-    let files = sources.environment.iter().find(|(name, _)| name == setting);
-    let files = files.map_or("", |(_, files)| files.as_str());
-    protocol_file::load(files, &sources.codecs).map_err(|what| vec![format!("{setting}: {what}")])
 }
 
 fn good(path: &Path, own: &Own, addresses: Addresses) -> Result<Read, Vec<String>> {

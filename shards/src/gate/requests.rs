@@ -96,15 +96,9 @@ impl Gate {
                         is_alone,
                     };
                     let fate = judged.judge(&message, exchange, &mut shared);
-                    let behind = message.behind();
-                    let message = (message.bytes(), &*shared.gates.edits, consumed);
-                    if behind > 0 {
-                        run.part(out, io, to, input, (message, behind), fate)?;
-                    } else {
-                        run.go_on(out, io, to, input, message, fate)?;
-                    }
                     // What has begun behind a message is not the rest of it.
-                    self.drops = fate == Fate::Refused && behind == 0;
+                    self.drops = fate == Fate::Refused && message.behind() == 0;
+                    run.on(out, io, to, input, (&message, consumed, &shared.gates.edits), fate)?;
                 }
                 Step::Finished { consumed, exchange, .. } => {
                     run.at += consumed;
@@ -169,6 +163,23 @@ impl Gate {
 }
 
 impl Run {
+    /// A request of which so many bytes of the input are, and what becomes of it.
+    fn on(
+        &mut self,
+        out: &mut Outgoing,
+        io: &mut impl Io,
+        to: Token,
+        input: &[u8],
+        (message, consumed, edits): (&Message<'_>, usize, &Edits),
+        fate: Fate,
+    ) -> Result<(), End> {
+        let own = (message.bytes(), edits, consumed);
+        match message.behind() {
+            0 => self.go_on(out, io, to, input, own, fate),
+            behind => self.part(out, io, to, input, (own, behind), fate),
+        }
+    }
+
     /// The head that begins behind what was read is not whole.
     pub(super) fn hold(
         &mut self,
