@@ -96,7 +96,6 @@ impl Gate {
                         is_alone,
                     };
                     let fate = judged.judge(&message, exchange, &mut shared);
-                    // What has begun behind a message is not the rest of it.
                     self.drops = fate == Fate::Refused && message.behind() == 0;
                     run.on(out, io, to, input, (&message, consumed, &shared.gates.edits), fate)?;
                 }
@@ -122,9 +121,7 @@ impl Gate {
         self.messages = self.messages.wrapping_add(u32::try_from(run.begun).unwrap_or(0));
         self.drops &= tapped.tap.is_within_message(Way::Request);
         let gated = run.finish(out, io, to, input)?;
-        if !run.parked.is_empty() {
-            self.parked = run.parked;
-        }
+        run.leave(&mut self.parked);
         tapped.add_overhead(run.begun, io.now().saturating_sub(*now));
         let passable = tapped.tap.passable(Way::Request);
         let has_begun = run.begun > 0 || !is_within;
@@ -163,7 +160,15 @@ impl Gate {
 }
 
 impl Run {
-    /// A request of which so many bytes of the input are, and what becomes of it.
+    /// Leaves a message there that waits for another upstream, if there is one.
+    fn leave(&mut self, parked: &mut Vec<u8>) {
+        if !self.parked.is_empty() {
+            *parked = std::mem::take(&mut self.parked);
+        }
+    }
+
+    /// A request of which so many bytes of the input are, and what becomes of it. What has begun behind
+    /// it is not the rest of it.
     fn on(
         &mut self,
         out: &mut Outgoing,
