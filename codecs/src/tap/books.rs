@@ -47,6 +47,8 @@ pub(super) struct Books<T> {
     opened_any: bool,
     /// The messages under way, by way.
     under: [Under; 2],
+    /// Bytes of the messages that come next, by way.
+    behind: [u8; 2],
     /// The place of the exchange whose answer is under way, and what is known of that answer.
     answering: Option<u32>,
     answer: Answer,
@@ -90,6 +92,7 @@ impl<T: Default> Books<T> {
             strays: 0,
             opened_any: false,
             under: [Under::default(); 2],
+            behind: [0; 2],
             answering: None,
             answer: Answer::default(),
             together: None,
@@ -160,9 +163,10 @@ impl<T: Default> Books<T> {
     /// Bytes of the way have come at this time.
     #[inline]
     pub(super) fn begin(&mut self, way: Way, now_ns: u64) {
-        let under = self.under(way);
+        let under = &mut self.under[way as usize];
         if under.bytes == 0 {
             under.began_ns = now_ns;
+            under.bytes = std::mem::take(&mut self.behind[way as usize]).into();
         }
     }
 
@@ -170,6 +174,13 @@ impl<T: Default> Books<T> {
     #[inline]
     pub(super) fn count(&mut self, way: Way, bytes: usize) {
         self.under(way).bytes += bytes as u64;
+    }
+
+    /// So many of those that were counted belong to the message that comes next.
+    #[inline]
+    pub(super) fn leave(&mut self, way: Way, behind: u8) {
+        self.under(way).bytes -= u64::from(behind);
+        self.behind[way as usize] = behind;
     }
 
     /// So many belong to no message; returns how many.
@@ -436,7 +447,7 @@ impl<T: Default> Books<T> {
 
     pub(super) fn is_within_message(&self, way: Way) -> bool {
         let under = &self.under[way as usize];
-        under.bytes > 0 && !under.ended
+        under.bytes > 0 && !under.ended || self.behind[way as usize] > 0
     }
 
     pub(super) fn open_count(&self) -> usize {

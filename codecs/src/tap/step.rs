@@ -129,7 +129,12 @@ impl<T: Default> Tap<T> {
             }
             Event::Head { consumed, len, held, whole } => {
                 self.books.count(way, consumed);
-                let bytes = if held { self.codec.held_head(way) } else { &input[..len] };
+                let bytes = if held {
+                    self.books.leave(way, head.behind);
+                    self.codec.held_head(way)
+                } else {
+                    &input[..len]
+                };
                 let booked = match way {
                     Way::Request => self.books.request(head, whole, limits),
                     Way::Response => self.books.answer(head, bytes, whole, &mut self.error),

@@ -17,6 +17,7 @@ use crate::{
     trouble::{Place, Troubles},
     verdict::{RefusalKind, RuleId},
 };
+use netra_codecs::tap;
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
@@ -43,6 +44,8 @@ pub struct Context {
     pub generation: u64,
     /// What this service is called; hosts that are called so, or begin so, are its own.
     pub own_name: String,
+    /// Protocols that are not built in, and have a name for rules all the same.
+    pub private: Vec<Protocol>,
     /// Protocols whose connections cannot change their upstream: they have no routes elsewhere.
     pub pinned: Vec<Protocol>,
     /// Protocols whose answers cannot be given anything.
@@ -64,6 +67,25 @@ impl Context {
             plain_answers: vec![Protocol::Http1],
             ..Self::default()
         }
+    }
+
+    /// These protocols are not built in, and documents may name them.
+    #[must_use]
+    pub fn with_private(mut self, private: &[tap::Protocol]) -> Self {
+        self.private = private.iter().copied().map(Protocol::Of).collect();
+        self.pinned.extend(self.private.iter().filter(|protocol| !protocol.moves()));
+        self
+    }
+
+    /// Every protocol that documents may name.
+    pub fn protocols(&self) -> impl Iterator<Item = Protocol> {
+        Protocol::all().chain(self.private.iter().copied())
+    }
+
+    /// The protocol of that name.
+    pub fn protocol(&self, name: &str) -> Option<Protocol> {
+        let is_it = |it: &&Protocol| it.name() == name;
+        Protocol::from_name(name).or_else(|| self.private.iter().find(is_it).copied())
     }
 }
 

@@ -64,7 +64,8 @@ impl Compiler<'_> {
 
     /// Protocols that messages to the host may be of.
     fn candidates(&mut self, spec: &RouterSpec) -> Vec<Protocol> {
-        let all = || Protocol::all().collect();
+        let context = self.context;
+        let all = || context.protocols().collect();
         if let Some((name, place)) = &spec.protocol {
             return self.protocol(name, place).map_or_else(all, |protocol| vec![protocol]);
         }
@@ -74,8 +75,8 @@ impl Compiler<'_> {
         for port in service.ports.iter().filter(|port| is_of(&port.number)) {
             let Some(name) = &port.protocol else { return all() };
             match self.specs.protocols.get(name).map_or(name.as_str(), |(codec, _)| codec) {
-                codec if Protocol::from_name(codec).is_none() => return all(),
-                codec => found.extend(Protocol::from_name(codec)),
+                codec if context.protocol(codec).is_none() => return all(),
+                codec => found.extend(context.protocol(codec)),
             }
         }
         found.sort_unstable();
@@ -178,7 +179,8 @@ impl Compiler<'_> {
                 "routes of {} lead to the original destination alone in this version of netra, \
                  which changes upstreams of {} only",
                 names.join(", "),
-                Protocol::all()
+                self.context
+                    .protocols()
                     .filter(|it| !self.context.pinned.contains(it))
                     .map(Protocol::name)
                     .collect::<Vec<_>>()

@@ -206,7 +206,7 @@ impl Facts for OfMessage<'_, '_> {
 
     fn value(&self, key: &Key) -> Option<&[u8]> {
         match key {
-            Key::Operation => self.message.name().first().copied().filter(|it| !it.is_empty()),
+            Key::Operation => operation(self.message),
             Key::Of(key) => self.message.value(*key),
             Key::Pair(wanted) => {
                 let mut found = None;
@@ -219,6 +219,17 @@ impl Facts for OfMessage<'_, '_> {
             }
             Key::Path | Key::Host | Key::Cookie(_) | Key::Query(_) => None,
         }
+    }
+}
+
+/// What a request asks for. The span of one that is not built in may be called by other things.
+fn operation<'b>(message: &Message<'b>) -> Option<&'b [u8]> {
+    match message.protocol() {
+        tap::Protocol::Private(private) => {
+            let named = private.about().operations.get(usize::from(message.operation()));
+            named.map(|name| name.as_bytes())
+        }
+        _ => message.name().first().copied().filter(|it| !it.is_empty()),
     }
 }
 

@@ -101,9 +101,8 @@ impl Gate {
                         is_alone,
                     };
                     let fate = judged.judge(&message, exchange, &mut shared);
-                    let message = (message.bytes(), &*shared.gates.edits, consumed);
-                    run.go_on(out, io, to, input, message, fate)?;
-                    self.drops = fate == Fate::Refused;
+                    self.drops = fate == Fate::Refused && message.behind() == 0;
+                    run.on(out, io, to, input, (&message, consumed, &shared.gates.edits), fate)?;
                 }
                 Step::Finished { consumed, exchange, .. } => {
                     run.at += consumed;
@@ -121,9 +120,7 @@ impl Gate {
         self.drops &= tapped.tap.is_within_message(Way::Request);
         note_waiting(tapped, run.begun)?;
         let gated = run.finish(out, io, to, input)?;
-        if !run.parked.is_empty() {
-            self.parked = run.parked;
-        }
+        run.leave(&mut self.parked);
         tapped.add_overhead(run.begun, io.now().saturating_sub(*now));
         let passable = tapped.tap.passable(Way::Request);
         let has_begun = run.begun > 0 || !is_within;
@@ -175,6 +172,31 @@ fn finish_untold(tapped: &mut Tapped, limits: &Limits, shared: &mut Shared<'_>) 
 }
 
 impl Run {
+    /// Leaves a message there that waits for another upstream, if there is one.
+    fn leave(&mut self, parked: &mut Vec<u8>) {
+        if !self.parked.is_empty() {
+            *parked = std::mem::take(&mut self.parked);
+        }
+    }
+
+    /// A request of which so many bytes of the input are, and what becomes of it. What has begun behind
+    /// it is not the rest of it.
+    fn on(
+        &mut self,
+        out: &mut Outgoing,
+        io: &mut impl Io,
+        to: Token,
+        input: &[u8],
+        (message, consumed, edits): (&Message<'_>, usize, &Edits),
+        fate: Fate,
+    ) -> Result<(), End> {
+        let own = (message.bytes(), edits, consumed);
+        match message.behind() {
+            0 => self.go_on(out, io, to, input, own, fate),
+            behind => self.part(out, io, to, input, (own, behind), fate),
+        }
+    }
+
     /// The head that begins behind what was read is not whole.
     pub(super) fn hold(
         &mut self,
@@ -232,19 +254,55 @@ impl Run {
         // What is held is the beginning of the first message that was read.
         let (before, own) = if begin == 0 { (&[][..], &held[..]) } else { (&held[..], &[][..]) };
         let message = Edited::of(head, edits, own, of_message);
+        if fate == Fate::Passes && message.is_none() {
+            out.held = held;
+            return Ok(());
+        }
         let plain = [before, &input[..begin]];
+        self.become_of(fate, out, io, to, (plain, [own, of_message], message))
+    }
+
+    /// The same, of a message that took some bytes of the next one to be known: those are held on.
+    #[cold]
+    pub(super) fn part(
+        &mut self,
+        out: &mut Outgoing,
+        io: &mut impl Io,
+        to: Token,
+        input: &[u8],
+        ((head, edits, consumed), behind): ((&[u8], &Edits, usize), usize),
+        fate: Fate,
+    ) -> Result<(), End> {
+        let mut own = std::mem::take(&mut out.held);
+        own.extend_from_slice(&input[self.at - consumed..self.at]);
+        let next = own.split_off(own.len().saturating_sub(behind));
+        let message = Edited::of(head, edits, &own, &[]);
+        if fate == Fate::Passes && message.is_none() {
+            self.sent = Some(out.send_all(io, to, [&own, &[]], None)?);
+        } else {
+            self.become_of(fate, out, io, to, ([&[]; 2], [&own, &[]], message))?;
+        }
+        out.held = next;
+        Ok(())
+    }
+
+    /// Sends what is before a message, and the message if it passes.
+    fn become_of(
+        &mut self,
+        fate: Fate,
+        out: &mut Outgoing,
+        io: &mut impl Io,
+        to: Token,
+        (plain, own, message): ([&[u8]; 2], [&[u8]; 2], Option<Edited<'_>>),
+    ) -> Result<(), End> {
         self.sent = Some(match (fate, message) {
-            (Fate::Passes, None) => {
-                out.held = held;
-                return Ok(());
-            }
             (Fate::Passes, message) => out.send_all(io, to, plain, message)?,
             (Fate::Refused, _) => out.send_all(io, to, plain, None)?,
             (Fate::Waits, message) => {
                 let sent = out.send_all(io, to, plain, None)?;
                 match message {
                     Some(message) => out.keep(message.slices()),
-                    None => out.keep([own, of_message].into_iter()),
+                    None => out.keep(own.into_iter()),
                 }
                 sent
             }
@@ -253,7 +311,7 @@ impl Run {
                 let sent = out.send_all(io, to, plain, None)?;
                 self.parked = match message {
                     Some(message) => message.slices().collect::<Vec<_>>().concat(),
-                    None => [own, of_message].concat(),
+                    None => own.concat(),
                 };
                 sent
             }
