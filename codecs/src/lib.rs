@@ -55,3 +55,4 @@ pub mod zookeeper;
 
 pub use limits::Limits;
 pub use ports::{PortSet, PortSetError};
+pub use sys::ascii;
