@@ -23,6 +23,8 @@ mod mysql;
 mod postgresql;
 #[path = "protocols/private.rs"]
 mod private;
+#[path = "protocols/tonic_peers.rs"]
+mod tonic_peers;
 mod support;
 
 use nix::sys::signal::{Signal, kill};
