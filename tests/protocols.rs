@@ -23,9 +23,9 @@ mod mysql;
 mod postgresql;
 #[path = "protocols/private.rs"]
 mod private;
+mod support;
 #[path = "protocols/tonic_peers.rs"]
 mod tonic_peers;
-mod support;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -295,9 +295,8 @@ fn grpc_as_tonic_speaks_it() {
         // ends the call is a race.
         let (late, others): (Vec<_>, Vec<_>) =
             spans.into_iter().partition(|span| span.tag("rpc.method").ends_with("/Slow"));
-        let ends = late.iter().map(|span| {
-            (span.tag("rpc.response.status_code"), span.tag("error.type"))
-        });
+        let ends =
+            late.iter().map(|span| (span.tag("rpc.response.status_code"), span.tag("error.type")));
         let ends: Vec<_> = ends.collect();
         let is_late = match &ends[..] {
             [(status, error)] => status == "CANCELLED" || error == "deadline",
