@@ -10,7 +10,7 @@ TEST_PACKAGES := iproute2 tinyproxy-bin iptables nftables util-linux uidmap proc
 	python3 python3-requests python3-httpx python3-aiohttp python3-websockets \
 	etcd-server etcd-client haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3 \
 	prometheus golang-go binutils tmux docker-compose tshark memcached libmemcached-tools \
-	nats-server mosquitto rabbitmq-server zookeeperd nghttp2-client nghttp2-server
+	faketime nats-server mosquitto rabbitmq-server zookeeperd nghttp2-client nghttp2-server
 DEMO_PACKAGES := iproute2 util-linux
 # binutils has readelf, libcap2-bin setcap.
 IMAGE_PACKAGES := binutils libcap2-bin debootstrap
@@ -104,7 +104,7 @@ test: nextest span-venv ## Everything: unit, simulation, real binaries in namesp
 .PHONY: test-images
 test-images: image-tools
 	$(call install,iptables)
-	@PROFILE=dev TAG=$${NETRA_TEST_TAG-test} BASE=machine docker/images.sh netra netra-init netra-init-iptables netra-test
+	@PROFILE=dev TAG=$${NETRA_TEST_TAG-test} BASE=machine docker/images.sh netra netra-init netra-init-iptables netra-control netra-test
 
 .PHONY: nextest
 nextest:

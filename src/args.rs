@@ -130,6 +130,7 @@ fn small_commands() -> [Command; 5] {
     [
         Command::new(DOCTOR)
             .about("Look at what this machine gives the sidecar, with advice; change nothing")
+            .after_help(DOCTOR_HELP)
             .arg(format)
             .arg(
                 Arg::new(NO_NETWORK)
@@ -145,6 +146,10 @@ fn small_commands() -> [Command; 5] {
 }
 
 const DOCTOR: &str = "doctor";
+const DOCTOR_HELP: &str = "\
+Settings are those of its own environment, limits and user its own: start it as netra is started.
+Exit codes: 0 nothing keeps netra from starting; 64 a setting is bad; 69 a port is taken;
+71 the kernel refuses what is needed.";
 const NO_NETWORK: &str = "no-network";
 const COMPLETIONS: &str = "completions";
 const MAN: &str = "man";

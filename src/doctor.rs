@@ -64,9 +64,9 @@ fn examine(prepared: &Result<(Loaded, Plan), Vec<String>>, has_network: bool) ->
     checks.extend(plan.and_then(throttling));
     checks.push(connection_tracking());
     checks.extend(close_wait(config.limits.half_close_linger));
-    checks.extend(local_ports(config));
     checks.extend(user());
     if plan.is_some() {
+        checks.extend(local_ports(config));
         checks.push(place::port(config, "NETRA_PORT", config.port));
         checks.push(place::port(config, "NETRA_PROMETHEUS_PORT", config.metrics_port));
         checks.extend(place::checks(config, has_network));

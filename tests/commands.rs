@@ -28,6 +28,19 @@ const RUN_BY: &[(&str, &str)] = &[
     ("docker run -d", "tests/containers.rs one_application_by_the_lines_of_the_documents"),
     ("docker run --rm", "tests/containers.rs one_application_by_the_lines_of_the_documents"),
     ("docker stop", "tests/containers.rs one_application_by_the_lines_of_the_documents"),
+    (
+        "make images && docker-compose -f docker/compose-canary.yaml",
+        "tests/containers_control.rs a_canary_goes_from_0_to_100_on_the_map",
+    ),
+    (
+        "docker-compose -f docker/compose-canary.yaml",
+        "tests/containers_control.rs a_canary_goes_from_0_to_100_on_the_map",
+    ),
+    ("sed -i", "tests/containers_control.rs a_canary_goes_from_0_to_100_on_the_map"),
+    (
+        "curl -s 'localhost:16686",
+        "tests/containers_control.rs a_canary_goes_from_0_to_100_on_the_map",
+    ),
     ("docker-compose", "tests/compose.rs one_command_shows_one_trace"),
     ("make images && docker-compose", "tests/compose.rs one_command_shows_one_trace"),
     ("make images", "tests/compose.rs the_images_are_those_that_make_images_builds"),
@@ -367,7 +380,7 @@ fn the_quick_start_of_a_host_runs() {
         assert!(!output.stdout.is_empty(), "{}: {}", said.place, said.text);
     }
     // The rules lead to the netra that was started.
-    for line in ["netra-init status", "netra-init cleanup"] {
+    for line in ["netra-init status --exclude-inbound-ports=22", "netra-init cleanup"] {
         let output = shell(line).output().unwrap();
         assert!(output.status.success(), "{line}: {output:?}");
     }

@@ -6,18 +6,20 @@
 
 mod support;
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 use support::cgroup::Cgroup;
 use support::good::{Good, Servers, ask};
+use support::helper::{Helper, Role};
 use support::matrix::{Findings, cells_with};
 use support::netra::{ADMIN_PORT, Backend, METRICS_PORT, Netra, PORT, Setup, apply_rules};
 use support::stream::{KIB, MIB};
-use support::world::{POD_V4, POD_V6, World};
+use support::world::{CLIENT_V4, POD_V4, POD_V6, World};
 use support::{scrape, script, setting};
 
 /// What the shipped manifests give; `tests/manifests.rs` holds it to them.
@@ -28,6 +30,8 @@ const SHORT: Duration = Duration::from_secs(2);
 /// What all who mean ill know.
 struct Scene<'s> {
     servers: &'s Servers,
+    /// Outside of the pod: what is asked here from inside is outbound, and may be routed.
+    outside: &'s Helper,
     is_over: &'s AtomicBool,
     /// How often somebody did something, so that a part that does nothing is seen.
     deeds: [AtomicU64; ILLS.len()],
@@ -36,7 +40,7 @@ struct Scene<'s> {
 /// One who means ill: what it does, whether from inside the pod, until it is over.
 type Ill = (&'static str, bool, fn(&Scene<'_>, &AtomicU64));
 
-const ILLS: [Ill; 11] = [
+const ILLS: [Ill; 12] = [
     ("slow heads", false, slow_heads),
     ("unread answers", false, unread_answers),
     ("uploads that nobody takes", false, stuck_uploads),
@@ -48,6 +52,7 @@ const ILLS: [Ill; 11] = [
     ("flood of 14958", false, |scene, deeds| flood(scene, deeds, METRICS_PORT)),
     ("flood of 14957", true, |scene, deeds| flood(scene, deeds, ADMIN_PORT)),
     ("spam of admin", true, admin_spam),
+    ("storm of names", true, storm_of_names),
 ];
 
 impl Scene<'_> {
@@ -217,6 +222,26 @@ fn admin_spam(scene: &Scene<'_>, deeds: &AtomicU64) {
     });
 }
 
+/// Requests of the pod that ask for routes to names of which each is new, and the name server
+/// says nothing: five hundred a second, on connections that wait two seconds.
+fn storm_of_names(scene: &Scene<'_>, deeds: &AtomicU64) {
+    let mut peers = VecDeque::new();
+    scene.repeat(deeds, ms(100), |turn| {
+        for index in 0..50 {
+            let Some(mut peer) = dial(scene.outside.address) else { continue };
+            let head = format!(
+                "GET / HTTP/1.1\r\nHost: svc\r\nX-Route: svc=n{turn}-{index}.test:80\r\n\r\n"
+            );
+            if peer.write_all(head.as_bytes()).is_ok() {
+                peers.push_back(peer);
+            }
+        }
+        while peers.len() > 1_000 {
+            peers.pop_front();
+        }
+    });
+}
+
 /// New connections of a good client, each of which has to be served.
 fn good_strangers(scene: &Scene<'_>, world: &World) -> Result<u64, String> {
     let mut served = 0;
@@ -283,13 +308,13 @@ impl Most {
 
 fn hostile_mix(
     world: &World,
-    servers: &Servers,
+    (servers, outside): (&Servers, &Helper),
     cgroup: &Cgroup,
     netra: &mut Netra<'_>,
     span: Duration,
 ) -> Result<(), String> {
     let is_over = AtomicBool::new(false);
-    let scene = Scene { servers, is_over: &is_over, deeds: Default::default() };
+    let scene = Scene { servers, outside, is_over: &is_over, deeds: Default::default() };
     let good = Good::new(&is_over);
     let (cell, mut most) = (netra.cell(), Most::default());
     let outcome = thread::scope(|scope| {
@@ -335,6 +360,11 @@ fn hostile_mix(
     }
     let seen = netra.scrape();
     eprintln!("[{cell}] opaque: {:?}", seen.labels_of("netra_opaque_total"));
+    let nameless = seen.sum("netra_route_unreachable_total", &[]);
+    eprintln!("[{cell}] {nameless} requests for names that nobody knows");
+    if nameless == 0 && !is_left_out("names") {
+        return Err("no name was asked for".to_owned());
+    }
     eprintln!("[{cell}] shed: {:?}", seen.labels_of("netra_memory_shed_total"));
     if cgroup.oom_kills() > 0 || most.usage > MEMORY {
         return Err(format!("{} killed, at most {} KiB", cgroup.oom_kills(), most.usage / KIB));
@@ -347,23 +377,31 @@ fn heavy_hostile_mix() {
     let Some(world) = World::new() else { return };
     apply_rules(&world, Backend::NftNative);
     let span = Duration::from_secs(setting("NETRA_TEST_HOSTILE_SECONDS", 20)) / 2;
+    // A name server that takes questions and answers none.
+    let silent = world.pod.enter(|| UdpSocket::bind((Ipv4Addr::LOCALHOST, 53))).expect("port 53");
     let mut findings = Findings::default();
     for cell in cells_with(2) {
         let Some(cgroup) = Cgroup::with_memory(MEMORY).map(Arc::new) else { return };
         let servers = Servers::start(&world);
+        let outside = Helper::spawn(&world.client, CLIENT_V4, Role::Answer);
+        let http = [&servers.answer, &outside].map(|it| it.address.port().to_string()).join(",");
         let setup = Setup::new(cell)
             .cgroup(&cgroup)
-            .env("NETRA_HTTP_PORTS", servers.answer.address.port())
+            .env("NETRA_HTTP_PORTS", http)
+            .env("NETRA_HTTP_ROUTING_ENABLED", "true")
+            .env("NETRA_HTTP_ROUTING_TARGETS", "*.test:80")
+            .file("/etc/resolv.conf", "nameserver 127.0.0.1\n")
             .env("JAEGER_SAMPLER_TYPE", "const")
             .env("JAEGER_SAMPLER_PARAM", 1)
             // What nobody takes does not end by itself.
             .env("NETRA_DRAIN_MS", 2_000);
         let mut netra = Netra::start(&world, &setup);
-        findings.check(cell, hostile_mix(&world, &servers, &cgroup, &mut netra, span));
+        findings.check(cell, hostile_mix(&world, (&servers, &outside), &cgroup, &mut netra, span));
         if let Err(what) = netra.end() {
             findings.note(cell, what);
         }
     }
+    drop(silent);
     findings.conclude();
 }
 

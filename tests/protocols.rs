@@ -5,6 +5,8 @@
 
 #[path = "protocols/brokers.rs"]
 mod brokers;
+#[path = "protocols/cluster.rs"]
+mod cluster;
 #[path = "protocols/gate.rs"]
 mod gate;
 #[path = "protocols/http2.rs"]
@@ -19,10 +21,14 @@ mod memcached;
 mod mongodb;
 #[path = "protocols/mysql.rs"]
 mod mysql;
+#[path = "protocols/places.rs"]
+mod places;
 #[path = "protocols/postgresql.rs"]
 mod postgresql;
 #[path = "protocols/private.rs"]
 mod private;
+#[path = "protocols/refusals.rs"]
+mod refusals;
 mod support;
 #[path = "protocols/tonic_peers.rs"]
 mod tonic_peers;

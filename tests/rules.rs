@@ -177,7 +177,8 @@ fn http_requests_of_others_are_limited_and_denied() {
          action: DENY\n  mode: shadow\n  rules: [{{}}]\n",
         entry("app", &POD_V4.to_string(), at.port(), "http-app")
     );
-    let port = |setup: Setup| setup.env("NETRA_HTTP_PORTS", at.port());
+    let port =
+        |setup: Setup| setup.env("NETRA_HTTP_PORTS", at.port()).env("NETRA_ACCESS_LOG", "all");
     in_cells(&world, &cells(), &rules, port, |netra, _| {
         let get = |path: &str| webapp::Client::connect(&world.client, at).get(path);
         let few: Vec<_> = (0..8).map(|_| get("/few")).collect();
@@ -187,6 +188,18 @@ fn http_requests_of_others_are_limited_and_denied() {
         let rest = [get("/many"), get("/admin/x"), get("/many")];
         if rest != [200, 403, 200] {
             return Err(format!("{rest:?}"));
+        }
+        // Who was refused is told.
+        let who = format!(" remote={CLIENT_V4}:");
+        let told = |rule: &str| {
+            let is_it = |line: &&str| line.contains(rule) && line.contains("outcome=refused");
+            netra.log().lines().filter(is_it).filter(|line| line.contains(&who)).count()
+        };
+        let limit = "rule=Router/default/app/limit";
+        if !support::wait_until(support::PATIENCE, || {
+            (told(limit), told("rule=Authorization/default/admin")) == (5, 1)
+        }) {
+            return Err(format!("the access log does not say who was refused:\n{}", netra.log()));
         }
         netra.scrape_until("the shadow has counted everything", |scrape| {
             let name = "Authorization/default/all";

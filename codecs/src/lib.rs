@@ -37,6 +37,7 @@ pub mod mongodb;
 pub mod mqtt;
 pub mod mysql;
 pub mod nats;
+mod network;
 pub mod ports;
 pub mod postgresql;
 pub mod private;

@@ -151,7 +151,7 @@ fn it_does_not_matter_how_the_bytes_came() {
 }
 
 fn refusal(why: Why) -> Refusal<'static> {
-    Refusal { why, text: "netra: rule \"no\r\n writes\" of shop" }
+    Refusal { why, text: "netra: rule \"no\r\n writes\" of shop", is_alone: true }
 }
 
 /// Each request of a recording, on a connection where all before it went as they did, is refused in

@@ -13,22 +13,23 @@ const TEXT_BYTES_MAX: usize = 256;
 /// Silence after which a sidecar is no longer counted: several long polls.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
-/// What is known of one.
+/// What is known of one, beside whose it is and its name.
 #[derive(Clone, Debug)]
 pub(crate) struct Sidecar {
-    pub(crate) namespace: String,
-    pub(crate) pod: String,
     /// The tag of what it runs; empty when it has nothing.
-    pub(crate) tag: String,
+    pub(crate) tag: Box<str>,
     /// Why it did not take what it got last; empty when it took it.
-    pub(crate) trouble: String,
+    pub(crate) trouble: Box<str>,
     heard: Instant,
 }
+
+/// Its namespace and its pod.
+type Name = (Box<str>, Box<str>);
 
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Fleet {
-    sidecars: Mutex<HashMap<(String, String), Sidecar>>,
+    sidecars: Mutex<HashMap<Name, Sidecar>>,
 }
 
 /// What is told of the fleet.
@@ -41,14 +42,14 @@ pub(crate) struct Census {
 }
 
 impl Fleet {
-    fn sidecars(&self) -> MutexGuard<'_, HashMap<(String, String), Sidecar>> {
+    fn sidecars(&self) -> MutexGuard<'_, HashMap<Name, Sidecar>> {
         self.sidecars.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One has asked.
     pub(crate) fn hear(&self, namespace: &str, pod: &str, tag: &str, trouble: &str) {
         let [pod, tag, trouble] = [pod, tag, trouble].map(shortened);
-        let key = (namespace.to_owned(), pod.clone());
+        let key = (namespace.into(), pod);
         let mut sidecars = self.sidecars();
         if sidecars.len() >= SIDECARS_MAX && !sidecars.contains_key(&key) {
             sidecars.retain(|_, it| it.heard.elapsed() < FORGOTTEN_AFTER);
@@ -56,16 +57,16 @@ impl Fleet {
                 return;
             }
         }
-        let namespace = namespace.to_owned();
-        sidecars.insert(key, Sidecar { namespace, pod, tag, trouble, heard: Instant::now() });
+        sidecars.insert(key, Sidecar { tag, trouble, heard: Instant::now() });
     }
 
     /// Those that were heard of lately, in order.
-    pub(crate) fn all(&self) -> Vec<Sidecar> {
+    pub(crate) fn all(&self) -> Vec<(Name, Sidecar)> {
         let mut sidecars = self.sidecars();
         sidecars.retain(|_, it| it.heard.elapsed() < FORGOTTEN_AFTER);
-        let mut all: Vec<Sidecar> = sidecars.values().cloned().collect();
-        all.sort_by(|a, b| (&a.namespace, &a.pod).cmp(&(&b.namespace, &b.pod)));
+        let mut all: Vec<_> =
+            sidecars.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
         all
     }
 
@@ -73,8 +74,9 @@ impl Fleet {
     pub(crate) fn tags(&self) -> HashMap<(String, String), usize> {
         let mut tags = HashMap::new();
         let sidecars = self.sidecars();
-        for it in sidecars.values().filter(|it| it.heard.elapsed() < FORGOTTEN_AFTER) {
-            *tags.entry((it.namespace.clone(), it.tag.clone())).or_default() += 1;
+        let lately = sidecars.iter().filter(|(_, it)| it.heard.elapsed() < FORGOTTEN_AFTER);
+        for ((namespace, _), it) in lately {
+            *tags.entry((namespace.to_string(), it.tag.to_string())).or_default() += 1;
         }
         tags
     }
@@ -87,7 +89,7 @@ impl Fleet {
             if sidecar.heard.elapsed() < FORGOTTEN_AFTER {
                 census.sidecars += 1;
                 census.with_trouble += usize::from(!sidecar.trouble.is_empty());
-                *tags.entry(sidecar.tag.clone()).or_default() += 1;
+                *tags.entry(sidecar.tag.to_string()).or_default() += 1;
             }
         }
         census.tags = tags.into_iter().collect();
@@ -96,7 +98,7 @@ impl Fleet {
     }
 }
 
-fn shortened(text: &str) -> String {
+fn shortened(text: &str) -> Box<str> {
     text.chars().take(TEXT_BYTES_MAX).filter(|c| !c.is_control()).collect()
 }
 
@@ -115,7 +117,7 @@ mod tests {
         assert_eq!((census.sidecars, census.with_trouble), (3, 1));
         assert_eq!(census.tags, [("\"2\"".to_owned(), 2), ("\"1\"".to_owned(), 1)]);
         let all = fleet.all();
-        assert_eq!((all[0].namespace.as_str(), all[2].trouble.as_str()), ("pay", "line 1: no"));
+        assert_eq!((&*all[0].0.0, &*all[2].1.trouble), ("pay", "line 1: no"));
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub(crate) fn html(office: &Office) -> String {
         .fleet
         .all()
         .into_iter()
-        .map(|it| [&it.namespace, &it.pod, &it.tag, &it.trouble].map(|text| escaped(text)));
+        .map(|((of, pod), it)| [&of, &pod, &it.tag, &it.trouble].map(|text| escaped(text)));
     table(&mut out, "Sidecars", &["namespace", "pod", "tag", "trouble"], sidecars);
     out.push_str("</main></body></html>\n");
     out

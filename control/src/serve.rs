@@ -21,13 +21,14 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
@@ -60,14 +61,18 @@ pub(crate) async fn serve(
             continue;
         };
         let (office, acceptor) = (office.clone(), tls.as_ref().map(crate::tls::Tls::acceptor));
-        tokio::spawn(async move {
-            let _place = place;
-            let _ = stream.set_nodelay(true);
-            match acceptor {
-                None => converse(stream, from, office).await,
-                Some(acceptor) => greet(stream, from, office, acceptor).await,
-            }
-        });
+        let _ = stream.set_nodelay(true);
+        // Two kinds of task: one that may be either is as large as the larger, ten thousand times.
+        match acceptor {
+            None => drop(tokio::spawn(async move {
+                let _place = place;
+                converse(stream, from, office).await;
+            })),
+            Some(acceptor) => drop(tokio::spawn(async move {
+                let _place = place;
+                greet(stream, from, office, acceptor).await;
+            })),
+        }
     }
 }
 
@@ -87,10 +92,7 @@ async fn converse<S>(stream: S, from: SocketAddr, office: Arc<Office>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let answer = service_fn(move |request| {
-        let office = office.clone();
-        async move { Ok::<_, io::Error>(answer(&office, request, from).await) }
-    });
+    let answer = service_fn(move |request| answer(office.clone(), request, from));
     let _ = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
@@ -99,10 +101,27 @@ where
         .await;
 }
 
-async fn answer(office: &Office, request: Request<Incoming>, from: SocketAddr) -> Answer {
+/// An answer on its way. Each has the size of what it waits for, and most wait for a change.
+type Coming = Pin<Box<dyn Future<Output = io::Result<Answer>> + Send>>;
+
+fn answer(office: Arc<Office>, request: Request<Incoming>, from: SocketAddr) -> Coming {
+    if request.method() == Method::GET && request.uri().path() == "/v1/rules" {
+        // The request goes here, and with it the buffer that it was read into.
+        return match Question::of(&request) {
+            Some(question) => Box::pin(async move { Ok(rules(&office, question).await) }),
+            None => {
+                let answer = text(StatusCode::BAD_REQUEST, "?namespace= is missing\n");
+                Box::pin(std::future::ready(Ok(answer)))
+            }
+        };
+    }
+    Box::pin(async move { Ok(other(&office, request, from).await) })
+}
+
+/// What people, probes and the API server ask for.
+async fn other(office: &Office, request: Request<Incoming>, from: SocketAddr) -> Answer {
     let path = request.uri().path().to_owned();
     match (request.method(), path.as_str()) {
-        (&Method::GET, "/v1/rules") => rules(office, &request).await,
         (&Method::GET, "/live") => text(StatusCode::OK, "live\n"),
         (&Method::GET, "/ready") => match office.world.borrow().generation {
             0 => text(StatusCode::SERVICE_UNAVAILABLE, "the source has not told anything yet\n"),
@@ -126,30 +145,53 @@ async fn answer(office: &Office, request: Request<Incoming>, from: SocketAddr) -
     }
 }
 
+/// What a sidecar asks.
+struct Question {
+    namespace: String,
+    pod: String,
+    token: Option<String>,
+    /// Of what it has.
+    tag: String,
+    trouble: String,
+    wait: Duration,
+    is_packed: bool,
+}
+
+impl Question {
+    /// None when it does not say whose rules it asks for.
+    fn of(request: &Request<Incoming>) -> Option<Self> {
+        let mut asked = query(request);
+        let mut take = |name: &str| asked.remove(name).unwrap_or_default();
+        let headers = request.headers();
+        let has = |name: &str| headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or("");
+        let question = Self {
+            namespace: take("namespace"),
+            pod: take("pod"),
+            token: bearer(headers.get(header::AUTHORIZATION)).map(str::to_owned),
+            tag: has("if-none-match").to_owned(),
+            trouble: has("netra-trouble").to_owned(),
+            wait: take("wait").parse().map_or(WAIT_MAX, Duration::from_secs).min(WAIT_MAX),
+            is_packed: has("accept-encoding").contains("gzip"),
+        };
+        (!question.namespace.is_empty()).then_some(question)
+    }
+}
+
 /// What a sidecar runs by: at once when it has something else, else when that changes.
-async fn rules(office: &Office, request: &Request<Incoming>) -> Answer {
-    let asked = query(request);
-    let Some(namespace) = asked.get("namespace").filter(|it| !it.is_empty()) else {
-        return text(StatusCode::BAD_REQUEST, "?namespace= is missing\n");
-    };
-    let headers = request.headers();
-    let right = office.judge.right(bearer(headers.get(header::AUTHORIZATION))).await;
-    match right {
+async fn rules(office: &Office, question: Question) -> Answer {
+    let Question { namespace, pod, token, tag, trouble, wait, is_packed } = question;
+    match office.judge.right(token.as_deref()).await {
         None => return refuse(office, StatusCode::UNAUTHORIZED, "no such token\n"),
-        Some(right) if !right.covers(namespace) => {
+        Some(right) if !right.covers(&namespace) => {
             return refuse(office, StatusCode::FORBIDDEN, "the token is of another namespace\n");
         }
         Some(_) => {}
     }
-    let has = |name: header::HeaderName| headers.get(name).and_then(|it| it.to_str().ok());
-    let tag = has(header::IF_NONE_MATCH).unwrap_or_default();
-    let trouble = headers.get("netra-trouble").and_then(|it| it.to_str().ok()).unwrap_or_default();
-    let pod = asked.get("pod").map_or("", String::as_str);
-    office.fleet.hear(namespace, pod, tag, trouble);
-    let wait =
-        asked.get("wait").and_then(|text| text.parse().ok()).map_or(WAIT_MAX, Duration::from_secs);
-    let is_packed = has(header::ACCEPT_ENCODING).is_some_and(|it| it.contains("gzip"));
-    match changed(office, namespace, tag, wait.min(WAIT_MAX)).await {
+    office.fleet.hear(&namespace, &pod, &tag, &trouble);
+    // What is left while it waits is the tag.
+    let items = office.shelf.ask(&namespace);
+    drop((namespace, pod, token, trouble));
+    match changed(items, &tag, wait).await {
         Some(item) => {
             office.counts.fresh.fetch_add(1, Relaxed);
             handed_out(&item, is_packed)
@@ -157,7 +199,7 @@ async fn rules(office: &Office, request: &Request<Incoming>) -> Answer {
         None => {
             office.counts.unchanged.fetch_add(1, Relaxed);
             let mut answer = text(StatusCode::NOT_MODIFIED, "");
-            if let Ok(tag) = HeaderValue::from_str(tag) {
+            if let Ok(tag) = HeaderValue::from_str(&tag) {
                 answer.headers_mut().insert(header::ETAG, tag);
             }
             answer
@@ -166,9 +208,12 @@ async fn rules(office: &Office, request: &Request<Incoming>) -> Answer {
 }
 
 /// Waits until the namespace gets something that has another tag; None when the time is over.
-async fn changed(office: &Office, namespace: &str, tag: &str, wait: Duration) -> Option<Arc<Item>> {
+async fn changed(
+    mut items: watch::Receiver<Arc<Item>>,
+    tag: &str,
+    wait: Duration,
+) -> Option<Arc<Item>> {
     let until = Instant::now() + wait;
-    let mut items = office.shelf.ask(namespace);
     loop {
         let item = items.borrow_and_update().clone();
         if !item.tag.is_empty() && item.tag != tag {

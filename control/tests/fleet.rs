@@ -3,187 +3,21 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests may sleep and lock")]
 #![allow(missing_docs, reason = "a test")]
 
+mod support;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
+    net::{SocketAddr, TcpListener},
+    process::Command,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
-
-const TOKEN: &str = "shop-token-0123456789";
-const ROOT_TOKEN: &str = "root-token-0123456789";
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A directory of its own, gone afterwards.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("netra-fleet-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        // Whole at once: half a file is another document.
-        let beside = self.0.join(format!("{name}.new"));
-        fs::write(&beside, text).unwrap();
-        fs::rename(beside, self.0.join(name)).unwrap();
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A process, ended with the test.
-struct Process {
-    child: Child,
-    said: Arc<Mutex<String>>,
-}
-
-impl Process {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let said = Arc::new(Mutex::new(String::new()));
-        let (lines, keep) = (BufReader::new(child.stderr.take().unwrap()), said.clone());
-        thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                let mut said = keep.lock().unwrap();
-                said.push_str(&line);
-                said.push('\n');
-            }
-        });
-        Self { child, said }
-    }
-
-    fn said(&self) -> String {
-        self.said.lock().unwrap().clone()
-    }
-
-    /// The address that it says it listens on.
-    fn address(&self) -> SocketAddr {
-        let mark = "listens on ";
-        until("it listens", || self.said().contains(mark));
-        let said = self.said();
-        let at = said.find(mark).unwrap() + mark.len();
-        said[at..].split_whitespace().next().unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let by = Instant::now() + PATIENCE;
-    while !is_true() {
-        assert!(Instant::now() < by, "never came true: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn control(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_netra-control"));
-    command.args(["serve", "--listen=127.0.0.1:0"]).args(args);
-    command
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    fn tag(&self) -> String {
-        let line = self.head.lines().find_map(|line| line.strip_prefix("etag: "));
-        line.unwrap_or_default().to_owned()
-    }
-}
-
-fn ask(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-    let mut stream = TcpStream::connect(to).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(70))).unwrap();
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
-    for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    let end = bytes.windows(4).position(|it| it == b"\r\n\r\n").unwrap();
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head, body: bytes[end + 4..].to_vec() }
-}
-
-/// What a sidecar of a namespace asks.
-fn rules(to: SocketAddr, namespace: &str, token: &str, tag: &str, wait: u32) -> Answer {
-    let path = format!("/v1/rules?namespace={namespace}&pod=web-1&wait={wait}");
-    let bearer = format!("Bearer {token}");
-    ask(to, "GET", &path, &[("authorization", &bearer), ("if-none-match", tag)], "")
-}
-
-fn router(name: &str, weight: u32) -> String {
-    format!(
-        "apiVersion: metaprotocol.aeraki.io/v1alpha1\nkind: MetaRouter\n\
-         metadata: {{name: {name}, namespace: shop}}\nspec:\n  hosts: [orders.demo]\n  exportTo: [.]\n\
-         \x20 routes:\n  - name: split\n    route:\n\
-         \x20   - {{destination: {{host: orders.demo, subset: v1}}, weight: {weight}}}\n\
-         \x20   - {{destination: {{host: orders.demo, subset: v2}}, weight: {}}}\n",
-        100 - weight
-    )
-}
-
-const REST: &str = "apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: orders, namespace: shop}
-spec:
-  host: orders.demo
-  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: orders, namespace: shop}
-spec:
-  hosts: [orders.demo]
-  addresses: [10.1.0.1]
-  resolution: STATIC
-  ports: [{number: 8080, name: http, protocol: HTTP}]
-  endpoints:
-  - {address: 10.0.0.1, labels: {version: v1}}
-  - {address: 10.0.0.2, labels: {version: v2}}
-";
-
-fn directory(name: &str) -> (Place, Process, SocketAddr) {
-    let place = Place::new(name);
-    fs::create_dir(place.0.join("rules")).unwrap();
-    place.write("rules/router.yaml", &router("orders", 20));
-    place.write("rules/rest.yaml", REST);
-    place.write("tokens", &format!("shop {TOKEN}\n* {ROOT_TOKEN}\n"));
-    let folder = place.0.join("rules").display().to_string();
-    let tokens = place.0.join("tokens").display().to_string();
-    let control = Process::start(control(&["--directory", &folder, "--tokens", &tokens]));
-    let at = control.address();
-    until("it is ready", || ask(at, "GET", "/ready", &[], "").status == 200);
-    (place, control, at)
-}
+use support::{
+    Place, Process, REST, ROOT_TOKEN, TOKEN, ask, control, directory, doctor, figure, obeyed,
+    router, rules, sidecar, until,
+};
 
 #[test]
 fn nobody_without_a_token_gets_rules_and_each_token_its_own() {
@@ -289,82 +123,6 @@ fn bad_settings_stop_the_start_with_64() {
     }
 }
 
-/// A free port of this host.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-struct Etcd {
-    process: Option<Process>,
-    place: Place,
-    client: u16,
-    peer: u16,
-}
-
-impl Etcd {
-    fn new(name: &str) -> Self {
-        let place = Place::new(name);
-        let mut etcd = Self { process: None, place, client: free_port(), peer: free_port() };
-        etcd.start();
-        etcd
-    }
-
-    fn start(&mut self) {
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let mut command = Command::new("etcd");
-        command
-            .arg("--data-dir")
-            .arg(self.place.0.join("data"))
-            .args(["--listen-client-urls", &url(self.client), "--advertise-client-urls"])
-            .args([&url(self.client), "--listen-peer-urls", &url(self.peer)])
-            .args(["--initial-advertise-peer-urls", &url(self.peer)])
-            .args(["--initial-cluster", &format!("default={}", url(self.peer))]);
-        self.process = Some(Process::start(command));
-        until("etcd answers", || self.ctl(&["endpoint", "health"]));
-    }
-
-    fn ctl(&self, args: &[&str]) -> bool {
-        let mut command = Command::new("etcdctl");
-        command
-            .env("ETCDCTL_API", "3")
-            .arg("--endpoints")
-            .arg(format!("127.0.0.1:{}", self.client));
-        command.args(args).output().is_ok_and(|output| output.status.success())
-    }
-
-    fn put(&self, key: &str, value: &str) {
-        assert!(self.ctl(&["put", "--", key, value]), "put {key}");
-    }
-}
-
-#[test]
-fn etcd_may_restart_and_forget_and_its_changes_arrive() {
-    let mut etcd = Etcd::new("etcd");
-    etcd.put("/netra/documents/router", &router("orders", 20));
-    etcd.put("/netra/documents/rest", REST);
-    let members = format!("--etcd=127.0.0.1:{}", etcd.client);
-    let control = Process::start(control(&[&members, "--without-tokens"]));
-    let at = control.address();
-    let has = |text: &str| rules(at, "shop", "", "", 0).text().contains(text);
-    until("the router has come", || has("\"weight\":20"));
-    etcd.put("/netra/documents/router", &router("orders", 30));
-    until("the change has come", || has("\"weight\":30"));
-    let endpoint = |at: &str| format!(r#"{{"address":"{at}","ports":{{"tcp-dubbo":20880}}}}"#);
-    etcd.put("/netra/endpoints/shop/stock/1", &endpoint("10.0.0.7"));
-    until("an endpoint has come", || has("10.0.0.7"));
-    // While etcd is gone, what it said stands.
-    etcd.process = None;
-    thread::sleep(Duration::from_millis(500));
-    assert!(has("\"weight\":30"));
-    etcd.start();
-    etcd.put("/netra/documents/router", &router("orders", 40));
-    etcd.put("/netra/endpoints/shop/stock/2", &endpoint("10.0.0.8"));
-    assert!(etcd.ctl(&["del", "/netra/endpoints/shop/stock/1"]));
-    // What was in between is forgotten, so that a watch from there is refused.
-    assert!(etcd.ctl(&["compact", "6"]), "compaction");
-    until("it has caught up", || has("\"weight\":40") && has("10.0.0.8") && !has("10.0.0.7"));
-}
-
 #[test]
 fn the_certificate_may_change_and_a_bad_one_leaves_the_last() {
     let place = Place::new("tls");
@@ -420,44 +178,6 @@ fn the_certificate_may_change_and_a_bad_one_leaves_the_last() {
     assert_eq!(curl.stdout, b"live\n");
 }
 
-/// A sidecar that asks this netra-control; its admin port with it, and the port of its metrics.
-fn sidecar(place: &Place, control: SocketAddr) -> (Process, SocketAddr, SocketAddr) {
-    let netra = PathBuf::from(env!("CARGO_BIN_EXE_netra-control")).with_file_name("netra");
-    assert!(netra.exists(), "{} is built by `cargo build --workspace`", netra.display());
-    place.write("token", TOKEN);
-    let [admin, metrics] = [free_port(), free_port()];
-    let mut command = Command::new(netra);
-    command
-        .env_clear()
-        .args(["--service-name", "front", "--shards", "1", "--http-ports", "8080"])
-        .env("NETRA_PORT", free_port().to_string())
-        .env("NETRA_PROMETHEUS_PORT", metrics.to_string())
-        .env("NETRA_PPROF_PORT", admin.to_string())
-        .env("NETRA_RULES_URL", format!("http://{control}"))
-        .env("NETRA_RULES_NAMESPACE", "shop")
-        .env("NETRA_RULES_TOKEN_FILE", place.0.join("token"))
-        .env("NETRA_RULES_CACHE", place.0.join("cache.yaml"));
-    let [admin, metrics] = [admin, metrics].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    (Process::start(command), admin, metrics)
-}
-
-/// What `netra doctor` says of a sidecar.
-fn doctor(admin: SocketAddr) -> String {
-    let netra = PathBuf::from(env!("CARGO_BIN_EXE_netra-control")).with_file_name("netra");
-    let mut command = Command::new(netra);
-    command.env_clear().arg("doctor").env("NETRA_SERVICE_NAME", "front");
-    command.env("NETRA_PPROF_PORT", admin.port().to_string());
-    String::from_utf8(command.output().unwrap().stdout).unwrap()
-}
-
-/// The rules that a sidecar obeys, and what is wrong with what came last.
-fn obeyed(admin: SocketAddr) -> Option<(String, usize)> {
-    TcpStream::connect(admin).ok()?;
-    let answer = ask(admin, "GET", "/rules", &[], "");
-    let page: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
-    Some((page["rules"].to_string(), page["errors"].as_array()?.len()))
-}
-
 #[test]
 fn a_sidecar_obeys_what_control_says_and_goes_on_without_it() {
     let (place, control, at) = directory("sidecar");
@@ -477,11 +197,7 @@ fn a_sidecar_obeys_what_control_says_and_goes_on_without_it() {
     // Its death is no event: nothing changes, also for a sidecar that starts meanwhile.
     assert!(doctor(admin).contains("ok    netra-control          answered "), "{}", doctor(admin));
     drop(control);
-    let stale = || {
-        let text = ask(metrics, "GET", "/metrics", &[], "").text();
-        let line = text.lines().find_map(|line| line.strip_prefix("netra_rules_stale_seconds "));
-        line.unwrap().parse::<f64>().unwrap()
-    };
+    let stale = || figure(metrics, "netra_rules_stale_seconds");
     until("its silence is counted", || stale() >= 2.0);
     until("it is missed", || first.said().contains("those before stay in force"));
     assert!(has(admin, "70"), "{:?}", obeyed(admin));
@@ -558,4 +274,36 @@ fn garbage_from_a_control_plane_takes_no_rule_away() {
     let (second, admin, _) = sidecar(&place, at);
     until("what was good is in force", || has(admin, "20", 0));
     until("it says so", || second.said().contains("what came before it is in force"));
+}
+
+#[test]
+fn answers_that_are_none_of_a_control_plane_take_no_rule_away() {
+    let place = Place::new("strangers");
+    let entry =
+        REST.replace("{number: 8080, name: http, protocol: HTTP}", "{number: 8080, name: http}");
+    let good = format!("{}---\n{entry}", router("orders", 20));
+    let answer = |head: &str, length: usize, body: &[u8]| {
+        let head =
+            format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+        [head.as_bytes(), body].concat()
+    };
+    let page = b"<html>Sign in to the network</html>";
+    let packed = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03";
+    let (at, asked) = liar(vec![
+        answer("200 OK\r\netag: \"1\"", good.len(), good.as_bytes()),
+        // More than a sidecar takes, of somebody else's server, and of one that packs unasked.
+        answer("200 OK\r\netag: \"2\"", 1 << 40, &[b'#'; 64 << 10]),
+        answer("302 Found\r\nlocation: http://127.0.0.1:9/", 0, b""),
+        answer("200 OK\r\netag: \"login\"", page.len(), page),
+        answer("200 OK\r\netag: \"3\"\r\ncontent-encoding: gzip", packed.len(), packed),
+    ]);
+    let (sidecar, admin, _) = sidecar(&place, at);
+    let has = |errors: usize| {
+        obeyed(admin).is_some_and(|(rules, wrong)| rules.contains("20") && wrong >= errors)
+    };
+    until("the rules have come", || has(0));
+    until("all of it was answered", || *asked.lock().unwrap() == 5);
+    until("the last is refused", || has(1));
+    let said = sidecar.said();
+    assert!(said.contains("those before stay in force"), "{said}");
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checks every manifest of this folder: Kubernetes' own schemas, Helm's own renderer, and that all
-ways of deployment say the same; and ../compose.yaml by the schema of the Compose specification, which
+ways of deployment say the same; and ../compose*.yaml by the schema of the Compose specification, which
 comes newer than the docker-compose that the tests run. `make manifests` runs it."""
 
 import json
@@ -270,10 +270,11 @@ def check_kustomize(native):
 
 def check_compose():
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    ran = subprocess.run([*check, HERE.parent / "compose.yaml"], capture_output=True, text=True)
-    if ran.returncode != 0:
-        sys.exit(f"compose.yaml: {ran.stdout}{ran.stderr}")
-    print("good: compose.yaml: against the Compose specification")
+    for name in ("compose.yaml", "compose-canary.yaml"):
+        ran = subprocess.run([*check, HERE.parent / name], capture_output=True, text=True)
+        if ran.returncode != 0:
+            sys.exit(f"{name}: {ran.stdout}{ran.stderr}")
+        print(f"good: {name}: against the Compose specification")
 
 
 def main():

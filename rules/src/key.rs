@@ -70,7 +70,10 @@ impl Protocol {
                     _ => {}
                 }
                 let more = if has_pairs(protocol) { " and names of what it carries" } else { "" };
-                format!("{}{more}", names.join(", "))
+                match names.is_empty() {
+                    true => format!("none{more}"),
+                    false => format!("{}{more}", names.join(", ")),
+                }
             }
         }
     }

@@ -24,7 +24,11 @@ use netra_codecs::{
     h1::{HeadPatch, HeadReader},
 };
 use netra_perf::Recorder;
-use std::{collections::VecDeque, net::IpAddr, sync::Arc};
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 /// What the flows of all connections share.
 pub(crate) struct Core<I: Io> {
@@ -94,27 +98,28 @@ impl<I: Io> Core<I> {
         if self.pool_is_scarce() { 1 } else { self.limits.direction_buffers_max }
     }
 
-    /// Whether connections to this port are read as HTTP/1.
-    pub(crate) fn is_http(&self, port: u16) -> bool {
-        self.http.is_some() && self.http_ports.contains(port)
+    /// Whether connections to there are read as HTTP/1: the port is, and nothing narrower says
+    /// otherwise.
+    pub(crate) fn is_http(&self, to: SocketAddr) -> bool {
+        let is_port = self.http.is_some() && self.http_ports.contains(to.port());
+        is_port && !self.taps.is_named(to)
     }
 
-    /// Which protocol is read along on this port, if it is one.
-    pub(crate) fn tapped(&self, port: u16) -> Option<Named> {
-        self.taps.named(port)
+    /// Which protocol is read along there, if one is.
+    pub(crate) fn tapped(&self, to: SocketAddr) -> Option<Named> {
+        self.taps.named(to)
     }
 
-    /// Whether the protocol of connections to this port is looked for.
-    pub(crate) fn watches(&self, port: u16) -> bool {
-        self.taps.watches(port, self.now) && !self.is_http(port)
+    /// Whether the protocol of connections to there, which nothing names, is looked for.
+    pub(crate) fn watches(&self, to: SocketAddr) -> bool {
+        self.taps.watches(to.port(), self.now) && !self.is_http(to)
     }
 
-    /// The index of how connections to this port are treated in [`netra_perf::labels::PROTOCOLS`].
-    pub(crate) fn protocol_index(&self, port: u16) -> usize {
-        match self.tapped(port) {
-            _ if self.is_http(port) => 1,
+    /// The index of how connections to there are treated in [`netra_perf::labels::PROTOCOLS`].
+    pub(crate) fn protocol_index(&self, to: SocketAddr) -> usize {
+        match self.tapped(to) {
             Some(named) => 2 + named.protocol.index(),
-            None => 0,
+            None => usize::from(self.is_http(to)),
         }
     }
 

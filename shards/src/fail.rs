@@ -103,7 +103,7 @@ impl<I: Io> Shard<I> {
         let core = &mut self.core;
         let fault = end.fault();
         let mut known: Option<Box<Known>> = None;
-        if core.is_http(to.original_dst.port()) {
+        if core.is_http(to.original_dst) {
             let is_inbound = to.direction == Direction::Inbound;
             let remote = if is_inbound { to.caller } else { Some(to.original_dst) };
             let source = early.map_or_else(
@@ -119,7 +119,7 @@ impl<I: Io> Shard<I> {
         early.inspect(|buffer| core.pool.give_back(*buffer));
         core.fail(&ConnectionRecord {
             direction: Some(to.direction),
-            protocol: PROTOCOLS[core.protocol_index(to.original_dst.port())],
+            protocol: PROTOCOLS[core.protocol_index(to.original_dst)],
             peer: to.caller,
             original_dst: Some(to.original_dst),
             dialled: Some(to.original_dst),

@@ -29,7 +29,8 @@ use std::{
     time::Duration,
 };
 
-const TOLD: Refusal<'static> = Refusal { why: Why::Limited, text: "netra: rule \"few\"" };
+const TOLD: Refusal<'static> =
+    Refusal { why: Why::Limited, text: "netra: rule \"few\"", is_alone: true };
 
 /// Decides by the first letter of the key, or of the method: refuses, lets wait, or both.
 #[derive(Debug)]

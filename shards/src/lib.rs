@@ -55,6 +55,7 @@ mod remembered;
 mod resolve;
 #[cfg(test)]
 mod route_simulation;
+mod sends;
 mod serve;
 mod set;
 mod shard;

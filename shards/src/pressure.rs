@@ -95,6 +95,16 @@ impl MemoryCount {
     }
 }
 
+impl MemoryWatch {
+    /// Bytes that are left now, pages of files not counted: the kernel drops them. All there are, where
+    /// the files cannot be read.
+    pub fn left(&self) -> u64 {
+        let used = MemoryCount::open(self)
+            .and_then(|count| Some(count.used()?.saturating_sub(count.droppable())));
+        self.limit.saturating_sub(used.unwrap_or(0))
+    }
+}
+
 /// A whole number in digits, before the end of the line.
 fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.trim().parse().ok()
@@ -137,6 +147,7 @@ mod tests {
             (70 * MIB, 12 * MIB, Pressure::Tight),
         ] {
             tell(used, file);
+            assert_eq!(watch.left(), (64 * MIB).saturating_sub(used - file));
             now += LOOK_EVERY_NS;
             assert_eq!(count.look(now), pressure, "{used} used, {file} of files");
         }

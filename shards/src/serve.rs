@@ -28,7 +28,7 @@ impl<I: Io> Shard<I> {
             Err(refused) => return self.refuse(fd, &refused),
         };
         let Classified { original_dst, direction, .. } = classified;
-        let protocol = self.core.protocol_index(original_dst.port());
+        let protocol = self.core.protocol_index(original_dst);
         self.core.recorder.bump(Key::opened(direction.index(), protocol));
         if direction == Direction::Outbound {
             self.core.io.local_hop(fd);
@@ -135,7 +135,7 @@ impl<I: Io> Shard<I> {
     /// The HTTP state of a connection that begins, on an HTTP port.
     pub(crate) fn http_of(&self, downstream: Token) -> Option<Box<Http>> {
         let connection = &self.slab[downstream.slot as usize];
-        let is_http = self.core.is_http(connection.original_dst.port());
+        let is_http = self.core.is_http(connection.original_dst);
         is_http.then(|| {
             let asker = self.core.gates.rules.is_some().then(|| self.asker_of(downstream));
             Box::new(Http::new(connection.direction, self.remote_of(downstream), asker))
@@ -146,16 +146,16 @@ impl<I: Io> Shard<I> {
     /// watch, where ports are watched.
     fn tap_of(&self, downstream: Token) -> Option<Along> {
         let connection = &self.slab[downstream.slot as usize];
-        let (port, direction) = (connection.original_dst.port(), connection.direction);
-        let along = if let Some(named) = self.core.tapped(port) {
+        let (to, direction) = (connection.original_dst, connection.direction);
+        let along = if let Some(named) = self.core.tapped(to) {
             let tapped = Box::new(Tapped::new(named, direction, self.remote_of(downstream)));
             match Gate::new(tapped, self.asker_of(downstream), &self.core.gates) {
                 Ok(gate) => Along::Gated(Box::new(gate)),
                 Err(tapped) => Along::Tapped(tapped),
             }
-        } else if self.core.watches(port) {
+        } else if self.core.watches(to) {
             let remote = self.remote_of(downstream);
-            Along::Watched(Box::new(Watched::new(port, direction, remote)))
+            Along::Watched(Box::new(Watched::new(to.port(), direction, remote)))
         } else {
             return None;
         };

@@ -65,10 +65,12 @@ impl Admin {
             (Err(refused), _) | (_, Err(refused)) => return refused,
         };
         let service = mask::line(&self.config.service_name).into_owned();
+        let room = self.room_for_names();
         let work = move |stop: &AtomicBool| match sample_cpu(
             hz,
             Duration::from_secs(seconds.into()),
             stop,
+            room,
         ) {
             Ok(profile) => shown(&profile, form, &format!("{service}: {seconds} s at {hz} Hz")),
             Err(refused) => {
@@ -81,8 +83,9 @@ impl Admin {
     /// POST: addresses joined by `+`, as net/http/pprof takes them.
     async fn symbols(&self, ask: &Ask) -> Answer {
         let text = String::from_utf8_lossy(&ask.body).into_owned();
+        let room = self.room_for_names();
         self.aside(move |stop| {
-            let mut symbols = Symbols::read();
+            let mut symbols = Symbols::within(room());
             let mut out = String::from("num_symbols: 1\n");
             for word in text.trim().split('+').take(SYMBOLS_MAX) {
                 if stop.load(Acquire) {
@@ -97,6 +100,13 @@ impl Admin {
             Answer::plain(StatusCode::OK, &out)
         })
         .await
+    }
+
+    /// How much memory names may take: what the process has left, but for the eighth at which its shards
+    /// begin to shed.
+    fn room_for_names(&self) -> impl Fn() -> u64 + Send + use<> {
+        let memory = self.config.memory.clone();
+        move || memory.as_ref().map_or(u64::MAX, |it| it.left().saturating_sub(it.limit / 8))
     }
 
     /// Runs what takes time in a thread of its own, one at a time. It is told to stop when nobody

@@ -21,7 +21,7 @@ pub(super) enum Part {
     Service(ServiceArgs),
     /// Receive spans as a Jaeger agent does, on UDP port 6831, and draw each trace
     Traces(TracesArgs),
-    /// Send one request to a service and show its answer
+    /// Send a request to a service and show its answer
     Ask(AskArgs),
 }
 
@@ -55,6 +55,9 @@ pub(super) struct AskArgs {
     /// A line of the request's head
     #[arg(long, value_name = "NAME: VALUE")]
     header: Vec<String>,
+    /// Ask again after so many milliseconds, and so on until SIGTERM
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    every: Option<u64>,
 }
 
 /// Where a service is, and what of it is asked for.
@@ -88,7 +91,10 @@ pub(super) fn run(part: &Part) -> Result<bool> {
     match part {
         Part::Service(args) => serve(args).map(|()| true),
         Part::Traces(args) => receive(args.json).map(|()| true),
-        Part::Ask(args) => ask(args),
+        Part::Ask(args) => match args.every.map(Duration::from_millis) {
+            None => ask(args),
+            Some(pause) => ask_on(args.clone(), pause).map(|()| true),
+        },
     }
 }
 
@@ -223,6 +229,21 @@ fn ask(args: &AskArgs) -> Result<bool> {
     };
     say(&format!("GET http://{host}{path}: {} {}\n", answer.status, answer.body));
     Ok(answer.status == 200)
+}
+
+/// Asks again and again; a request that nobody answers is told, and is not the end.
+fn ask_on(args: AskArgs, pause: Duration) -> Result<()> {
+    until_the_end(|| {
+        thread::spawn(move || {
+            loop {
+                if let Err(what) = ask(&args) {
+                    eprintln!("netra demo: {what}");
+                }
+                thread::park_timeout(pause);
+            }
+        });
+        Ok(())
+    })
 }
 
 /// To stdout at once; a reader who has gone away is no failure.

@@ -102,7 +102,7 @@ const INBOUND_ALL: &str =
 const GO_ON: &str = "\
 To go on: once as root in your pod's network namespace; then as uid 1337, beside your service
   netra-init apply
-  JAEGER_SAMPLER_TYPE=const JAEGER_SAMPLER_PARAM=1 NETRA_HTTP_PORTS=80 \\
+  NETRA_REPORTER=stdout JAEGER_SAMPLER_TYPE=const JAEGER_SAMPLER_PARAM=1 NETRA_HTTP_PORTS=80 \\
     NETRA_PROTOCOLS=6379=redis,20880=dubbo,9090=thrift netra --service-name shop
 
 The map of who calls whom, with services that have something to be found, in a browser:

@@ -16,7 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::{info, warn};
@@ -160,7 +160,7 @@ async fn send_all(
             None
         }
     };
-    let mut health = Health { to, lost: 0, rejected: None };
+    let mut health = Health { to, loss: Loss::default(), rejected: None };
     while let Some(Parcel { payload, count }) = parcels.recv().await {
         let sent = match &mut transport {
             Some(transport) => Some(transport.send(payload).await),
@@ -188,16 +188,14 @@ async fn send_all(
 #[derive(Debug)]
 struct Health {
     to: String,
-    /// Spans lost since it began to fail; 0 while it works.
-    lost: usize,
+    loss: Loss,
     /// Spans that were not taken since the receiver began to complain.
     rejected: Option<usize>,
 }
 
 impl Health {
     fn is_good(&mut self, not_taken: &Rejected) {
-        let lost = std::mem::take(&mut self.lost);
-        if lost > 0 {
+        if let Some(lost) = self.loss.is_good(Instant::now()) {
             info!(to = self.to, lost, "spans are sent again");
         }
         match (&mut self.rejected, not_taken.is_nothing()) {
@@ -221,9 +219,54 @@ impl Health {
     }
 
     fn is_bad(&mut self, count: usize, error: &Failure) {
-        if self.lost == 0 {
+        if self.loss.is_bad(count, Instant::now()) {
             warn!(to = self.to, error = %error, "spans cannot be sent");
         }
+    }
+}
+
+/// So long must sending work before it is said to work again. A datagram to a port where nobody
+/// listens is refused when the next one is sent: of two, one seems to have been sent.
+const CALM: Duration = Duration::from_secs(10);
+
+/// Spans that were lost since sending began to fail.
+#[derive(Debug, Default)]
+struct Loss {
+    lost: usize,
+    failed_at: Option<Instant>,
+}
+
+impl Loss {
+    /// Some have been sent. Returns how many were lost, when that is over.
+    fn is_good(&mut self, now: Instant) -> Option<usize> {
+        self.failed_at.take_if(|at| now.duration_since(*at) >= CALM)?;
+        Some(std::mem::take(&mut self.lost))
+    }
+
+    /// So many are lost; true when that begins.
+    fn is_bad(&mut self, count: usize, now: Instant) -> bool {
         self.lost += count;
+        self.failed_at.replace(now).is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_that_fails_every_other_time_is_told_of_once() {
+        let (mut loss, begin) = (Loss::default(), Instant::now());
+        let at = |ms| begin + Duration::from_millis(ms);
+        assert_eq!(loss.is_good(at(0)), None);
+        assert!(loss.is_bad(3, at(100)));
+        for turn in 1..100 {
+            assert_eq!(loss.is_good(at(100 + turn * 200)), None);
+            assert!(!loss.is_bad(1, at(200 + turn * 200)));
+        }
+        assert_eq!(loss.is_good(at(29_999)), None);
+        assert_eq!(loss.is_good(at(30_000)), Some(102));
+        assert_eq!(loss.is_good(at(40_000)), None);
+        assert!(loss.is_bad(1, at(40_001)));
     }
 }

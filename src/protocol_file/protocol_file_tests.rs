@@ -192,7 +192,7 @@ fn refused(protocol: Protocol, request: &[u8], refusal: &Refusal<'_>) -> Option<
 
 #[test]
 fn who_is_refused_is_told_by_the_template() {
-    let refusal = Refusal { why: Why::Denied, text: "not by you" };
+    let refusal = Refusal { why: Why::Denied, text: "not by you", is_alone: true };
     let told = refused(example("rcon"), &rcon(0x0102, 2, "quit"), &refusal);
     assert_eq!(told.unwrap(), rcon(0x0102, 0, "not by you"));
     assert_eq!(refused(example("smb2"), &smb2(9, false, 1, 0, 40), &refusal), None);
@@ -204,7 +204,7 @@ fn who_is_refused_is_told_by_the_template() {
     let own = Protocol::Private(Box::leak(Box::new(parse(text).unwrap())));
     let request = b"\0\x01\0\x2a\0\0\x03\x04x";
     for (why, status) in [(Why::Denied, 7), (Why::Limited, 8), (Why::Aborted, 9)] {
-        let told = refused(own, request, &Refusal { why, text: "no" }).unwrap();
+        let told = refused(own, request, &Refusal { why, text: "no", is_alone: true }).unwrap();
         let header = [0, 4, 0, 0x2a, 1, status, 3, 4];
         assert_eq!(told, [&header[..], b"\0\x02no"].concat());
         // It is read as the answer that says so.
@@ -222,7 +222,11 @@ fn templates_that_are_no_answers_are_refused() {
         ("", "{bytes: \"00 01 00\"}", "reply has to have a header at least"),
         ("", "{bytes: \"00 00 00 00\"}", "reply is no answer, by its kind"),
         ("", "{bytes: \"00 02 00 00\"}", "reply is no answer, by its kind"),
-        (status, "{bytes: \"00 01 00 00\"}", "reply says that all is well"),
+        (
+            status,
+            "{bytes: \"00 01 00 00\", status: {denied: 1, limited: 1}}",
+            "reply says that all is well, by its status, to a request that is refused as no_route",
+        ),
         ("", "{bytes: \"00 01 00 00\", status: {denied: 1}}", "reply has a status"),
         (status, "{bytes: \"00 01 01 00\", status: {denied: 300}}", "reply has a number"),
         (status, "{bytes: \"00 01 01 00\", status: {odd: 1}}", "\"odd\" is none of"),

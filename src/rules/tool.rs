@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use netra_rules::{Direction, Documents, Example, Expectations, Protocol, Source, explain, schema};
 use std::{
     fs,
-    io::{Write, stdout},
+    io::{self, Write, stdout},
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
 };
@@ -137,7 +137,8 @@ fn check(path: &Path, own_name: &str) -> Result<String, Vec<String>> {
 fn explained(args: &ExplainArgs) -> Result<String, Vec<String>> {
     let wrong = |what: String| vec![what];
     let protocol = Protocol::from_name(&args.protocol).ok_or_else(|| {
-        wrong(format!("--protocol={}: no protocol that netra reads", args.protocol))
+        let known: Vec<_> = Protocol::all().map(Protocol::name).collect();
+        wrong(format!("--protocol={}: allowed is one of {}", args.protocol, known.join(", ")))
     })?;
     let (to, addresses) = destination(&args.to).map_err(wrong)?;
     let read = good(&args.path, &args.service_name, addresses)?;
@@ -162,8 +163,13 @@ fn destination(text: &str) -> Result<(SocketAddr, Addresses), String> {
     if let Ok(address) = text.parse() {
         return Ok((address, Addresses::new()));
     }
-    let found: Vec<_> =
-        text.to_socket_addrs().map_err(|it| format!("--to={text}: {it}"))?.collect();
+    let found: Vec<_> = text
+        .to_socket_addrs()
+        .map_err(|it| match it.kind() {
+            io::ErrorKind::InvalidInput => format!("--to={text}: allowed is HOST:PORT"),
+            _ => format!("--to={text}: {it}"),
+        })?
+        .collect();
     let first = found.first().ok_or_else(|| format!("--to={text}: it has no address"))?;
     let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
     let addresses = found.iter().map(SocketAddr::ip).collect();

@@ -26,7 +26,7 @@ pub(super) const EXCHANGES: &[Setting] = &[
         "NETRA_HTTP_PORTS",
         "",
         Ports(|c, ports| c.http.ports = ports),
-        "Original destination ports read as HTTP/1",
+        "Original destination ports read as HTTP/1, or HTTP/2 where a connection begins so",
     ),
     Setting::new(
         "NETRA_HTTP_HEAD_TIMEOUT_MS",
@@ -57,7 +57,7 @@ pub(super) const EXCHANGES: &[Setting] = &[
             c.protocols = ports.unwrap_or_default();
             is_good
         }),
-        "Original destination ports read along as another protocol, such as 6379=redis",
+        "Original destinations read along as another protocol, by port, or by address and port",
     ),
     Setting::new(
         "NETRA_PROTOCOLS_WRITE_CONTEXT",
@@ -204,8 +204,9 @@ pub(super) const EXCHANGES: &[Setting] = &[
     ),
 ];
 
-pub(super) const PROTOCOLS: &str = "port=protocol pairs such as 6379=redis,20880=dubbo, each port once; \
-                         protocols are redis, dubbo, thrift, postgresql, kafka, memcached, mongodb, \
+pub(super) const PROTOCOLS: &str = "rows such as 6379=redis,10.0.0.0/8:9090=thrift,[fd00::/8]:9090=dubbo: a \
+                         port, or an address or network and a port (256 at most), each once; the narrowest \
+                         counts; protocols are redis, dubbo, thrift, postgresql, kafka, memcached, mongodb, \
                           mysql, brpc, trpc, nats, mqtt, zookeeper, amqp and those of \
                           NETRA_PROTOCOL_FILES";
 const ROUTE_TARGETS: &str = "names, *.suffix, addresses, networks (each with :port or without), private \

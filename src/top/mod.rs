@@ -50,6 +50,10 @@ pub(crate) fn run(args: &TopArgs) -> Exit {
     }
     // A wrong address is told before the screen is taken.
     if let Err(error) = get(&args.address, "/shards") {
+        if error.kind() == io::ErrorKind::InvalidInput {
+            eprintln!("netra top: --address={}: allowed is HOST:PORT", args.address);
+            return Exit::CONFIG;
+        }
         let advice = match error.kind() {
             io::ErrorKind::ConnectionRefused => {
                 ": no netra runs here, or NETRA_PPROF_PORT or NETRA_ADMIN_ADDRESS is another: \

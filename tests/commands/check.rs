@@ -18,6 +18,7 @@ const OTHERS: &[(&str, &[&str])] = &[
     ("apt", &["install"]),
     ("go", &["tool"]),
     ("curl", &[]),
+    ("sed", &[]),
     ("export", &[]),
     ("editor", &[]),
 ];
@@ -254,22 +255,30 @@ impl Checker {
     }
 
     fn compose(&self, words: &[String]) -> Result<(), String> {
-        let compose = read("docker/compose.yaml");
+        let mut compose = read("docker/compose.yaml");
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match word.as_str() {
-                "-f" => exists(words.next().ok_or("no file")?)?,
+                "-f" => {
+                    let file = words.next().ok_or("no file")?;
+                    exists(file)?;
+                    compose = read(file);
+                }
                 "--profile" => {
                     let name = words.next().ok_or("no profile")?;
                     let is_there = compose.contains(&format!("profiles: [{name}]"));
                     is_there.then_some(()).ok_or_else(|| format!("no profile {name}"))?;
                 }
-                "up" | "--force-recreate" => {}
-                "run" => {
+                "up" | "down" | "-d" | "--force-recreate" => {}
+                "run" | "exec" | "stop" => {
                     let service = words.find(|word| !word.starts_with('-')).ok_or("no service")?;
                     let is_there = compose.contains(&format!("\n  {service}:"));
                     is_there.then_some(()).ok_or_else(|| format!("no service {service}"))?;
-                    return self.own("netra", &words.cloned().collect::<Vec<_>>());
+                    let rest = words.cloned().collect::<Vec<_>>();
+                    return match word.as_str() {
+                        "run" => self.own("netra", &rest),
+                        _ => self.inner(Some(&rest)),
+                    };
                 }
                 other => return Err(format!("docker-compose {other} is not known here")),
             }

@@ -16,7 +16,7 @@ const NOBODY: u32 = 65534;
 const PORT: u16 = 5432;
 
 /// A server in the pod that trusts everybody, with a role for tests.
-fn server(world: &World) -> Server {
+pub(super) fn server(world: &World) -> Server {
     let server = server_in(world, &world.pod);
     let answers = || psql(world, &["-Atc", "select 1"]).status.success();
     assert!(wait_until(PATIENCE, answers), "PostgreSQL does not answer");

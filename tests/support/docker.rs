@@ -44,7 +44,7 @@ pub fn is_there() -> bool {
         eprintln!("*** SKIPPED: no Docker engine answers here; it proves nothing ***");
         return false;
     }
-    for name in ["netra", "netra-init", "netra-init-iptables", "netra-test"] {
+    for name in ["netra", "netra-init", "netra-init-iptables", "netra-control", "netra-test"] {
         let there = answers(&["image", "inspect", &image(name)]);
         assert!(there, "no image {}: make test-images", image(name));
     }
@@ -105,6 +105,18 @@ impl Network {
             .concat(),
         );
         name
+    }
+
+    /// netra-control without root, without a capability and with nothing to write to: its name and
+    /// its address.
+    pub fn control(&self, run: &[&str], args: &[&str]) -> (String, Ipv4Addr) {
+        let name = self.container("control");
+        let base = self.detached(&name);
+        let safe = ["--network", &self.name, "--read-only", "--cap-drop", "ALL"];
+        let safe = [&safe[..], &["--security-opt", "no-new-privileges"]].concat();
+        docker(&[&base[..], &safe, run, &[&image("netra-control"), "serve"], args].concat());
+        let address = self.address(&name);
+        (name, address)
     }
 
     /// The span sink in a container, on the ports where receivers of spans are looked for, and its
@@ -306,6 +318,18 @@ impl<'a> Pod<'a> {
             ]
             .concat(),
         );
+    }
+
+    /// A request of the demo's client in the pod: what it says of the answer.
+    pub fn ask(&self, args: &[&str]) -> String {
+        let network = self.joined();
+        let base = ["run", "--rm", "--network", &network];
+        let ask = [&image("netra")[..], "demo", "ask"];
+        let mut command = Command::new("docker");
+        command.args(base).args(DEMO_SERVICE).args(ask).args(args);
+        // Another answer than 200 is a failure of the client's.
+        let output = command.output().expect("docker");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// The container of netra.

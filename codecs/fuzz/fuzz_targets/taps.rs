@@ -241,7 +241,7 @@ fn write(message: &Message<'_>) {
     }
     let mut out = Vec::new();
     for why in Why::ALL {
-        let _ = message.reply(&Refusal { why: *why, text: "refused" }, &mut out);
+        let _ = message.reply(&Refusal { why: *why, text: "refused", is_alone: true }, &mut out);
     }
     assert!(out.len() <= Why::ALL.len() * (message.bytes().len() + 1024));
 }

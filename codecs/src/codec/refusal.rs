@@ -39,6 +39,9 @@ pub struct Refusal<'t> {
     pub why: Why,
     /// For people to read; of it no more is said than the protocol has room for, in one line.
     pub text: &'t str,
+    /// Nothing that was asked before it on the connection waits for its answer: what the server said
+    /// last is how things stand.
+    pub is_alone: bool,
 }
 
 /// Bytes of its text that a client is told at most.

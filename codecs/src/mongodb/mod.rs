@@ -23,10 +23,11 @@
 
 mod bson;
 mod commands;
+mod refusals;
 
 use crate::codec::{
     About, Convention, Correlation, Frame, FrameCodec, Framed, Head, Key, Kind, Outcome, Pair,
-    Reason, Said, Speaks, Spot, Way,
+    Reason, Refusal, Replied, Said, Speaks, Spot, Way,
 };
 use crate::sql;
 use crate::trace::may_be_trace;
@@ -179,6 +180,10 @@ impl FrameCodec for MongodbMessages {
         if head.kind.opens() && head.extra.at > 0 {
             comments(Elements::new(bytes, head.extra.at as usize), take);
         }
+    }
+
+    fn reply(head: &Head, bytes: &[u8], refusal: &Refusal<'_>, out: &mut Vec<u8>) -> Replied {
+        refusals::reply(head, bytes, refusal, out)
     }
 
     /// The command as it is listed, and the collection.

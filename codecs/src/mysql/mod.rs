@@ -23,6 +23,7 @@
 
 mod attributes;
 mod commands;
+mod refusals;
 mod request;
 mod response;
 mod results;
@@ -31,7 +32,8 @@ mod statements;
 mod wire;
 
 use crate::codec::{
-    About, Asked, Codec, Convention, Correlation, Event, Head, Key, Pair, Speaks, Way,
+    About, Asked, Codec, Convention, Correlation, Event, Head, Key, Leaves, Pair, Refusal, Replied,
+    Speaks, Way,
 };
 use crate::limits::Limits;
 use crate::sql;
@@ -122,6 +124,18 @@ impl Codec for Mysql {
             && let Some(context) = request::traceparent(head, bytes)
         {
             take((sql::TRACEPARENT, context));
+        }
+    }
+
+    fn reply(head: &Head, _: &[u8], refusal: &Refusal<'_>, out: &mut Vec<u8>) -> Replied {
+        refusals::reply(head, refusal, out)
+    }
+
+    /// Data of a statement is for its execution, which follows.
+    fn leaves(head: &Head, _: &[u8]) -> Leaves {
+        match commands::number(head.operation) {
+            commands::STMT_SEND_LONG_DATA => Leaves::Session,
+            _ => Leaves::of(head.kind),
         }
     }
 

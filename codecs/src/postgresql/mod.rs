@@ -11,9 +11,10 @@
 //! | function call | `FunctionCall` | `ReadyForQuery` |
 //! | cancel | `CancelRequest`, on a connection of its own | itself: it is not answered |
 //!
-//! An extended cycle is told once its `Sync` has come, when all that it does is known; a pipeline
-//! is one exchange, whose summary has each different statement once. Where something else than the
-//! order has to be known:
+//! An extended cycle is told once its `Sync` has come, when all that it does is known, or at the
+//! first `Flush` before that, behind which the client may wait for answers, or when as much of it
+//! has come as is held of a message. A pipeline is one exchange, whose summary has each different
+//! statement once. Where something else than the order has to be known:
 //!
 //! | what | how it is known |
 //! |---|---|
@@ -27,12 +28,14 @@
 //! Of a text its [summary](crate::sql) is made, and remembered for a prepared statement. Parameters,
 //! rows, passwords and the keys of cancellation are passed over.
 
+mod refusals;
 mod request;
 mod response;
 mod statements;
 
 use crate::codec::{
-    About, Asked, Codec, Convention, Correlation, Event, Head, Key, Pair, Reason, Speaks, Way,
+    About, Asked, Codec, Convention, Correlation, Event, Head, Key, Leaves, Pair, Reason, Refusal,
+    Replied, Speaks, Way,
 };
 use crate::limits::Limits;
 use crate::sql;
@@ -68,6 +71,8 @@ const SYNC: u8 = OPERATIONS.len() as u8 - 1;
 
 /// In the note of an extended cycle.
 const EXTENDED: u32 = 1;
+/// In the note of one that was told before its `Sync` had come.
+const EARLY: u32 = 2;
 
 /// The mark of a name: equal for equal ones.
 const fn mark(mark: u64, byte: u8) -> u64 {
@@ -178,6 +183,15 @@ impl Codec for Postgresql {
         {
             take((sql::TRACEPARENT, context));
         }
+    }
+
+    fn reply(head: &Head, _: &[u8], refusal: &Refusal<'_>, out: &mut Vec<u8>) -> Replied {
+        refusals::reply(head, refusal, out)
+    }
+
+    /// Whoever cancels waits for the end of the connection.
+    fn leaves(head: &Head, _: &[u8]) -> Leaves {
+        if head.operation == CANCEL { Leaves::Session } else { Leaves::of(head.kind) }
     }
 
     /// The summary; of what has none, the operation.

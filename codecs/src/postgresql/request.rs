@@ -3,7 +3,7 @@
 mod startup;
 
 use super::statements::Statements;
-use super::{EXTENDED, SYNC, Start, mark};
+use super::{EARLY, EXTENDED, SYNC, Start, mark};
 use crate::codec::{Event, Head, Kind, Reason, Spot, size};
 use crate::limits::Limits;
 use crate::sql::{self, Summary};
@@ -43,6 +43,8 @@ pub(super) struct RequestSide {
     /// The server has asked for the data of a `COPY` when the cycle's `Sync` was sent already,
     /// which it takes no notice of.
     pub(super) owes_sync: bool,
+    /// What the server said last of the state of the transaction, 0 where it has not yet.
+    pub(super) transaction: u8,
     database: Box<[u8]>,
     statements: Statements,
     texts: Option<Box<Texts>>,
@@ -115,6 +117,10 @@ enum Field {
 #[derive(Clone, Copy, Debug, Default)]
 struct Cycle {
     is_open: bool,
+    /// It was told before its `Sync` had come, which ends it.
+    is_told: bool,
+    /// Bytes of it so far.
+    bytes: u32,
     has_parse: bool,
     has_bind: bool,
     has_close: bool,
@@ -162,15 +168,21 @@ impl RequestSide {
                     Err(event) => return event,
                 }
             }
-            at += self.read(&input[at..]);
-            if let Some(told) = self.told_early() {
+            at += self.read(&input[at..], limits);
+            if let Some(told) = self.told_by_itself() {
                 *head = told;
                 self.is_told = self.left > 0;
                 self.kind = if self.is_told { self.kind } else { 0 };
                 return head_event(at, !self.is_told);
             }
+            if self.is_due(limits) {
+                *head = self.tell_cycle(EARLY);
+                self.cycle.is_told = true;
+                self.kind = if self.left > 0 { self.kind } else { 0 };
+                return head_event(at, false);
+            }
             if self.left > 0 {
-                return self.gone(at, false);
+                return self.gone(at, false, at == input.len());
             }
             if let Some(event) = self.end_message(at, head) {
                 return event;
@@ -178,9 +190,10 @@ impl RequestSide {
         }
     }
 
-    /// So many bytes are no more than a part of something.
-    fn gone(&self, count: usize, whole: bool) -> Event {
+    /// So many bytes are no more than a part of something; whether they are all that there are.
+    fn gone(&self, count: usize, whole: bool, is_all: bool) -> Event {
         match self.part {
+            Part::Cycle if is_all && !self.cycle.is_told => Event::Need,
             Part::Cycle => Event::Body(count),
             Part::Late => Event::Late { count, whole },
             Part::Nothing => Event::Skip(count),
@@ -197,7 +210,7 @@ impl RequestSide {
     #[inline]
     fn begin(&mut self, input: &[u8], at: usize, limits: &Limits) -> Result<usize, Event> {
         let first = match input.get(at) {
-            None => return Err(self.gone(at, true)),
+            None => return Err(self.gone(at, true, true)),
             Some(_) if self.start.len > 0 => self.start.bytes[0],
             Some(first) => *first,
         };
@@ -210,12 +223,12 @@ impl RequestSide {
             _ => return Err(Event::Not(Reason::Malformed)),
         };
         if at > 0 && part != self.part {
-            return Err(self.gone(at, true));
+            return Err(self.gone(at, true, false));
         }
         self.part = part;
         let taken = self.start.fill(&input[at..], 5);
         let (kind, left) = match self.start.take(limits) {
-            None => return Err(self.gone(at + taken, false)),
+            None => return Err(self.gone(at + taken, false, true)),
             Some(Err(reason)) => return Err(Event::Not(reason)),
             Some(Ok(known)) => known,
         };
@@ -231,7 +244,10 @@ impl RequestSide {
             b'D' | b'C' => Field::NamedKind,
             _ => Field::Rest,
         };
-        self.cycle.is_open |= self.part == Part::Cycle;
+        if self.part == Part::Cycle {
+            self.cycle.is_open = true;
+            self.cycle.bytes = self.cycle.bytes.saturating_add(5);
+        }
         if matches!(kind, b'Q' | b'P') {
             self.budget = limits.message_head_bytes_max;
             self.texts().text.clear();
@@ -241,8 +257,14 @@ impl RequestSide {
 
     /// Goes through as much of the message as there is.
     #[inline]
-    fn read(&mut self, input: &[u8]) -> usize {
-        let count = size(self.left).min(input.len());
+    fn read(&mut self, input: &[u8], limits: &Limits) -> usize {
+        let mut count = size(self.left).min(input.len());
+        if self.is_cycle() && !self.cycle.is_told {
+            // It is told by as much of it however its bytes were cut.
+            count =
+                count.min(limits.message_head_bytes_max.saturating_sub(self.cycle.bytes) as usize);
+            self.cycle.bytes += u32::try_from(count).unwrap_or(0);
+        }
         let mut rest = &input[..count];
         while !rest.is_empty() && self.field != Field::Rest {
             let taken = match self.field {
@@ -354,10 +376,30 @@ impl RequestSide {
         }
     }
 
+    /// A message of an extended cycle is under way.
+    fn is_cycle(&self) -> bool {
+        self.part == Part::Cycle && !matches!(self.kind, b'Q' | b'F')
+    }
+
+    /// A cycle has been told whose `Sync` has not come.
+    pub(super) fn is_within_cycle(&self) -> bool {
+        self.cycle.is_told
+    }
+
+    /// A cycle is to be told before its `Sync`: its client may wait for what it has asked so far, or
+    /// no more of it is looked at.
+    #[inline]
+    fn is_due(&self, limits: &Limits) -> bool {
+        let is_flush = self.kind == b'H' && self.left == 0;
+        let is_long = self.cycle.bytes >= limits.message_head_bytes_max;
+        (is_flush || is_long) && self.is_cycle() && self.kind != b'S' && !self.cycle.is_told
+    }
+
     /// What is told before its message is whole: as much of its text as is looked at has come.
     #[inline]
-    fn told_early(&mut self) -> Option<Head> {
+    fn told_by_itself(&mut self) -> Option<Head> {
         match self.kind {
+            _ if self.cycle.is_told => None,
             b'Q' if self.field == Field::Rest || self.left == 0 => {
                 let operation = self.texts().text.operation();
                 self.clear_cycle();
@@ -379,8 +421,14 @@ impl RequestSide {
                 self.owes_sync = false;
                 None
             }
+            // A query without it ends a cycle as well.
+            b'S' | b'Q' | b'F' if self.cycle.is_told => {
+                self.clear_cycle();
+                Some(Event::End(at))
+            }
             b'S' => {
-                *head = self.sync();
+                *head = self.tell_cycle(0);
+                self.clear_cycle();
                 Some(head_event(at, true))
             }
             b'X' => {
@@ -391,13 +439,18 @@ impl RequestSide {
         }
     }
 
-    fn sync(&mut self) -> Head {
+    /// Tells the cycle as far as it has come: with its `Sync`, or early.
+    fn tell_cycle(&mut self, note: u32) -> Head {
         let Cycle { has_parse, has_bind, has_close, described, .. } = self.cycle;
         let described = described.and_then(|name| self.statements.get(name));
         let texts = self.texts();
         let cycle_operation = texts.cycle.operation();
         let mut head = if has_bind {
             self.tell(Kind::Request, cycle_operation, Which::Cycle)
+        } else if has_parse && note == EARLY {
+            // It is to be executed next.
+            let operation = texts.text.operation();
+            self.tell(Kind::Request, operation, Which::Text)
         } else if has_parse {
             Head { extra: OF_PROTOCOL, ..self.tell(Kind::Request, PREPARE, Which::Text) }
         } else if let Some(summed) = described {
@@ -411,8 +464,7 @@ impl RequestSide {
             };
             self.tell(Kind::Request, operation, Which::None)
         };
-        head.note = EXTENDED;
-        self.clear_cycle();
+        head.note = EXTENDED | note;
         head
     }
 
@@ -442,6 +494,7 @@ impl RequestSide {
             operation,
             service: Spot::new(0, texts.database_len),
             method: Spot::new(DATABASE_MAX, summary.len()),
+            status: self.transaction.into(),
             ..Head::default()
         }
     }
@@ -464,7 +517,9 @@ impl RequestSide {
     }
 
     pub(super) fn passable(&self) -> u64 {
-        let is_passed_over = self.is_told || self.kind != 0 && self.field == Field::Rest;
+        let is_known = self.part != Part::Cycle || self.cycle.is_told;
+        let is_rest = self.kind != 0 && self.field == Field::Rest && is_known;
+        let is_passed_over = self.is_told || is_rest;
         if is_passed_over && self.phase == Phase::Messages { self.left } else { 0 }
     }
 

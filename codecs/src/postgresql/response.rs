@@ -1,7 +1,7 @@
 //! The way of the answers.
 
 use super::request::{Negotiation, RequestSide};
-use super::{EXTENDED, Start};
+use super::{EARLY, EXTENDED, Start};
 use crate::codec::{Asked, Event, Head, Kind, Outcome, Reason, Said, Spot, size};
 use crate::limits::Limits;
 
@@ -93,7 +93,10 @@ impl ResponseSide {
                 return Event::Body(at);
             }
             match std::mem::take(&mut self.kind) {
-                b'Z' => return self.ready(at, head),
+                b'Z' => {
+                    request.transaction = self.told[0];
+                    return self.ready(at, head);
+                }
                 b'E' => {
                     if let Some(event) = self.end_error(at, asked.is_some(), head) {
                         return event;
@@ -121,7 +124,9 @@ impl ResponseSide {
             }
             b'N' | b'A' | b'S' => {}
             b'G' => {
-                request.owes_sync = asked.is_some_and(|asked| asked.note == EXTENDED);
+                let is_under_way = |note: u32| note & EARLY != 0 && request.is_within_cycle();
+                request.owes_sync = asked
+                    .is_some_and(|asked| asked.note & EXTENDED != 0 && !is_under_way(asked.note));
             }
             b'W' => return Err(Reason::Replication),
             _ => return Err(Reason::Malformed),

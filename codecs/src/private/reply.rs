@@ -128,17 +128,17 @@ impl Description {
             let mut made = Vec::new();
             for text in ["", &"x".repeat(TEXT_MAX)] {
                 made.clear();
-                let refusal = Refusal { why: *why, text };
+                let refusal = Refusal { why: *why, text, is_alone: true };
                 if self.reply(&request, &refusal, &mut made) != Replied::Sent {
                     return unfit("has a number that does not fit into its bytes");
                 }
-                self.check_made(&made)?;
+                self.check_made(&made, *why)?;
             }
         }
         Ok(())
     }
 
-    fn check_made(&self, made: &[u8]) -> Result<(), Unfit> {
+    fn check_made(&self, made: &[u8], why: Why) -> Result<(), Unfit> {
         let unfit = |what: &str| Err(Unfit(format!("reply {what}")));
         let mut head = Head::default();
         match self.frame(made) {
@@ -153,7 +153,11 @@ impl Description {
             _ => return unfit("is no answer, by its kind"),
         }
         match self.status.is_some() && head.outcome == Outcome::Ok {
-            true => unfit("says that all is well, by its status"),
+            true => unfit(&format!(
+                "says that all is well, by its status, to a request that is refused as {}: its \
+                 `status` has to name another value for that, or its `bytes` one for all",
+                why.name()
+            )),
             false => Ok(()),
         }
     }

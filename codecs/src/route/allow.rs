@@ -2,6 +2,7 @@
 //! and the addresses that no list can allow.
 
 use super::{HOST_BYTES_MAX, Target, parse_port, split_port};
+use crate::network::Network;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Entries of a list, at most: each routed request looks at all of them.
@@ -40,13 +41,6 @@ enum Place {
     /// With its dot.
     Suffix(Box<str>),
     Network(Network),
-}
-
-/// A network, its address in the form of IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Network {
-    address: u128,
-    mask: u128,
 }
 
 impl AllowList {
@@ -97,11 +91,10 @@ impl AllowList {
 
     /// Whether the list has this address.
     pub fn has_address(&self, ip: IpAddr, port: u16) -> bool {
-        let address = wide(ip);
         self.0.iter().any(|entry| {
             let is_there = match &entry.place {
                 Place::Everything => true,
-                Place::Network(network) => address & network.mask == network.address,
+                Place::Network(network) => network.has(ip),
                 Place::Name(_) | Place::Suffix(_) => false,
             };
             is_there && entry.port.is_none_or(|allowed| allowed == port)
@@ -159,46 +152,6 @@ impl Place {
             None if matches!(text, "private" | "none") => None,
             None => is_name(text).then(|| Self::Name(text.into())),
         }
-    }
-}
-
-impl Network {
-    /// Reads `ADDRESS` or `ADDRESS/BITS`, an IPv6 address with or without brackets.
-    fn parse(text: &str) -> Option<Self> {
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits)),
-            None => (text, None),
-        };
-        let inside = match address.strip_prefix('[') {
-            Some(rest) => rest.strip_suffix(']').filter(|inside| inside.contains(':'))?,
-            None => address,
-        };
-        let ip: IpAddr = inside.parse().ok()?;
-        let most = if ip.is_ipv4() { 32 } else { 128 };
-        let bits = match bits {
-            None => most,
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                digits.parse().ok().filter(|bits| *bits <= most)?
-            }
-            Some(_) => return None,
-        };
-        // An IPv4 network is one of IPv6 in which the first 96 bits are given.
-        let given = bits + 128 - most;
-        let mask = u128::MAX.checked_shl(128 - given).unwrap_or(0);
-        let address = match ip {
-            IpAddr::V4(v4) => wide(v4.into()),
-            IpAddr::V6(v6) => v6.to_bits(),
-        };
-        // Bits behind the network are more likely a slip than meant.
-        (address & !mask == 0).then_some(Self { address, mask })
-    }
-}
-
-/// An address as one of IPv6, which one of IPv4 is mapped to.
-fn wide(ip: IpAddr) -> u128 {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(v6) => v6.to_bits(),
     }
 }
 

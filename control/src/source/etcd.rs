@@ -26,6 +26,9 @@ const PAGE_KEYS: u64 = 1000;
 const BYTES_MAX: usize = 64 << 20;
 /// A message of a watch, at most.
 const WATCH_LINE_BYTES_MAX: usize = 8 << 20;
+/// How long a watch may say nothing until its member is asked whether it is there, and part of the
+/// cluster: a watch tells neither that its connection leads nowhere nor that its member is cut off.
+const SILENCE: Duration = Duration::from_secs(10);
 /// Between attempts, doubled up to the second.
 const RETRY_FROM: Duration = Duration::from_millis(200);
 const RETRY_TO: Duration = Duration::from_secs(10);
@@ -89,16 +92,23 @@ async fn follow(etcd: &Etcd, member: &str, tell: &Tell, pause: &mut Duration) ->
     let mut stream = post(&mut connection, member, "/v3/watch", &create).await?;
     let (mut line, mut until) = (Vec::new(), None::<Instant>);
     loop {
-        let frame = match until {
-            None => stream.frame().await,
-            Some(end) => match timeout_at(end.min(Instant::now() + QUIET), stream.frame()).await {
-                Ok(frame) => frame,
-                Err(_) if tell.send(world_of(&keys)).await.is_err() => return Ok(()),
-                Err(_) => {
-                    until = None;
-                    continue;
+        let wait = match until {
+            None => Instant::now() + SILENCE,
+            Some(end) => end.min(Instant::now() + QUIET),
+        };
+        let frame = match (timeout_at(wait, stream.frame()).await, until.is_some()) {
+            (Ok(frame), _) => frame,
+            (Err(_), true) => {
+                until = None;
+                if tell.send(world_of(&keys)).await.is_err() {
+                    return Ok(());
                 }
-            },
+                continue;
+            }
+            (Err(_), false) => {
+                answers(member).await?;
+                continue;
+            }
         };
         let Some(frame) = frame else { break };
         let frame = frame.map_err(io::Error::other)?;
@@ -116,6 +126,16 @@ async fn follow(etcd: &Etcd, member: &str, tell: &Tell, pause: &mut Duration) ->
         }
     }
     Err(io::Error::other("the watch has ended"))
+}
+
+/// Whether a member answers a question that a majority has to agree to.
+async fn answers(member: &str) -> io::Result<()> {
+    let silent = |why| io::Error::other(format!("silent, and does not answer: {why}"));
+    let mut connection = connect(member).await.map_err(silent)?;
+    let ask = json!({"key": BASE64_STANDARD.encode("/"), "count_only": true});
+    let body = post(&mut connection, member, "/v3/kv/range", &ask).await.map_err(silent)?;
+    let body = timeout(ANSWER_TIME, body.collect()).await.map_err(io::Error::other)?;
+    body.map(drop).map_err(io::Error::other)
 }
 
 /// Takes in a message of a watch; whether it has changed anything.

@@ -75,11 +75,17 @@ const STACKS_MAX: usize = 4096;
 type Stacks = HashMap<(usize, Vec<u64>), i64>;
 
 /// Samples all threads for a while. Blocks; ends early when `stop` is set. The kernel's own part is
-/// sampled where that is allowed, and else taken from /proc.
+/// sampled where that is allowed, and else taken from /proc. `room` says, when that is over, how much
+/// memory the names of functions may take.
 ///
 /// # Errors
 /// The kernel does not let this process sample itself.
-pub fn sample_cpu(hz: u32, time: Duration, stop: &AtomicBool) -> Result<Profile, Refused> {
+pub fn sample_cpu(
+    hz: u32,
+    time: Duration,
+    stop: &AtomicBool,
+    room: impl Fn() -> u64,
+) -> Result<Profile, Refused> {
     let hz = hz.clamp(1, HZ_MAX);
     let (started, begun) = (SystemTime::now(), Instant::now());
     let own = thread_id();
@@ -93,14 +99,19 @@ pub fn sample_cpu(hz: u32, time: Duration, stop: &AtomicBool) -> Result<Profile,
     }
     let took = begun.elapsed();
     let period_ns = i64::from(1_000_000_000 / hz);
+    let mut symbols = Symbols::within(room());
     let mut profile = Profile {
         values: vec![("samples", "count"), ("cpu", "nanoseconds")],
         period: Some(("cpu", "nanoseconds", period_ns)),
         time_unix_ns: nanos(started.duration_since(UNIX_EPOCH).unwrap_or_default()),
         duration_ns: nanos(took),
-        rows: rows(&stacks, &threads, period_ns),
+        rows: rows(&stacks, &threads, period_ns, &mut symbols),
         comments: vec![format!("netra: software cpu-clock at {hz} Hz, {lost} samples lost")],
     };
+    if symbols.is_cramped() {
+        let text = "there is too little memory left to read the names of functions";
+        profile.comments.push(text.into());
+    }
     if !has_kernel {
         let text = "the kernel may not be sampled here (kernel.perf_event_paranoid); its time is \
                     that of /proc, in clock ticks";
@@ -193,12 +204,11 @@ fn note(stacks: &mut Stacks, stack: (usize, Vec<u64>)) -> bool {
     true
 }
 
-fn rows(stacks: &Stacks, threads: &[Thread], period_ns: i64) -> Vec<Row> {
-    let mut symbols = Symbols::read();
+fn rows(stacks: &Stacks, threads: &[Thread], period_ns: i64, symbols: &mut Symbols) -> Vec<Row> {
     stacks
         .iter()
         .map(|((index, stack), count)| Row {
-            stack: places(stack, &mut symbols),
+            stack: places(stack, symbols),
             values: vec![*count, count * period_ns],
             labels: vec![("thread", threads[*index].name.clone())],
         })
@@ -278,7 +288,8 @@ mod tests {
         let burn = Arc::clone(&stop);
         let burning =
             thread::Builder::new().name("burner".into()).spawn(move || burns_cpu(&burn)).unwrap();
-        let profile = sample_cpu(199, Duration::from_millis(700), &AtomicBool::new(false));
+        let profile =
+            sample_cpu(199, Duration::from_millis(700), &AtomicBool::new(false), || u64::MAX);
         stop.store(true, Relaxed);
         burning.join().unwrap();
         let profile = match profile {

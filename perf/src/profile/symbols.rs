@@ -13,6 +13,10 @@ use std::{
 /// forgotten with this value.
 pub struct Symbols {
     objects: Vec<Object>,
+    /// Bytes that reading names may still take.
+    room: u64,
+    /// Of a program or library, nothing was read: there was no room.
+    is_cramped: bool,
     known: HashMap<u64, Vec<Call>>,
     kernel: Option<Vec<(u64, String)>>,
 }
@@ -24,6 +28,9 @@ struct Object {
     end: u64,
     /// What the loader added to the addresses in the file.
     bias: u64,
+    /// Bytes of the file that are not mapped: names and debug information. To read them takes no
+    /// more than that (36 MB of the 45 MB of a development build).
+    names_bytes: u64,
     loader: Option<Option<Loader>>,
 }
 
@@ -34,21 +41,48 @@ impl std::fmt::Debug for Symbols {
 }
 
 impl Symbols {
-    /// Of this process.
-    pub fn read() -> Self {
+    /// Of this process. Reading them takes no more than `room` bytes of memory: what does not fit
+    /// has addresses for names.
+    pub fn within(room: u64) -> Self {
         let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
         let program = fs::read_link("/proc/self/exe").unwrap_or_default();
         let program = program.to_string_lossy();
-        Self { objects: objects(&maps, &program), known: HashMap::new(), kernel: None }
+        let objects = objects(&maps, &program);
+        Self { objects, room, is_cramped: false, known: HashMap::new(), kernel: None }
+    }
+
+    /// There was no room for some of the names that were asked for.
+    pub fn is_cramped(&self) -> bool {
+        self.is_cramped
     }
 
     /// The functions at an address of this process. `is_call` says that it is where a call returns
     /// to: the call itself stands before it.
     pub fn user(&mut self, address: u64, is_call: bool) -> Place {
         let probe = address - u64::from(is_call && address > 0);
-        let objects = &mut self.objects;
-        let calls = self.known.entry(probe).or_insert_with(|| look_up(objects, probe));
-        Place { address, calls: calls.clone() }
+        if let Some(calls) = self.known.get(&probe) {
+            return Place { address, calls: calls.clone() };
+        }
+        let calls = self.look_up(probe);
+        self.known.insert(probe, calls.clone());
+        Place { address, calls }
+    }
+
+    fn look_up(&mut self, probe: u64) -> Vec<Call> {
+        let Self { objects, room, is_cramped, .. } = self;
+        let object = objects.iter_mut().find(|object| (object.start..object.end).contains(&probe));
+        let Some(object) = object else { return vec![unnamed(&format!("{probe:#x}"))] };
+        let in_file = probe.wrapping_sub(object.bias);
+        let (path, names_bytes) = (&object.path, object.names_bytes);
+        let loader = object.loader.get_or_insert_with(|| {
+            let Some(rest) = room.checked_sub(names_bytes) else {
+                *is_cramped = true;
+                return None;
+            };
+            *room = rest;
+            Loader::new(path).ok()
+        });
+        named(path, loader.as_ref(), in_file)
     }
 
     /// The function at an address of the kernel.
@@ -63,11 +97,8 @@ impl Symbols {
     }
 }
 
-fn look_up(objects: &mut [Object], probe: u64) -> Vec<Call> {
-    let object = objects.iter_mut().find(|object| (object.start..object.end).contains(&probe));
-    let Some(object) = object else { return vec![unnamed(&format!("{probe:#x}"))] };
-    let in_file = probe.wrapping_sub(object.bias);
-    let loader = object.loader.get_or_insert_with(|| Loader::new(&object.path).ok()).as_ref();
+/// The functions at an address in the file.
+fn named(path: &str, loader: Option<&Loader>, in_file: u64) -> Vec<Call> {
     let mut calls = loader.map(|loader| frames(loader, in_file)).unwrap_or_default();
     let symbol = loader.and_then(|loader| loader.find_symbol(in_file));
     // Line tables alone know functions by their last name only, or not at all where nothing was
@@ -79,7 +110,7 @@ fn look_up(objects: &mut [Object], probe: u64) -> Vec<Call> {
     }
     if calls.last().is_none_or(|outer| outer.function.is_empty()) {
         let place = calls.pop().unwrap_or_default();
-        let name = object.path.rsplit('/').next().unwrap_or_default();
+        let name = path.rsplit('/').next().unwrap_or_default();
         let function = match symbol {
             Some(symbol) => readable(&addr2line::demangle_auto(symbol.into(), None)),
             None => format!("{name}+{in_file:#x}"),
@@ -155,6 +186,7 @@ fn without_hash(name: &str) -> &str {
 /// The executable mappings of files. The first mapping of a file tells where it was loaded.
 fn objects(maps: &str, program: &str) -> Vec<Object> {
     let mut bases: HashMap<&str, u64> = HashMap::new();
+    let mut mapped: HashMap<&str, u64> = HashMap::new();
     let mut found = Vec::new();
     for line in maps.lines() {
         let mut fields = line.split_whitespace();
@@ -168,15 +200,28 @@ fn objects(maps: &str, program: &str) -> Vec<Object> {
         else {
             continue;
         };
+        *mapped.entry(path).or_default() += end.saturating_sub(start);
         let base = *bases.entry(path).or_insert(start - hex(offset).unwrap_or(0).min(start));
         if mode.contains('x') {
             // The program may have been replaced since it was started, or hidden by a namespace.
             let readable = if path == program { "/proc/self/exe" } else { path };
             let bias = if is_fixed(readable) { 0 } else { base };
-            found.push(Object { path: readable.to_owned(), start, end, bias, loader: None });
+            let object = Object {
+                path: readable.to_owned(),
+                start,
+                end,
+                bias,
+                names_bytes: fs::metadata(readable).map_or(0, |file| file.len()),
+                loader: None,
+            };
+            found.push((path, object));
         }
     }
-    found
+    let less_mapped = |(path, object): (&str, Object)| Object {
+        names_bytes: object.names_bytes.saturating_sub(mapped[path]),
+        ..object
+    };
+    found.into_iter().map(less_mapped).collect()
 }
 
 /// An ELF file that runs where it was linked to (ET_EXEC).
@@ -213,7 +258,7 @@ mod tests {
 
     #[test]
     fn own_functions_have_their_names() {
-        let mut symbols = Symbols::read();
+        let mut symbols = Symbols::within(u64::MAX);
         let address = somebody as fn() -> u64 as usize as u64;
         let place = symbols.user(address, false);
         let call = place.calls.last().unwrap();
@@ -221,6 +266,19 @@ mod tests {
         assert!(call.file.ends_with("symbols.rs") && call.line > 0, "{call:?}");
         assert_eq!(somebody(), 42);
         assert_eq!(symbols.user(8, false).calls[0].function, "0x8");
+    }
+
+    #[test]
+    fn names_that_there_is_no_room_for_are_addresses() {
+        let address = somebody as fn() -> u64 as usize as u64;
+        let mut symbols = Symbols::within(1);
+        let place = symbols.user(address, false);
+        let [call] = &place.calls[..] else { panic!("{place:?}") };
+        assert!(call.function.starts_with("exe+0x") && call.line == 0, "{call:?}");
+        assert!(symbols.is_cramped());
+        let mut symbols = Symbols::within(1 << 30);
+        assert!(!symbols.user(address, false).calls[0].file.is_empty() && !symbols.is_cramped());
+        assert!(symbols.room < 1 << 30);
     }
 
     #[inline(never)]
@@ -231,7 +289,7 @@ mod tests {
     #[test]
     fn generic_functions_have_their_whole_names() {
         let address = somebody_with::<std::time::Duration> as fn() -> _ as usize as u64;
-        let place = Symbols::read().user(address, false);
+        let place = Symbols::within(u64::MAX).user(address, false);
         let call = place.calls.last().unwrap();
         assert!(call.function.contains("symbols::tests::somebody_with"), "{call:?}");
         assert_eq!(somebody_with::<std::time::Duration>(), std::time::Duration::ZERO);
@@ -243,7 +301,13 @@ mod tests {
                     ffffffff81000100 t tcp_sendmsg\nffffffff81000180 D data\n";
         let table = kernel_table(text);
         assert_eq!(table.len(), 2);
-        let mut symbols = Symbols { objects: vec![], known: HashMap::new(), kernel: Some(table) };
+        let mut symbols = Symbols {
+            objects: vec![],
+            room: 0,
+            is_cramped: false,
+            known: HashMap::new(),
+            kernel: Some(table),
+        };
         assert_eq!(symbols.kernel(0xffff_ffff_8100_01ff).calls[0].function, "[k] tcp_sendmsg");
         symbols.kernel = Some(Vec::new());
         assert_eq!(symbols.kernel(0xffff_ffff_8100_01ff).calls[0].function, "[k] kernel");

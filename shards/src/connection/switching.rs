@@ -4,6 +4,7 @@ use super::Connection;
 use crate::{
     along::Along,
     core::Core,
+    error::Direction,
     io::{Io, Token},
     switch::{Stand, Switch},
 };
@@ -70,8 +71,11 @@ impl Connection {
         }
     }
 
-    /// Its requests go there from now on.
+    /// Its requests go there from now on. Those that come in are told of by who asked.
     pub(crate) fn set_remote(&mut self, remote: Option<SocketAddr>) {
+        if self.direction == Direction::Inbound {
+            return;
+        }
         match (&mut self.http, &mut self.tap) {
             (Some(http), _) => http.remote = remote,
             (None, Some(Along::Gated(gate))) => gate.set_remote(remote),

@@ -102,7 +102,7 @@ impl Decide for ShardRules {
         match verdict.action {
             Action::Refuse(refused) => {
                 let text = self.table.refusal_text(&verdict);
-                refusal = Some(Refusal { why: why(refused.kind), text });
+                refusal = Some(Refusal { why: why(refused.kind), text, is_alone: false });
             }
             Action::Route(route) => {
                 to = Routed::To(Place { table: self.table.generation(), route });

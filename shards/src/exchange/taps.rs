@@ -4,6 +4,7 @@ use super::ports::SeenPorts;
 use crate::sys::Nanos;
 use netra_codecs::tap::{Protocol, ProtocolPorts};
 use netra_perf::ProtocolTable;
+use std::net::SocketAddr;
 
 /// A protocol that is read, as the port of a connection names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +61,14 @@ impl Taps {
         read(ports, detects).map(table).collect()
     }
 
-    /// The protocol that is read on this port.
-    pub(crate) fn named(&self, port: u16) -> Option<Named> {
-        self.named_as(self.ports.get(port)?)
+    /// The protocol that is read there.
+    pub(crate) fn named(&self, to: SocketAddr) -> Option<Named> {
+        self.named_as(self.ports.get(to)?)
+    }
+
+    /// Whether one is.
+    pub(crate) fn is_named(&self, to: SocketAddr) -> bool {
+        self.ports.get(to).is_some()
     }
 
     /// A protocol that is read somewhere.

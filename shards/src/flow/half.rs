@@ -6,8 +6,9 @@ use crate::{
     core::Core,
     error::End,
     exchange::Source,
-    http::{Gated, Http},
+    http::Http,
     io::{Io, Side, Token},
+    sends::Gated,
     switch::Switch,
 };
 

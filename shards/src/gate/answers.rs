@@ -7,10 +7,10 @@ use super::{
 };
 use crate::{
     core::Core,
-    error::{End, taken},
+    error::End,
     exchange::{Decide, Gates, Source},
-    http::{Gated, is_long},
     io::{Io, Side, Token},
+    sends::{Gated, is_long, send},
 };
 use netra_codecs::{
     codec::{Head, Way},
@@ -32,7 +32,7 @@ impl Gate {
         }
         let input = source.bytes(&core.pool, &core.scratch);
         let len = input.len();
-        let sent = if len > 0 { taken(core.io.send(to, input), to.side)? } else { 0 };
+        let sent = send(&mut core.io, to, input)?;
         let is_long = self.tapped.tap_some(core, Side::Upstream, source, sent);
         Ok(Gated { taken: sent, is_full: sent < len, is_long })
     }

@@ -21,8 +21,8 @@ use crate::{
     core::Core,
     error::End,
     exchange::{Asker, Gates, Source, Taps, Wants},
-    http::Gated,
     io::{Io, Side, Token},
+    sends::Gated,
     switch::{Stand, Switch},
     tap::Tapped,
 };

@@ -74,7 +74,7 @@ impl Judged<'_> {
             Some(target) => format!("netra: {target} cannot be reached"),
             None => String::from("netra: the original destination cannot be reached"),
         };
-        let refusal = Refusal { why: Why::Unreachable, text: &text };
+        let refusal = Refusal { why: Why::Unreachable, text: &text, is_alone: false };
         self.replies.add(Why::Unreachable, |out| message.reply(&refusal, out));
         self.replies.last_waits = true;
     }

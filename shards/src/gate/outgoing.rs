@@ -1,17 +1,11 @@
 //! What waits to be sent on one way of a gated connection, and how it is sent.
 
 use crate::{
-    error::{End, taken},
+    error::End,
     io::{Io, Token},
+    sends::{keep_rest, send, send_carry, send_slices},
 };
-use netra_codecs::codec::{EDITS_MAX, Edits};
-use std::io::IoSlice;
-
-/// Pieces that are sent in one call: what is held, what goes as it came, an edited head, and what is
-/// behind it in two pieces.
-const PIECES_MAX: usize = 2 * EDITS_MAX + 1 + 4;
-/// As many as nearly all have: what need not be cleared costs nothing.
-const PIECES_USUAL: usize = 8;
+use netra_codecs::codec::Edits;
 
 /// One way's bytes that have been received and not sent.
 #[derive(Debug, Default)]
@@ -67,11 +61,7 @@ impl Outgoing {
 
     /// Sends what is carried; whether all of it went.
     pub(super) fn send_carry(&mut self, io: &mut impl Io, to: Token) -> Result<bool, End> {
-        let sent = taken(io.send(to, &self.carry), to.side)?;
-        self.carry.drain(..sent);
-        if self.carry.is_empty() {
-            self.carry = Vec::new();
-        }
+        send_carry(&mut self.carry, io, to)?;
         Ok(self.carry.is_empty())
     }
 
@@ -85,7 +75,7 @@ impl Outgoing {
     ) -> Result<usize, End> {
         let most = if is_tunnel { u64::MAX } else { self.cleared };
         let len = input.len().min(usize::try_from(most).unwrap_or(usize::MAX));
-        let sent = if len > 0 { taken(io.send(to, &input[..len]), to.side)? } else { 0 };
+        let sent = send(io, to, &input[..len])?;
         self.cleared = self.cleared.saturating_sub(sent as u64);
         Ok(sent)
     }
@@ -111,12 +101,8 @@ impl Outgoing {
         plain: [&[u8]; 2],
         message: Option<Edited<'_>>,
     ) -> Result<(usize, usize), End> {
-        let few = message.is_none_or(|it| it.edits.pieces_max() + 4 <= PIECES_USUAL);
-        let (offered, sent) = if few {
-            send_pieces::<PIECES_USUAL>(io, to, slices(plain, message))?
-        } else {
-            send_pieces::<PIECES_MAX>(io, to, slices(plain, message))?
-        };
+        let pieces_max = 4 + message.map_or(0, |it| it.edits.pieces_max());
+        let (offered, sent) = send_slices(io, to, slices(plain, message), pieces_max)?;
         if sent < offered {
             keep_rest(&mut self.carry, slices(plain, message), sent);
         }
@@ -132,35 +118,6 @@ impl Outgoing {
 fn slices<'m>(plain: [&'m [u8]; 2], message: Option<Edited<'m>>) -> impl Iterator<Item = &'m [u8]> {
     let plain = plain.into_iter().filter(|slice| !slice.is_empty());
     plain.chain(message.into_iter().flat_map(Edited::slices))
-}
-
-fn send_pieces<'m, const MAX: usize>(
-    io: &mut impl Io,
-    to: Token,
-    slices: impl Iterator<Item = &'m [u8]>,
-) -> Result<(usize, usize), End> {
-    let mut pieces = [IoSlice::new(&[]); MAX];
-    let (mut count, mut offered) = (0, 0);
-    for (piece, slice) in pieces.iter_mut().zip(slices) {
-        *piece = IoSlice::new(slice);
-        (count, offered) = (count + 1, offered + slice.len());
-    }
-    let sent = match &pieces[..count] {
-        [] => 0,
-        [one] => taken(io.send(to, one), to.side)?,
-        pieces => taken(io.send_pieces(to, pieces), to.side)?,
-    };
-    Ok((offered, sent))
-}
-
-/// Keeps what is left after `sent` bytes.
-fn keep_rest<'m>(carry: &mut Vec<u8>, slices: impl Iterator<Item = &'m [u8]>, sent: usize) {
-    let mut skip = sent;
-    for slice in slices {
-        let from = skip.min(slice.len());
-        skip -= from;
-        carry.extend_from_slice(&slice[from..]);
-    }
 }
 
 #[cfg(test)]
@@ -179,15 +136,6 @@ mod tests {
             assert_eq!(out, b"bigHead and body", "{cut}");
             assert!(Edited::of(b"heap", &edits, held, input).is_none());
             assert!(Edited::of(b"head", &Edits::new(), held, input).is_none());
-        }
-    }
-
-    #[test]
-    fn the_rest_begins_where_the_socket_stopped() {
-        for sent in 0..=6 {
-            let mut carry = Vec::new();
-            keep_rest(&mut carry, [&b"ab"[..], b"c", b"def"].into_iter(), sent);
-            assert_eq!(carry, &b"abcdef"[sent..]);
         }
     }
 }

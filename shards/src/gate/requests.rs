@@ -11,14 +11,14 @@ use crate::{
     correlate::Correlation,
     error::End,
     exchange::{Asker, Decide, Gates, Observer, Ruling, Source, Wants, Writing},
-    http::{Gated, is_long},
     io::{Io, Token},
+    sends::{Gated, is_long},
     switch::Switch,
     sys::Nanos,
     tap::{Carried, Of},
 };
 use netra_codecs::{
-    codec::{Edits, Head, Kind, Left, Open, Way},
+    codec::{Edits, Head, Kind, Leaves, Left, Open, Refusal, Way},
     tap::{Message, Step},
     trace::{Outcome, SpanText},
 };
@@ -74,6 +74,7 @@ impl Gate {
         let is_within = tapped.tap.passable(Way::Request) > 0;
         while run.sent.is_none() && (run.at < input.len() || tapped.tap.has_ended(Way::Request)) {
             let rest = &input[run.at..];
+            let is_alone = tapped.tap.open_count() == 0;
             match tapped.tap.step(Way::Request, rest, &taps.limits, *now, &mut head) {
                 Step::Need => run.hold(out, io, to, input)?,
                 Step::Body(consumed) | Step::Answered { consumed, .. } => run.at += consumed,
@@ -91,6 +92,8 @@ impl Gate {
                         switch: &mut self.switch,
                         left: &mut self.left,
                         edits_answers: &mut self.edits_answers,
+                        must_close: &mut self.must_close,
+                        is_alone,
                     };
                     let fate = judged.judge(&message, exchange, &mut shared);
                     let message = (message.bytes(), &*shared.gates.edits, consumed);
@@ -257,6 +260,9 @@ pub(super) struct Judged<'g> {
     pub(super) switch: &'g mut Switch,
     pub(super) left: &'g mut Left,
     edits_answers: &'g mut bool,
+    must_close: &'g mut bool,
+    /// No earlier request waits for its answer.
+    is_alone: bool,
 }
 
 impl Judged<'_> {
@@ -299,9 +305,13 @@ impl Judged<'_> {
             recorder.bump(Key::refused(refusal.why as usize));
             exchange.refuse();
             exchange.data.is_refused = true;
+            let refusal = Refusal { is_alone: self.is_alone, ..refusal };
             if exchange.kind != Kind::Oneway {
                 self.replies.add(refusal.why, |out| message.reply(&refusal, out));
                 self.replies.last_waits = waits;
+            } else if message.leaves() != Leaves::Nothing {
+                // What comes behind it would mean something else without it.
+                *self.must_close = true;
             }
             return Fate::Refused;
         }

@@ -24,6 +24,7 @@ use crate::{
     error::{Direction, End},
     exchange::{Asker, Observer, Source},
     io::{Io, Token},
+    sends::{Gated, is_long, send, send_carry},
     switch::Switch,
     sys::Nanos,
 };
@@ -38,7 +39,7 @@ use netra_codecs::{
 };
 use netra_perf::{Key, Recorder};
 use ruled::{Refused, Ruled};
-use sends::{keep_rest, send, send_head};
+use sends::{keep_rest, send_head};
 use std::net::SocketAddr;
 
 /// The HTTP state of one connection.
@@ -82,17 +83,6 @@ pub(crate) struct Http {
     two: Option<Box<Http2<Open>>>,
     /// What its client has sent, while its first request may still lead the connection elsewhere.
     sent: Option<Vec<u8>>,
-}
-
-/// What the gate did with the bytes it was shown.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Gated {
-    /// So many have been sent, or are held.
-    pub(crate) taken: usize,
-    /// The receiver took less than it was offered.
-    pub(crate) is_full: bool,
-    /// A body has begun of which so much is left that splicing pays.
-    pub(crate) is_long: bool,
 }
 
 impl Http {
@@ -355,11 +345,7 @@ impl Http {
         let Core { io, http: Some(shared), recorder, .. } = core else {
             return Ok(Gated::default());
         };
-        let sent = send(io, to, &self.carry)?;
-        self.carry.drain(..sent);
-        if self.carry.is_empty() {
-            self.carry = Vec::new();
-        }
+        send_carry(&mut self.carry, io, to)?;
         self.settle(shared, recorder);
         Ok(Gated { is_full: self.has_carry(), ..Gated::default() })
     }
@@ -517,11 +503,6 @@ fn begin(exchanges: &mut Exchanges<Open>, id: ExchangeId, open: Open) {
     if let Some(exchange) = exchanges.get_mut(id) {
         exchange.data = open;
     }
-}
-
-/// A body that is long enough for splicing from its beginning.
-pub(crate) fn is_long(passable: u64, splice_from_bytes: u32) -> bool {
-    splice_from_bytes > 0 && passable != u64::MAX && passable >= splice_from_bytes.into()
 }
 
 /// The part of a body that lies behind its head, as far as its length is known.

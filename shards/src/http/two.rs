@@ -2,7 +2,7 @@
 //! request flow is gated: frames of fields go out with what the editor puts into them, all else as
 //! it came. The response flow is tapped.
 
-use super::{Gated, Http, is_long, lead, sends::send};
+use super::{Http, lead};
 use crate::{
     core::{Core, HttpCore},
     editor::{Asked, Done, Open, Over},
@@ -10,6 +10,7 @@ use crate::{
     exchange::{Observer, Source},
     io::{Io, Token},
     look::{STREAMS_SHOWN, StreamView},
+    sends::{Gated, is_long, send},
     sys::Nanos,
 };
 use netra_codecs::{

@@ -1,6 +1,7 @@
-"""A service of Dubbo 2 by dubbo-py: server PORT [GREETING] | client HOST PORT | routes HOST PORT. The
-client says what each call came to; routes asks over one connection who answers, with an attachment
-and without, and 1000 calls at that."""
+"""A service of Dubbo 2 by dubbo-py: server PORT [GREETING] | client HOST PORT | routes HOST PORT |
+calls HOST PORT COUNT METHOD [NAME=VALUE ...]. The client says what each call came to; routes asks over
+one connection who answers, with an attachment and without, and 1000 calls at that; calls counts the
+answers to so many calls with these attachments."""
 import logging
 import os
 import signal
@@ -12,7 +13,23 @@ INTERFACE = "org.apache.dubbo.samples.basic.api.DemoService"
 
 
 def serve(port, greeting="hello"):
+    import threading
+
     import dubbo.server
+
+    # What came with the call that this thread answers.
+    call = threading.local()
+
+    class Decoder(dubbo.server.Decoder):
+        def decode(self):
+            message = super().decode()
+            call.attachment = getattr(message, "attachment", {})
+            return message
+
+    dubbo.server.Decoder = Decoder
+
+    def attached(name):
+        return f"{name}={call.attachment.get(name)}"
 
     # It would open a socket towards a public address to learn its own.
     dubbo.server.get_pub_ip = lambda: "127.0.0.1"
@@ -29,6 +46,7 @@ def serve(port, greeting="hello"):
     service.add_method(INTERFACE, "boom", boom)
     service.add_method(INTERFACE, "told", lambda _: len(seen) > 0)
     service.add_method(INTERFACE, "tell", tell)
+    service.add_method(INTERFACE, "attached", attached)
     service.add_method(INTERFACE, "echo", lambda value: value)
     service.start()
     signal.pause()
@@ -104,10 +122,30 @@ def ask_routes(host, port):
     print("gone", asked("sayHello", {"foo": "gone"}))
 
 
+def ask_many(host, port, count, method, *attachments):
+    from collections import Counter
+
+    from dubbo.client import DubboClient
+
+    client = DubboClient(host, port)
+    attachment = dict(pair.split("=") for pair in attachments)
+    method, _, value = method.partition(":")
+
+    def asked():
+        answer = client.send_request_and_return_response(
+            service_name=INTERFACE, method_name=method, args=[value or "joe"], attachment=attachment
+        )
+        return answer.data if answer.ok else "refused"
+
+    for answer, number in sorted(Counter(asked() for _ in range(int(count))).items()):
+        print(number, answer)
+
+
 if sys.argv[1] == "server":
     serve(int(sys.argv[2]), *sys.argv[3:])
-elif sys.argv[1] == "routes":
-    ask_routes(sys.argv[2], int(sys.argv[3]))
+elif sys.argv[1] in ("routes", "calls"):
+    ask_them = ask_routes if sys.argv[1] == "routes" else ask_many
+    ask_them(sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
     sys.stdout.flush()
     os._exit(0)
 else:

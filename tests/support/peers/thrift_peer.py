@@ -1,5 +1,6 @@
-"""The service of demo.thrift by thriftpy2, which is a stack of its own: server|client HOST PORT
-TRANSPORT PROTOCOL. The client says what each call came to."""
+"""The service of demo.thrift by thriftpy2, which is a stack of its own: server|client|calls HOST PORT
+TRANSPORT PROTOCOL [GREETING|COUNT METHOD]. The client says what each call came to; calls counts the
+answers to so many calls of hello or told."""
 import os
 import sys
 
@@ -10,6 +11,7 @@ from thriftpy2.thrift import TApplicationException
 from thriftpy2.transport import TBufferedTransportFactory, TFramedTransportFactory
 
 role, host, port, transport, protocol = sys.argv[1:6]
+greeting = sys.argv[6] if len(sys.argv) > 6 else "hello"
 here = os.path.dirname(os.path.abspath(__file__))
 demo = thriftpy2.load(os.path.join(here, "demo.thrift"), module_name="demo_thrift")
 transports = {"framed": TFramedTransportFactory, "buffered": TBufferedTransportFactory}
@@ -28,7 +30,7 @@ class Handler:
     def hello(self, r):
         if r.name == "bad":
             raise demo.Oops(why="bad name", code=7)
-        return f"hello {r.name} {len(r.tags or {})} {len(r.ids or [])}"
+        return f"{greeting} {r.name} {len(r.tags or {})} {len(r.ids or [])}"
 
     def add(self, a, b):
         return a + b
@@ -71,4 +73,21 @@ def ask():
         tried("big", lambda: len(c.big(3 << 20)))
 
 
-serve() if role == "server" else ask()
+def ask_many(count, method):
+    from collections import Counter
+
+    counted = Counter()
+    with client_context(demo.Demo, host, int(port), socket_timeout=8000, connect_timeout=8000, **wire) as c:
+        for _ in range(int(count)):
+            try:
+                counted[c.hello(demo.Req(name="joe")) if method == "hello" else c.told()] += 1
+            except TApplicationException:
+                counted["refused"] += 1
+    for answer, number in sorted(counted.items()):
+        print(number, answer)
+
+
+if role == "calls":
+    ask_many(*sys.argv[6:8])
+else:
+    serve() if role == "server" else ask()

@@ -32,7 +32,9 @@ pub(super) fn compare(netfilter: &Netfilter, plan: &Plan) -> io::Result<State> {
     if let Some(found) = attr(table, TABLE_USERDATA)
         && attr(wanted.as_bytes(), TABLE_USERDATA) != Some(found)
     {
-        return Ok(State::Different("it was made with other settings".to_owned()));
+        let what = "it was made with other settings than these: give the flags or variables that \
+                    apply was given";
+        return Ok(State::Different(what.to_owned()));
     }
     if attr(wanted.as_bytes(), TABLE_FLAGS) != attr(table, TABLE_FLAGS) {
         return Ok(State::Different("the table is dormant or owned by a process".to_owned()));
