@@ -175,13 +175,13 @@ mod tests {
 
     #[test]
     fn text_is_ascii_wherever_a_byte_stands() {
-        for len in 0..70 {
-            let mut bytes: Vec<u8> = (0..len).map(|at| (at % 128) as u8).collect();
+        for len in 0..70_u8 {
+            let mut bytes: Vec<u8> = (0..len).collect();
             assert_eq!(ascii(&bytes), Some(str::from_utf8(&bytes).unwrap()));
-            for place in 0..bytes.len() {
-                let was = std::mem::replace(&mut bytes[place], 0x80 | place as u8);
+            for place in 0..len {
+                let was = std::mem::replace(&mut bytes[usize::from(place)], 0x80 | place);
                 assert_eq!(ascii(&bytes), None, "{place} of {len}");
-                bytes[place] = was;
+                bytes[usize::from(place)] = was;
             }
         }
     }
