@@ -176,7 +176,7 @@ impl Reader {
                     self.read[place] += input.len() as u64;
                     return;
                 }
-                Step::Body(count) => (count, None),
+                Step::Body(count) | Step::Late(count) => (count, None),
                 Step::Opened { consumed, message, exchange } => {
                     let name = String::from_utf8_lossy(&message.name().concat()).into_owned();
                     exchange.data = Asked { name: name.clone(), at };

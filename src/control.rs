@@ -230,18 +230,18 @@ fn follow_rules(
 ) -> Option<Hurry> {
     let (first, config) = (loaded.rules.clone()?, &loaded.config);
     let remote = config.remote_rules.clone();
-    let own_name = config.service_name.clone();
-    tokio::spawn(rules::follow_remote(remote, own_name, names.clone(), live.view()));
+    let own = rules::Own { name: config.service_name.clone(), private: config.private.clone() };
+    tokio::spawn(rules::follow_remote(remote, own.clone(), names.clone(), live.view()));
     let (hurry, tell) = (Hurry::default(), tell.clone());
     let tell = move |read| {
         let tell = tell.clone();
         async move { tell.send(Event::Rules(read)).await.is_ok() }
     };
-    let (path, own_name) = (config.rules.clone(), config.service_name.clone());
+    let path = config.rules.clone();
     let hears = Arc::clone(&hurry);
     let endpoints_move = config.remote_rules.url.is_some();
     let (first, names) = (first, names.clone());
-    tokio::spawn(rules::follow(path, own_name, endpoints_move, first, names, hears, tell));
+    tokio::spawn(rules::follow(path, own, endpoints_move, first, names, hears, tell));
     Some(hurry)
 }
 

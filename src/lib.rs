@@ -112,7 +112,7 @@ pub fn run(codecs: Vec<Protocol>) -> ExitCode {
         (Task::Ready(args), _) => ready::run(&args).into(),
         (Task::Webhook(args), _) => webhook::run(&args).into(),
         (Task::Support(args), prepared) => support::run(&prepared, &args).into(),
-        (Task::Rules(args), _) => rules::run(&args).into(),
+        (Task::Rules(args), _) => rules::run(&args, private(&sources)).into(),
         (Task::Top(args), _) => top::run(&args).into(),
         (_, Err(refused)) => refuse(&refused, env::args_os().len() <= 1).into(),
         (Task::Serve, Ok((loaded, plan))) => control::run(&loaded, plan).into(),
@@ -139,7 +139,8 @@ fn prepare(sources: &Sources) -> Result<(Loaded, Plan), Vec<String>> {
     if !loaded.config.rules.is_empty() {
         let config = &loaded.config;
         let is_remote = config.remote_rules.url.is_some();
-        let first = rules::first(&config.rules, &config.service_name, is_remote);
+        let own = rules::Own { name: config.service_name.clone(), private: config.private.clone() };
+        let first = rules::first(&config.rules, &own, is_remote);
         let read = first.map_err(|wrong| {
             let of_setting = |line| format!("NETRA_RULES: {line}");
             wrong.into_iter().map(of_setting).collect::<Vec<_>>()
@@ -151,6 +152,14 @@ fn prepare(sources: &Sources) -> Result<(Loaded, Plan), Vec<String>> {
         loaded.rules = Some(Arc::new(read));
     }
     Ok((loaded, plan))
+}
+
+/// Protocols that are not built in, for who asks about rules and reads no other setting.
+fn private(sources: &Sources) -> Result<Vec<Protocol>, String> {
+    let setting = "NETRA_PROTOCOL_FILES";
+    let files = sources.environment.iter().find(|(name, _)| name == setting);
+    let files = files.map_or("", |(_, files)| files.as_str());
+    protocol_file::load(files, &sources.codecs).map_err(|what| format!("{setting}: {what}"))
 }
 
 fn lines(values: &[impl Display]) -> Vec<String> {

@@ -2,6 +2,7 @@
 //! marks, and characters that a terminal or a reader's eye would obey are written out. Everything
 //! that leaves goes through here; nothing here does I/O.
 
+use memchr::{memchr, memchr2};
 use std::{borrow::Cow, fmt::Write};
 
 /// In the place of a secret.
@@ -25,21 +26,35 @@ impl Query {
     pub(crate) const WORDS: &[&str] = &["keep", "names", "drop"];
     pub(crate) const ALL: [Self; 3] = [Self::Keep, Self::Names, Self::Drop];
 
-    /// A request target as it may be told. Who asks with a user and a password in the target does
-    /// not want them told, whatever becomes of the query.
+    /// A request target as it may be told.
     pub(crate) fn target(self, target: &[u8]) -> Cow<'_, [u8]> {
-        let has_user = target.contains(&b'@') && target.windows(3).any(|three| three == b"://");
-        let target = if has_user { without_user_of(target) } else { Cow::Borrowed(target) };
-        let Some(at) = target.iter().position(|&byte| byte == b'?').filter(|_| self != Self::Keep)
-        else {
-            return target;
-        };
-        let mut out = target[..at].to_vec();
-        if self == Self::Names {
-            out.push(b'?');
-            push_names(&mut out, &target[at + 1..]);
+        let mut out = Vec::new();
+        match self.push_target(&mut out, target) {
+            true => Cow::Owned(out),
+            false => Cow::Borrowed(target),
         }
-        Cow::Owned(out)
+    }
+
+    /// Writes a request target as it may be told, unless that is as it is. Who asks with a user and a
+    /// password in the target does not want them told, whatever becomes of the query.
+    pub(crate) fn push_target(self, out: &mut Vec<u8>, target: &[u8]) -> bool {
+        // Most have neither.
+        if memchr2(b'@', b'?', target).is_none() {
+            return false;
+        }
+        let has_user =
+            memchr(b'@', target).is_some() && target.windows(3).any(|three| three == b"://");
+        let target = if has_user { without_user_of(target) } else { Cow::Borrowed(target) };
+        let query = memchr(b'?', &target).filter(|_| self != Self::Keep);
+        if query.is_none() && matches!(target, Cow::Borrowed(_)) {
+            return false;
+        }
+        out.extend_from_slice(&target[..query.unwrap_or(target.len())]);
+        if let Some(at) = query.filter(|_| self == Self::Names) {
+            out.push(b'?');
+            push_names(out, &target[at + 1..]);
+        }
+        true
     }
 
     /// A query by itself; None where nothing of it is to be told.
@@ -63,7 +78,7 @@ fn push_names(out: &mut Vec<u8>, query: &[u8]) {
         if index > 0 {
             out.push(b'&');
         }
-        let equals = parameter.iter().position(|&byte| byte == b'=');
+        let equals = memchr(b'=', parameter);
         let name = equals.filter(|&at| parameter[at..].iter().any(|&byte| byte != b'='));
         out.extend_from_slice(name.map_or(&[], |at| &parameter[..=at]));
         if !parameter.is_empty() {

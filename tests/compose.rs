@@ -107,11 +107,16 @@ fn one_command_shows_one_trace() {
     assert!(seen(2), "{}", project.run(&["logs"]));
     assert_eq!(traces(), [wanted("stock"), wanted("stock-canary")]);
 
+    // The same by a rule.
+    let said = project.run(&[&ask[..], &["--header", "X-Request-Id: canary-1"]].concat());
+    assert!(said.contains("200 front < shop < stock-canary: 7 left, 5 on their way"), "{said}");
+    assert!(seen(3), "{}", project.run(&["logs"]));
+
     // An application that restarts comes back behind its sidecar.
     project.run(&["restart", "--timeout", "5", "shop-app"]);
     project.run(&ask);
-    assert!(seen(3), "{}", project.run(&["logs"]));
-    assert_eq!(traces()[2], wanted("stock"));
+    assert!(seen(4), "{}", project.run(&["logs"]));
+    assert_eq!(traces()[3], wanted("stock"));
 
     // Everything leaves when it is asked to, not by SIGKILL, and nothing stays.
     project.run(&["stop", "--timeout", "30"]);

@@ -98,7 +98,7 @@ fn series_are_listed_and_fixed() {
 /// All series of a netra with two shards. Histograms have 39 buckets.
 const SERIES: &[(&str, usize)] = &[
     ("netra_tcp_connections_opened_total", 2 * 17),
-    ("netra_tcp_connections_closed_total", 2 * 13),
+    ("netra_tcp_connections_closed_total", 2 * 14),
     ("netra_tcp_bytes_total", 4),
     ("netra_upstream_connect_failures_total", 7),
     ("netra_http_requests_total", 2 * 9 * 6),
@@ -107,6 +107,7 @@ const SERIES: &[(&str, usize)] = &[
     ("netra_http2_total", 4),
     ("netra_message_edits_total", 6),
     ("netra_messages_refused_total", 6),
+    ("netra_answer_timeouts_total", 2),
     ("netra_detected_total", 17),
     ("netra_joins_total", 7),
     ("netra_spans_total", 7),

@@ -30,6 +30,8 @@ mod private;
 #[path = "protocols/refusals.rs"]
 mod refusals;
 mod support;
+#[path = "protocols/tonic_peers.rs"]
+mod tonic_peers;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -6,8 +6,12 @@ mod support;
 
 #[path = "rules/clusters.rs"]
 mod clusters;
+#[path = "rules/late.rs"]
+mod late;
 #[path = "rules/routes.rs"]
 mod routes_of_others;
+#[path = "rules/soak.rs"]
+mod soak;
 
 use nix::sys::signal::Signal;
 use std::{

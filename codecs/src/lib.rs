@@ -56,3 +56,4 @@ pub mod zookeeper;
 
 pub use limits::Limits;
 pub use ports::{PortSet, PortSetError};
+pub use sys::ascii;

@@ -1,6 +1,6 @@
-//! The door to unsafe code: looking at sixteen bytes at once.
+//! The door to unsafe code: looking at sixteen bytes at once, and text that is known to be some.
 //!
-//! Each function says which bytes of a block it marks, as a bit for each, the first byte's lowest.
+//! Each of the first three functions says which bytes of a block it marks, as a bit for each, the first byte's lowest.
 //! On x86-64 a block is one register; elsewhere it is two words, by the very same rules, which the
 //! tests hold against each other and against the plain words.
 
@@ -32,6 +32,29 @@ pub(crate) fn unusual(block: &[u8; BLOCK]) -> u32 {
     return x86::unusual(block);
     #[cfg(not(target_arch = "x86_64"))]
     return words::unusual(block);
+}
+
+/// The text that these bytes are, if they are ASCII, as nearly all texts of protocols: looked at
+/// sixteen by sixteen, where `str::from_utf8` would look at most short ones byte by byte.
+#[inline]
+pub fn ascii(bytes: &[u8]) -> Option<&str> {
+    const HIGH_BITS: u128 = u128::from_ne_bytes([0x80; BLOCK]);
+    let pair = |low: &[u8; 8], high: &[u8; 8]| u64::from_ne_bytes(*low) | u64::from_ne_bytes(*high);
+    let mut all = 0;
+    if let Some(last) = bytes.last_chunk::<BLOCK>() {
+        all = u128::from_ne_bytes(*last);
+        for block in bytes.as_chunks::<BLOCK>().0 {
+            all |= u128::from_ne_bytes(*block);
+        }
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        all = pair(first, last).into();
+    } else {
+        for &byte in bytes {
+            all |= u128::from(byte);
+        }
+    }
+    // SAFETY: every byte has gone into `all`, and none has its upper bit: ASCII is UTF-8.
+    (all & HIGH_BITS == 0).then(|| unsafe { str::from_utf8_unchecked(bytes) })
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -149,6 +172,19 @@ mod words {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_ascii_wherever_a_byte_stands() {
+        for len in 0..70_u8 {
+            let mut bytes: Vec<u8> = (0..len).collect();
+            assert_eq!(ascii(&bytes), Some(str::from_utf8(&bytes).unwrap()));
+            for place in 0..len {
+                let was = std::mem::replace(&mut bytes[usize::from(place)], 0x80 | place);
+                assert_eq!(ascii(&bytes), None, "{place} of {len}");
+                bytes[usize::from(place)] = was;
+            }
+        }
+    }
 
     #[test]
     fn blocks_mark_what_they_say() {

@@ -309,7 +309,7 @@ fn tap(tap: &mut Tap<u64>, way: Way, mut input: &[u8], finished: &mut u64) {
     loop {
         match tap.step(way, input, &Limits::DEFAULT, *finished, &mut Head::default()) {
             Step::Need => return,
-            Step::Body(count) => input = &input[count..],
+            Step::Body(count) | Step::Late(count) => input = &input[count..],
             Step::Opened { consumed, message, exchange } => {
                 message.pairs(|(_, value)| exchange.data += value.len() as u64);
                 exchange.data += message.name().concat_len();

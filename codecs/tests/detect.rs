@@ -69,7 +69,7 @@ impl Watch {
         loop {
             rest = match tap.step(way, rest, &LIMITS, 1, &mut head) {
                 Step::Need | Step::Tunnel(_) => return,
-                Step::Body(count) => &rest[count..],
+                Step::Body(count) | Step::Late(count) => &rest[count..],
                 Step::Opened { consumed, message, exchange } => {
                     self.told.opened(Protocol::Redis, &message, exchange);
                     &rest[consumed..]

@@ -218,6 +218,17 @@ fn quiet_meta_commands() {
     assert!(done(&loud)[1].starts_with("1 request mg ok"));
     assert!(done(&loud)[3].starts_with("3 request mg ok"));
     assert!(done(&loud)[5].starts_with("5 request set ok"), "{loud:?}");
+    // What is wrong is of a quiet one, where the other can go wrong in no way.
+    let wrong = told(&[
+        ask("ms a 1 q\r\nx\r\nms b 1 q\r\nx\r\nmn\r\n"),
+        say("SERVER_ERROR out of memory storing object\r\nCLIENT_ERROR bad\r\nMN\r\n"),
+        ask("mg a v\r\n"),
+        say("EN\r\n"),
+    ]);
+    assert_eq!(wrong.iter().filter(|line| *line == "aside push").count(), 2);
+    assert_eq!(done(&wrong)[2..], ["2 request mn ok 4/4", "3 request mg ok 8/4"]);
+    let unclear = told(&[ask("ms a 1 q\r\nx\r\nmg b v\r\n"), say("SERVER_ERROR no\r\n")]);
+    assert_eq!(tunnel(&unclear), Some("replies_unclear"));
     // Without any token nobody can say.
     let unclear = told(&[ask("mg a v q\r\nmg b v\r\n"), say("VA 1\r\nx\r\n")]);
     assert_eq!(tunnel(&unclear), Some("replies_unclear"));

@@ -274,6 +274,42 @@ fn compressed_messages_are_counted_and_not_read() {
     assert_eq!(came_to(&told), ["1 request compressed ok", "0 request find ok"]);
 }
 
+/// The flags are the first bytes of a message: snappy leaves them as they are.
+#[test]
+fn compressed_messages_that_are_never_answered() {
+    let plain =
+        |flags: u32| [&flags.to_le_bytes()[..], &[0], &document(&[int("ping", 1)])].concat();
+    let packed = |compressor: u8, opcode: i32, packed: &[u8]| {
+        [&opcode.to_le_bytes()[..], &99_i32.to_le_bytes(), &[compressor], packed].concat()
+    };
+    let snappy = |flags: u32, tag: &[u8]| {
+        packed(1, 2013, &[&[0x99, 0x01], tag, &plain(flags)[..], b"\x05\x04"].concat())
+    };
+    let len = u8::try_from(plain(0).len() - 1).unwrap();
+    for (body, kind) in [
+        (packed(0, 2013, &plain(MORE)), "oneway"),
+        (packed(0, 2013, &plain(0)), "request"),
+        (snappy(MORE, &[len << 2]), "oneway"),
+        (snappy(0, &[len << 2]), "request"),
+        (snappy(MORE, &[60 << 2, len]), "oneway"),
+        (snappy(MORE, &[61 << 2, len, 0]), "oneway"),
+        (packed(0, 2002, b"anything"), "oneway"),
+        // What snappy cannot say, zlib and zstd.
+        (snappy(MORE, &[0]), "request"),
+        (packed(1, 2013, &[0x85]), "request"),
+        (packed(1, 2013, &[0xff; 9]), "request"),
+        (packed(2, 2013, &plain(MORE)), "request"),
+        (packed(3, 2013, &plain(MORE)), "request"),
+        (packed(0, 2013, b""), "request"),
+    ] {
+        let told = told(&[ask(message((1, 0), 2012, &body)), command(2, "find", "a"), ok(2)]);
+        assert_eq!(opened(&told)[0], format!("0 {kind} compressed"), "{body:?}");
+        let is_over =
+            done(&told).contains(&&*format!("0 oneway compressed sent {}/0", body.len() + 16));
+        assert_eq!(is_over, kind == "oneway", "{told:?}");
+    }
+}
+
 fn query(id: u32, flags: u32, space: &str, elements: &[Vec<u8>]) -> Part {
     let flags = flags.to_le_bytes();
     let body = [&flags[..], space.as_bytes(), &[0; 9], &document(elements)].concat();

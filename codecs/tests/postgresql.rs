@@ -455,7 +455,7 @@ fn long_texts_pass() {
         while !rest.is_empty() {
             let mut head = Head::default();
             rest = match tap.step(way, rest, &LIMITS, 1, &mut head) {
-                Step::Body(count) => &rest[count..],
+                Step::Body(count) | Step::Late(count) => &rest[count..],
                 Step::Opened { consumed, .. } | Step::Finished { consumed, .. } => {
                     &rest[consumed..]
                 }
@@ -489,7 +489,7 @@ fn transactions() {
                     states.push(String::from_utf8(state.to_vec()).unwrap());
                     &rest[consumed..]
                 }
-                Step::Body(count) => &rest[count..],
+                Step::Body(count) | Step::Late(count) => &rest[count..],
                 other => panic!("{other:?}"),
             };
         }

@@ -22,6 +22,7 @@ fn refused(protocol: Protocol, parts: &[Part], why: Why, is_alone: bool) -> Opti
                 Step::Need => rest.len(),
                 Step::Tunnel(reason) => panic!("{reason}"),
                 Step::Body(consumed)
+                | Step::Late(consumed)
                 | Step::Answered { consumed, .. }
                 | Step::Aside { consumed, .. }
                 | Step::Finished { consumed, .. } => consumed,

@@ -44,7 +44,9 @@ fn pass(
                     continue;
                 }
                 Step::Tunnel(_) => return None,
-                Step::Body(consumed) | Step::Finished { consumed, message: None, .. } => {
+                Step::Body(consumed)
+                | Step::Late(consumed)
+                | Step::Finished { consumed, message: None, .. } => {
                     out.append(&mut held);
                     out.extend_from_slice(&rest[..consumed]);
                     consumed

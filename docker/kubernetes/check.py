@@ -87,6 +87,7 @@ def check_helm(native, classic):
         "image": {"digest": "sha256:" + "0" * 64},
         "init": {"args": ["--exclude-inbound-ports=9090"]},
         "seccomp": {"localhostProfile": "netra-seccomp.json"},
+        "rules": {"configMap": "shop-rules"},
         "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "prometheusRule": {"enabled": True},
     }}
@@ -95,8 +96,13 @@ def check_helm(native, classic):
     if kinds != ["Deployment", "PodMonitor", "PrometheusRule"]:
         sys.exit(f"helm: {kinds}")
     netra = containers(found)["netra"]
-    if netra["env"][0] != {"name": "NETRA_SERVICE_NAME", "value": "shop"} or len(netra["env"]) != 4:
+    if netra["env"][0] != {"name": "NETRA_SERVICE_NAME", "value": "shop"} or len(netra["env"]) != 5:
         sys.exit(f"helm: {netra['env']}")
+    spec = next(it for it in found if it["kind"] == "Deployment")["spec"]["template"]["spec"]
+    if netra["volumeMounts"][0]["name"] != spec["volumes"][0]["name"] or \
+            spec["volumes"][0]["configMap"] != {"name": "shop-rules"} or \
+            {"name": "NETRA_RULES", "value": netra["volumeMounts"][0]["mountPath"]} not in netra["env"]:
+        sys.exit(f"helm: rules are not mounted where netra looks: {netra} {spec['volumes']}")
     if netra["securityContext"]["seccompProfile"]["localhostProfile"] != "netra-seccomp.json":
         sys.exit("helm: no seccomp profile")
     iptables = {"image": {"repository": "a/netra-init-iptables"}}

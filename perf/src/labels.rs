@@ -29,7 +29,7 @@ pub const EXCHANGE_OUTCOMES: [&str; 3] = ["ok", "error", "unanswered"];
 /// Label values of which way bytes went, by index.
 pub const WAYS: [&str; 2] = ["request", "response"];
 /// Label values of how a connection came to its end, by index.
-pub const REASONS: [&str; 13] = [
+pub const REASONS: [&str; 14] = [
     "eof",
     "downstream_reset",
     "upstream_reset",
@@ -43,6 +43,7 @@ pub const REASONS: [&str; 13] = [
     "netra_error",
     "refused",
     "drained",
+    "answer_timeout",
 ];
 /// Label values of why an upstream could not be dialled, by index.
 pub const ERRNOS: [&str; 7] = [
@@ -67,8 +68,10 @@ pub const SHED_STEPS: [&str; 3] = ["heads", "buffers", "accepts"];
 /// Label values of what came of giving pairs to a message, by index.
 pub const EDIT_RESULTS: [&str; 6] = ["done", "never", "no_place", "behind", "full", "bad_text"];
 /// Label values of why a message was refused, by index.
-pub const MESSAGE_REFUSALS: [&str; 6] =
-    ["denied", "limited", "no_route", "aborted", "unreachable", "overflow"];
+pub const MESSAGE_REFUSALS: [&str; 7] =
+    ["denied", "limited", "no_route", "aborted", "unreachable", "overflow", "timed_out"];
+/// Label values of why an answer was no longer waited for, by index.
+pub const ANSWER_TIMEOUTS: [&str; 2] = ["first_byte", "idle"];
 /// Label values of why a route was not followed, by index.
 pub const ROUTE_REFUSALS: [&str; 6] =
     ["source", "request_id", "target", "address", "own_port", "http2"];

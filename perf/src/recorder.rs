@@ -9,9 +9,9 @@ use crate::{
     exchanges::{Exchanges, ProtocolTable},
     histogram::Histogram,
     labels::{
-        DIRECTIONS, EDIT_RESULTS, ERRNOS, HTTP2_EVENTS, JOINS, MESSAGE_REFUSALS, METHODS,
-        OPAQUE_REASONS, PROTOCOLS, REASONS, ROUTE_REFUSALS, ROUTE_STAYS, SHED_STEPS, SPAN_RESULTS,
-        STATUS_CLASSES, TUNNEL_REASONS, WAYS,
+        ANSWER_TIMEOUTS, DIRECTIONS, EDIT_RESULTS, ERRNOS, HTTP2_EVENTS, JOINS, MESSAGE_REFUSALS,
+        METHODS, OPAQUE_REASONS, PROTOCOLS, REASONS, ROUTE_REFUSALS, ROUTE_STAYS, SHED_STEPS,
+        SPAN_RESULTS, STATUS_CLASSES, TUNNEL_REASONS, WAYS,
     },
 };
 use family::{per_shard, single};
@@ -37,7 +37,8 @@ const REFUSED: usize = EDITED + EDIT_RESULTS.len();
 const ROUTE_STAYED: usize = REFUSED + MESSAGE_REFUSALS.len();
 const HTTP2: usize = ROUTE_STAYED + ROUTE_STAYS.len();
 const JOINED: usize = HTTP2 + HTTP2_EVENTS.len();
-const SINGLES: usize = JOINED + JOINS.len();
+const TIMED_OUT: usize = JOINED + JOINS.len();
+const SINGLES: usize = TIMED_OUT + ANSWER_TIMEOUTS.len();
 
 impl Key {
     /// A connection was accepted and is to be relayed; index in [`PROTOCOLS`].
@@ -94,6 +95,10 @@ impl Key {
     /// Something of HTTP/2 alone; index in [`HTTP2_EVENTS`].
     pub const fn http2(event: usize) -> Self {
         Self(HTTP2 + event)
+    }
+    /// An answer was no longer waited for; index in [`ANSWER_TIMEOUTS`].
+    pub const fn timed_out(what: usize) -> Self {
+        Self(TIMED_OUT + what)
     }
     /// A span was handed to the exporter or dropped; index in [`SPAN_RESULTS`].
     pub const fn span(result: usize) -> Self {
@@ -414,6 +419,15 @@ pub const FAMILIES: &[Family] = &[
         per_shard: false,
         first: REFUSED,
         axes: &[&MESSAGE_REFUSALS],
+    },
+    Family {
+        name: "netra_answer_timeouts",
+        help: "Answers that took longer than a rule allows: that did not begin, or stood still",
+        kind: Kind::Counter,
+        labels: &["what"],
+        per_shard: false,
+        first: TIMED_OUT,
+        axes: &[&ANSWER_TIMEOUTS],
     },
     Family {
         name: "netra_spans",

@@ -16,6 +16,7 @@ use crate::{
     verdict::{Action, Verdict},
     yaml::{self, Node},
 };
+use netra_codecs::tap;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -107,11 +108,16 @@ impl Expectations {
         self.root.texts_of("rules").map(|(path, _)| path).collect()
     }
 
-    /// Runs them all on rules; the error is what is wrong with these.
-    pub fn run(&self, documents: &Documents) -> Result<Vec<Tested>, Troubles> {
+    /// Runs them all on rules, which may name these protocols beside those that are built in; the
+    /// error is what is wrong with the rules.
+    pub fn run(
+        &self,
+        documents: &Documents,
+        private: &[tap::Protocol],
+    ) -> Result<Vec<Tested>, Troubles> {
         let mut context = Context {
             own_name: self.root.text_of("service").unwrap_or_default().to_owned(),
-            ..Context::default()
+            ..Context::default().with_private(private)
         };
         for (host, addresses) in self.root.get("addresses").map_or(&[][..], Node::entries) {
             let addresses = addresses.items().iter().filter_map(|it| it.text()?.parse().ok());
@@ -119,16 +125,17 @@ impl Expectations {
         }
         match documents.compile(&context) {
             Compiled { table: Some(table), .. } => {
-                Ok(self.root.list("tests").iter().map(|node| self.test(&table, node)).collect())
+                let tests = self.root.list("tests").iter();
+                Ok(tests.map(|node| self.test(&table, node, &context)).collect())
             }
             Compiled { troubles, .. } => Err(troubles),
         }
     }
 
-    fn test(&self, table: &Table, node: &Node) -> Tested {
+    fn test(&self, table: &Table, node: &Node, context: &Context) -> Tested {
         let name = node.text_of("name").unwrap_or_default().to_owned();
         let place = Place::new(&self.file, node.spot);
-        let wrong = match example_of(node) {
+        let wrong = match example_of(node, context) {
             Err(wrong) => vec![wrong],
             Ok(example) => run(table, node, example),
         };
@@ -137,11 +144,11 @@ impl Expectations {
 }
 
 /// The message that a test is about.
-fn example_of(node: &Node) -> Result<Example, String> {
+fn example_of(node: &Node, context: &Context) -> Result<Example, String> {
     let text = |name: &str| node.text_of(name).unwrap_or_default();
     let protocol = text("protocol");
     let protocol =
-        Protocol::from_name(protocol).ok_or_else(|| format!("protocol={protocol:?} is unknown"))?;
+        context.protocol(protocol).ok_or_else(|| format!("protocol={protocol:?} is unknown"))?;
     let to = text("to");
     let to = to.parse().map_err(|_| format!("to={to:?}: allowed is an address with a port"))?;
     let mut example = Example::new(protocol, to);

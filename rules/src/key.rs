@@ -30,12 +30,12 @@ impl Protocol {
         }
     }
 
-    /// Every protocol, by index.
+    /// Every protocol that is built in, by index.
     pub fn all() -> impl Iterator<Item = Self> {
         std::iter::once(Self::Http1).chain(tap::Protocol::ALL.iter().copied().map(Self::Of))
     }
 
-    /// The protocol of that name.
+    /// The protocol of that name, of those that are built in.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "http1" => Some(Self::Http1),
@@ -52,6 +52,19 @@ impl Protocol {
         match self {
             Self::Http1 => Some(http_key(attribute, &name)),
             Self::Of(protocol) => codec_key(protocol, &name),
+        }
+    }
+
+    /// The key that an attribute means in messages of protocols that are not built in: of which one
+    /// they are does not matter, as each message says whether it has the value.
+    pub(crate) fn private_key(attribute: &str) -> Option<Key> {
+        let name = attribute.to_ascii_lowercase();
+        match name.as_str() {
+            "operation" => Some(Key::Operation),
+            name => match codec::Key::ALL.iter().find(|key| key.name() == name) {
+                Some(key) => Some(Key::Of(*key)),
+                None => Some(Key::Pair(name.into())),
+            },
         }
     }
 
@@ -110,8 +123,8 @@ fn http_key(given: &str, name: &str) -> Key {
 
 /// Whether the first word of what a request asks for says it: of calls of methods it does not.
 fn has_operation(protocol: tap::Protocol) -> bool {
-    use tap::Protocol::{Kafka, Memcached, Mongodb, Mysql, Postgresql, Redis};
-    matches!(protocol, Kafka | Memcached | Mongodb | Mysql | Postgresql | Redis)
+    use tap::Protocol::{Kafka, Memcached, Mongodb, Mysql, Postgresql, Private, Redis};
+    matches!(protocol, Kafka | Memcached | Mongodb | Mysql | Postgresql | Redis | Private(_))
 }
 
 /// Whether its messages carry pairs of any names: of others no more than a trace context is read.

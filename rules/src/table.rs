@@ -31,6 +31,8 @@ pub struct Table {
     pub(crate) splits: usize,
     /// What askers are told, by rule and kind.
     pub(crate) refusals: Vec<(RuleId, RefusalKind, Box<str>)>,
+    /// What askers are told whose answers take too long, by route.
+    pub(crate) timeouts: Vec<(RuleId, Box<str>)>,
     /// What is spoken where.
     pub(crate) protocols: Vec<(SocketAddr, Protocol)>,
 }
@@ -361,6 +363,15 @@ impl Table {
         })
     }
 
+    /// What the asker is told when the answer to a message takes longer than the verdict allows.
+    pub fn timeout_text(&self, verdict: &Verdict) -> &str {
+        let found = verdict.rule.and_then(|rule| {
+            let index = self.timeouts.binary_search_by_key(&rule, |(rule, _)| *rule).ok()?;
+            self.timeouts.get(index)
+        });
+        found.map_or("", |(_, text)| text)
+    }
+
     /// The protocol that documents say is spoken there.
     pub fn protocol(&self, destination: SocketAddr) -> Option<Protocol> {
         let found = self.protocols.binary_search_by_key(&destination, |(address, _)| *address);
@@ -448,7 +459,9 @@ impl Table {
         });
         let policies = self.policies.iter().map(|it| it.matcher.bytes());
         let refusals = self.refusals.iter().map(|(.., text)| text.len() + 32);
-        rules.chain(clusters).chain(routers).chain(policies).chain(refusals).sum()
+        let timeouts = self.timeouts.iter().map(|(_, text)| text.len() + 24);
+        let texts = refusals.chain(timeouts);
+        rules.chain(clusters).chain(routers).chain(policies).chain(texts).sum()
     }
 }
 

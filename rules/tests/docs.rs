@@ -32,7 +32,7 @@ fn every_example_does_what_it_says() {
         };
         let expectations = Expectations::read(&source(tests)).unwrap_or_else(|it| panic!("{it}"));
         let documents = Documents::read(&[source(rules)]);
-        let results = expectations.run(&documents).unwrap_or_else(|it| panic!("{it}"));
+        let results = expectations.run(&documents, &[]).unwrap_or_else(|it| panic!("{it}"));
         assert!(!results.is_empty(), "nothing is expected from line {}", tests.0);
         let results = results.into_iter().filter(|result| !result.wrong.is_empty());
         wrong.extend(

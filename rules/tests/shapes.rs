@@ -508,12 +508,16 @@ fn what_nobody_obeys_is_refused() {
         found.errors()[0].to_string().contains("34:24: responseMutation: answers of dubbo"),
         "{found}"
     );
-    let timed = "apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {name: r}\nspec:\n  \
-                 hosts: [a]\n  timeout: {firstByte: 1s}\n  routes: [{route: [{destination: {host: a}}]}]\n";
-    let untimed = Context { is_untimed: true, ..Context::default() };
-    let found = support::compile(timed, &untimed).troubles;
-    assert!(found.errors()[0].to_string().contains("7:12: timeouts of answers"), "{found}");
-    assert!(errors(timed).is_empty());
+    let timed = |more: &str| {
+        format!(
+            "apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: r}}\nspec:\n  \
+             hosts: [a]\n{more}  timeout: {{firstByte: 1s}}\n  \
+             routes: [{{route: [{{destination: {{host: a}}}}]}}]\n"
+        )
+    };
+    let found = errors(&timed("  protocol: mqtt\n")).join("\n");
+    assert!(found.contains("8:12: timeout: nobody can tell what mqtt answers to what"), "{found}");
+    assert!(errors(&timed("")).is_empty());
 }
 
 /// An authorization that cannot see what it asks about never lets anybody in by that.

@@ -9,6 +9,7 @@ use crate::{
     gate::Gate,
     http::Http,
     io::{Io, Side, Token},
+    patience::Patience,
     sends::Gated,
     switch::Switch,
     switch::seats::Seats,
@@ -109,6 +110,23 @@ impl Along {
         match self {
             Self::Gated(gate) if gate.may_be_tap() => Self::Tapped(Box::new(gate.into_tapped())),
             along => along,
+        }
+    }
+
+    /// Its answers that may not take for ever.
+    pub(crate) fn patience(&self) -> Option<&Patience> {
+        match self {
+            Self::Tapped(tapped) => tapped.patience.as_deref(),
+            Self::Gated(gate) => gate.tapped().patience.as_deref(),
+            Self::Watched(_) => None,
+        }
+    }
+
+    pub(crate) fn patience_mut(&mut self) -> Option<&mut Patience> {
+        match self {
+            Self::Tapped(tapped) => tapped.patience.as_deref_mut(),
+            Self::Gated(gate) => gate.patience_mut(),
+            Self::Watched(_) => None,
         }
     }
 

@@ -51,7 +51,7 @@ pub(crate) struct Open {
     /// Its record goes to the access log.
     pub(crate) is_logged: bool,
     /// What netra itself took so far.
-    pub(crate) overhead_ns: Nanos,
+    pub(crate) overhead_ns: u32,
     /// Index of the method among the label values.
     pub(crate) method: u8,
     /// It is a request that calls may belong to.
@@ -60,6 +60,15 @@ pub(crate) struct Open {
     pub(crate) is_seated: bool,
     /// Its body may be a message of the Model Context Protocol, and somebody wants to know.
     pub(crate) may_call: bool,
+    /// Its number among those whose answers may not take for ever, 0 where it may.
+    pub(crate) timed: u32,
+}
+
+impl Open {
+    /// netra itself took so much more.
+    pub(crate) fn add_overhead(&mut self, took: Nanos) {
+        self.overhead_ns = self.overhead_ns.saturating_add(u32::try_from(took).unwrap_or(u32::MAX));
+    }
 }
 
 /// An exchange that is over.
@@ -179,7 +188,8 @@ impl Editor {
             && head.method() == b"POST"
             && head.field(b"content-type").is_some_and(is_json);
         let is_seated = false;
-        let open = Open { span, is_logged, overhead_ns: 0, method, served, is_seated, may_call };
+        let open =
+            Open { span, is_logged, overhead_ns: 0, method, served, is_seated, may_call, timed: 0 };
         Begun { open, target }
     }
 
@@ -375,12 +385,12 @@ impl Over<'_> {
                 Direction::Outbound => (Stage::RequestOutbound, Stage::OverheadOutbound),
             };
             recorder.record_ns(whole, duration_ns);
-            recorder.record_ns(overhead, data.overhead_ns);
+            recorder.record_ns(overhead, data.overhead_ns.into());
         }
         let Some(open) = data.span else { return };
         let span = observer.record_mut(open);
         span.duration_ns = duration_ns;
-        span.overhead_ns = data.overhead_ns;
+        span.overhead_ns = data.overhead_ns.into();
         (span.status, span.outcome, span.is_refused) = (status, outcome, self.is_refused);
         [span.request_bytes, span.response_bytes] = self.bytes;
         if span.join == Some(Join::Exclusive) {

@@ -50,6 +50,8 @@ pub(crate) enum End {
     DrainDeadline,
     /// A request was refused, and its client cannot be told otherwise.
     Refused,
+    /// An answer took longer than a rule allows, and its client cannot be told otherwise.
+    AnswerTimeout,
     /// netra drains, and it was quiet between two exchanges.
     Drained,
     /// netra itself could not go on (no memory for the socket's registration).
@@ -86,6 +88,7 @@ impl End {
             Self::DrainDeadline => Fault::of(Flag::DrainDeadline),
             Self::Netra => Fault::of(Flag::Netra),
             Self::Refused => Fault::of(Flag::RefusedByRule),
+            Self::AnswerTimeout => Fault::of(Flag::AnswerTimeout),
         })
     }
 
@@ -105,6 +108,7 @@ impl End {
             Self::Netra => 10,
             Self::Refused => 11,
             Self::Drained => 12,
+            Self::AnswerTimeout => 13,
         }
     }
 }
@@ -165,6 +169,7 @@ mod tests {
             (End::Netra, "netra_error"),
             (End::Refused, "refused"),
             (End::Drained, "drained"),
+            (End::AnswerTimeout, "answer_timeout"),
         ] {
             assert_eq!(REASONS[end.index()], reason);
         }

@@ -44,11 +44,14 @@ mod http;
 mod http_simulation;
 mod io;
 mod joins;
+#[cfg(test)]
+mod late_simulation;
 mod links;
 mod look;
 #[cfg(test)]
 mod moves_simulation;
 mod own_dials;
+mod patience;
 mod pipes;
 mod polling;
 mod pressure;

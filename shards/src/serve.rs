@@ -12,6 +12,7 @@ use crate::{
     gate::Gate,
     http::{Http, outcome_of},
     io::{Close, Dialled, Event, Hop, Io, Side, Token, When},
+    patience::Patience,
     shard::Shard,
     sys::Fd,
     tap::Tapped,
@@ -222,6 +223,9 @@ impl<I: Io> Shard<I> {
         if let Some(switch) = connection.switch() {
             (has_upstream, awaits_close) = (switch.has_upstream(), switch.awaits_close());
             switch.until.inspect(|until| self.delays.clear(token.slot, *until));
+        }
+        if let Some(at) = connection.patience().and_then(Patience::alarm) {
+            self.answers.clear(token.slot, at);
         }
         for socket in [token, token.other()] {
             if socket.side == Side::Upstream && !has_upstream {

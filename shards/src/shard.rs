@@ -101,6 +101,8 @@ pub(crate) struct Shard<I: Io> {
     pub(crate) heads: HeadDeadlines,
     /// Requests that wait for a while.
     pub(crate) delays: Delays,
+    /// When answers are due.
+    pub(crate) answers: Delays,
     pub(crate) active: u32,
     pub(crate) descriptors: Arc<Descriptors>,
     pub(crate) young: Young,
@@ -196,6 +198,7 @@ impl<I: Io> Shard<I> {
             timers: Timers::default(),
             heads: HeadDeadlines::default(),
             delays: Delays::default(),
+            answers: Delays::default(),
             active: 0,
             descriptors: parts.descriptors,
             young,
@@ -302,7 +305,8 @@ impl<I: Io> Shard<I> {
 
     /// When the loop must go on even if nothing happens.
     fn deadline(&self) -> Option<Nanos> {
-        let heads = self.heads.next().into_iter().chain(self.delays.next()).min();
+        let waiting = [self.heads.next(), self.delays.next(), self.answers.next()];
+        let heads = waiting.into_iter().flatten().min();
         let others = [self.accept_again_at, self.drain_until, self.quiet_look_at, self.shrink_at];
         [self.timers.next(&self.slab), heads].into_iter().chain(others).flatten().min()
     }
@@ -388,6 +392,7 @@ impl<I: Io> Shard<I> {
         }
         self.expire_heads();
         self.expire_delays();
+        self.expire_answers();
         if self.shrink_at.is_some_and(|at| self.core.now >= at) {
             self.shrink_at = None;
             self.core.pool.shrink();

@@ -10,6 +10,8 @@ use crate::{
     exchange::{Concluded, HeldCall, Named, Observer, OpenSpan, Session, Source, Taps, Writing},
     io::{Io, Side},
     joins::Served,
+    patience::Patience,
+    sends::is_long,
     switch::seats::{Seats, heard_of},
     sys::Nanos,
 };
@@ -40,6 +42,8 @@ pub(crate) struct Carried {
     pub(crate) is_seated: bool,
     /// What its answer is edited by, 0 where it is not.
     pub(crate) answer: u32,
+    /// Its number among those whose answers may not take for ever, 0 where it may.
+    pub(crate) timed: u32,
 }
 
 /// What is read of one connection.
@@ -55,6 +59,8 @@ pub(crate) struct Tapped {
     session: Session,
     /// Whether a transaction is open behind the answer under way, where it says so.
     transaction: Option<bool>,
+    /// Of its answers that may not take for ever; none before there are any.
+    pub(crate) patience: Option<Box<Patience>>,
 }
 
 impl Tapped {
@@ -67,6 +73,7 @@ impl Tapped {
             overhead_ns: 0,
             session: Session::default(),
             transaction: None,
+            patience: None,
         }
     }
 
@@ -86,6 +93,7 @@ impl Tapped {
             overhead_ns,
             session: Session::default(),
             transaction: None,
+            patience: None,
         };
         match reason {
             // It was given up again in the bytes that told.
@@ -165,7 +173,7 @@ impl Tapped {
                     // A part of an answer may be long before the answer is told.
                     has_begun |= !is_within;
                 }
-                Step::Aside { consumed, .. } => rest = &rest[consumed..],
+                Step::Late(consumed) | Step::Aside { consumed, .. } => rest = &rest[consumed..],
                 Step::Opened { consumed, message, exchange } => {
                     rest = &rest[consumed..];
                     has_begun = true;
@@ -189,6 +197,7 @@ impl Tapped {
                         exchange.data.add_overhead(took);
                         transaction = transaction_behind(&message);
                     }
+                    waits_no_more(&mut self.patience, exchange.data.timed);
                     let calls = Calls { session: &mut self.session, transaction };
                     let how = (Outcome::Whole, sent_at);
                     of.finish_in(&exchange, error, how, Some(calls), (observer, recorder));
@@ -201,10 +210,7 @@ impl Tapped {
         }
         self.count_held(taps, recorder);
         let passable = self.tap.passable(way);
-        has_begun
-            && limits.splice_from_bytes > 0
-            && passable != u64::MAX
-            && passable >= limits.splice_from_bytes.into()
+        has_begun && is_long(passable, limits.splice_from_bytes)
     }
 
     /// One side has ended its stream.
@@ -278,6 +284,14 @@ impl Tapped {
         if has_grown && !self.is_over() && taps.holds_too_much() {
             self.give_up(Reason::HeldTooMuch, recorder);
         }
+    }
+}
+
+/// An exchange is over that may have been waited for.
+#[inline]
+pub(crate) fn waits_no_more(patience: &mut Option<Box<Patience>>, timed: u32) {
+    if let (1.., Some(patience)) = (timed, patience) {
+        patience.over(timed);
     }
 }
 

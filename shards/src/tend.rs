@@ -4,8 +4,10 @@
 use crate::{
     along::Along,
     connection::Phase,
+    error::End,
     gate::Gate,
     io::{Io, Side, Token},
+    patience::{Overdue, Patience},
     shard::Shard,
     sys::Nanos,
 };
@@ -33,7 +35,46 @@ impl<I: Io> Shard<I> {
         } else if connection.tap.is_some() {
             self.tend_tap(token);
         }
+        if self.slab[token.slot as usize].patience().is_some_and(Patience::wants_alarm) {
+            self.set_alarm(token.slot);
+        }
         self.renew_deadline(token.slot);
+    }
+
+    /// Answers are due sooner than anybody would look.
+    #[cold]
+    fn set_alarm(&mut self, slot: u32) {
+        let connection = &mut self.slab[slot as usize];
+        if connection.phase != Phase::Relaying {
+            return;
+        }
+        let Some(patience) = connection.patience_mut() else { return };
+        let (before, at) = patience.set_alarm();
+        before.inspect(|before| self.answers.clear(slot, *before));
+        at.inspect(|at| self.answers.set(slot, *at));
+    }
+
+    /// It is no longer read: nobody looks after its answers.
+    fn drop_alarm(&mut self, slot: u32) {
+        let patience = self.slab[slot as usize].patience();
+        if let Some(at) = patience.and_then(Patience::alarm) {
+            self.answers.clear(slot, at);
+        }
+    }
+
+    /// Looks at the answers of connections where some were due.
+    pub(crate) fn expire_answers(&mut self) {
+        while let Some(slot) = self.answers.expire(self.core.now) {
+            let downstream = self.downstream_of(slot);
+            let connection = &mut self.slab[slot as usize];
+            let Some(patience) = connection.patience_mut() else { continue };
+            patience.rang();
+            match connection.look_at_answers(&mut self.core) {
+                Overdue::GoOn => self.moved(downstream),
+                Overdue::Leave => self.leave_upstream(downstream),
+                Overdue::Cut => self.end(downstream, End::AnswerTimeout),
+            }
+        }
     }
 
     /// What a tapped connection needs after its flows have moved.
@@ -44,6 +85,9 @@ impl<I: Io> Shard<I> {
         }
         if self.slab[slot].tap.as_ref().is_some_and(Along::is_gated) {
             self.tend_gate(Token { side: Side::Downstream, ..token });
+        }
+        if self.slab[slot].tap.as_ref().is_some_and(Along::is_over) {
+            self.drop_alarm(token.slot);
         }
         let connection = &mut self.slab[slot];
         if let Some(tap) = connection.tap.take_if(|tap| tap.is_over()) {
@@ -117,7 +161,7 @@ impl<I: Io> Shard<I> {
             if connection.http.is_some() {
                 self.resume_http(downstream);
             } else if let Some(gate) = connection.tap.as_mut().and_then(Along::gate) {
-                gate.resume();
+                gate.resume(self.core.now);
                 self.moved(downstream);
             }
         }
@@ -142,6 +186,9 @@ impl<I: Io> Shard<I> {
             && let Err(end) = connection.go_on(&mut self.core, downstream)
         {
             return self.end(downstream, end);
+        }
+        if self.slab[downstream.slot as usize].http.as_ref().is_some_and(|http| http.is_over()) {
+            self.drop_alarm(downstream.slot);
         }
         let connection = &mut self.slab[downstream.slot as usize];
         if let Some(http) = connection.http.take_if(|http| http.is_over()) {

@@ -88,8 +88,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Closes the upstream, which owes nothing any more.
-    fn leave_upstream(&mut self, downstream: Token) {
+    /// Closes the upstream, which owes nothing any more, or is not waited for.
+    pub(crate) fn leave_upstream(&mut self, downstream: Token) {
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];
         connection.seats().map(Seats::change);
@@ -160,6 +160,9 @@ impl<I: Io> Shard<I> {
     fn resolve(&mut self, downstream: Token) {
         self.stand(downstream.slot, Stand::Resolving);
         let connection = &mut self.slab[downstream.slot as usize];
+        if let Some(words) = connection.take_last_words(&mut self.core) {
+            return self.answer_and_end(downstream, &words);
+        }
         connection.set_remote(None);
         if let Some(http) = connection.http.as_deref_mut()
             && let Some(refused) = http.refused.take()

@@ -3,27 +3,28 @@
 //! be read out of a text), for RPC (1.44, release candidate) and for messaging (1.44, in
 //! development).
 
-use super::tags::{Value, shown, size, text};
+use super::tags::{Value, ip, shown, size, text};
 use netra_codecs::{
     codec::{About, Convention},
-    trace::{Outcome, SpanKind, SpanRecord, SpanText},
+    trace::{Outcome, SpanKind, SpanRecord, SpanText, TextsByKind},
 };
 
 /// Every tag of the exchange itself.
 pub(crate) fn tags(
     span: &SpanRecord,
+    texts: &TextsByKind<'_>,
     about: &About,
     scratch: &mut String,
     put: &mut impl FnMut(&'static str, Value<'_>),
 ) {
-    let (status_key, has_number) = operation(span, about, put);
+    let (status_key, has_number) = operation(span, texts, about, put);
     peer(span, scratch, put);
     for (key, bytes) in
         [("netra.request.size", span.request_bytes), ("netra.response.size", span.response_bytes)]
     {
         put(key, Value::Int(size(bytes)));
     }
-    let error = span.text(SpanText::Error).filter(|error| !error.is_empty()).map(text);
+    let error = texts.get(SpanText::Error).filter(|error| !error.is_empty()).map(text);
     if has_number {
         put(status_key, Value::Text(shown(scratch, &span.status)));
     } else if let Some(error) =
@@ -50,14 +51,15 @@ pub(crate) fn tags(
 /// is the number.
 fn operation(
     span: &SpanRecord,
+    texts: &TextsByKind<'_>,
     about: &About,
     put: &mut impl FnMut(&'static str, Value<'_>),
 ) -> (&'static str, bool) {
-    let operation = text(span.text(SpanText::Operation).unwrap_or_default());
+    let operation = text(texts.get(SpanText::Operation).unwrap_or_default());
     match about.convention {
         Convention::Messaging { system, types } => {
             put("messaging.system", Value::Text(system));
-            messaging(span, &operation, types, put);
+            messaging(texts, &operation, types, put);
             ("", false)
         }
         Convention::Db(system) => {
@@ -71,7 +73,7 @@ fn operation(
             if let Some(target) = target {
                 put("db.collection.name", Value::Text(target));
             }
-            if let Some(database) = span.text(SpanText::Namespace).map(text) {
+            if let Some(database) = texts.get(SpanText::Namespace).map(text) {
                 put("db.namespace", Value::Text(&database));
             }
             ("db.response.status_code", span.is_refused && span.status != 0)
@@ -81,7 +83,7 @@ fn operation(
             if !operation.is_empty() {
                 put("db.query.summary", Value::Text(&operation));
             }
-            if let Some(database) = span.text(SpanText::Namespace).map(text) {
+            if let Some(database) = texts.get(SpanText::Namespace).map(text) {
                 put("db.namespace", Value::Text(&database));
             }
             ("db.response.status_code", span.is_refused && span.status != 0)
@@ -97,7 +99,7 @@ fn operation(
 /// What is done with messages, where, and with how many; an operation's name is that of the call,
 /// perhaps with a blank and the first topic behind it.
 fn messaging(
-    span: &SpanRecord,
+    texts: &TextsByKind<'_>,
     operation: &str,
     types: &[(&'static str, &'static str)],
     put: &mut impl FnMut(&'static str, Value<'_>),
@@ -117,7 +119,7 @@ fn messaging(
         ("messaging.consumer.group.name", SpanText::ConsumerGroup),
         ("messaging.client.id", SpanText::ClientId),
     ] {
-        if let Some(value) = span.text(what) {
+        if let Some(value) = texts.get(what) {
             put(key, Value::Text(&text(value)));
         }
     }
@@ -125,7 +127,7 @@ fn messaging(
         ("messaging.batch.message_count", SpanText::MessageCount),
         ("netra.topic.count", SpanText::TopicCount),
     ] {
-        if let Some(number) = span.text(what).and_then(|number| number.first_chunk()) {
+        if let Some(number) = texts.get(what).and_then(|number| number.first_chunk()) {
             put(key, Value::Int(u32::from_be_bytes(*number).into()));
         }
     }
@@ -138,8 +140,8 @@ fn peer(span: &SpanRecord, scratch: &mut String, put: &mut impl FnMut(&'static s
         SpanKind::Server => ("client.address", "client.port"),
         SpanKind::Client => ("server.address", "server.port"),
     };
-    put(address, Value::Text(shown(scratch, &remote.ip())));
+    put(address, Value::Text(ip(scratch, remote)));
     put(port, Value::Int(remote.port().into()));
-    put("network.peer.address", Value::Text(shown(scratch, &remote.ip())));
+    put("network.peer.address", Value::Text(ip(scratch, remote)));
     put("network.peer.port", Value::Int(remote.port().into()));
 }

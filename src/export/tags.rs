@@ -3,14 +3,17 @@
 
 use super::{Semconv, exchange_tags, stream_tags};
 use crate::mask::Query;
+use memchr::memchr;
 use netra_codecs::{
+    ascii,
     h1::RequestTarget,
-    trace::{Outcome, SamplerTag, SpanKind, SpanRecord, SpanText},
+    trace::{Outcome, SamplerTag, SpanKind, SpanRecord, SpanText, TextsByKind},
 };
 use percent_encoding::percent_decode;
 use std::{
     borrow::Cow,
     fmt::{Display, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 /// The value of a tag.
@@ -32,14 +35,21 @@ pub(crate) struct Tags {
     has_intrinsic: bool,
     /// What is told of queries.
     query: Query,
-    scratch: String,
+    scratch: Scratch,
+}
+
+/// Where values are written that do not stand in a span as they are told.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub(crate) shown: String,
+    masked: Vec<u8>,
 }
 
 impl Tags {
     /// `mapped` lives as long as the process, so that every key does.
     pub(crate) fn new(semconv: Semconv, mapped: Vec<String>, has_intrinsic: bool) -> Self {
         let mapped = mapped.into_iter().map(|name| &*name.leak()).collect();
-        Self { semconv, mapped, has_intrinsic, query: Query::Names, scratch: String::new() }
+        Self { semconv, mapped, has_intrinsic, query: Query::Names, scratch: Scratch::default() }
     }
 
     /// Tells of queries what `query` says.
@@ -55,17 +65,21 @@ impl Tags {
             return text(named.unwrap_or(about.name.as_bytes()));
         }
         if self.semconv == Semconv::Otel {
-            if let Some(call) = stream_tags::call(span) {
+            if let Some(call) = stream_tags::call(&span.by_kind()) {
                 return call;
             }
             return text(span.text(SpanText::Method).unwrap_or(b"HTTP"));
         }
-        let path = percent_decode(target(span).path());
+        let path = target(span.text(SpanText::Target)).path();
+        let path = match memchr(b'%', path) {
+            Some(_) => percent_decode(path).decode_utf8_lossy(),
+            None => text(path),
+        };
         match span.kind {
-            SpanKind::Server => path.decode_utf8_lossy(),
+            SpanKind::Server => path,
             SpanKind::Client => {
                 let host = text(span.text(SpanText::Host).unwrap_or_default());
-                Cow::Owned(host.into_owned() + &path.decode_utf8_lossy())
+                Cow::Owned([&*host, &*path].concat())
             }
         }
     }
@@ -79,18 +93,21 @@ impl Tags {
         if self.has_intrinsic {
             put("span.kind", Value::Text(kind(span)));
         }
+        let texts = &span.by_kind();
         // netramesh told of HTTP alone, so that the others have one form.
         match span.protocol {
-            Some(about) => exchange_tags::tags(span, about, &mut self.scratch, &mut put),
+            Some(about) => {
+                exchange_tags::tags(span, texts, about, &mut self.scratch.shown, &mut put)
+            }
             None => {
                 if self.semconv != Semconv::Otel {
-                    legacy(span, self.query, &mut self.scratch, &mut put);
+                    legacy(span, texts, self.query, &mut self.scratch, &mut put);
                 }
                 if self.semconv != Semconv::Legacy {
-                    otel(span, self.query, &mut self.scratch, &mut put);
+                    otel(span, texts, self.query, &mut self.scratch.shown, &mut put);
                 }
-                stream_tags::tags(span, self.semconv != Semconv::Legacy, &mut put);
-                stream_tags::flow_tags(span, &mut put);
+                stream_tags::tags(span, texts, self.semconv != Semconv::Legacy, &mut put);
+                stream_tags::flow_tags(texts, &mut put);
             }
         }
         if self.has_intrinsic && span.is_error() {
@@ -106,17 +123,9 @@ impl Tags {
         if matches!(span.outcome, Outcome::Timeout | Outcome::Deadline) {
             put("timeout", Value::Bool(true));
         }
-        for (what, value) in span.texts() {
-            match what {
-                SpanText::Rule => put("netra.rule", Value::Text(&text(value))),
-                SpanText::DebugId => put("jaeger-debug-id", Value::Text(&text(value))),
-                SpanText::Mapped(index) => {
-                    if let Some(key) = self.mapped.get(usize::from(index)) {
-                        put(key, Value::Text(&text(value)));
-                    }
-                }
-                _ => {}
-            }
+        if texts.has_mapped || texts.get(SpanText::Rule).or(texts.get(SpanText::DebugId)).is_some()
+        {
+            self.others(span, &mut put);
         }
         if let Some(join) = span.join {
             put("netra.join", Value::Text(join.name()));
@@ -125,6 +134,21 @@ impl Tags {
             put("netra.tries", Value::Int(span.tries.into()));
         }
         put("netra.overhead_us", Value::Int(micros(span.overhead_ns)));
+    }
+
+    /// What few spans have, in the order in which it was found.
+    fn others(&self, span: &SpanRecord, put: &mut impl FnMut(&'static str, Value<'_>)) {
+        for (what, value) in span.texts() {
+            let key = match what {
+                SpanText::Rule => Some("netra.rule"),
+                SpanText::DebugId => Some("jaeger-debug-id"),
+                SpanText::Mapped(index) => self.mapped.get(usize::from(index)).copied(),
+                _ => None,
+            };
+            if let Some(key) = key {
+                put(key, Value::Text(&text(value)));
+            }
+        }
     }
 }
 
@@ -152,18 +176,22 @@ fn sampler_param(sampler: SamplerTag) -> Value<'static> {
 /// netramesh's tags, in its order.
 fn legacy(
     span: &SpanRecord,
+    texts: &TextsByKind<'_>,
     query: Query,
-    scratch: &mut String,
+    scratch: &mut Scratch,
     put: &mut impl FnMut(&'static str, Value<'_>),
 ) {
     if let Some(remote) = &span.remote {
-        put("remote_addr", Value::Text(shown(scratch, remote)));
+        put("remote_addr", Value::Text(address(&mut scratch.shown, remote)));
     }
-    if let Some(host) = span.text(SpanText::Host) {
+    if let Some(host) = texts.get(SpanText::Host) {
         put("http.host", Value::Text(&text(host)));
     }
-    if let Some(target) = span.text(SpanText::Target) {
-        put("http.path", Value::Text(&text(&query.target(target))));
+    if let Some(target) = texts.get(SpanText::Target) {
+        scratch.masked.clear();
+        let is_masked = query.push_target(&mut scratch.masked, target);
+        let told = if is_masked { &scratch.masked } else { target };
+        put("http.path", Value::Text(&text(told)));
     }
     put("http.request_size", Value::Int(size(span.request_bytes)));
     for (key, what) in [
@@ -171,7 +199,7 @@ fn legacy(
         ("http.user_agent", SpanText::UserAgent),
         ("http.request_id", SpanText::RequestId),
     ] {
-        if let Some(value) = span.text(what) {
+        if let Some(value) = texts.get(what) {
             put(key, Value::Text(&text(value)));
         }
     }
@@ -189,15 +217,16 @@ pub(crate) fn size(bytes: Option<u64>) -> i64 {
 /// The stable conventions for HTTP spans of OpenTelemetry 1.23 and later.
 fn otel(
     span: &SpanRecord,
+    texts: &TextsByKind<'_>,
     query: Query,
     scratch: &mut String,
     put: &mut impl FnMut(&'static str, Value<'_>),
 ) {
-    if let Some(method) = span.text(SpanText::Method) {
+    if let Some(method) = texts.get(SpanText::Method) {
         put("http.request.method", Value::Text(&text(method)));
     }
-    let host = span.text(SpanText::Host).unwrap_or_default();
-    let target = target(span);
+    let host = texts.get(SpanText::Host).unwrap_or_default();
+    let target = target(texts.get(SpanText::Target));
     match span.kind {
         SpanKind::Server => {
             put("url.scheme", Value::Text("http"));
@@ -206,15 +235,16 @@ fn otel(
                 put("url.query", Value::Text(&text(&asked)));
             }
             if let Some(remote) = &span.remote {
-                put("client.address", Value::Text(shown(scratch, &remote.ip())));
+                put("client.address", Value::Text(ip(scratch, remote)));
             }
         }
         SpanKind::Client => {
-            let mut url = format!("http://{}{}", text(host), text(target.path()));
+            scratch.clear();
+            scratch.extend(["http://", &*text(host), &*text(target.path())]);
             if let Some(asked) = target.query().and_then(|asked| query.query(asked)) {
-                url.extend(["?", &*text(&asked)]);
+                scratch.extend(["?", &*text(&asked)]);
             }
-            put("url.full", Value::Text(&url));
+            put("url.full", Value::Text(scratch));
         }
     }
     let (name, port) = host_and_port(host);
@@ -225,10 +255,10 @@ fn otel(
         put("server.port", Value::Int(port.into()));
     }
     if let Some(remote) = &span.remote {
-        put("network.peer.address", Value::Text(shown(scratch, &remote.ip())));
+        put("network.peer.address", Value::Text(ip(scratch, remote)));
         put("network.peer.port", Value::Int(remote.port().into()));
     }
-    if let Some(agent) = span.text(SpanText::UserAgent) {
+    if let Some(agent) = texts.get(SpanText::UserAgent) {
         put("user_agent.original", Value::Text(&text(agent)));
     }
     for (key, bytes) in [
@@ -242,15 +272,19 @@ fn otel(
     if span.status != 0 {
         put("http.response.status_code", Value::Int(span.status.into()));
     }
-    if let Some(class) = error_type(span, scratch) {
+    if let Some(class) = error_type(span, texts, scratch) {
         put("error.type", Value::Text(class));
     }
 }
 
-fn error_type<'s>(span: &SpanRecord, scratch: &'s mut String) -> Option<&'s str> {
+fn error_type<'s>(
+    span: &SpanRecord,
+    texts: &TextsByKind<'_>,
+    scratch: &'s mut String,
+) -> Option<&'s str> {
     Some(match span.outcome {
         Outcome::Whole if span.status >= 500 => shown(scratch, &span.status),
-        Outcome::Whole => return stream_tags::error_type(span),
+        Outcome::Whole => return stream_tags::error_type(span, texts),
         cut_short => cut_short.name(),
     })
 }
@@ -262,8 +296,77 @@ pub(crate) fn shown<'s>(scratch: &'s mut String, value: &impl Display) -> &'s st
     scratch
 }
 
-fn target(span: &SpanRecord) -> RequestTarget<'_> {
-    RequestTarget::new(span.text(SpanText::Target).unwrap_or(b"/"))
+/// Address and port, as `shown` shows them: usual ones without its detours.
+fn address<'s>(scratch: &'s mut String, address: &SocketAddr) -> &'s str {
+    let IpAddr::V4(ip) = address.ip() else { return shown(scratch, address) };
+    let mut digits = Digits::default();
+    digits.push_ip(ip);
+    digits.push(b':');
+    let port = address.port();
+    for (scale, digit) in [(10_000, port / 10_000), (1000, port / 1000), (100, port / 100)] {
+        if port >= scale {
+            digits.push_digit(digit % 10);
+        }
+    }
+    digits.push_short(port % 100, port >= 10);
+    digits.write(scratch)
+}
+
+/// The same without its port.
+pub(crate) fn ip<'s>(scratch: &'s mut String, address: &SocketAddr) -> &'s str {
+    let IpAddr::V4(ip) = address.ip() else { return shown(scratch, &address.ip()) };
+    let mut digits = Digits::default();
+    digits.push_ip(ip);
+    digits.write(scratch)
+}
+
+/// The longest address of four numbers, with its port.
+#[derive(Default)]
+struct Digits {
+    bytes: [u8; 24],
+    len: usize,
+}
+
+impl Digits {
+    fn push(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    fn push_digit(&mut self, digit: u16) {
+        self.push(b'0' + digit.to_le_bytes()[0]);
+    }
+
+    /// A number below 100.
+    fn push_short(&mut self, number: u16, has_tens: bool) {
+        if has_tens {
+            self.push_digit(number / 10);
+        }
+        self.push_digit(number % 10);
+    }
+
+    fn push_ip(&mut self, ip: Ipv4Addr) {
+        for (index, part) in ip.octets().into_iter().enumerate() {
+            if index > 0 {
+                self.push(b'.');
+            }
+            let part = u16::from(part);
+            if part >= 100 {
+                self.push_digit(part / 100);
+            }
+            self.push_short(part % 100, part >= 10);
+        }
+    }
+
+    fn write(self, out: &mut String) -> &str {
+        out.clear();
+        out.push_str(ascii(&self.bytes[..self.len]).unwrap_or_default());
+        out
+    }
+}
+
+fn target(target: Option<&[u8]>) -> RequestTarget<'_> {
+    RequestTarget::new(target.unwrap_or(b"/"))
 }
 
 fn host_and_port(host: &[u8]) -> (&[u8], Option<u16>) {
@@ -277,7 +380,13 @@ fn host_and_port(host: &[u8]) -> (&[u8], Option<u16>) {
 
 /// Text as receivers take it, which is UTF-8: a character that was cut in two is left out, and what
 /// never was a character is replaced.
+#[inline]
 pub(crate) fn text(bytes: &[u8]) -> Cow<'_, str> {
+    ascii(bytes).map_or_else(|| other_text(bytes), Cow::Borrowed)
+}
+
+#[cold]
+fn other_text(bytes: &[u8]) -> Cow<'_, str> {
     match str::from_utf8(bytes) {
         Ok(text) => Cow::Borrowed(text),
         Err(error) if error.error_len().is_none() => {

@@ -274,3 +274,22 @@ fn a_response_that_flows_and_what_a_client_of_mcp_calls() {
         assert_eq!(all.iter().filter(is_its).collect::<Vec<_>>(), expected, "{texts:?}");
     }
 }
+
+/// Addresses of four numbers are written by hand: as the library writes them.
+#[test]
+fn addresses_are_written_as_ever() {
+    let mut scratch = String::new();
+    let parts = [0, 1, 9, 10, 19, 99, 100, 101, 199, 200, 255];
+    let ports = [0, 1, 9, 10, 99, 100, 101, 999, 1000, 1010, 9999, 10_000, 10_203, 65_535];
+    for (index, part) in parts.into_iter().enumerate() {
+        let ip = Ipv4Addr::new(part, parts[(index + 3) % 11], parts[(index + 7) % 11], part);
+        for port in ports {
+            let whole = SocketAddr::from((ip, port));
+            assert_eq!(address(&mut scratch, &whole), whole.to_string());
+            assert_eq!(super::ip(&mut scratch, &whole), ip.to_string());
+        }
+    }
+    let six: SocketAddr = "[2001:db8::1]:99".parse().unwrap();
+    assert_eq!(address(&mut scratch, &six), "[2001:db8::1]:99");
+    assert_eq!(super::ip(&mut scratch, &six), "2001:db8::1");
+}

@@ -11,11 +11,8 @@ use std::{fmt::Debug, mem};
 /// Types as a form numbers them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
-    True,
-    False,
     I32,
     I64,
-    Double,
     Text,
     List,
     Struct,
@@ -26,7 +23,11 @@ pub(crate) trait Form: Debug {
     fn field(out: &mut Vec<u8>, last: i16, kind: Kind, id: i16);
     fn i32(out: &mut Vec<u8>, value: i32);
     fn i64(out: &mut Vec<u8>, value: i64);
-    fn double(out: &mut Vec<u8>, value: f64);
+    /// The head of a list without anything in it.
+    const EMPTY_LIST_BYTES: usize;
+    /// jaeger.thrift, `struct Tag`, all of it: a span is mostly tags, so that what does not change
+    /// in them is written in one piece. STRING is 0, DOUBLE 1, BOOL 2, LONG 3.
+    fn tag(out: &mut Vec<u8>, key: &str, value: Value<'_>);
     /// Begins a text or a list of structs.
     fn text_len(out: &mut Vec<u8>, len: usize);
     fn list_len(out: &mut Vec<u8>, len: usize);
@@ -37,30 +38,53 @@ pub(crate) trait Form: Debug {
 pub(crate) struct Compact;
 
 impl Compact {
-    fn varint(out: &mut Vec<u8>, mut value: u64) {
-        while value >= 0x80 {
-            // The low seven bits and the mark that more follow.
-            #[allow(clippy::cast_possible_truncation)]
-            out.push(value as u8 | 0x80);
-            value >>= 7;
+    #[inline(always)]
+    fn varint(out: &mut Vec<u8>, value: u64) {
+        match u8::try_from(value) {
+            Ok(value @ ..0x80) => out.push(value),
+            _ => Self::long_varint(out, value),
         }
-        #[allow(clippy::cast_possible_truncation)]
-        out.push(value as u8);
+    }
+
+    /// Every seven bits have a byte, the lowest first, with a mark that more follow. They are spread
+    /// at once: an id takes ten of them.
+    fn long_varint(out: &mut Vec<u8>, value: u64) {
+        let eight = value & 0x00ff_ffff_ffff_ffff;
+        let spread = (eight & 0x0000_0000_0fff_ffff) | (eight & 0x00ff_ffff_f000_0000) << 4;
+        let spread = (spread & 0x0000_3fff_0000_3fff) | (spread & 0x0fff_c000_0fff_c000) << 2;
+        let spread = (spread & 0x007f_007f_007f_007f) | (spread & 0x3f80_3f80_3f80_3f80) << 1;
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&(spread | 0x8080_8080_8080_8080).to_le_bytes());
+        let [.., highest] = value.to_le_bytes();
+        (bytes[8], bytes[9]) = (highest | 0x80, highest >> 7);
+        let len = (value.ilog2() / 7 + 1) as usize;
+        bytes[len - 1] &= 0x7f;
+        let end = out.len() + len;
+        // Of a length that is known, and then shorter: no copy by a loop.
+        out.extend_from_slice(&bytes);
+        out.truncate(end);
     }
 
     fn zigzag(out: &mut Vec<u8>, value: i64) {
         Self::varint(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
     }
+
+    /// The end of a field's head, which is `before`, and the text.
+    #[inline(always)]
+    fn text<const N: usize>(out: &mut Vec<u8>, before: [u8; N], text: &[u8]) {
+        out.extend_from_slice(&before);
+        Self::varint(out, text.len() as u64);
+        out.extend_from_slice(text);
+    }
 }
 
 impl Form for Compact {
+    const EMPTY_LIST_BYTES: usize = 1;
+
     fn field(out: &mut Vec<u8>, last: i16, kind: Kind, id: i16) {
         let kind = match kind {
-            Kind::True => 1,
-            Kind::False => 2,
             Kind::I32 => 5,
             Kind::I64 => 6,
-            Kind::Double => 7,
             Kind::Text => 8,
             Kind::List => 9,
             Kind::Struct => 12,
@@ -79,8 +103,21 @@ impl Form for Compact {
         Self::zigzag(out, value);
     }
 
-    fn double(out: &mut Vec<u8>, value: f64) {
-        out.extend_from_slice(&value.to_le_bytes());
+    fn tag(out: &mut Vec<u8>, key: &str, value: Value<'_>) {
+        Self::text(out, [0x18], key.as_bytes());
+        match value {
+            Value::Text(text) => Self::text(out, [0x15, 0, 0x18], text.as_bytes()),
+            Value::Float(number) => {
+                out.extend_from_slice(&[0x15, 2, 0x27]);
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+            Value::Bool(is) => out.extend_from_slice(&[0x15, 4, if is { 0x31 } else { 0x32 }]),
+            Value::Int(number) => {
+                out.extend_from_slice(&[0x15, 6, 0x46]);
+                Self::zigzag(out, number);
+            }
+        }
+        out.push(0);
     }
 
     fn text_len(out: &mut Vec<u8>, len: usize) {
@@ -102,11 +139,20 @@ impl Form for Compact {
 #[derive(Debug)]
 pub(crate) struct Binary;
 
+impl Binary {
+    #[inline(always)]
+    fn text<const N: usize>(out: &mut Vec<u8>, before: [u8; N], text: &[u8]) {
+        out.extend_from_slice(&before);
+        <Self as Form>::text_len(out, text.len());
+        out.extend_from_slice(text);
+    }
+}
+
 impl Form for Binary {
+    const EMPTY_LIST_BYTES: usize = 5;
+
     fn field(out: &mut Vec<u8>, _: i16, kind: Kind, id: i16) {
         out.push(match kind {
-            Kind::True | Kind::False => 2,
-            Kind::Double => 4,
             Kind::I32 => 8,
             Kind::I64 => 10,
             Kind::Text => 11,
@@ -114,11 +160,6 @@ impl Form for Binary {
             Kind::List => 15,
         });
         out.extend_from_slice(&id.to_be_bytes());
-        match kind {
-            Kind::True => out.push(1),
-            Kind::False => out.push(0),
-            _ => {}
-        }
     }
 
     fn i32(out: &mut Vec<u8>, value: i32) {
@@ -129,8 +170,25 @@ impl Form for Binary {
         out.extend_from_slice(&value.to_be_bytes());
     }
 
-    fn double(out: &mut Vec<u8>, value: f64) {
-        out.extend_from_slice(&value.to_be_bytes());
+    fn tag(out: &mut Vec<u8>, key: &str, value: Value<'_>) {
+        Self::text(out, [11, 0, 1], key.as_bytes());
+        match value {
+            Value::Text(text) => {
+                Self::text(out, [8, 0, 2, 0, 0, 0, 0, 11, 0, 3], text.as_bytes());
+            }
+            Value::Float(number) => {
+                out.extend_from_slice(&[8, 0, 2, 0, 0, 0, 1, 4, 0, 4]);
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+            Value::Bool(is) => {
+                out.extend_from_slice(&[8, 0, 2, 0, 0, 0, 2, 2, 0, 5, is.into()]);
+            }
+            Value::Int(number) => {
+                out.extend_from_slice(&[8, 0, 2, 0, 0, 0, 3, 10, 0, 6]);
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+        }
+        out.push(0);
     }
 
     fn text_len(out: &mut Vec<u8>, len: usize) {
@@ -183,7 +241,7 @@ impl<F: Form> Batch<F> {
         writer.text(1, &process.service_name);
         writer.list(2, process.tags.len());
         for (key, value) in &process.tags {
-            writer.tag(key, Value::Text(value));
+            F::tag(&mut writer.out, key, Value::Text(value));
         }
         writer.close(outer);
         writer.field(Kind::List, 2);
@@ -299,11 +357,19 @@ impl<F: Form> Writer<F> {
         F::list_len(&mut self.out, len);
     }
 
-    /// The head of a list that was written from `at` on: its length is known only afterwards.
-    fn insert_list_len(&mut self, at: usize, len: usize) {
+    /// Says how long the list is whose head, that of an empty one, stands at `at`: that is known only
+    /// when all of it is there. Nearly always the right head is as long.
+    fn set_list_len(&mut self, at: usize, len: usize) {
         let end = self.out.len();
         F::list_len(&mut self.out, len);
-        self.out[at..].rotate_left(end - at);
+        let head = self.out.len() - end;
+        if head == F::EMPTY_LIST_BYTES {
+            self.out.copy_within(end.., at);
+            self.out.truncate(end);
+        } else {
+            self.out[at..].rotate_right(head);
+            self.out.drain(at + head..at + head + F::EMPTY_LIST_BYTES);
+        }
     }
 
     /// jaeger.thrift, `struct Span`.
@@ -328,11 +394,13 @@ impl<F: Form> Writer<F> {
         self.i64(9, micros(span.duration_ns));
         self.field(Kind::List, 10);
         let (at, mut count) = (self.out.len(), 0);
+        F::list_len(&mut self.out, count);
+        let out = &mut self.out;
         tags.each(span, |key, value| {
-            self.tag(key, value);
+            F::tag(out, key, value);
             count += 1;
         });
-        self.insert_list_len(at, count);
+        self.set_list_len(at, count);
         self.close(outer);
     }
 
@@ -346,32 +414,6 @@ impl<F: Form> Writer<F> {
         self.i64(2, low.cast_signed());
         self.i64(3, high.cast_signed());
         self.i64(4, span_id.cast_signed());
-        self.close(outer);
-    }
-
-    /// jaeger.thrift, `struct Tag`: STRING 0, DOUBLE 1, BOOL 2, LONG 3.
-    fn tag(&mut self, key: &str, value: Value<'_>) {
-        let outer = self.open();
-        self.text(1, key);
-        match value {
-            Value::Text(text) => {
-                self.i32(2, 0);
-                self.text(3, text);
-            }
-            Value::Float(number) => {
-                self.i32(2, 1);
-                self.field(Kind::Double, 4);
-                F::double(&mut self.out, number);
-            }
-            Value::Bool(is) => {
-                self.i32(2, 2);
-                self.field(if is { Kind::True } else { Kind::False }, 5);
-            }
-            Value::Int(number) => {
-                self.i32(2, 3);
-                self.i64(6, number);
-            }
-        }
         self.close(outer);
     }
 }

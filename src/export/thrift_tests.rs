@@ -327,3 +327,16 @@ fn a_batch_is_as_long_as_it_says_at_most() {
     }
     assert!(packets > 50, "{packets}");
 }
+
+/// Every length of a number, each beginning and end of it.
+#[test]
+fn numbers_of_any_length_are_read_as_they_were() {
+    let edges = (0..64).flat_map(|bit| [1_u64 << bit, (1 << bit) - 1, u64::MAX >> bit, !1 << bit]);
+    for number in edges.chain([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]) {
+        let mut wire = vec![7];
+        Compact::varint(&mut wire, number);
+        let mut reader = Reader { wire: &wire[1..], is_compact: true };
+        assert_eq!(reader.varint(), number, "{wire:?}");
+        assert!(reader.wire.is_empty() && wire.last() < Some(&0x80), "{number:#x}: {wire:?}");
+    }
+}

@@ -17,6 +17,7 @@ pub(crate) use view::{Metrics, View};
 pub(crate) use watch::{Hurry, follow};
 
 use files::Wrong;
+use netra_codecs::tap;
 use netra_codecs::tap::ProtocolPorts;
 use netra_rules::{Compiled, Context, Documents, Place, Protocol};
 use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc};
@@ -31,6 +32,21 @@ pub(crate) struct Read {
     pub(crate) unknown_hosts: Vec<String>,
 }
 
+/// Whom rules are read for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Own {
+    /// What the service is called.
+    pub(crate) name: String,
+    /// Protocols that are not built in, which rules may name.
+    pub(crate) private: Vec<tap::Protocol>,
+}
+
+impl Own {
+    fn context(&self) -> Context {
+        Context::of_sidecars(&self.name).with_private(&self.private)
+    }
+}
+
 /// Addresses of hosts, as far as they are known.
 pub(crate) type Addresses = HashMap<String, Vec<IpAddr>>;
 
@@ -38,7 +54,7 @@ pub(crate) type Addresses = HashMap<String, Vec<IpAddr>>;
 /// by line.
 pub(crate) fn read(
     path: &Path,
-    own_name: &str,
+    own: &Own,
     addresses: Addresses,
     generation: u64,
     endpoints_move: bool,
@@ -46,8 +62,7 @@ pub(crate) fn read(
     let shape = files::Shape::of(path);
     let sources = files::read(path).map_err(lines_of)?;
     let documents = Documents::read(&sources);
-    let of_sidecars = Context::of_sidecars(own_name);
-    let context = Context { generation, addresses, endpoints_move, ..of_sidecars };
+    let context = Context { generation, addresses, endpoints_move, ..own.context() };
     let compiled = documents.compile(&context);
     match compiled.troubles.is_good() {
         true => Ok(Read { compiled, shape, unknown_hosts: documents.unknown_hosts() }),
@@ -57,16 +72,16 @@ pub(crate) fn read(
 
 /// The rules at the start: of files, or what a control plane said last. Without that, or where it is
 /// bad, there are none until it says something: that never keeps a sidecar from starting.
-pub(crate) fn first(path: &str, name: &str, is_remote: bool) -> Result<Read, Vec<String>> {
+pub(crate) fn first(path: &str, own: &Own, is_remote: bool) -> Result<Read, Vec<String>> {
     let path = Path::new(path);
-    let read = read(path, name, Addresses::new(), 1, is_remote);
+    let read = read(path, own, Addresses::new(), 1, is_remote);
     match read {
         Err(wrong) if is_remote => {
-            if let Some(before) = restored(path, name, &wrong) {
+            if let Some(before) = restored(path, own, &wrong) {
                 return Ok(before);
             }
             let found = Documents::read(&[]);
-            let context = Context { generation: 1, ..Context::of_sidecars(name) };
+            let context = Context { generation: 1, ..own.context() };
             let mut compiled = found.compile(&context);
             for line in wrong.iter().take(WRONG_SAID_MAX) {
                 let place = Place { file: "cache".into(), line: 0, column: 0 };
@@ -80,13 +95,13 @@ pub(crate) fn first(path: &str, name: &str, is_remote: bool) -> Result<Read, Vec
 }
 
 /// The last good answer, in the place of a bad one that came behind it.
-fn restored(path: &Path, name: &str, wrong: &[String]) -> Option<Read> {
+fn restored(path: &Path, own: &Own, wrong: &[String]) -> Option<Read> {
     // Who took the answer away wants none of it.
     if !path.exists() {
         return None;
     }
     std::fs::rename(remote::good_of(path), path).ok()?;
-    let mut read = read(path, name, Addresses::new(), 1, true).ok()?;
+    let mut read = read(path, own, Addresses::new(), 1, true).ok()?;
     let place = Place { file: "cache".into(), line: 0, column: 0 };
     let why = wrong.first().map(String::as_str).unwrap_or_default();
     let what = format!("what came last is bad, what came before it is in force: {why}");

@@ -2,7 +2,7 @@
 //! cache, and the sidecar runs by that file as by any other. So the control plane may go away at any
 //! time: what it said last is obeyed for ever, also by a sidecar that starts meanwhile.
 
-use super::{Addresses, View};
+use super::{Addresses, Own, View};
 use crate::{
     failure::Failure,
     http_client::{Client, Terms},
@@ -101,12 +101,7 @@ fn token(file: &Path) -> io::Result<String> {
 }
 
 /// Asks for as long as the runtime lives, and writes what is new into the cache.
-pub(crate) async fn follow(
-    remote: Remote,
-    own_name: String,
-    names: Names,
-    view: watch::Receiver<View>,
-) {
+pub(crate) async fn follow(remote: Remote, own: Own, names: Names, view: watch::Receiver<View>) {
     let Some(url) = remote.question() else { return };
     let heard = view.borrow().heard.clone();
     let client = match Client::new(&names, url.clone(), &remote.reach, TERMS) {
@@ -116,7 +111,7 @@ pub(crate) async fn follow(
     // The tag of what was cached by an earlier process is not known: it is asked for again.
     let (mut tag, mut is_failing, mut pause) = (String::new(), false, RETRY_FROM);
     loop {
-        match ask(&client, (&remote, own_name.as_str()), &tag, &view).await {
+        match ask(&client, (&remote, &own), &tag, &view).await {
             Ok(answer) => {
                 if let Some(heard) = &heard {
                     heard.hear();
@@ -144,7 +139,7 @@ pub(crate) async fn follow(
 /// One question; None says that nothing has changed.
 async fn ask(
     client: &Client,
-    (remote, own_name): (&Remote, &str),
+    (remote, own): (&Remote, &Own),
     tag: &str,
     view: &watch::Receiver<View>,
 ) -> Result<Option<String>, Failure> {
@@ -156,7 +151,7 @@ async fn ask(
             let new = answer.headers().get(header::ETAG).and_then(|it| it.to_str().ok());
             let new = new.ok_or("an answer without a tag")?.to_owned();
             let cache = PathBuf::from(&remote.cache);
-            let is_good = super::read(&cache, own_name, Addresses::new(), 1, true).is_ok();
+            let is_good = super::read(&cache, own, Addresses::new(), 1, true).is_ok();
             put(&cache, answer.body(), is_good)
                 .map_err(|why| Failure::from(format!("{}: {why}", cache.display())))?;
             Ok(Some(new))

@@ -1,9 +1,12 @@
 //! `netra rules`: for people who write rules.
 
-use super::{Addresses, Read, files, read};
+use super::{Addresses, Own, Read, files, read};
 use crate::{exit::Exit, mask};
 use clap::{Args, Subcommand};
-use netra_rules::{Direction, Documents, Example, Expectations, Protocol, Source, explain, schema};
+use netra_codecs::tap;
+use netra_rules::{
+    Context, Direction, Documents, Example, Expectations, Protocol, Source, explain, schema,
+};
 use std::{
     fs,
     io::{self, Write, stdout},
@@ -66,12 +69,18 @@ struct ExplainArgs {
 }
 
 /// Does it; what is wrong is said.
-pub(crate) fn run(args: &RulesArgs) -> Exit {
+pub(crate) fn run(args: &RulesArgs, private: Result<Vec<tap::Protocol>, String>) -> Exit {
+    let private = private.map_err(|what| vec![what]);
+    let own = |name: &str| Ok(Own { name: name.to_owned(), private: private.clone()? });
     let (said, exit) = match &args.what {
-        What::Check { path, service_name } => (check(path, service_name), Exit::DONE),
-        What::Explain(args) => (explained(args), Exit::DONE),
+        What::Check { path, service_name } => {
+            (own(service_name).and_then(|own| check(path, &own)), Exit::DONE)
+        }
+        What::Explain(args) => {
+            (own(&args.service_name).and_then(|own| explained(args, &own)), Exit::DONE)
+        }
         What::Schema => (Ok(schema()), Exit::DONE),
-        What::Test { file } => match tested(file) {
+        What::Test { file } => match own("").and_then(|own| tested(file, &own.private)) {
             Ok((text, true)) => (Ok(text), Exit::DONE),
             Ok((text, false)) => (Ok(text), Exit::DIFFERS),
             Err(lines) => (Err(lines), Exit::CONFIG),
@@ -90,16 +99,16 @@ pub(crate) fn run(args: &RulesArgs) -> Exit {
     }
 }
 
-fn good(path: &Path, own_name: &str, addresses: Addresses) -> Result<Read, Vec<String>> {
-    let read = read(path, own_name, addresses, 1, false)?;
+fn good(path: &Path, own: &Own, addresses: Addresses) -> Result<Read, Vec<String>> {
+    let read = read(path, own, addresses, 1, false)?;
     for warning in read.compiled.troubles.warnings() {
         eprintln!("netra rules: warning: {}", mask::line(&warning.to_string()));
     }
     Ok(read)
 }
 
-fn check(path: &Path, own_name: &str) -> Result<String, Vec<String>> {
-    let Read { compiled, unknown_hosts, .. } = good(path, own_name, Addresses::new())?;
+fn check(path: &Path, own: &Own) -> Result<String, Vec<String>> {
+    let Read { compiled, unknown_hosts, .. } = good(path, own, Addresses::new())?;
     let mut text = String::new();
     let Some(table) = &compiled.table else { return Ok(text) };
     for landing in &compiled.landings {
@@ -146,14 +155,15 @@ fn check(path: &Path, own_name: &str) -> Result<String, Vec<String>> {
     Ok(text)
 }
 
-fn explained(args: &ExplainArgs) -> Result<String, Vec<String>> {
+fn explained(args: &ExplainArgs, own: &Own) -> Result<String, Vec<String>> {
     let wrong = |what: String| vec![what];
-    let protocol = Protocol::from_name(&args.protocol).ok_or_else(|| {
-        let known: Vec<_> = Protocol::all().map(Protocol::name).collect();
+    let context = Context::default().with_private(&own.private);
+    let protocol = context.protocol(&args.protocol).ok_or_else(|| {
+        let known: Vec<_> = context.protocols().map(Protocol::name).collect();
         wrong(format!("--protocol={}: allowed is one of {}", args.protocol, known.join(", ")))
     })?;
     let (to, addresses) = destination(&args.to).map_err(wrong)?;
-    let read = good(&args.path, &args.service_name, addresses)?;
+    let read = good(&args.path, own, addresses)?;
     let mut example = Example::new(protocol, to);
     example.source = args.from;
     if args.direction == "inbound" {
@@ -189,7 +199,7 @@ fn destination(text: &str) -> Result<(SocketAddr, Addresses), String> {
 }
 
 /// What came of it, and whether all is as expected.
-fn tested(file: &Path) -> Result<(String, bool), Vec<String>> {
+fn tested(file: &Path, private: &[tap::Protocol]) -> Result<(String, bool), Vec<String>> {
     let text = fs::read_to_string(file).map_err(|it| vec![format!("{}: {it}", file.display())])?;
     let lines = |troubles: netra_rules::Troubles| {
         troubles.to_string().lines().map(str::to_owned).collect::<Vec<_>>()
@@ -202,7 +212,7 @@ fn tested(file: &Path) -> Result<(String, bool), Vec<String>> {
         let found = files::read(&folder.join(path)).map_err(super::lines_of)?;
         sources.extend(found);
     }
-    let results = expectations.run(&Documents::read(&sources)).map_err(lines)?;
+    let results = expectations.run(&Documents::read(&sources), private).map_err(lines)?;
     let mut text = String::new();
     for test in &results {
         match test.wrong.as_slice() {

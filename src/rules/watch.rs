@@ -1,6 +1,6 @@
 //! Sees that documents change, and reads them then, off the control thread.
 
-use super::{Addresses, Good, files::Shape, live::place, read};
+use super::{Addresses, Good, Own, files::Shape, live::place, read};
 use crate::resolver::{Answer, Names};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::{
@@ -42,7 +42,7 @@ pub(crate) type Hurry = Arc<Notify>;
 /// `first` is what was read at the start.
 pub(crate) async fn follow<F: Future<Output = bool>>(
     path: String,
-    own_name: String,
+    own: Own,
     endpoints_move: bool,
     first: Good,
     names: Names,
@@ -76,11 +76,11 @@ pub(crate) async fn follow<F: Future<Output = bool>>(
             continue;
         }
         generation += 1;
-        let (folder, own_name) = (folder.clone(), own_name.clone());
+        let (folder, own) = (folder.clone(), own.clone());
         let (at, addresses) = (folder.clone(), known.addresses.clone());
         let done = spawn_blocking(move || {
             let shape = Shape::of(&at);
-            (shape, read(&at, &own_name, addresses, generation, endpoints_move).map(Arc::new))
+            (shape, read(&at, &own, addresses, generation, endpoints_move).map(Arc::new))
         });
         let Ok((seen, result)) = done.await else { continue };
         shape = seen;

@@ -5,7 +5,7 @@ use support::sink::Span;
 use support::world::CLIENT_V4;
 
 /// Everything was read, to its end.
-fn read_along(netra: &Netra<'_>) -> Result<Scrape, String> {
+pub(super) fn read_along(netra: &Netra<'_>) -> Result<Scrape, String> {
     netra.scrape_until("no connection is active", |scrape| scrape.active() == 0)?;
     let scrape = netra.scrape();
     match scrape.labels_of("netra_opaque_total") {
@@ -15,7 +15,7 @@ fn read_along(netra: &Netra<'_>) -> Result<Scrape, String> {
 }
 
 /// Spans by call and status, and how each ended.
-fn calls(spans: &[Span]) -> BTreeMap<(String, String, String), u64> {
+pub(super) fn calls(spans: &[Span]) -> BTreeMap<(String, String, String), u64> {
     let mut counts = BTreeMap::new();
     for span in spans {
         let tags = ["rpc.method", "rpc.response.status_code", "error.type"];
@@ -30,7 +30,7 @@ fn calls(spans: &[Span]) -> BTreeMap<(String, String, String), u64> {
     counts
 }
 
-fn expected<const N: usize>(
+pub(super) fn expected<const N: usize>(
     rows: [(&str, &str, &str, u64); N],
 ) -> BTreeMap<(String, String, String), u64> {
     let row = |(call, status, error, count): (&str, &str, &str, u64)| {
@@ -375,4 +375,86 @@ fn floods_are_the_servers_to_stand() {
         }
         Ok(())
     });
+}
+
+/// nghttp leads its connection where its first request says; what is asked later on a connection goes
+/// where that one goes, and is counted.
+#[test]
+fn a_connection_goes_where_its_first_request_leads() {
+    let Some(world) = World::new() else { return };
+    fs::write(world.dir().join("one"), "elsewhere").expect("a file");
+    // It speaks when its client has: of one that speaks first, a connection cannot be led away.
+    let mut hypercorn = world.client.command(python_path());
+    hypercorn.args(["-m", "hypercorn", "--bind", "0.0.0.0:8080", "asgi_app:app"]);
+    hypercorn.env("PYTHONPATH", peer(""));
+    let _original = Server::start(&world, &world.client, hypercorn, 8080);
+    let mut nghttpd = world.client.command(tool("nghttpd", "nghttp2-server"));
+    let dir = world.dir().display().to_string();
+    nghttpd.args(["--no-tls", "-d", &dir, "-a", &CLIENT_V4.to_string(), "8091"]);
+    let _elsewhere = Server::start(&world, &world.client, nghttpd, 8091);
+    let url = format!("http://{CLIENT_V4}:8080/one");
+    let route = format!("x-route: other=1.2.3.4,svc={CLIENT_V4}:8091");
+    let nghttp = |more: &[&str]| {
+        let args = [&["-H", ":authority: svc", &*url][..], more].concat();
+        run(&world.pod, &tool("nghttp", "nghttp2-client"), &args)
+    };
+    let plain = nghttp(&[]);
+    assert!(!plain.is_empty() && !plain.contains("elsewhere"), "{plain}");
+    apply_rules(&world, Backend::NftNative);
+    let sink = Sink::start(&world);
+    let mut findings = Findings::default();
+    for cell in cells_with(1) {
+        let setup = sink.wire(Setup::new(cell)).env("NETRA_HTTP_PORTS", "8080,8091");
+        let netra = Netra::start(&world, &setup.env("NETRA_HTTP_ROUTING_ENABLED", "true"));
+        for (what, said, wanted) in
+            [("no route", nghttp(&[]), &*plain), ("a route", nghttp(&["-H", &route]), "elsewhere")]
+        {
+            if said != wanted {
+                findings.note(cell, format!("{what}: {said:?}, not {wanted:?}"));
+            }
+        }
+        findings.check(cell, asks_later(&world, &netra, &route));
+        findings.check(cell, led(&netra, &sink));
+        sink.clear();
+        findings.check(cell, netra.finish());
+    }
+    remove_rules(&world, Backend::NftNative);
+    findings.conclude();
+}
+
+/// Two requests of one connection, of which the second wants to go elsewhere.
+fn asks_later(world: &World, netra: &Netra<'_>, route: &str) -> Result<(), String> {
+    use std::io::Write as _;
+    let (name, value) = route.split_once(": ").expect("a line");
+    let field =
+        |text: &str| [&[u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
+    let plain = b"\x82\x86\x44\x04/one\x41\x03svc";
+    let routed = [&plain[..8], b"\xbf\0", &field(name), &field(value)].concat();
+    let frame = |stream: u8, block: &[u8]| {
+        let len = u8::try_from(block.len()).expect("short");
+        [&[0, 0, len, 1, 5, 0, 0, 0, stream], block].concat()
+    };
+    let settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let asked = [&settings[..], &frame(1, plain), &frame(3, &routed)].concat();
+    let mut peer = support::script::connect(&world.pod, (CLIENT_V4, 8080).into())
+        .map_err(|error| error.to_string())?;
+    peer.write_all(&asked).map_err(|error| error.to_string())?;
+    let is_answered = |it: &Scrape| it.sum("netra_http_requests_total", &[]) == 4;
+    netra.scrape_until("both answers", is_answered)
+}
+
+/// One connection was led, and one request was not.
+fn led(netra: &Netra<'_>, sink: &Sink) -> Result<(), String> {
+    let scrape = read_along(netra)?;
+    let routed = scrape.sum("netra_routed_total", &[]);
+    let refused = scrape.sum("netra_route_refused_total", &[("reason", "http2")]);
+    let spans = sink.take(4)?;
+    let is_whole = |span: &Span| {
+        let told = (span.tag("span.kind"), span.tag("http.status_code"), span.tag("http.host"));
+        told == ("client".into(), "200".into(), "svc".into())
+    };
+    match (routed, refused, spans.iter().all(is_whole)) {
+        (1, 1, true) => Ok(()),
+        counts => Err(format!("{counts:?}: {spans:#?}")),
+    }
 }

@@ -71,6 +71,34 @@ fn kafka_as_two_clients_use_it_and_as_tshark_reads_it() {
     });
 }
 
+/// Batches that come one behind the other are spliced but for their heads, by either driver: what has
+/// come while one was spliced is not received as well.
+#[test]
+fn long_batches_are_spliced() {
+    const BATCHES: u64 = 100;
+    let Some(world) = World::new() else { return };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bench/databases.py");
+    let mut broker = world.pod.command("python3");
+    broker.args([script, "broker"]);
+    let _broker = Server::start(&world, &world.pod, broker, 9092);
+    apply_rules(&world, Backend::NftNative);
+    for cell in cells_with(2) {
+        let setup = Setup::new(cell).env("NETRA_PROTOCOLS", "9092=kafka");
+        let netra = Netra::start(&world, &setup.env("NETRA_REPORTER", "none"));
+        let (host, count) = (POD_V4.to_string(), BATCHES.to_string());
+        let args = [script, "produce", &host, "9092", &count, "1048576"];
+        let said = run(&world.client, Path::new("python3"), &args);
+        assert_eq!(said.trim(), count);
+        netra.scrape_until("all over", |scrape| scrape.active() == 0).expect("they end");
+        let scrape = netra.scrape();
+        no_tunnel(&scrape).expect("it is Kafka");
+        let spliced = scrape.sum("netra_splice_bytes_total", &[]);
+        assert!(spliced > (BATCHES << 20) / 10 * 8, "{spliced} of {BATCHES} MiB by {cell:?}");
+        netra.end().expect("a clean end");
+    }
+    remove_rules(&world, Backend::NftNative);
+}
+
 /// The calls of a capture by name, as tshark reads their numbers.
 fn calls_by_tshark(world: &World, capture: &Path) -> BTreeMap<String, u64> {
     let file = capture.display().to_string();

@@ -138,7 +138,7 @@ fn a_reply_is_what_refused_clients_are_told() {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("netra may read");
     }
     let denies = "apiVersion: netra.io/v1alpha1\nkind: Authorization\nmetadata: {name: closed}\n\
-        spec: {action: DENY, ports: [27015], rules: [{from: [{cidrs: [0.0.0.0/0]}]}]}\n";
+        spec: {action: DENY, protocol: rcon, rules: [{to: [{attributes: {operation: {exact: exec}}}]}]}\n";
     fs::write(rules.join("closed.yaml"), denies).expect("a document");
     let file = format!("{}/examples/protocols/rcon.yaml", env!("CARGO_MANIFEST_DIR"));
     apply_rules(&world, Backend::NftNative);

@@ -56,14 +56,18 @@ pub(crate) fn redis_server(world: &World, port: u16) -> Server {
 }
 
 /// What redis-cli says.
-fn redis(namespace: &crate::support::world::Namespace, port: u16, args: &[&str]) -> String {
+pub(crate) fn redis(
+    namespace: &crate::support::world::Namespace,
+    port: u16,
+    args: &[&str],
+) -> String {
     let (host, port) = (CLIENT_V4.to_string(), port.to_string());
     let all: Vec<_> = ["-h", &host, "-p", &port].into_iter().chain(args.iter().copied()).collect();
     run(namespace, &tool("redis-cli", "redis-tools"), &all).trim_end().to_owned()
 }
 
 /// A line of the access log has all of this.
-fn logged(netra: &Netra<'_>, parts: &[&str]) -> Result<(), String> {
+pub(crate) fn logged(netra: &Netra<'_>, parts: &[&str]) -> Result<(), String> {
     let is_it = |line: &str| parts.iter().all(|part| line.contains(part));
     let has = || netra.log().lines().any(is_it);
     if wait_until(PATIENCE, has) { Ok(()) } else { Err(format!("{parts:?} in\n{}", netra.log())) }

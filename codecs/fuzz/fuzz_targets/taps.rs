@@ -152,7 +152,7 @@ fn show(tap: &mut Tap<u64>, way: Way, mut input: &[u8], number: &mut u64, told: 
     loop {
         let consumed = match tap.step(way, input, &LIMITS, 0, &mut head) {
             Step::Need => break,
-            Step::Body(count) => {
+            Step::Body(count) | Step::Late(count) => {
                 // A message may turn out to have ended.
                 assert!(count > 0 || has_moved);
                 has_moved = count > 0;

@@ -90,7 +90,7 @@ impl Codec for Amqp {
             Err(event) => event,
             Ok((start, told)) => {
                 let bytes = if told.held { side.held.bytes() } else { &input[..told.len] };
-                *head = Head::default();
+                *head = Head { behind: told.behind, ..Head::default() };
                 match session.read(way, start, bytes, head) {
                     Ok(()) => told.event(),
                     Err(reason) => Event::Not(reason),

@@ -67,11 +67,13 @@ pub(super) struct Told {
     pub(super) len: usize,
     pub(super) held: bool,
     whole: bool,
+    /// Bytes that are held beyond it.
+    pub(super) behind: u8,
 }
 
 impl Told {
     pub(super) fn event(self) -> Event {
-        let Self { consumed, len, held, whole } = self;
+        let Self { consumed, len, held, whole, .. } = self;
         Event::Head { consumed, len, held, whole }
     }
 }
@@ -144,11 +146,10 @@ impl Side {
             self.content = (body > 0).then_some((channel, body));
         }
         self.flow = if body > 0 { Flow::Part } else { Flow::End };
-        if held {
-            self.held.spend(len);
-        }
+        // Of another channel's frame the beginning may be held.
+        let behind = if held { self.held.spend_before(len) } else { 0 };
         let consumed = if held { taken } else { usize::try_from(here).unwrap_or(input.len()) };
-        Told { consumed, len, held, whole: self.left == 0 && body == 0 }
+        Told { consumed, len, held, whole: self.left == 0 && body == 0, behind }
     }
 
     fn body(&mut self, channel: u16, size: u32, input: &[u8], taken: usize) -> Event {
@@ -173,7 +174,7 @@ impl Side {
     fn frame(&mut self, size: u32, flow: Flow, input: &[u8], taken: usize) -> Event {
         let total = u64::from(size) + FRAME_LEN as u64 + 1;
         self.flow = flow;
-        if taken == 0 {
+        if self.held.is_empty() {
             self.left = total;
             return self.go_on(input.len());
         }
@@ -295,12 +296,12 @@ fn method(bytes: &[u8], channel: u16, size: u32, limits: &Limits) -> Result<Meas
         return Ok(Measured::Message { start, len, total: alone, body: 0 });
     }
     let rest = &bytes[end..];
-    let (of, size) = match frame(rest, limits)? {
-        None if matches!(rest.first(), None | Some(&HEADER)) => {
-            return Ok(Measured::Need(end + FRAME_LEN));
-        }
-        Some((HEADER, of, size)) => (of, size),
-        _ => return Ok(Measured::Message { start, len, total: alone, body: 0 }),
+    if rest.first().is_some_and(|kind| *kind != HEADER) {
+        // Whatever that is, it is told behind this.
+        return Ok(Measured::Message { start, len, total: alone, body: 0 });
+    }
+    let Some((_, of, size)) = frame(rest, limits)? else {
+        return Ok(Measured::Need(end + FRAME_LEN));
     };
     if of != channel {
         return Ok(Measured::Message { start, len, total: alone, body: 0 });

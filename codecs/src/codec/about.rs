@@ -208,6 +208,23 @@ pub enum Key {
 }
 
 impl Key {
+    /// Every key, in order of declaration.
+    pub const ALL: &'static [Self] = &[
+        Self::RedisKey,
+        Self::Database,
+        Self::Service,
+        Self::Method,
+        Self::ServiceVersion,
+        Self::Group,
+        Self::ProtocolVersion,
+        Self::Transaction,
+        Self::Topic,
+        Self::TopicCount,
+        Self::MessageCount,
+        Self::ConsumerGroup,
+        Self::ClientId,
+    ];
+
     /// The word of the key in settings and rules.
     pub const fn name(self) -> &'static str {
         match self {

@@ -68,6 +68,9 @@ pub struct Head {
     /// Whether it answers all open requests with ids from the multiple of [`UPTO`] on that lies below
     /// its own, up to that.
     pub upto: bool,
+    /// Bytes that were taken and held beyond it, and begin the next message: where only they said that
+    /// it ends here.
+    pub behind: u8,
     /// What the request leaves behind for its answer; what the codec compares of an answer.
     pub note: u32,
     /// The number that the protocol has for how it came out, 0 where it has none.

@@ -8,6 +8,8 @@ pub struct Held {
     bytes: Vec<u8>,
     /// The head was told: its bytes are in use until the next event.
     spent: bool,
+    /// Bytes behind that head: the next one begins with them.
+    behind: u8,
 }
 
 /// How much of a line is held.
@@ -27,11 +29,20 @@ impl Held {
     pub fn begin(&mut self, limits: &Limits) {
         if self.spent {
             self.spent = false;
+            if self.behind > 0 {
+                return self.begin_behind();
+            }
             self.bytes.clear();
             if self.bytes.capacity() > limits.held_keep_bytes as usize {
                 self.bytes = Vec::new();
             }
         }
+    }
+
+    #[cold]
+    fn begin_behind(&mut self) {
+        let behind = self.bytes.len() - usize::from(std::mem::take(&mut self.behind));
+        self.bytes.drain(..behind);
     }
 
     /// Whether nothing is held.
@@ -72,9 +83,9 @@ impl Held {
         self.bytes.clear();
     }
 
-    /// The bytes.
+    /// The bytes; of a head that was told, its own.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[..self.bytes.len() - usize::from(self.behind)]
     }
 
     /// The head is known: its `len` bytes stay until the next event.
@@ -83,14 +94,23 @@ impl Held {
         self.spent = true;
     }
 
+    /// The same, where it took more bytes to know that the head has no more: those, 255 at most, begin
+    /// the next one. Returns how many they are.
+    pub fn spend_before(&mut self, len: usize) -> u8 {
+        self.behind = u8::try_from(self.bytes.len().saturating_sub(len)).unwrap_or(0);
+        self.spent = true;
+        self.behind
+    }
+
     /// Bytes that are held for a head that is not known yet.
     pub fn len(&self) -> usize {
-        if self.spent { 0 } else { self.bytes.len() }
+        if self.spent { self.behind.into() } else { self.bytes.len() }
     }
 
     /// Gives storage back when nothing is kept.
     pub fn release_memory(&mut self) {
-        if self.spent || self.bytes.is_empty() {
+        let kept = self.len();
+        if kept == 0 {
             *self = Self::default();
         }
     }

@@ -32,6 +32,11 @@ impl<T> Open<T> {
         self.is_refused = true;
     }
 
+    /// Whether it is not passed on.
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
     /// It is passed on after all.
     pub fn pass_on(&mut self) {
         self.is_refused = false;
@@ -193,6 +198,11 @@ impl<T> Ledger<T> {
         let among = if by_order { 1 } else { self.open.len() };
         let is_meant = |open: &Open<T>| open.is_refused && open.kind != Kind::Oneway;
         self.open.iter().take(among).position(is_meant)
+    }
+
+    /// The place of the request whose data is this.
+    pub fn find_by(&self, is_it: impl Fn(&T) -> bool) -> Option<usize> {
+        self.open.iter().position(|open| is_it(&open.data))
     }
 
     /// The place of the oldest request with one of these ids.

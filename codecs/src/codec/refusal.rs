@@ -15,6 +15,8 @@ pub enum Why {
     Unreachable,
     /// Where it was to go there is as much to do as may be.
     Overflow,
+    /// It was passed on, and the answer has not come in the time that it may take.
+    TimedOut,
 }
 
 impl Why {
@@ -26,6 +28,7 @@ impl Why {
         Self::Aborted,
         Self::Unreachable,
         Self::Overflow,
+        Self::TimedOut,
     ];
 
     /// The label value, in snake case.
@@ -37,6 +40,7 @@ impl Why {
             Self::Aborted => "aborted",
             Self::Unreachable => "unreachable",
             Self::Overflow => "overflow",
+            Self::TimedOut => "timed_out",
         }
     }
 }

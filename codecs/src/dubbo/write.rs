@@ -107,6 +107,7 @@ pub(super) fn reply(
     let status = match refusal.why {
         Why::Limited | Why::Overflow => SERVER_THREADPOOL_EXHAUSTED,
         Why::NoRoute => SERVICE_NOT_FOUND,
+        Why::TimedOut => SERVER_TIMEOUT,
         Why::Denied | Why::Aborted | Why::Unreachable => SERVER_ERROR,
     };
     let units = u16::try_from(refusal.line().count()).unwrap_or(0);
@@ -120,6 +121,7 @@ pub(super) fn reply(
     Replied::Sent
 }
 
+const SERVER_TIMEOUT: u8 = 31;
 const SERVICE_NOT_FOUND: u8 = 60;
 const SERVER_ERROR: u8 = 80;
 const SERVER_THREADPOOL_EXHAUSTED: u8 = 100;

@@ -37,7 +37,7 @@ pub(super) fn reply(bytes: &[u8], refusal: &Refusal<'_>, out: &mut Vec<u8>) -> R
     let status = match refusal.why {
         Why::Denied => NO_ACCESS,
         Why::Limited | Why::Overflow => BUSY,
-        Why::NoRoute | Why::Aborted | Why::Unreachable => INTERNAL_ERROR,
+        Why::NoRoute | Why::Aborted | Why::Unreachable | Why::TimedOut => INTERNAL_ERROR,
     };
     out.extend([ANSWER, *opcode, 0, 0, 0, 0]);
     out.extend(status.to_be_bytes());

@@ -247,7 +247,9 @@ fn whose<'l>(
     fits: bool,
 ) -> Result<Kind, Reason> {
     if reply.said != Said::Nothing {
-        return Err(Reason::RepliesUnclear);
+        // This says nothing but that all before it is over, and never that something is wrong.
+        let is_fence = commands::shape(asked.operation) == Shape::MetaNoop;
+        return if is_fence { Ok(Kind::Push) } else { Err(Reason::RepliesUnclear) };
     }
     let (token, wanted) = (token_of(line), asked.note & !DOUBTED);
     // These are never sent for a quiet request.

@@ -19,6 +19,7 @@
 //! | command that is not answered | its flag `moreToCome` |
 //! | answer in many messages (exhaust) | the same flag; each answers the one before |
 //! | `hello` that waits for news, and its answers | `exhaustAllowed` or `topologyVersion`: no exchange, but a heartbeat |
+//! | what is compressed, of these | the flags are the first bytes: of snappy and of no compression they are there |
 //! | `OP_INSERT`, `OP_UPDATE`, `OP_DELETE`, `OP_KILL_CURSORS` | are never answered |
 
 mod bson;
@@ -154,7 +155,7 @@ impl FrameCodec for MongodbMessages {
         let total = number(0)?.into();
         let start = Start { id: number(4)?, answers: number(8)?, opcode: number(12)? };
         *head = match (way, start.opcode) {
-            (_, OP_COMPRESSED) => compressed(way, &start),
+            (_, OP_COMPRESSED) => compressed(way, &start, bytes),
             (Way::Request, OP_MSG) => request(memory, &start, bytes, total)?,
             (Way::Request, _) => old_request(memory, &start, bytes)?,
             (Way::Response, OP_MSG) => answer(memory, &start, bytes, total)?,
@@ -211,16 +212,48 @@ fn is_known(way: Way, opcode: u32) -> bool {
     }
 }
 
-/// What it is is not read: neither whether it is answered, nor what an answer says.
-fn compressed(way: Way, start: &Start) -> Head {
+/// What it is is not read, nor what an answer says; whether it is answered, where that can be seen.
+fn compressed(way: Way, start: &Start, bytes: &[u8]) -> Head {
     match way {
         Way::Request => Head {
-            kind: Kind::Request,
+            kind: if is_never_answered(bytes) { Kind::Oneway } else { Kind::Request },
             operation: commands::COMPRESSED,
             id: start.id.into(),
             ..Head::default()
         },
         Way::Response => Head { kind: Kind::Response, id: start.answers.into(), ..Head::default() },
+    }
+}
+
+/// Whether the message in a compressed one says that it wants no answer. Behind the head come its
+/// opcode, its length, a byte for how it is compressed, and then itself.
+fn is_never_answered(bytes: &[u8]) -> bool {
+    const FLAGS_LEN: usize = 4;
+    let Some((opcode, rest)) = u32_at(bytes, HEAD_LEN).zip(bytes.get(HEAD_LEN + 8..)) else {
+        return false;
+    };
+    let flags = match rest {
+        [0, plain @ ..] => u32_at(plain, 0),
+        // <https://github.com/google/snappy/blob/main/format_description.txt>: the length, seven bits to
+        // a byte; then what cannot be found before it is there as it is, behind a byte or more that say
+        // how long it is. That is so of the first bytes.
+        [1, packed @ ..] => {
+            let len = packed.iter().take(5).position(|byte| *byte < 0x80);
+            let begin = len.and_then(|len| packed.get(len + 1..)).unwrap_or_default();
+            match begin {
+                [tag, plain @ ..] if *tag & 3 == 0 && usize::from(*tag >> 2) + 1 >= FLAGS_LEN => {
+                    let more = usize::from((*tag >> 2).saturating_sub(59));
+                    u32_at(plain, more)
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    match opcode {
+        OP_MSG => flags.is_some_and(|flags| flags & MORE_TO_COME != 0),
+        OP_INSERT | OP_UPDATE | OP_DELETE | OP_KILL_CURSORS => true,
+        _ => false,
     }
 }
 

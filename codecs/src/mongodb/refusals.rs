@@ -13,6 +13,7 @@ fn error_of(why: Why) -> (i32, &'static str) {
         Why::Denied => (13, "Unauthorized"),
         Why::Limited | Why::Overflow => (462, "IngressRequestRateLimitExceeded"),
         Why::NoRoute | Why::Unreachable => (6, "HostUnreachable"),
+        Why::TimedOut => (89, "NetworkTimeout"),
         Why::Aborted => (8, "UnknownError"),
     }
 }

@@ -17,7 +17,7 @@ fn error_of(why: Why) -> (u16, &'static [u8; 5]) {
         // ER_USER_LIMIT_REACHED.
         Why::Limited | Why::Overflow => (1226, b"42000"),
         // ER_UNKNOWN_ERROR.
-        Why::NoRoute | Why::Aborted | Why::Unreachable => (1105, b"HY000"),
+        Why::NoRoute | Why::Aborted | Why::Unreachable | Why::TimedOut => (1105, b"HY000"),
     }
 }
 

@@ -338,7 +338,9 @@ fn head_of(seen: &Seen, packet: Packet<'_>) -> Head {
                 ..Head::default()
             }
         }
-        _ => Head { kind: Kind::Response, note: note_of(seen), ..Head::default() },
+        // How a transaction stands is for the end to say, wherever the bytes were cut.
+        Is::Part | Is::Word => Head { kind: Kind::Response, ..Head::default() },
+        Is::End => Head { kind: Kind::Response, note: note_of(seen), ..Head::default() },
     }
 }
 

@@ -13,7 +13,7 @@ fn state_of(why: Why) -> &'static [u8; 5] {
         // configuration_limit_exceeded
         Why::Limited | Why::Overflow => b"53400",
         // system_error
-        Why::NoRoute | Why::Aborted | Why::Unreachable => b"58000",
+        Why::NoRoute | Why::Aborted | Why::Unreachable | Why::TimedOut => b"58000",
     }
 }
 

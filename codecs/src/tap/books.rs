@@ -12,6 +12,9 @@ use crate::limits::Limits;
 /// connection is believed to be something else.
 const STRAYS_MAX: u8 = 16;
 
+/// Requests of one connection that were taken out before their answer came, at most.
+const LATE_MAX: usize = 64;
+
 /// Places of the ways.
 const REQUEST: usize = Way::Request as usize;
 const RESPONSE: usize = Way::Response as usize;
@@ -29,6 +32,8 @@ pub(super) enum Booked<'b, T> {
     Aside,
     /// One of several answers to one request, and not the last.
     Part,
+    /// The answer to a request that nobody waits for any more, or a part of it.
+    Late,
     /// It has no place among them.
     Unfit(Reason),
 }
@@ -42,11 +47,26 @@ pub(super) struct Books<T> {
     opened_any: bool,
     /// The messages under way, by way.
     under: [Under; 2],
+    /// Bytes of the messages that come next, by way.
+    behind: [u8; 2],
     /// The place of the exchange whose answer is under way, and what is known of that answer.
     answering: Option<u32>,
     answer: Answer,
     /// An answer is to more requests than one: the last id of those.
     together: Option<NonZeroU64>,
+    /// What is known of answers that nobody waits for any more; none where there are none.
+    late: Option<Box<Late>>,
+}
+
+/// Answers that nobody waits for any more.
+#[derive(Debug, Default)]
+struct Late {
+    /// Ids of requests that were taken out before their answer came.
+    ids: Vec<u64>,
+    /// The answer under way is to one of them.
+    is_under_way: bool,
+    /// A further request has such an id: whose answer the next with it is, nobody can tell.
+    is_confused: bool,
 }
 
 /// The message of a way that is under way.
@@ -72,9 +92,11 @@ impl<T: Default> Books<T> {
             strays: 0,
             opened_any: false,
             under: [Under::default(); 2],
+            behind: [0; 2],
             answering: None,
             answer: Answer::default(),
             together: None,
+            late: None,
         }
     }
 
@@ -141,9 +163,10 @@ impl<T: Default> Books<T> {
     /// Bytes of the way have come at this time.
     #[inline]
     pub(super) fn begin(&mut self, way: Way, now_ns: u64) {
-        let under = self.under(way);
+        let under = &mut self.under[way as usize];
         if under.bytes == 0 {
             under.began_ns = now_ns;
+            under.bytes = std::mem::take(&mut self.behind[way as usize]).into();
         }
     }
 
@@ -151,6 +174,13 @@ impl<T: Default> Books<T> {
     #[inline]
     pub(super) fn count(&mut self, way: Way, bytes: usize) {
         self.under(way).bytes += bytes as u64;
+    }
+
+    /// So many of those that were counted belong to the message that comes next.
+    #[inline]
+    pub(super) fn leave(&mut self, way: Way, behind: u8) {
+        self.under(way).bytes -= u64::from(behind);
+        self.behind[way as usize] = behind;
     }
 
     /// So many belong to no message; returns how many.
@@ -186,6 +216,9 @@ impl<T: Default> Books<T> {
     /// Books the end of the message under way; returns the exchange that it finished.
     pub(super) fn finish_message(&mut self, way: Way) -> Option<Exchange<T>> {
         let under = std::mem::take(self.under(way));
+        if way == Way::Response {
+            self.end_late();
+        }
         match way {
             Way::Request if under.opened => {
                 let last = self.ledger.last_mut()?;
@@ -231,6 +264,9 @@ impl<T: Default> Books<T> {
             return Booked::Unfit(Reason::TooManyOpen);
         }
         self.opened_any = true;
+        if let Some(late) = &mut self.late {
+            late.is_confused |= late.ids.contains(&head.id);
+        }
         let under = &mut self.under[REQUEST];
         let open = self.ledger.open(head, under.began_ns);
         if whole && head.kind != Kind::Oneway {
@@ -265,7 +301,9 @@ impl<T: Default> Books<T> {
             _ if head.upto => self.ledger.find_among(head.id - head.id % UPTO..=head.id),
             _ => self.ledger.find(head.id, head.note),
         };
-        let Some(place) = place else { return self.stray() };
+        let Some(place) = place else {
+            return if self.take_late(head, whole) { Booked::Late } else { self.stray() };
+        };
         self.strays = 0;
         if head.more {
             if self.correlation == Correlation::Fifo {
@@ -298,6 +336,77 @@ impl<T: Default> Books<T> {
             self.answering = u32::try_from(place).ok();
             self.ledger.get_mut(place).map_or(Booked::Aside, Booked::Answered)
         }
+    }
+
+    /// Whether a message of the way is one that nobody waits for any more.
+    #[inline]
+    pub(super) fn is_late(&self, way: Way) -> bool {
+        way == Way::Response && self.late.as_ref().is_some_and(|late| late.is_under_way)
+    }
+
+    /// Whether answers may come that nobody waits for any more.
+    pub(super) fn awaits_late(&self) -> bool {
+        self.late.is_some()
+    }
+
+    /// Whether a request has the id of one that was taken out.
+    pub(super) fn is_confused(&self) -> bool {
+        self.late.as_ref().is_some_and(|late| late.is_confused)
+    }
+
+    /// One of the answers that nobody waits for any more has come, perhaps.
+    fn take_late(&mut self, head: &Head, whole: bool) -> bool {
+        let Some(late) = &mut self.late else { return false };
+        let Some(place) = late.ids.iter().position(|id| *id == head.id) else { return false };
+        if !head.more {
+            late.ids.swap_remove(place);
+        }
+        late.is_under_way = !whole;
+        if whole {
+            self.end_late();
+        }
+        true
+    }
+
+    /// It is whole.
+    fn end_late(&mut self) {
+        if let Some(late) = &mut self.late {
+            late.is_under_way = false;
+        }
+        self.late.take_if(|late| late.ids.is_empty() && !late.is_confused);
+    }
+
+    /// The exchange whose answer comes next, where answers come in order.
+    pub(super) fn next_answered(&mut self) -> Option<&mut Open<T>> {
+        let place = self.ledger.asked().map(|_| 0)?;
+        self.ledger.get_mut(place)
+    }
+
+    /// The exchange whose answer is under way.
+    pub(super) fn answering(&mut self) -> Option<&mut Open<T>> {
+        self.ledger.get_mut(self.answering? as usize)
+    }
+
+    /// Takes out one that is open, which is not answered any more. What answers it later is known as
+    /// late where its id says so; None where there is none, or nothing more can be remembered.
+    pub(super) fn take_out(&mut self, is_it: impl Fn(&T) -> bool) -> Option<Exchange<T>> {
+        let place = self.ledger.find_by(is_it)?;
+        let has_ids = self.correlation == Correlation::Unique;
+        let answered = self.answering.map(|answered| answered as usize);
+        if answered == Some(place)
+            || (has_ids && self.late.as_ref().is_some_and(|late| late.ids.len() >= LATE_MAX))
+        {
+            return None;
+        }
+        if answered.is_some_and(|answered| answered > place) {
+            self.answering = self.answering.map(|answered| answered - 1);
+        }
+        let answer = Answer { outcome: Outcome::ProtocolError, ..Answer::default() };
+        let done = self.finish(place, answer)?;
+        if has_ids {
+            self.late.get_or_insert_default().ids.push(done.id);
+        }
+        Some(done)
     }
 
     /// Takes an exchange whose request was refused, if it is its turn and no answer is under way.
@@ -338,7 +447,7 @@ impl<T: Default> Books<T> {
 
     pub(super) fn is_within_message(&self, way: Way) -> bool {
         let under = &self.under[way as usize];
-        under.bytes > 0 && !under.ended
+        under.bytes > 0 && !under.ended || self.behind[way as usize] > 0
     }
 
     pub(super) fn open_count(&self) -> usize {
@@ -363,7 +472,7 @@ impl<T: Default> Books<T> {
     }
 
     pub(super) fn held(&self) -> usize {
-        self.ledger.held()
+        self.ledger.held() + self.late.as_ref().map_or(0, |late| size_of_val(late.ids.as_slice()))
     }
 
     pub(super) fn release_memory(&mut self) {

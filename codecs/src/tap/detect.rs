@@ -237,7 +237,7 @@ impl<T: Default> Trial<T> {
             match self.tap.step(way, rest, limits, now_ns, &mut head) {
                 // A head that is under way has a limit of its own.
                 Step::Need => break,
-                Step::Body(count) => {
+                Step::Body(count) | Step::Late(count) => {
                     rest = &rest[count..];
                     if !is_body {
                         self.silent[way as usize] += count;

@@ -21,6 +21,11 @@ impl<'b> Message<'b> {
         self.bytes
     }
 
+    /// Bytes that were taken with it and begin the next message.
+    pub fn behind(&self) -> usize {
+        self.head.behind.into()
+    }
+
     /// The protocol that it is of.
     pub fn protocol(&self) -> Protocol {
         self.protocol

@@ -17,6 +17,7 @@
 //! | `Answered` | the head of an answer whose body is still coming |
 //! | `Finished` | an exchange is over; its answer's head comes with it unless it was `Answered` |
 //! | `Aside` | a message that is part of no exchange: heartbeat, push, callback |
+//! | `Late(n)` | n bytes of the answer to a request that was taken out; only where that is done |
 //! | `Tunnel` | the end of it; open exchanges are in [`Tap::drain`] |
 //!
 //! **Long bodies** need not be shown: after a step [`Tap::passable`] bytes of the way may pass by
@@ -33,7 +34,7 @@
 //!     loop {
 //!         match tap.step(way, input, &Limits::DEFAULT, 0, &mut Head::default()) {
 //!             Step::Need => return,
-//!             Step::Body(count) => input = &input[count..],
+//!             Step::Body(count) | Step::Late(count) => input = &input[count..],
 //!             Step::Opened { consumed, message, exchange } => {
 //!                 let name = message.name().concat();
 //!                 exchange.data = String::from_utf8_lossy(&name).into_owned();

@@ -50,6 +50,9 @@ pub enum Step<'b, T> {
         /// The message.
         message: Message<'b>,
     },
+    /// This many bytes of the input are of an answer to a request that was [taken
+    /// out](Tap::take_out): its client is not to get them. Go on behind them.
+    Late(usize),
     /// From here on bytes are bytes, both ways.
     Tunnel(Reason),
 }
@@ -107,24 +110,31 @@ impl<T: Default> Tap<T> {
         match self.codec.advance(way, input, self.books.asked(way), limits, head) {
             Event::Need => {
                 self.books.count(way, input.len());
-                Step::Need
+                if self.books.is_late(way) { Step::Late(input.len()) } else { Step::Need }
             }
             Event::Skip(count) => Step::Body(self.books.skip(way, count)),
             Event::Body(count) => {
                 self.books.count(way, count);
-                Step::Body(count)
+                if self.books.is_late(way) { Step::Late(count) } else { Step::Body(count) }
             }
             Event::Late { count, whole } => Step::Body(self.books.count_late(way, count, whole)),
             Event::End(count) => {
                 self.books.count(way, count);
+                let is_late = self.books.is_late(way);
                 match self.books.finish_message(way) {
+                    None if is_late => Step::Late(count),
                     Some(exchange) => ended(count, exchange, said_by(way, &self.error)),
                     None => Step::Body(count),
                 }
             }
             Event::Head { consumed, len, held, whole } => {
                 self.books.count(way, consumed);
-                let bytes = if held { self.codec.held_head(way) } else { &input[..len] };
+                let bytes = if held {
+                    self.books.leave(way, head.behind);
+                    self.codec.held_head(way)
+                } else {
+                    &input[..len]
+                };
                 let booked = match way {
                     Way::Request => self.books.request(head, whole, limits),
                     Way::Response => self.books.answer(head, bytes, whole, &mut self.error),
@@ -142,6 +152,7 @@ impl<T: Default> Tap<T> {
                     }
                     Booked::Aside => Step::Aside { consumed, message },
                     Booked::Part => Step::Body(consumed),
+                    Booked::Late => Step::Late(consumed),
                     Booked::Unfit(reason) => give_up(&mut self.tunnel, reason),
                 }
             }
@@ -155,7 +166,12 @@ impl<T: Default> Tap<T> {
     /// How many bytes of the way may pass from here without being shown; `u64::MAX` once it is a
     /// tunnel.
     pub fn passable(&self, way: Way) -> u64 {
-        if self.tunnel.is_some() { u64::MAX } else { self.codec.passable(way) }
+        match self.tunnel {
+            Some(_) => u64::MAX,
+            // What is to be thrown away has to be shown.
+            None if self.books.is_late(way) => 0,
+            None => self.codec.passable(way),
+        }
     }
 
     /// Takes note of bytes that passed without being shown, at most [`passable`](Self::passable).
@@ -215,6 +231,40 @@ impl<T: Default> Tap<T> {
     /// The newest of the open exchanges, so many of them.
     pub fn newest(&mut self, count: usize) -> impl Iterator<Item = &mut Open<T>> {
         self.books.newest(count)
+    }
+
+    /// The exchange whose answer comes next, in protocols where answers come in order.
+    pub fn next_answered(&mut self) -> Option<&mut Open<T>> {
+        self.books.next_answered()
+    }
+
+    /// The exchange whose answer is under way.
+    pub fn answering(&mut self) -> Option<&mut Open<T>> {
+        self.books.answering()
+    }
+
+    /// Takes an exchange out whose answer has not begun, and is no longer waited for. Where ids tell,
+    /// what answers it all the same is a [`Step::Late`]; elsewhere it would be taken for the answer to
+    /// another, and the connection has to end. None where there is no such exchange, and where so
+    /// many were taken out that no further one can be remembered.
+    pub fn take_out(&mut self, is_it: impl Fn(&T) -> bool) -> Option<Exchange<T>> {
+        self.books.take_out(is_it)
+    }
+
+    /// Whether answers may come to what was taken out.
+    pub fn awaits_late(&self) -> bool {
+        self.books.awaits_late()
+    }
+
+    /// Whether the answer under way is such a one.
+    pub fn is_within_late(&self) -> bool {
+        self.books.is_late(Way::Response)
+    }
+
+    /// Whether a request has the id of one that was taken out and has not been answered: nobody can
+    /// tell their answers apart.
+    pub fn is_confused(&self) -> bool {
+        self.books.is_confused()
     }
 
     /// Takes the exchanges that will not be finished, oldest first: for the end of a connection,

@@ -116,7 +116,9 @@ impl Walk {
                 let count = self.bulk.min((input.len() - at) as u64);
                 self.bulk -= count;
                 at += size(count);
-                if self.bulk > 0 { Ok(()) } else { self.end_value() }
+                // What follows the last of them is found with the next, as where they passed unseen.
+                let goes_on = self.bulk > 0 || at == input.len();
+                if goes_on { Ok(()) } else { self.end_value() }
             } else {
                 at += 1;
                 self.take(input[at - 1], bulk_max)

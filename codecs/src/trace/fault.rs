@@ -47,12 +47,14 @@ pub enum Flag {
     Netra,
     /// A rule refused a request, and its client cannot be told otherwise than by this end.
     RefusedByRule,
+    /// An answer did not begin, or stood still, for longer than a rule allows.
+    AnswerTimeout,
 }
 
 /// Flag, letters, word, side, what to do about it.
 type Row = (Flag, &'static str, &'static str, &'static str, &'static str);
 
-const TABLE: [Row; 21] = [
+const TABLE: [Row; 22] = [
     (
         Flag::UpstreamRefused,
         "UF",
@@ -183,6 +185,13 @@ const TABLE: [Row; 21] = [
         "refused_by_rule",
         "netra",
         "a rule refused a request of a protocol that has no words for it: netra rules explain",
+    ),
+    (
+        Flag::AnswerTimeout,
+        "RT",
+        "answer_timeout",
+        "upstream",
+        "the answer took longer than the timeout of the rule that netra.rule names allows",
     ),
 ];
 

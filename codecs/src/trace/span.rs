@@ -266,6 +266,21 @@ impl SpanText {
     }
 }
 
+/// The texts of a span, each looked for once.
+#[derive(Clone, Copy, Debug)]
+pub struct TextsByKind<'s> {
+    texts: [Option<&'s [u8]>; MAPPED_FROM as usize],
+    /// There are some of mapped headers and cookies, which [`SpanRecord::texts`] tells.
+    pub has_mapped: bool,
+}
+
+impl<'s> TextsByKind<'s> {
+    /// The first text of this kind, which is none of a mapped header or cookie.
+    pub fn get(&self, what: SpanText) -> Option<&'s [u8]> {
+        self.texts.get(usize::from(what.code())).copied().flatten()
+    }
+}
+
 /// Mapped headers and cookies that can be told apart.
 pub const MAPPED_MAX: usize = (u8::MAX - MAPPED_FROM) as usize;
 
@@ -369,6 +384,18 @@ impl SpanRecord {
         self.texts().find(|(what, _)| *what == wanted).map(|(_, value)| value)
     }
 
+    /// The first text of each kind, for who asks for many.
+    pub fn by_kind(&self) -> TextsByKind<'_> {
+        let mut found = TextsByKind { texts: [None; MAPPED_FROM as usize], has_mapped: false };
+        for (what, value) in self.texts() {
+            match found.texts.get_mut(usize::from(what.code())) {
+                Some(text) => _ = text.get_or_insert(value),
+                None => found.has_mapped = true,
+            }
+        }
+        found
+    }
+
     /// Adds what the exchange may belong to, as much as leaves room for other texts: trace and span
     /// of each.
     pub fn put_links(&mut self, links: impl Iterator<Item = (u128, u64)>) {
@@ -435,6 +462,12 @@ mod tests {
             span.put(what, value);
         }
         assert!(span.texts().eq(put));
+        let found = span.by_kind();
+        for (what, value) in put {
+            let is_mapped = matches!(what, SpanText::Mapped(_));
+            assert_eq!(found.get(what), Some(value).filter(|_| !is_mapped), "{what:?}");
+        }
+        assert!(found.has_mapped && found.get(SpanText::Method).is_none());
         assert_eq!(span.text(SpanText::Mapped(3)), Some(&b"x"[..]));
         assert_eq!(span.text(SpanText::Method), None);
         span.put_again(SpanText::DebugId, b"e");

@@ -115,7 +115,7 @@ impl Taster {
             let step = self.tap.step(way, input, &self.limits, self.now_ns, &mut head);
             let consumed = match step {
                 Step::Need => break,
-                Step::Body(count) => {
+                Step::Body(count) | Step::Late(count) => {
                     // A message may turn out to have ended.
                     assert!(count > 0 || has_moved, "two steps without progress");
                     has_moved = count > 0;

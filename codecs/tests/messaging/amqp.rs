@@ -199,6 +199,52 @@ fn contents_between_each_other() {
     assert_eq!(lines(&told, "done ")[1..], ["1 oneway basic.publish sent 113/0"]);
 }
 
+/// Where the content of a message does not come next, the frame that does is none of it, wherever it
+/// was cut: its first bytes are not lost.
+#[test]
+fn a_frame_of_another_channel_between_a_method_and_its_content() {
+    let method_alone = about(1, PUBLISH, &["shop", "key"], 0);
+    let declare = about(2, (50, 10), &["orders"], 0);
+    let len = method_alone.len();
+    for between in [
+        declare.clone(),
+        frame(8, 0, b""),
+        [header(2, 3, &[0, 0]), frame(3, 2, b"abc")].concat(),
+        frame(3, 2, b"abc"),
+        about(2, PUBLISH, &["other", "key"], 0),
+    ] {
+        let parts = begun(&[
+            ask([method_alone.clone(), between].concat()),
+            ask([content(1, &[5]), declare.clone()].concat()),
+            say(method(2, (50, 11), b"")),
+        ]);
+        let told = told(&parts);
+        assert!(lines(&told, "tunnel").is_empty(), "{told:?}");
+        let sent = format!("1 oneway basic.publish sent {len}/0");
+        assert!(lines(&told, "done ").contains(&sent.as_str()), "{told:?}");
+        let declared = format!("queue.declare ok {}/12", declare.len());
+        assert!(lines(&told, "done ").iter().any(|it| it.ends_with(&declared)), "{told:?}");
+    }
+    // What is wrong with that frame comes behind the message.
+    for (wrong, reason) in
+        [(&b"\x01\0\x02\x7f\0\0\0"[..], "too_large"), (b"\x04\0\x02\0\0\0\0", "not_this_protocol")]
+    {
+        let told = told(&begun(&[ask([&method_alone, wrong].concat())]));
+        assert_eq!(lines(&told, "done ").len(), 2, "{told:?}");
+        assert_eq!(lines(&told, "tunnel "), [reason]);
+    }
+    // A connection that ends within those bytes was cut short.
+    let mut taster = Taster::new(Protocol::Amqp, Limits::DEFAULT);
+    begun(&[]).iter().for_each(|part| taster.show(part));
+    method_alone.iter().for_each(|byte| taster.show(&ask([*byte])));
+    taster.show(&ask(&declare[..5]));
+    assert!(taster.tap.is_within_message(Way::Request));
+    assert_eq!(taster.tap.held(), len + 5);
+    taster.show(&ask(&declare[5..7]));
+    assert_eq!((taster.tap.held(), taster.tap.open_count()), (7, 0));
+    assert!(taster.tap.is_within_message(Way::Request));
+}
+
 #[test]
 fn channels_and_connections_that_are_closed() {
     let close = |code: u16, (class, method): (u16, u16)| {

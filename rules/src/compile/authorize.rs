@@ -2,7 +2,6 @@
 
 use super::Compiler;
 use crate::{
-    key::Protocol,
     matcher::{Matcher, Subject},
     table::Policy,
     verdict::RefusalKind,
@@ -14,7 +13,8 @@ impl Compiler<'_> {
         for spec in &specs.authorizations {
             let protocol =
                 spec.protocol.as_ref().and_then(|(name, place)| self.protocol(name, place));
-            let candidates = protocol.map_or_else(|| Protocol::all().collect(), |it| vec![it]);
+            let candidates =
+                protocol.map_or_else(|| self.context.protocols().collect(), |it| vec![it]);
             let entries: Vec<_> = spec
                 .rules
                 .iter()

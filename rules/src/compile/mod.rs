@@ -17,6 +17,7 @@ use crate::{
     trouble::{Place, Troubles},
     verdict::{RefusalKind, RuleId},
 };
+use netra_codecs::tap;
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
@@ -43,12 +44,12 @@ pub struct Context {
     pub generation: u64,
     /// What this service is called; hosts that are called so, or begin so, are its own.
     pub own_name: String,
+    /// Protocols that are not built in, and have a name for rules all the same.
+    pub private: Vec<Protocol>,
     /// Protocols whose connections cannot change their upstream: they have no routes elsewhere.
     pub pinned: Vec<Protocol>,
     /// Protocols whose answers cannot be given anything.
     pub plain_answers: Vec<Protocol>,
-    /// Nobody watches how long answers take: documents may not ask for it.
-    pub is_untimed: bool,
     /// Endpoints come and go with a control plane: a subset that has none now is no fault of the
     /// documents, and messages for it are refused until it has one.
     pub endpoints_move: bool,
@@ -64,9 +65,27 @@ impl Context {
             own_name: own_name.to_owned(),
             pinned: Protocol::all().filter(|protocol| !protocol.moves()).collect(),
             plain_answers: vec![Protocol::Http1],
-            is_untimed: true,
             ..Self::default()
         }
+    }
+
+    /// These protocols are not built in, and documents may name them.
+    #[must_use]
+    pub fn with_private(mut self, private: &[tap::Protocol]) -> Self {
+        self.private = private.iter().copied().map(Protocol::Of).collect();
+        self.pinned.extend(self.private.iter().filter(|protocol| !protocol.moves()));
+        self
+    }
+
+    /// Every protocol that documents may name.
+    pub fn protocols(&self) -> impl Iterator<Item = Protocol> {
+        Protocol::all().chain(self.private.iter().copied())
+    }
+
+    /// The protocol of that name.
+    pub fn protocol(&self, name: &str) -> Option<Protocol> {
+        let is_it = |it: &&Protocol| it.name() == name;
+        Protocol::from_name(name).or_else(|| self.private.iter().find(is_it).copied())
     }
 }
 

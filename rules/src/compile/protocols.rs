@@ -9,9 +9,9 @@ impl Compiler<'_> {
     pub(super) fn protocol(&mut self, name: &str, place: &Place) -> Option<Protocol> {
         let named = self.specs.protocols.get(name);
         let codec = named.map_or(name, |(codec, _)| codec);
-        let found = Protocol::from_name(codec);
+        let found = self.context.protocol(codec);
         if found.is_none() && named.is_none() {
-            let known: Vec<_> = Protocol::all().map(Protocol::name).collect();
+            let known: Vec<_> = self.context.protocols().map(Protocol::name).collect();
             let what = format!(
                 "the protocol {:?} is unknown: allowed is one of {}, or what an \
                  ApplicationProtocol names",
@@ -26,8 +26,8 @@ impl Compiler<'_> {
     /// Names of protocols have a codec, and ports of services have a protocol.
     pub(super) fn protocols(&mut self) {
         for (name, (codec, place)) in &self.specs.protocols {
-            if Protocol::from_name(codec).is_none() {
-                let known: Vec<_> = Protocol::all().map(Protocol::name).collect();
+            if self.context.protocol(codec).is_none() {
+                let known: Vec<_> = self.context.protocols().map(Protocol::name).collect();
                 let what = format!(
                     "codec={:?} of the protocol {name:?} is unknown: allowed is one of {}",
                     short(codec),

@@ -12,7 +12,7 @@ use crate::{
     trouble::Place,
     verdict::{MutationsId, RefusalKind, RuleId},
 };
-use netra_codecs::tap;
+use netra_codecs::{codec::Correlation, tap};
 use std::time::Duration;
 
 impl Compiler<'_> {
@@ -64,7 +64,8 @@ impl Compiler<'_> {
 
     /// Protocols that messages to the host may be of.
     fn candidates(&mut self, spec: &RouterSpec) -> Vec<Protocol> {
-        let all = || Protocol::all().collect();
+        let context = self.context;
+        let all = || context.protocols().collect();
         if let Some((name, place)) = &spec.protocol {
             return self.protocol(name, place).map_or_else(all, |protocol| vec![protocol]);
         }
@@ -74,8 +75,8 @@ impl Compiler<'_> {
         for port in service.ports.iter().filter(|port| is_of(&port.number)) {
             let Some(name) = &port.protocol else { return all() };
             match self.specs.protocols.get(name).map_or(name.as_str(), |(codec, _)| codec) {
-                codec if Protocol::from_name(codec).is_none() => return all(),
-                codec => found.extend(Protocol::from_name(codec)),
+                codec if context.protocol(codec).is_none() => return all(),
+                codec => found.extend(context.protocol(codec)),
             }
         }
         found.sort_unstable();
@@ -114,6 +115,10 @@ impl Compiler<'_> {
             self.table.splits += 1;
             (self.table.splits - 1, schedule(&weights))
         });
+        if route.first_byte_ns > 0 || route.idle_ns > 0 {
+            let text = format!("netra: the answer took too long ({})", route.name);
+            self.table.timeouts.push((rule, text.into()));
+        }
         RouteTo {
             rule,
             to: to.into(),
@@ -141,9 +146,14 @@ impl Compiler<'_> {
             );
             self.troubles.error(first.place.clone(), what);
         }
-        if self.context.is_untimed && (route.first_byte_ns > 0 || route.idle_ns > 0) {
-            let what = "timeouts of answers are not in this version of netra. Take timeout (or \
-                        opTimeout) out";
+        let has_no_order = |it: &Protocol| matches!(it, Protocol::Of(it) if it.about().correlation == Correlation::Loose);
+        if (route.first_byte_ns > 0 || route.idle_ns > 0) && candidates.iter().all(has_no_order) {
+            let names: Vec<_> = candidates.iter().map(|protocol| protocol.name()).collect();
+            let what = format!(
+                "timeout: nobody can tell what {} answers to what, so that no answer is missed. \
+                 Take it out",
+                names.join(", ")
+            );
             self.troubles.error(route.place.clone(), what);
         }
     }
@@ -169,7 +179,8 @@ impl Compiler<'_> {
                 "routes of {} lead to the original destination alone in this version of netra, \
                  which changes upstreams of {} only",
                 names.join(", "),
-                Protocol::all()
+                self.context
+                    .protocols()
                     .filter(|it| !self.context.pinned.contains(it))
                     .map(Protocol::name)
                     .collect::<Vec<_>>()

@@ -28,7 +28,8 @@ impl Slots {
         }
         let id =
             SlotId::try_from(self.slots.len()).ok().filter(|it| usize::from(*it) < SLOTS_MAX)?;
-        let keys = Protocol::all().map(|protocol| protocol.key(name)).collect();
+        let built_in = Protocol::all().map(|protocol| protocol.key(name));
+        let keys = built_in.chain([Protocol::private_key(name)]).collect();
         self.slots.push(Slot { name: known.as_str().into(), keys });
         self.by_name.insert(known, id);
         Some(id)

@@ -5,7 +5,9 @@ use crate::{
     along::Along,
     core::Core,
     error::Direction,
+    gate::Flows,
     io::{Io, Token},
+    patience::{Overdue, Patience},
     switch::{Stand, Switch, seats::Seats},
 };
 use netra_codecs::trace::{Fault, Outcome};
@@ -141,6 +143,46 @@ impl Connection {
                 Some(answer.into_bytes())
             }
             (None, Some(Along::Gated(gate))) => gate.fail(core),
+            _ => None,
+        }
+    }
+
+    /// Its answers that may not take for ever; none where there are none.
+    #[inline]
+    pub(crate) fn patience(&self) -> Option<&Patience> {
+        match (&self.http, &self.tap) {
+            (Some(http), _) => http.patience.as_deref(),
+            (None, Some(tap)) => tap.patience(),
+            (None, None) => None,
+        }
+    }
+
+    pub(crate) fn patience_mut(&mut self) -> Option<&mut Patience> {
+        match (&mut self.http, &mut self.tap) {
+            (Some(http), _) => http.patience.as_deref_mut(),
+            (None, Some(tap)) => tap.patience_mut(),
+            (None, None) => None,
+        }
+    }
+
+    /// Some of its answers may be overdue.
+    pub(crate) fn look_at_answers<I: Io>(&mut self, core: &mut Core<I>) -> Overdue {
+        let flows = Flows {
+            moved: [self.request.last_moved(), self.response.last_moved()],
+            hold: [self.request.holds_bytes(), self.response.holds_bytes()],
+        };
+        match (&mut self.http, &mut self.tap) {
+            (Some(http), _) => http.look_at_answers(core, flows),
+            (None, Some(Along::Gated(gate))) => gate.look_at_answers(core, flows),
+            _ => Overdue::GoOn,
+        }
+    }
+
+    /// What its client is told last, its upstream having been left for good.
+    pub(crate) fn take_last_words<I: Io>(&mut self, core: &mut Core<I>) -> Option<Vec<u8>> {
+        match (&mut self.http, &mut self.tap) {
+            (Some(http), _) => http.take_last_words(core),
+            (None, Some(Along::Gated(gate))) => gate.take_last_words(core),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! Who decides about messages, and what is decided.
 
-use crate::{error::Direction, sys::Nanos};
+use crate::{error::Direction, patience::Allowed, sys::Nanos};
 use netra_codecs::{
     codec::{Pairs, Refusal},
     route::Target,
@@ -37,6 +37,8 @@ pub(crate) struct Ruling<'t> {
     pub(crate) delay_ns: Nanos,
     /// What [`Decide::answer`] is asked for when the answer comes; 0 is nothing.
     pub(crate) answer: u32,
+    /// How long its answer may take.
+    pub(crate) allowed: Allowed<'t>,
 }
 
 /// Where a request is to go.

@@ -2,7 +2,7 @@
 //! them.
 
 use super::decide::{Asker, Decide, Place, Routed, Ruling, Seating};
-use crate::{error::Direction, sys::Nanos};
+use crate::{error::Direction, patience::Allowed, sys::Nanos};
 use netra_codecs::{
     codec::{Pairs, Refusal, Why},
     route::Target,
@@ -49,6 +49,15 @@ impl ShardRules {
     #[inline]
     pub(crate) fn name_of(&self, verdict: &Verdict) -> &str {
         verdict.rule.and_then(|rule| self.table.rule(rule)).map_or("", |rule| &rule.name)
+    }
+
+    /// How long the answer may take.
+    #[inline]
+    pub(crate) fn allowed(&self, verdict: &Verdict) -> Allowed<'_> {
+        let &Verdict { first_byte_ns, idle_ns, .. } = verdict;
+        let is_timed = first_byte_ns > 0 || idle_ns > 0;
+        let text = if is_timed { self.table.timeout_text(verdict) } else { "" };
+        Allowed { first_byte_ns, idle_ns, text }
     }
 
     /// What is counted.
@@ -115,7 +124,9 @@ impl Decide for ShardRules {
             Action::Pass => {}
         }
         let answer = self.answer_number(verdict.response);
-        Ruling { refusal, to, rule: self.name_of(&verdict), delay_ns: verdict.delay_ns, answer }
+        let allowed = self.allowed(&verdict);
+        let (rule, delay_ns) = (self.name_of(&verdict), verdict.delay_ns);
+        Ruling { refusal, to, rule, delay_ns, answer, allowed }
     }
 
     fn target(&self, place: Place, original: SocketAddr) -> Option<Target> {
@@ -215,7 +226,7 @@ impl Facts for OfMessage<'_, '_> {
 
     fn value(&self, key: &Key) -> Option<&[u8]> {
         match key {
-            Key::Operation => self.message.name().first().copied().filter(|it| !it.is_empty()),
+            Key::Operation => operation(self.message),
             Key::Of(key) => self.message.value(*key),
             Key::Pair(wanted) => {
                 let mut found = None;
@@ -228,6 +239,17 @@ impl Facts for OfMessage<'_, '_> {
             }
             Key::Path | Key::Host | Key::Cookie(_) | Key::Query(_) => None,
         }
+    }
+}
+
+/// What a request asks for. The span of one that is not built in may be called by other things.
+fn operation<'b>(message: &Message<'b>) -> Option<&'b [u8]> {
+    match message.protocol() {
+        tap::Protocol::Private(private) => {
+            let named = private.about().operations.get(usize::from(message.operation()));
+            named.map(|name| name.as_bytes())
+        }
+        _ => message.name().first().copied().filter(|it| !it.is_empty()),
     }
 }
 

@@ -9,6 +9,17 @@ use crate::{
 };
 use netra_perf::Key;
 
+/// What a flow has come upon that it looked at by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// There is nothing yet, or the end.
+    Nothing,
+    /// Bytes, which have been passed on as far as they went.
+    Some,
+    /// The same, and a long body begins with them.
+    Long,
+}
+
 impl Flow {
     /// One round of splicing: source to pipe, pipe to receiver.
     pub(super) fn splice<I: Io>(
@@ -20,9 +31,12 @@ impl Flow {
     ) -> Result<(), End> {
         let passable = half.passable(from.side);
         if passable == 0 && self.in_pipe == 0 {
-            // What comes next is a head, or a chunk's: to be looked at.
+            // What comes next is a head, or a chunk's: to be looked at. By hand, as who receives again
+            // at once is given all that has come, the next body as well.
             self.return_pipe(core);
-            self.copy_again();
+            if self.look(core, from, counted, half)? != Seen::Long {
+                self.copy_again();
+            }
             return Ok(());
         }
         let Some(pipe) = self.pipe.or_else(|| core.pipes.lend(&mut core.io)) else {
@@ -90,36 +104,48 @@ impl Flow {
         core: &mut Core<I>,
         from: Token,
         counted: Counted,
-        mut half: Half<'_>,
+        half: Half<'_>,
     ) -> Result<(), End> {
-        let to = from.other();
         if !core.pool_is_scarce() {
             self.copy_again();
             return Ok(());
         }
+        let seen = self.look(core, from, counted, half)?;
+        if seen == Seen::Nothing && self.reading != Reading::Over {
+            self.reading = Reading::Watching;
+            core.io.watch_read(from);
+        }
+        Ok(())
+    }
+
+    /// Looks at what there is, sends it, and takes as much as went.
+    fn look<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        from: Token,
+        counted: Counted,
+        mut half: Half<'_>,
+    ) -> Result<Seen, End> {
+        let to = from.other();
         let seen = match core.io.peek(from, &mut core.scratch) {
             Ok(0) => {
                 self.reading = Reading::Over;
-                return Ok(());
+                return Ok(Seen::Nothing);
             }
             Ok(n) => n,
-            Err(e) if would_block(&e) => {
-                self.reading = Reading::Watching;
-                core.io.watch_read(from);
-                return Ok(());
-            }
+            Err(e) if would_block(&e) => return Ok(Seen::Nothing),
             Err(e) => return Err(End::of_error(from.side, &e)),
         };
-        let (sent, is_full) = match half.is_gated(from.side) {
-            true if half.gave_up(from.side) => (seen, false),
+        let (sent, is_full, is_long) = match half.is_gated(from.side) {
+            true if half.gave_up(from.side) => (seen, false, false),
             true => {
                 let gated = half.peeked(core, to, seen)?;
-                (gated.taken, gated.is_full)
+                (gated.taken, gated.is_full, gated.is_long)
             }
             false => {
                 let sent = taken(core.io.send(to, &core.scratch[..seen]), to.side)?;
-                half.tap(core, from.side, Source::Scratch(sent));
-                (sent, sent < seen)
+                let is_long = half.tap(core, from.side, Source::Scratch(sent));
+                (sent, sent < seen, is_long)
             }
         };
         core.io.take(from, sent).map_err(|e| End::of_error(from.side, &e))?;
@@ -127,6 +153,6 @@ impl Flow {
         if is_full {
             self.await_room(core, to);
         }
-        Ok(())
+        Ok(if is_long { Seen::Long } else { Seen::Some })
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     exchange::{Decide, Gates, Source},
     io::{Io, Side, Token},
     sends::{Gated, is_long, send},
+    tap::waits_no_more,
 };
 use netra_codecs::{
     codec::{Head, Way},
@@ -26,7 +27,7 @@ impl Gate {
         to: Token,
         source: Source,
     ) -> Result<Gated, End> {
-        let is_cut = !self.replies.is_empty() || self.edits_answers;
+        let is_cut = !self.replies.is_empty() || self.edits_answers || self.has_overdue();
         if is_cut || !self.response.held.is_empty() {
             return self.cut_answers(core, to, source);
         }
@@ -50,7 +51,7 @@ impl Gate {
         let at_ns = io.now();
         let (mut run, mut head) = (Run::default(), Head::default());
         let Self { tapped, response: out, replies, wants, .. } = self;
-        let waits = replies.may_go();
+        let waits = replies.may_go() || tapped.patience.as_ref().is_some_and(|it| it.has_words());
         while run.sent.is_none() && (run.at < input.len() || tapped.tap.has_ended(Way::Response)) {
             if waits && run.at > 0 && !tapped.tap.is_within_message(Way::Response) {
                 break;
@@ -70,6 +71,7 @@ impl Gate {
             let rest = &input[run.at..];
             match tapped.tap.step(Way::Response, rest, &taps.limits, at_ns, &mut head) {
                 Step::Need => run.hold(out, io, to, input)?,
+                Step::Late(consumed) => run.skip(out, io, to, input, consumed)?,
                 Step::Body(consumed)
                 | Step::Opened { consumed, .. }
                 | Step::Aside { consumed, .. } => run.at += consumed,
@@ -83,6 +85,7 @@ impl Gate {
                 Step::Finished { consumed, message, mut exchange, error } => {
                     run.at += consumed;
                     exchange.data.add_overhead(at_ns.saturating_sub(*now));
+                    waits_no_more(&mut tapped.patience, exchange.data.timed);
                     let told = (Outcome::Whole, at_ns);
                     tapped.of.finish(&exchange, error, told, observer, recorder);
                     if let Some(message) = message {
@@ -115,6 +118,12 @@ impl Gate {
     /// Tells those clients whose turn it is that their requests were refused: what is carried has it
     /// then.
     pub(super) fn tell<I: Io>(&mut self, core: &mut Core<I>) {
+        if self.has_words()
+            && self.is_between_answers()
+            && let Some(patience) = &mut self.tapped.patience
+        {
+            self.response.carry.extend(patience.take_words());
+        }
         while self.replies.may_go() && self.may_tell() {
             let Some(exchange) = self.tapped.tap.take_refused() else { return };
             let Some(due) = self.replies.take(&mut self.response.carry) else { return };

@@ -12,6 +12,7 @@
 //! goes out as it came, and the connection is a tunnel.
 
 mod answers;
+mod late;
 mod moves;
 mod outgoing;
 mod replies;
@@ -24,8 +25,10 @@ use crate::{
     io::{Io, Side, Token},
     sends::Gated,
     switch::{Stand, Switch},
+    sys::Nanos,
     tap::Tapped,
 };
+pub(crate) use late::Flows;
 use netra_codecs::{
     codec::{CannotEdit, Left, Reason, Way},
     tap::Message,
@@ -119,7 +122,7 @@ impl Gate {
     /// where nothing waits at its flows either.
     pub(crate) fn may_be_tap(&self) -> bool {
         let is_home = self.switch.goal.is_none();
-        is_home && !self.wants.writes && !self.wants.decides && self.is_empty()
+        is_home && !self.wants.writes && !self.wants.decides && self.is_empty() && self.kept == 0
     }
 
     /// Goes on as its tap.
@@ -131,7 +134,12 @@ impl Gate {
     fn is_empty(&self) -> bool {
         let is_quiet = |way: &Outgoing| way.kept() == 0 && way.cleared == 0;
         let waits = self.switch.is_under_way() || self.drops || self.must_close;
-        !waits && is_quiet(&self.request) && is_quiet(&self.response) && self.replies.is_empty()
+        let tells = self.has_overdue() || self.is_timed();
+        !waits
+            && !tells
+            && is_quiet(&self.request)
+            && is_quiet(&self.response)
+            && self.replies.is_empty()
     }
 
     /// Nothing of the way may be sent now.
@@ -157,8 +165,9 @@ impl Gate {
             self.tell(core);
         }
         let moving = usize::from(self.replies.last_waits && self.is_moving());
-        let waits = self.drops || self.replies.count() > moving;
-        if waits && (self.tapped.is_over() || self.has_ended) {
+        let waits = self.drops || self.replies.count() > moving || self.has_words();
+        let is_over = self.tapped.is_over();
+        if (waits && (is_over || self.has_ended)) || (is_over && self.tapped.tap.awaits_late()) {
             // Nobody can say any more where what the client is told would have to be.
             return Err(End::Refused);
         }
@@ -191,7 +200,10 @@ impl Gate {
         to: Token,
         source: Source,
     ) -> Result<Gated, End> {
-        let (is_tunnel, way) = (self.tapped.is_over(), way_to(to));
+        let way = way_to(to);
+        // What its client is told last is nothing that has to be read.
+        let is_last = way == Way::Response && self.switch.stand == Stand::GaveUp;
+        let is_tunnel = self.tapped.is_over() || is_last;
         let out = self.outgoing(way);
         if is_tunnel || out.cleared > 0 {
             let Core { io, pool, scratch, .. } = core;
@@ -263,7 +275,7 @@ impl Gate {
     fn settle(&mut self, taps: &mut Taps, recorder: &Recorder) {
         self.tapped.count_held(taps, recorder);
         let ways = self.request.kept() + self.response.kept();
-        let kept = ways + self.replies.kept() + self.parked.len();
+        let kept = ways + self.replies.kept() + self.parked.len() + self.overdue_kept();
         let kept = u32::try_from(kept).unwrap_or(u32::MAX);
         if kept == self.kept {
             return;
@@ -292,14 +304,16 @@ impl Gate {
             }
             Side::Upstream => {
                 let tells = self.replies.may_go() && self.may_tell();
-                tells || self.must_close || (is_tunnel && !self.response.held.is_empty())
+                let is_late = self.has_words() && self.is_between_answers();
+                tells || is_late || self.must_close || (is_tunnel && !self.response.held.is_empty())
             }
         }
     }
 
     /// The request that waited waits no more, but perhaps for another upstream.
-    pub(crate) fn resume(&mut self) {
+    pub(crate) fn resume(&mut self, now: Nanos) {
         self.switch.until = None;
+        self.wait_again(now);
         self.replies.last_waits &= self.is_moving();
         self.was_paused = true;
     }
@@ -360,7 +374,7 @@ mod tests {
 
     #[test]
     fn an_idle_gated_connection_costs_little() {
-        assert!(size_of::<Gate>() <= 1024, "{}", size_of::<Gate>());
+        assert!(size_of::<Gate>() <= 1040, "{}", size_of::<Gate>());
     }
 
     #[test]

@@ -152,6 +152,7 @@ impl Gate {
             open.pass_on();
             open.data.waits = false;
         }
+        self.wait_again(core.now);
         let parked = std::mem::take(&mut self.parked);
         self.request.carry.extend(parked);
         self.was_paused = true;
@@ -188,9 +189,10 @@ impl Gate {
     }
 
     /// Nothing of what its client sends goes anywhere.
-    fn give_up<I: Io>(&mut self, core: &mut Core<I>, stand: Stand) {
+    pub(super) fn give_up<I: Io>(&mut self, core: &mut Core<I>, stand: Stand) {
         (self.switch.stand, self.drops) = (stand, false);
         (self.request, self.replies, self.parked) = Default::default();
+        self.tapped.patience = None;
         self.settle(&mut core.taps, &core.recorder);
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     error::End,
     exchange::{Asker, Decide, Gates, Observer, Ruling, Source, Wants, Writing},
     io::{Io, Token},
+    patience::{Allowed, Patience},
     sends::{Gated, is_long},
     switch::Switch,
     sys::Nanos,
@@ -19,7 +20,7 @@ use crate::{
 };
 use netra_codecs::{
     Limits,
-    codec::{Edits, Head, Kind, Leaves, Left, Open, Refusal, Way},
+    codec::{Edits, Head, Kind, Leaves, Left, Open, Refusal, Way, Why},
     tap::{Message, Step},
     trace::{Outcome, SpanText},
 };
@@ -78,7 +79,9 @@ impl Gate {
             let is_alone = tapped.tap.open_count() == 0;
             match tapped.tap.step(Way::Request, rest, &taps.limits, *now, &mut head) {
                 Step::Need => run.hold(out, io, to, input)?,
-                Step::Body(consumed) | Step::Answered { consumed, .. } => run.at += consumed,
+                Step::Body(consumed) | Step::Late(consumed) | Step::Answered { consumed, .. } => {
+                    run.at += consumed;
+                }
                 Step::Aside { consumed, message } => {
                     self.left.note(message.leaves());
                     run.at += consumed;
@@ -93,13 +96,13 @@ impl Gate {
                         switch: &mut self.switch,
                         left: &mut self.left,
                         edits_answers: &mut self.edits_answers,
+                        patience: &mut tapped.patience,
                         must_close: &mut self.must_close,
                         is_alone,
                     };
                     let fate = judged.judge(&message, exchange, &mut shared);
-                    let message = (message.bytes(), &*shared.gates.edits, consumed);
-                    run.go_on(out, io, to, input, message, fate)?;
-                    self.drops = fate == Fate::Refused;
+                    self.drops = fate == Fate::Refused && message.behind() == 0;
+                    run.on(out, io, to, input, (&message, consumed, &shared.gates.edits), fate)?;
                 }
                 Step::Finished { consumed, exchange, .. } => {
                     run.at += consumed;
@@ -115,10 +118,9 @@ impl Gate {
         finish_untold(tapped, &taps.limits, &mut shared);
         self.messages = self.messages.wrapping_add(u32::try_from(run.begun).unwrap_or(0));
         self.drops &= tapped.tap.is_within_message(Way::Request);
+        note_waiting(tapped, run.begun)?;
         let gated = run.finish(out, io, to, input)?;
-        if !run.parked.is_empty() {
-            self.parked = run.parked;
-        }
+        run.leave(&mut self.parked);
         tapped.add_overhead(run.begun, io.now().saturating_sub(*now));
         let passable = tapped.tap.passable(Way::Request);
         let has_begun = run.begun > 0 || !is_within;
@@ -139,6 +141,7 @@ impl Gate {
         let taken = match tapped.tap.step(Way::Request, input, &taps.limits, *now, &mut head) {
             Step::Need => input.len(),
             Step::Body(consumed)
+            | Step::Late(consumed)
             | Step::Answered { consumed, .. }
             | Step::Aside { consumed, .. }
             | Step::Opened { consumed, .. } => consumed,
@@ -169,6 +172,31 @@ fn finish_untold(tapped: &mut Tapped, limits: &Limits, shared: &mut Shared<'_>) 
 }
 
 impl Run {
+    /// Leaves a message there that waits for another upstream, if there is one.
+    fn leave(&mut self, parked: &mut Vec<u8>) {
+        if !self.parked.is_empty() {
+            *parked = std::mem::take(&mut self.parked);
+        }
+    }
+
+    /// A request of which so many bytes of the input are, and what becomes of it. What has begun behind
+    /// it is not the rest of it.
+    fn on(
+        &mut self,
+        out: &mut Outgoing,
+        io: &mut impl Io,
+        to: Token,
+        input: &[u8],
+        (message, consumed, edits): (&Message<'_>, usize, &Edits),
+        fate: Fate,
+    ) -> Result<(), End> {
+        let own = (message.bytes(), edits, consumed);
+        match message.behind() {
+            0 => self.go_on(out, io, to, input, own, fate),
+            behind => self.part(out, io, to, input, (own, behind), fate),
+        }
+    }
+
     /// The head that begins behind what was read is not whole.
     pub(super) fn hold(
         &mut self,
@@ -183,6 +211,26 @@ impl Run {
         });
         out.held.extend_from_slice(&input[self.at..]);
         self.at = input.len();
+        Ok(())
+    }
+
+    /// Sends what was read; what comes next, so many bytes of the input, goes to nobody.
+    pub(super) fn skip(
+        &mut self,
+        out: &mut Outgoing,
+        io: &mut impl Io,
+        to: Token,
+        input: &[u8],
+        count: usize,
+    ) -> Result<(), End> {
+        self.sent = Some(if self.at == 0 {
+            // What is held is its beginning.
+            out.held = Vec::new();
+            (0, 0)
+        } else {
+            out.send(io, to, &input[..self.at], None)?
+        });
+        self.at += count;
         Ok(())
     }
 
@@ -206,19 +254,55 @@ impl Run {
         // What is held is the beginning of the first message that was read.
         let (before, own) = if begin == 0 { (&[][..], &held[..]) } else { (&held[..], &[][..]) };
         let message = Edited::of(head, edits, own, of_message);
+        if fate == Fate::Passes && message.is_none() {
+            out.held = held;
+            return Ok(());
+        }
         let plain = [before, &input[..begin]];
+        self.become_of(fate, out, io, to, (plain, [own, of_message], message))
+    }
+
+    /// The same, of a message that took some bytes of the next one to be known: those are held on.
+    #[cold]
+    pub(super) fn part(
+        &mut self,
+        out: &mut Outgoing,
+        io: &mut impl Io,
+        to: Token,
+        input: &[u8],
+        ((head, edits, consumed), behind): ((&[u8], &Edits, usize), usize),
+        fate: Fate,
+    ) -> Result<(), End> {
+        let mut own = std::mem::take(&mut out.held);
+        own.extend_from_slice(&input[self.at - consumed..self.at]);
+        let next = own.split_off(own.len().saturating_sub(behind));
+        let message = Edited::of(head, edits, &own, &[]);
+        if fate == Fate::Passes && message.is_none() {
+            self.sent = Some(out.send_all(io, to, [&own, &[]], None)?);
+        } else {
+            self.become_of(fate, out, io, to, ([&[]; 2], [&own, &[]], message))?;
+        }
+        out.held = next;
+        Ok(())
+    }
+
+    /// Sends what is before a message, and the message if it passes.
+    fn become_of(
+        &mut self,
+        fate: Fate,
+        out: &mut Outgoing,
+        io: &mut impl Io,
+        to: Token,
+        (plain, own, message): ([&[u8]; 2], [&[u8]; 2], Option<Edited<'_>>),
+    ) -> Result<(), End> {
         self.sent = Some(match (fate, message) {
-            (Fate::Passes, None) => {
-                out.held = held;
-                return Ok(());
-            }
             (Fate::Passes, message) => out.send_all(io, to, plain, message)?,
             (Fate::Refused, _) => out.send_all(io, to, plain, None)?,
             (Fate::Waits, message) => {
                 let sent = out.send_all(io, to, plain, None)?;
                 match message {
                     Some(message) => out.keep(message.slices()),
-                    None => out.keep([own, of_message].into_iter()),
+                    None => out.keep(own.into_iter()),
                 }
                 sent
             }
@@ -227,7 +311,7 @@ impl Run {
                 let sent = out.send_all(io, to, plain, None)?;
                 self.parked = match message {
                     Some(message) => message.slices().collect::<Vec<_>>().concat(),
-                    None => [own, of_message].concat(),
+                    None => own.concat(),
                 };
                 sent
             }
@@ -266,6 +350,7 @@ pub(super) struct Judged<'g> {
     pub(super) switch: &'g mut Switch,
     pub(super) left: &'g mut Left,
     edits_answers: &'g mut bool,
+    patience: &'g mut Option<Box<Patience>>,
     must_close: &'g mut bool,
     /// No earlier request waits for its answer.
     is_alone: bool,
@@ -328,6 +413,7 @@ impl Judged<'_> {
             exchange.data.answer = ruling.answer;
             *self.edits_answers = true;
         }
+        self.time(message, exchange, (ruling.allowed, now));
         let to = ruling.to;
         let moves = self.moves(message, to, gates, recorder);
         exchange.data.is_seated = self.of.seats.begin();
@@ -342,6 +428,40 @@ impl Judged<'_> {
             None => Fate::Passes,
         }
     }
+}
+
+impl Judged<'_> {
+    /// Takes note of how long the answer to a request may take.
+    #[inline]
+    fn time(
+        &mut self,
+        message: &Message<'_>,
+        exchange: &mut Open<Carried>,
+        (allowed, now): (Allowed<'_>, Nanos),
+    ) {
+        let may_wait = matches!(exchange.kind, Kind::Request | Kind::Handshake);
+        if allowed.is_timed() && may_wait {
+            let refusal =
+                Refusal { why: Why::TimedOut, text: allowed.text, is_alone: self.is_alone };
+            let patience = self.patience.get_or_insert_default();
+            let words = |out: &mut Vec<u8>| message.reply(&refusal, out);
+            exchange.data.timed = patience.add(now, allowed, words);
+        }
+    }
+}
+
+/// Requests have begun: a part of the last is still to come, perhaps. Ends the connection where nobody
+/// could tell their answers from late ones.
+#[inline]
+fn note_waiting(tapped: &mut Tapped, begun: usize) -> Result<(), End> {
+    let Some(patience) = &mut tapped.patience else { return Ok(()) };
+    if tapped.tap.is_confused() {
+        return Err(End::AnswerTimeout);
+    }
+    if begun > 0 && tapped.tap.is_within_message(Way::Request) {
+        tapped.tap.newest(1).for_each(|open| patience.is_unsent(open.data.timed));
+    }
+    Ok(())
 }
 
 impl Of {

@@ -7,6 +7,7 @@
 
 mod aside;
 mod held;
+mod late;
 mod lead;
 mod ruled;
 mod sends;
@@ -24,9 +25,11 @@ use crate::{
     error::{Direction, End},
     exchange::{Asker, Observer, Source},
     io::{Io, Token},
+    patience::Patience,
     sends::{Gated, is_long, send, send_carry},
     switch::{Switch, seats::Seats},
     sys::Nanos,
+    tap::waits_no_more,
 };
 use netra_codecs::{
     codec::Way,
@@ -81,6 +84,8 @@ pub(crate) struct Http {
     waiting: Option<ExchangeId>,
     /// It goes nowhere, and this is what its client is told.
     pub(crate) refused: Option<Box<Refused>>,
+    /// Of its answers that may not take for ever; none before there are any.
+    pub(crate) patience: Option<Box<Patience>>,
     /// The connection turned out to be one of HTTP/2: it is read here, and the halves idle.
     two: Option<Box<Http2<Open>>>,
     /// What its client has sent, while its first request may still lead the connection elsewhere.
@@ -115,6 +120,7 @@ impl Http {
             seats: Seats::default(),
             waiting: None,
             refused: None,
+            patience: None,
             two: None,
             sent: None,
         }
@@ -167,8 +173,9 @@ impl Http {
                 let is_elsewhere = obey(&mut self.switch, begun.target, &ruled, now);
                 begun.open.is_seated = sit(&mut self.seats, &self.switch, begun.target, &mut ruled);
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);
+                let open = late::time(&mut self.patience, (ruled.allowed, now), begun.open);
                 // Before anything is sent: where that fails, the span is to be found.
-                begin(&mut self.exchanges, exchange, begun.open);
+                begin(&mut self.exchanges, exchange, open);
                 let body = body_of(head.framing(), &input[consumed..]);
                 let head_len = patch.patched_len(head.bytes().len());
                 let sent =
@@ -207,7 +214,7 @@ impl Http {
     fn took(&mut self, id: ExchangeId, took: Nanos) {
         self.overhead_ns += took;
         if let Some(exchange) = self.exchanges.get_mut(id) {
-            exchange.data.overhead_ns += took;
+            exchange.data.add_overhead(took);
         }
     }
 
@@ -270,6 +277,7 @@ impl Http {
                 ResponseStep::Finish(done) => {
                     heard(&self.seats, &done, Outcome::Whole, sent_at);
                     let told = (&mut *observer, &**recorder);
+                    waits_no_more(&mut self.patience, done.data.timed);
                     aside::finish(&done, Outcome::Whole, self.direction, sent_at, told);
                     // As nearly always: no further step would find anything.
                     if rest.is_empty() && self.exchanges.sealed().is_none() {
@@ -542,7 +550,7 @@ pub(crate) fn outcome_of(end: End) -> Outcome {
             Outcome::UpstreamGone
         }
         End::DialFailed(_) | End::DialTimeout => Outcome::Unreachable,
-        End::HalfCloseLinger | End::IdleTimeout => Outcome::Timeout,
+        End::HalfCloseLinger | End::IdleTimeout | End::AnswerTimeout => Outcome::Timeout,
         End::DrainDeadline | End::Drained | End::Netra | End::Refused => Outcome::Stopped,
     }
 }

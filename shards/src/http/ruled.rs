@@ -2,6 +2,7 @@
 
 use crate::{
     exchange::{Asker, Observer, OpenSpan, Seating, ShardRules, direction_of, target_of},
+    patience::Allowed,
     sys::Nanos,
 };
 use netra_codecs::{
@@ -15,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// What is done with a request.
 #[derive(Debug, Default)]
-pub(crate) struct Ruled {
+pub(crate) struct Ruled<'t> {
     /// Where it is to go; the inner None is the original destination, the outer one is where no rule
     /// says anything.
     pub(crate) target: Option<Option<Target>>,
@@ -25,6 +26,8 @@ pub(crate) struct Ruled {
     pub(crate) delay_ns: Nanos,
     /// It goes nowhere.
     pub(crate) refused: Option<Box<Refused>>,
+    /// How long its answer may take.
+    pub(crate) allowed: Allowed<'t>,
 }
 
 /// What the client of a refused request is told.
@@ -34,15 +37,17 @@ pub(crate) struct Refused {
     pub(crate) text: String,
     /// The cluster has as much to do as it may.
     pub(crate) is_overflow: bool,
+    /// It was passed on, and its answer took too long.
+    pub(crate) is_late: bool,
 }
 
 /// Asks the rules, and gives the request what they say it is given.
-pub(crate) fn rule(
-    (asker, seat, rules): (&Asker, Option<&Seat>, &mut ShardRules),
+pub(crate) fn rule<'t>(
+    (asker, seat, rules): (&Asker, Option<&Seat>, &'t mut ShardRules),
     head: &RequestHead<'_>,
     (patch, recorder): (&mut HeadPatch, &Recorder),
     (now, span, observer): (Nanos, Option<OpenSpan>, &mut Observer),
-) -> Ruled {
+) -> Ruled<'t> {
     let random = observer.random.u64(..);
     let verdict = rules.rule(&OfHead { head, asker, seat }, now, random);
     if verdict == Verdict::NONE {
@@ -63,7 +68,7 @@ pub(crate) fn rule(
         Action::Refuse(refusal) => {
             let (status, text) = (refusal.http_status, table.refusal_text(&verdict).to_owned());
             let is_overflow = refusal.kind == RefusalKind::Overflow;
-            (None, Some(Box::new(Refused { status, text, is_overflow })))
+            (None, Some(Box::new(Refused { status, text, is_overflow, is_late: false })))
         }
         Action::Pass => (Some(None), None),
         Action::Route(route) => {
@@ -71,7 +76,8 @@ pub(crate) fn rule(
             (Some(target_of(table, route, asker.original_dst)), None)
         }
     };
-    Ruled { target, seating, delay_ns: verdict.delay_ns, refused }
+    let allowed = rules.allowed(&verdict);
+    Ruled { target, seating, delay_ns: verdict.delay_ns, refused, allowed }
 }
 
 /// What is known of a request of HTTP.

@@ -25,7 +25,7 @@ use netra_codecs::{
 pub(super) fn obey(
     switch: &mut Switch,
     routed: Option<Option<Target>>,
-    ruled: &Ruled,
+    ruled: &Ruled<'_>,
     now: Nanos,
 ) -> bool {
     switch.until = (ruled.delay_ns > 0).then(|| now.saturating_add(ruled.delay_ns));
@@ -59,7 +59,7 @@ pub(super) fn sit(
     seats: &mut Seats,
     switch: &Switch,
     routed: Option<Option<Target>>,
-    ruled: &mut Ruled,
+    ruled: &mut Ruled<'_>,
 ) -> bool {
     if ruled.refused.is_some() {
         return false;
@@ -94,6 +94,7 @@ impl Http {
             429 => "Too Many Requests",
             502 => "Bad Gateway",
             503 => "Service Unavailable",
+            504 => "Gateway Timeout",
             _ => "Refused",
         };
         let head = format!(

@@ -199,7 +199,7 @@ impl Http {
             let took = io.now().saturating_sub(*now);
             self.overhead_ns += took;
             for stream in two.streams_from_mut(first) {
-                stream.data.overhead_ns = took;
+                stream.data.add_overhead(took);
             }
         }
         self.settle(shared, recorder);
@@ -313,7 +313,7 @@ impl Http {
                     self.heads = self.heads.wrapping_add(1);
                     self.overhead_ns += took;
                     if let Some(stream) = two.stream_mut(id) {
-                        stream.data.overhead_ns += took;
+                        stream.data.add_overhead(took);
                     }
                 }
                 Step::Finished { taken, stream, end, has_fields } => {

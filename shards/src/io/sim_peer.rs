@@ -3,7 +3,7 @@
 
 use super::{sim::Rng, sim_socket::Socket};
 use crate::sys::Nanos;
-use std::fmt;
+use std::{collections::VecDeque, fmt};
 
 /// How a peer ends its side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub(crate) struct Peer {
     pub(crate) saw_end: bool,
     pub(crate) saw_reset: bool,
     turns: Option<Turns>,
+    /// Before it sends the byte at this place it does nothing for so long; in order.
+    pauses: VecDeque<(usize, Nanos)>,
 }
 
 /// Says, from all that a peer has received, how many of its bytes it may have sent.
@@ -61,6 +63,11 @@ impl Peer {
         Self { sends, turns: Some(turns), ..Self::draw(rng, 0, ending) }
     }
 
+    /// The same, with pauses.
+    pub(crate) fn pausing(self, pauses: VecDeque<(usize, Nanos)>) -> Self {
+        Self { pauses, ..self }
+    }
+
     /// Bytes that may have been sent by now.
     fn allowed(&self) -> usize {
         self.turns.as_ref().map_or(usize::MAX, |turns| turns.allowed).min(self.sends.len())
@@ -82,6 +89,7 @@ impl Peer {
             saw_end: false,
             saw_reset: false,
             turns: None,
+            pauses: VecDeque::new(),
         }
     }
 
@@ -158,6 +166,12 @@ impl Peer {
         }
         let room = socket.buffer.saturating_sub(socket.rx.len());
         let most = (peer.allowed().max(peer.sent) - peer.sent).min(room).min(peer.chunk);
+        let pause = peer.pauses.front().copied();
+        let most = pause.map_or(most, |(at, _)| most.min(at.saturating_sub(peer.sent)));
+        if let Some((_, pause)) = pause.filter(|(at, _)| *at <= peer.sent && peer.allowed() > *at) {
+            peer.next_at = now + pause;
+            peer.pauses.pop_front();
+        }
         if most > 0 {
             let len = rng.len(most);
             socket.rx.extend(&peer.sends[peer.sent..peer.sent + len]);

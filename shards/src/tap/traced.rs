@@ -28,6 +28,10 @@ impl Of {
         (observer, recorder): (&mut Observer, &Recorder),
         mut writing: Option<Writing<'_>>,
     ) {
+        // Where nobody traces, nobody looks for what a message carries.
+        if observer.tracer.is_none() {
+            return;
+        }
         let extracted = match self.named.protocol.about().carries_context {
             true => caller_of(message),
             false => Extracted::default(),

@@ -1,7 +1,8 @@
 """A service of Dubbo 2 by dubbo-py: server PORT [GREETING] | client HOST PORT | routes HOST PORT |
-calls HOST PORT COUNT METHOD [NAME=VALUE ...]. The client says what each call came to; routes asks over
-one connection who answers, with an attachment and without, and 1000 calls at that; calls counts the
-answers to so many calls with these attachments."""
+calls HOST PORT COUNT METHOD [NAME=VALUE ...] | late HOST PORT. The client says what each call came to;
+routes asks over one connection who answers, with an attachment and without, and 1000 calls at that; calls
+counts the answers to so many calls with these attachments; late asks for what takes a second, and for what
+comes of it then."""
 import logging
 import os
 import signal
@@ -48,6 +49,7 @@ def serve(port, greeting="hello"):
     service.add_method(INTERFACE, "tell", tell)
     service.add_method(INTERFACE, "attached", attached)
     service.add_method(INTERFACE, "echo", lambda value: value)
+    service.add_method(INTERFACE, "wait", lambda seconds: time.sleep(seconds))
     service.start()
     signal.pause()
 
@@ -122,6 +124,24 @@ def ask_routes(host, port):
     print("gone", asked("sayHello", {"foo": "gone"}))
 
 
+def ask_late(host, port):
+    from dubbo.client import DubboClient
+
+    client = DubboClient(host, port)
+
+    def asked(method, value):
+        answer = client.send_request_and_return_response(
+            service_name=INTERFACE, method_name=method, args=[value]
+        )
+        return answer.data if answer.ok else "refused"
+
+    print("wait", asked("wait", 1))
+    print("sayHello", asked("sayHello", "joe"))
+    time.sleep(1.5)
+    print("late", client._msg_queue.qsize())
+    print("sayHello", asked("sayHello", "joe"))
+
+
 def ask_many(host, port, count, method, *attachments):
     from collections import Counter
 
@@ -143,8 +163,8 @@ def ask_many(host, port, count, method, *attachments):
 
 if sys.argv[1] == "server":
     serve(int(sys.argv[2]), *sys.argv[3:])
-elif sys.argv[1] in ("routes", "calls"):
-    ask_them = ask_routes if sys.argv[1] == "routes" else ask_many
+elif sys.argv[1] in ("routes", "calls", "late"):
+    ask_them = {"routes": ask_routes, "calls": ask_many, "late": ask_late}[sys.argv[1]]
     ask_them(sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
     sys.stdout.flush()
     os._exit(0)

@@ -122,6 +122,11 @@ impl RequestHalf {
         matches!(self.state, State::AwaitHead(Leading::None)) && self.held.is_empty()
     }
 
+    /// A body is still to come, or a part of it.
+    pub fn is_within_body(&self) -> bool {
+        matches!(self.state, State::Body { .. })
+    }
+
     /// How many bytes may pass from here without being shown; 0 within a head and at its
     /// beginning, `u64::MAX` when opaque.
     pub fn passable(&self) -> u64 {

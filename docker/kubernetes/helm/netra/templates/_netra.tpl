@@ -62,6 +62,15 @@
 {{- end }}
 {{- end }}
 
+{{/* What belongs under volumes: nothing where no rules are mounted. */}}
+{{- define "netra.volumes" -}}
+{{- if and .netra.enabled .netra.rules.configMap }}
+- name: netra-rules
+  configMap:
+    name: {{ .netra.rules.configMap | quote }}
+{{- end }}
+{{- end }}
+
 {{- define "netra.sidecar" -}}
 {{- $netra := .netra -}}
 - name: netra
@@ -76,6 +85,10 @@
   {{- range $name, $value := $netra.env }}
   - name: {{ $name }}
     value: {{ $value | toString | quote }}
+  {{- end }}
+  {{- if $netra.rules.configMap }}
+  - name: NETRA_RULES
+    value: /etc/netra/rules
   {{- end }}
   {{- with $netra.extraEnv }}
   {{- toYaml . | nindent 2 }}
@@ -103,6 +116,12 @@
       port: 14958
     periodSeconds: 10
     failureThreshold: 3
+  {{- if $netra.rules.configMap }}
+  volumeMounts:
+  - name: netra-rules
+    mountPath: /etc/netra/rules
+    readOnly: true
+  {{- end }}
   resources:
     {{- toYaml $netra.resources | nindent 4 }}
   securityContext:

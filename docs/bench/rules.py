@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+"""What rules cost: CPU of the proxy for each request of HTTP/1, Redis and Dubbo, netra with a route and a limit beside
+netra that only reads, and beside Envoy that does the same, in turns. As root, with nginx, h2load, redis and gcc, Envoy if
+ENVOY names one, and rpc.c (a server and closed-loop client of Dubbo) if RPC_C names it:
+
+    cargo build --release -p netra -p netra-init && RPC_C=.../rpc.c ENVOY=.../envoy docs/bench/rules.py
+
+A pod (a network namespace) for each subject, with a server of each protocol in it, and one namespace for the load. The
+limit is of calls to the pod, so that is measured from outside; the route is of calls of the pod, so its load is in
+the pod and its servers outside. One worker each. ROUNDS=3, CALLS=100000.
+"""
+import os, re, shutil, signal, statistics, subprocess, sys, tempfile, time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BIN = os.environ.get("NETRA_BIN_DIR", os.path.join(HERE, "../../target/release"))
+ENVOY = os.environ.get("ENVOY") or shutil.which("envoy")
+RPC_C = os.environ.get("RPC_C")
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+CALLS = int(os.environ.get("CALLS", "100000"))
+DIR = tempfile.mkdtemp(prefix="netra-rules-")
+UID = 1337
+OUTSIDE = "nrload"
+PORTS = {"http1": 8080, "redis": 6379, "dubbo": 20880}
+ENVOY_PORTS = {protocol: port + 10000 for protocol, port in PORTS.items()}
+running, spaces = [], []
+
+
+def sh(*words, **more):
+    return subprocess.run(words, check=True, capture_output=True, text=True, **more).stdout
+
+
+def start(space, words, env=None, user=None):
+    log = open(f"{DIR}/{os.path.basename(words[0])}-{len(running)}.log", "w")
+    demoted = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    process = subprocess.Popen(["ip", "netns", "exec", space, *demoted, *words],
+                               env={"PATH": os.environ["PATH"], **(env or {})}, stdout=log, stderr=log)
+    running.append(process)
+    return process
+
+
+def write(name, text):
+    with open(f"{DIR}/{name}", "w") as file:
+        file.write(text)
+    return f"{DIR}/{name}"
+
+
+def protocols():
+    return [protocol for protocol in PORTS if protocol != "dubbo" or RPC_C]
+
+
+def servers(space):
+    temp = "".join(f"{kind}_temp_path {DIR}/{kind}-{space};" for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
+    start(space, ["nginx", "-e", "stderr", "-p", DIR, "-c", write(f"nginx-{space}.conf", f"""daemon off; master_process off;
+        pid {DIR}/{space}.pid; error_log stderr crit; events {{ worker_connections 4096; }}
+        http {{ access_log off; keepalive_requests 100000000; {temp}
+        server {{ listen {PORTS['http1']} reuseport; location / {{ return 200 "hello"; }} }} }}""")])
+    start(space, ["redis-server", "--port", str(PORTS["redis"]), "--save", "", "--appendonly", "no",
+                  "--protected-mode", "no", "--bind", "0.0.0.0", "--dir", DIR])
+    if RPC_C:
+        start(space, [f"{DIR}/rpc", "server", str(PORTS["dubbo"]), "dubbo"])
+
+
+def pod(number):
+    """A namespace that the load reaches; its name, its address, and that of the load."""
+    name = f"nrpod{number}"
+    spaces.append(name)
+    sh("ip", "netns", "add", name)
+    sh("ip", "link", "add", f"nrv{number}", "netns", OUTSIDE, "type", "veth", "peer", "name", "eth0", "netns", name)
+    for space, device, end in [(OUTSIDE, f"nrv{number}", 1), (name, "eth0", 2)]:
+        sh("ip", "-n", space, "addr", "add", f"10.98.{number}.{end}/24", "dev", device)
+        sh("ip", "-n", space, "link", "set", device, "up")
+    sh("ip", "-n", name, "link", "set", "lo", "up")
+    servers(name)
+    return name, f"10.98.{number}.2", f"10.98.{number}.1"
+
+
+HOSTS = {"http1": "svc", "redis": "cache", "dubbo": "org.apache.dubbo.demo.demosvc"}
+ATTRIBUTES = {"http1": "X-Canary: {exact: \"1\"}", "redis": "operation: {exact: GET}", "dubbo": "method: {exact: sayHello}"}
+NAMES = {"http1": "http-svc", "redis": "tcp-redis", "dubbo": "tcp-metaprotocol-dubbo"}
+
+
+def rules(address, outside):
+    """A route of what goes outside, and a limit that is never met of what comes here."""
+    text = ""
+    for protocol in protocols():
+        for host, to in [(HOSTS[protocol], outside), ("own" + protocol, address)]:
+            text += f"""apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {host}}}
+spec:
+  hosts: [{host}]
+  ports: [{{number: {PORTS[protocol]}, name: {NAMES[protocol]}}}]
+  resolution: STATIC
+  endpoints: [{{address: {to}}}]
+---
+"""
+        text += f"""apiVersion: netra.io/v1alpha1
+kind: Router
+metadata: {{name: route-{protocol}}}
+spec:
+  hosts: [{HOSTS[protocol]}]
+  protocol: {protocol}
+  routes:
+  - match: {{attributes: {{{ATTRIBUTES[protocol]}}}}}
+    route: [{{destination: {{host: {HOSTS[protocol]}}}}}]
+---
+apiVersion: netra.io/v1alpha1
+kind: Router
+metadata: {{name: limit-{protocol}}}
+spec:
+  hosts: [own{protocol}]
+  protocol: {protocol}
+  localRateLimit:
+    tokenBucket: {{maxTokens: 4000000000, tokensPerFill: 4000000000, fillInterval: 1s}}
+---
+"""
+    return text
+
+
+def netra(space, documents):
+    sh("ip", "netns", "exec", space, f"{BIN}/netra-init", "apply", "--backend", "nft-native",
+       env={"PATH": os.environ["PATH"], "NETRA_SIDECAR_USER_ID": str(UID), "NETRA_SIDECAR_GROUP_ID": str(UID)})
+    named = ",".join(f"{PORTS[protocol]}={protocol}" for protocol in protocols() if protocol != "http1")
+    env = {"NETRA_SHARDS": "1", "NETRA_HTTP_PORTS": str(PORTS["http1"]), "NETRA_PROTOCOLS": named, "NETRA_REPORTER": "none"}
+    if documents:
+        env["NETRA_RULES"] = write(f"rules-{space}.yaml", documents)
+        checked = subprocess.run([f"{BIN}/netra", "rules", "check", env["NETRA_RULES"]], capture_output=True, text=True)
+        if checked.returncode:
+            raise SystemExit(checked.stdout + checked.stderr)
+    return start(space, [f"{BIN}/netra", "--service-name", "bench"], user=UID, env=env)
+
+
+def envoy(space, to):
+    """It does in each place what netra does: a route by header and a limit, a route by prefix, a route by method."""
+    def cluster(protocol):
+        return (f"  - {{ name: {protocol}, type: STATIC, connect_timeout: 1s, load_assignment: {{ cluster_name: {protocol}, endpoints: [ {{ "
+                f"lb_endpoints: [ {{ endpoint: {{ address: {{ socket_address: {{ address: {to}, port_value: {PORTS[protocol]} }} }} }} }} ] }} ] }} }}\n")
+
+    def listener(protocol, name, config):
+        return (f"  - address: {{ socket_address: {{ address: 0.0.0.0, port_value: {ENVOY_PORTS[protocol]} }} }}\n"
+                f"    filter_chains: [ {{ filters: [ {{ name: {name}, typed_config: {{ {config} }} }} ] }} ]\n")
+    kind = "type.googleapis.com/envoy.extensions.filters."
+    limit = ('{ name: envoy.filters.http.local_ratelimit, typed_config: { "@type": ' + kind + "http.local_ratelimit.v3.LocalRateLimit, "
+             "stat_prefix: l, token_bucket: { max_tokens: 4000000000, tokens_per_fill: 4000000000, fill_interval: 1s }, "
+             "filter_enabled: { default_value: { numerator: 100 } }, filter_enforced: { default_value: { numerator: 100 } } } }")
+    router = '{ name: envoy.filters.http.router, typed_config: { "@type": ' + kind + "http.router.v3.Router } }"
+    header = '[ { name: x-canary, string_match: { exact: "1" } } ]'
+    listeners = listener("http1", "envoy.filters.network.http_connection_manager",
+                         f'"@type": {kind}network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: h, '
+                         f'http_filters: [ {limit}, {router} ], route_config: {{ virtual_hosts: [ {{ name: v, domains: ["*"], routes: [ '
+                         f'{{ match: {{ prefix: "/", headers: {header} }}, route: {{ cluster: http1, timeout: 0s }} }} ] }} ] }}')
+    listeners += listener("redis", "envoy.filters.network.redis_proxy",
+                          f'"@type": {kind}network.redis_proxy.v3.RedisProxy, stat_prefix: r, settings: {{ op_timeout: 5s }}, '
+                          'prefix_routes: { routes: [ { prefix: "key:", cluster: redis } ] }')
+    if RPC_C:
+        listeners += listener("dubbo", "envoy.filters.network.dubbo_proxy",
+                              f'"@type": {kind}network.dubbo_proxy.v3.DubboProxy, stat_prefix: d, protocol_type: Dubbo, '
+                              'serialization_type: Hessian2, route_config: [ { name: r, interface: "*", routes: [ { match: { method: '
+                              '{ name: { exact: sayHello } } }, route: { cluster: dubbo } } ] } ]')
+    text = f"static_resources:\n  listeners:\n{listeners}  clusters:\n" + "".join(map(cluster, protocols()))
+    return start(space, [ENVOY, "--concurrency", "1", "-l", "error", "--disable-hot-restart", "-c", write(f"envoy-{space}.yaml", text)])
+
+
+def cpu(process):
+    """CPU seconds of the process so far, by the scheduler's own count of each of its threads."""
+    total = 0
+    for task in os.listdir(f"/proc/{process.pid}/task"):
+        with open(f"/proc/{process.pid}/task/{task}/schedstat") as stat:
+            total += int(stat.read().split()[0])
+    return total / 1e9
+
+
+def load(space, protocol, address, port):
+    count = str(CALLS)
+    words = {
+        "http1": ["h2load", "--h1", "-n", count, "-c", "32", "-H", "X-Canary: 1", "-H", "Host: svc", f"http://{address}:{port}/"],
+        "redis": ["redis-benchmark", "-h", address, "-p", str(port), "-c", "32", "-n", count, "-q", "GET", "key:1"],
+        "dubbo": [f"{DIR}/rpc", "client", address, str(port), "dubbo", "32", count],
+    }[protocol]
+    said = sh("ip", "netns", "exec", space, *words)
+    is_good = {"http1": f"{count} succeeded", "redis": "requests per second", "dubbo": "requests per second"}[protocol]
+    if is_good not in said:
+        raise SystemExit(f"{protocol} to {address}:{port}: not all requests succeeded:\n{said}")
+
+
+def measure():
+    sh("ip", "netns", "add", OUTSIDE)
+    spaces.append(OUTSIDE)
+    sh("ip", "-n", OUTSIDE, "link", "set", "lo", "up")
+    os.chmod(DIR, 0o755)
+    if RPC_C:
+        sh("gcc", "-O2", "-o", f"{DIR}/rpc", RPC_C)
+    servers(OUTSIDE)
+    reads, decides = pod(1), pod(2)
+    subjects = {}
+    for name, (space, address, outside), documents in [("netra, reads", reads, ""),
+                                                       ("netra, rules", decides, rules(decides[1], decides[2]))]:
+        process = netra(space, documents)
+        subjects[f"{name}: calls to the pod"] = (process, OUTSIDE, address, PORTS)
+        subjects[f"{name}: calls of the pod"] = (process, space, outside, PORTS)
+    if ENVOY:
+        space, address, _ = pod(3)
+        subjects["Envoy: calls to the pod"] = (envoy(space, "127.0.0.1"), OUTSIDE, address, ENVOY_PORTS)
+    time.sleep(3)
+    rows = {}
+    for number in range(ROUNDS + 1):
+        for protocol in protocols():
+            for name, (process, space, address, ports) in subjects.items():
+                before = cpu(process)
+                load(space, protocol, address, ports[protocol])
+                # The first round warms up.
+                if number > 0:
+                    rows.setdefault((protocol, name), []).append((cpu(process) - before) * 1e6 / CALLS)
+    return subjects, rows
+
+
+def show(subjects, rows):
+    print("| protocol | subject | CPU us a request (each round) | to netra that reads |\n|---|---|--:|--:|")
+    for protocol in protocols():
+        for name in subjects:
+            each = rows[protocol, name]
+            where = name.split(": ")[1]
+            base = statistics.median(rows[protocol, f"netra, reads: {where}"])
+            mid = statistics.median(each)
+            print(f"| {protocol} | {name} | {mid:.2f} ({', '.join(f'{value:.2f}' for value in each)}) | {mid / base:.2f} |")
+
+
+def clean():
+    for process in running:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    for space in spaces:
+        subprocess.run(["ip", "netns", "del", space], capture_output=True)
+    shutil.rmtree(DIR, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was through"))
+    try:
+        show(*measure())
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{error}\n{error.stdout}\n{error.stderr}")
+    finally:
+        clean()

@@ -1,0 +1,96 @@
+//! Answers of HTTP/1 that take longer than they may: a client of which nothing has been answered is
+//! told 504, and its connection ends; of an answer that has begun it sees that it is not whole.
+
+use super::{Http, Refused};
+use crate::{
+    core::Core,
+    editor::Open,
+    gate::Flows,
+    io::Io,
+    patience::{Allowed, LATER_NS, Overdue, Patience, Standing, Time},
+    sys::Nanos,
+};
+use netra_codecs::{
+    codec::Replied,
+    trace::{Fault, Flag, Outcome},
+};
+use netra_perf::Key;
+
+/// Takes note of how long the answer to a request may take.
+#[inline]
+pub(super) fn time(
+    patience: &mut Option<Box<Patience>>,
+    (allowed, now): (Allowed<'_>, Nanos),
+    mut open: Open,
+) -> Open {
+    if allowed.is_timed() {
+        open.timed = patience.get_or_insert_default().add(now, allowed, |out| {
+            out.extend_from_slice(allowed.text.as_bytes());
+            Replied::Sent
+        });
+    }
+    open
+}
+
+impl Http {
+    /// Looks whether the answer that is due next is overdue.
+    pub(crate) fn look_at_answers<I: Io>(&mut self, core: &mut Core<I>, flows: Flows) -> Overdue {
+        let now = core.now;
+        let is_sealed = self.sealed().is_some();
+        let is_coming = self.request.is_within_body() || self.has_carry() || self.cleared > 0;
+        let is_waiting = self.is_switching();
+        let is_last = self.exchanges.len() == 1;
+        let has_some = self.response.held_len() > 0;
+        let Self { exchanges, patience: Some(patience), waiting, .. } = self else {
+            return Overdue::GoOn;
+        };
+        let Some(front) = exchanges.front_mut().filter(|_| !is_sealed) else {
+            return Overdue::GoOn;
+        };
+        let timed = front.data.timed;
+        if let Some(limit) = patience.shortest()
+            && (timed == 0 || !is_last)
+        {
+            patience.want(now.saturating_add(limit));
+        }
+        let standing = Standing {
+            is_unsent: (is_last && (is_coming || flows.hold[0]))
+                || (is_waiting && *waiting == Some(front.id)),
+            moved: flows.moved,
+            has_begun: front.status.is_some() || has_some,
+            is_in_order: true,
+        };
+        let time = patience.time(timed, &standing, now);
+        // Where it waits for a slow client, the upstream is not to blame.
+        let is_slow = flows.hold[1];
+        match time {
+            Time::Free => return Overdue::GoOn,
+            Time::Left(at) => {
+                patience.want(at);
+                return Overdue::GoOn;
+            }
+            Time::NotBegun | Time::StoodStill if is_slow => {
+                patience.want(now + LATER_NS);
+                return Overdue::GoOn;
+            }
+            Time::NotBegun | Time::StoodStill => {}
+        }
+        core.recorder.bump(Key::timed_out(usize::from(time == Time::StoodStill)));
+        let words = patience.words(timed).filter(|_| time == Time::NotBegun && !flows.hold[0]);
+        let Some(words) = words else { return Overdue::Cut };
+        let text = String::from_utf8_lossy(words).into_owned();
+        *waiting = Some(front.id);
+        self.refused =
+            Some(Box::new(Refused { status: 504, text, is_overflow: false, is_late: true }));
+        Overdue::Leave
+    }
+
+    /// What the client is told last whose answer took too long, the upstream having been left.
+    pub(crate) fn take_last_words<I: Io>(&mut self, core: &mut Core<I>) -> Option<Vec<u8>> {
+        let refused = self.refused.take_if(|refused| refused.is_late)?;
+        let answer = self.answer(refused.status, &format!("{}\n", refused.text));
+        let fault = Some(Fault::of(Flag::AnswerTimeout));
+        self.give_up_with(core, Outcome::Timeout, fault);
+        Some(answer.into_bytes())
+    }
+}

@@ -1,0 +1,277 @@
+//! Rules that change all the time, and limits that are used up all the time, under load.
+
+use crate::{
+    entry, folder,
+    routes_of_others::redis_server,
+    support::{
+        matrix::{Cell, Findings, cells, cells_with},
+        netra::{Backend, Netra, Setup, apply_rules},
+        procfs::rss_anon,
+        programs::{Server, tool},
+        script, setting, webapp,
+        world::{CLIENT_V4, Namespace, POD_V4, World},
+    },
+    write,
+};
+use std::{
+    fmt::Write as _,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Routes of the huge documents: a table that takes a megabyte and more.
+const HUGE: usize = 4_000;
+
+/// Documents that all let everything pass, number by number different.
+fn documents(number: u64, is_huge: bool) -> String {
+    let mut text = String::new();
+    for (host, port, name) in
+        [("svc", 8080, "http-svc"), ("cache", 6379, "tcp-redis"), ("memo", 11211, "tcp-memcached")]
+    {
+        text += &entry(host, &CLIENT_V4.to_string(), port, name);
+        let protocol = name.split('-').nth(1).unwrap().replace("svc", "http1");
+        write!(
+            text,
+            "apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: {host}}}\nspec:\n  \
+             hosts: [{host}]\n  protocol: {protocol}\n  default: originalDst\n  routes:\n"
+        )
+        .unwrap();
+        let attribute = if protocol == "http1" { "path" } else { "operation" };
+        for route in 0..if is_huge { HUGE } else { 3 } {
+            write!(
+                text,
+                "  - match: {{attributes: {{{attribute}: {{exact: \"{number}-{route}\"}}}}}}\n    \
+                   route: [{{destination: {{host: {host}}}}}]\n"
+            )
+            .unwrap();
+        }
+        text += "---\n";
+    }
+    text
+}
+
+/// One connection on which requests are asked until it is over; how many were answered.
+fn ask_on(
+    namespace: &Namespace,
+    to: SocketAddr,
+    (request, answer): (&[u8], &[u8]),
+    is_over: &AtomicBool,
+) -> Result<u64, String> {
+    let mut peer = script::connect(namespace, to).map_err(|error| error.to_string())?;
+    peer.set_read_timeout(Some(Duration::from_secs(20))).map_err(|error| error.to_string())?;
+    let mut count = 0;
+    let mut got = vec![0; answer.len()];
+    while !is_over.load(Relaxed) {
+        let asked = peer.write_all(request).and_then(|()| peer.read_exact(&mut got));
+        if asked.is_err() || got != answer {
+            let got = got.escape_ascii();
+            return Err(format!("{to}: request {count}: {asked:?}, {got}"));
+        }
+        count += 1;
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(count)
+}
+
+fn change(folder: &Path, number: u64) {
+    let good = documents(number, false);
+    match number % 8 {
+        1 => write(folder, &good.replace("default", "defaut")),
+        3 => write(folder, &good[..good.len() - 40]),
+        5 => write(folder, &documents(number, true)),
+        // In place, as no editor should.
+        6 => std::fs::write(folder.join("rules.yaml"), &good).unwrap(),
+        7 => std::fs::remove_file(folder.join("rules.yaml")).unwrap(),
+        _ => write(folder, &good),
+    }
+}
+
+fn soak(
+    world: &World,
+    netra: &Netra<'_>,
+    folder: &Path,
+    http: SocketAddr,
+    span: Duration,
+) -> Result<(), String> {
+    let changes = u32::try_from((span.as_secs() * 5 / 3).max(40)).unwrap();
+    let is_over = AtomicBool::new(false);
+    let get = "GET / HTTP/1.1\r\nHost: svc\r\nX-Request-Id: 1\r\n\r\n";
+    let loads: [(SocketAddr, &[u8], &[u8]); 3] = [
+        (http, get.as_bytes(), b"HTTP/1.1 200 X\r\nContent-Length: 2\r\n\r\nbb"),
+        ((CLIENT_V4, 6379).into(), b"PING\r\n", b"+PONG\r\n"),
+        ((CLIENT_V4, 11211).into(), b"set a 0 0 1\r\nb\r\n", b"STORED\r\n"),
+    ];
+    let mut memory = Vec::new();
+    let counts = thread::scope(|scope| {
+        let is_over = &is_over;
+        let loads = loads.iter().flat_map(|load| [load; 2]);
+        let asking: Vec<_> = loads
+            .map(|(to, request, answer)| {
+                scope.spawn(move || ask_on(&world.pod, *to, (request, answer), is_over))
+            })
+            .collect();
+        let begun = Instant::now();
+        for number in 0..changes {
+            change(folder, number.into());
+            let until = begun + span * (number + 1) / changes;
+            thread::sleep(until.saturating_duration_since(Instant::now()));
+            memory.push(rss_anon(netra.pid()));
+            if asking.iter().any(|asking| asking.is_finished()) {
+                break;
+            }
+        }
+        is_over.store(true, Relaxed);
+        let counts = asking.into_iter().map(|asking| asking.join().expect("a client"));
+        counts.collect::<Result<Vec<_>, _>>()
+    })?;
+    write(folder, &documents(0, false));
+    netra.scrape_until("the last rules are in force", |scrape| {
+        scrape.sum("netra_rules_current", &[]) == 1 && scrape.sum("netra_rules", &[]) > 0
+    })?;
+    let seen = netra.scrape();
+    let of = |outcome| seen.sum("netra_rules_reload_total", &[("outcome", outcome)]);
+    let (good, bad) = (of("good"), of("bad"));
+    eprintln!("{counts:?} answered, {good} good and {bad} bad changes, {memory:?} bytes");
+    if good < u64::from(changes) / 4 || bad < u64::from(changes) / 8 {
+        return Err(format!("of {changes} changes {good} were good and {bad} bad"));
+    }
+    let (half, end) = memory.split_at(memory.len() / 2);
+    let [half, end] = [half, end].map(|all| *all.iter().max().unwrap_or(&0));
+    if end > half + half / 4 + (2 << 20) {
+        return Err(format!("memory grows: at most {half}, then {end}"));
+    }
+    match seen.sum("netra_messages_refused_total", &[]) {
+        0 => Ok(()),
+        refused => Err(format!("{refused} messages were refused")),
+    }
+}
+
+/// Rules change all the time, also to bad ones, and nobody whose connection was there notices.
+#[test]
+fn heavy_reloads_disturb_nobody() {
+    let Some(world) = World::new() else { return };
+    apply_rules(&world, Backend::NftNative);
+    let http = webapp::serve(&world.client, CLIENT_V4, 2);
+    let _redis = redis_server(&world, 6379);
+    let mut command = world.client.command(tool("memcached", "memcached"));
+    command.args(["-u", "nobody", "-l", "0.0.0.0", "-p", "11211", "-U", "0"]);
+    let _memcached = Server::start(&world, &world.client, command, 11211);
+    let folder = folder(&world);
+    let span = Duration::from_secs(setting("NETRA_TEST_SOAK_SECONDS", 30)) / 2;
+    let mut findings = Findings::default();
+    for cell in cells_with(2) {
+        write(&folder, &documents(0, false));
+        let setup = Setup::new(cell)
+            .env("NETRA_REPORTER", "none")
+            .env("NETRA_HTTP_PORTS", http.port())
+            .env("NETRA_PROTOCOLS", "6379=redis,11211=memcached")
+            .env("NETRA_RULES", folder.display());
+        let netra = Netra::start(&world, &setup);
+        findings.check(cell, soak(&world, &netra, &folder, http, span));
+        findings.check(cell, netra.finish());
+    }
+    findings.conclude();
+}
+
+/// What a limit lets through, a second.
+const PER_SECOND: u64 = 200;
+
+/// Connections of which the first asks all the time, and the others ever more seldom.
+fn overload(world: &World, to: SocketAddr, span: Duration) -> Result<[u64; 2], String> {
+    let admitted = AtomicU64::new(0);
+    let refused = AtomicU64::new(0);
+    let deadline = Instant::now() + span;
+    thread::scope(|scope| {
+        let (admitted, refused) = (&admitted, &refused);
+        let clients: Vec<_> = (0..6_u64)
+            .map(|index| {
+                scope.spawn(move || -> std::io::Result<()> {
+                    let mut peer = script::connect(&world.client, to)?;
+                    while Instant::now() < deadline {
+                        let begun = Instant::now();
+                        for _ in 0..(32 >> index).max(1) {
+                            peer.write_all(b"SET k v\r\n")?;
+                            match line(&mut peer)? {
+                                b'+' => admitted.fetch_add(1, Relaxed),
+                                _ => refused.fetch_add(1, Relaxed),
+                            };
+                        }
+                        // In all about 640 a second: three times as many as may.
+                        thread::sleep(Duration::from_millis(100).saturating_sub(begun.elapsed()));
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        clients.into_iter().try_for_each(|client| client.join().expect("a client"))
+    })
+    .map_err(|error| error.to_string())?;
+    Ok([admitted.into_inner(), refused.into_inner()])
+}
+
+/// The first byte of a line, which is read.
+fn line(peer: &mut TcpStream) -> std::io::Result<u8> {
+    let (mut first, mut byte) = (None, [0]);
+    loop {
+        peer.read_exact(&mut byte)?;
+        let first = *first.get_or_insert(byte[0]);
+        if byte == *b"\n" {
+            return Ok(first);
+        }
+    }
+}
+
+/// Three times as much is asked as may be: what is let through is what the rule says, whatever the
+/// shards and however connections are spread over them.
+#[test]
+fn heavy_overload_is_limited_to_the_number() {
+    let Some(world) = World::new() else { return };
+    apply_rules(&world, Backend::NftNative);
+    let mut command = world.pod.command(tool("redis-server", "redis-server"));
+    command.args(["--port", "6379", "--save", "", "--appendonly", "no", "--protected-mode", "no"]);
+    command.args(["--bind", "0.0.0.0", "--dir", "/"]);
+    let _server = Server::start(&world, &world.pod, command, 6379);
+    let span = Duration::from_secs(setting("NETRA_TEST_LIMIT_SECONDS", 10));
+    let folder = folder(&world);
+    let mut findings = Findings::default();
+    let cells: Vec<Cell> = cells();
+    for cell in cells {
+        let rules = format!(
+            "{}apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: cache}}\nspec:\n  \
+             hosts: [cache]\n  localRateLimit:\n    tokenBucket: {{maxTokens: {PER_SECOND}, \
+             tokensPerFill: {few}, fillInterval: 100ms}}\n",
+            entry("cache", &POD_V4.to_string(), 6379, "tcp-redis"),
+            few = PER_SECOND / 10,
+        );
+        write(&folder, &rules);
+        let setup = Setup::new(cell)
+            .env("NETRA_REPORTER", "none")
+            .env("NETRA_PROTOCOLS", "6379=redis")
+            .env("NETRA_RULES", folder.display());
+        let netra = Netra::start(&world, &setup);
+        let begun = Instant::now();
+        let result =
+            overload(&world, (POD_V4, 6379).into(), span).and_then(|[admitted, refused]| {
+                let asked = admitted + refused;
+                // The bucket is full at first, for a second in which clients may not get to ask.
+                let may = PER_SECOND
+                    + PER_SECOND * u64::try_from(begun.elapsed().as_millis()).unwrap() / 1000;
+                eprintln!("[{cell}] {admitted} of {asked}, the rule says {may}");
+                // One filling more or less, besides one in a hundred.
+                let is_it = admitted.abs_diff(may) <= may / 100 + PER_SECOND / 10;
+                let is_much = asked > may * 2;
+                if is_it && is_much {
+                    Ok(())
+                } else {
+                    Err(format!("{admitted} of {asked}, not {may}"))
+                }
+            });
+        findings.check(cell, result);
+        findings.check(cell, netra.finish());
+    }
+    findings.conclude();
+}
