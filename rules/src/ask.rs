@@ -1,6 +1,9 @@
 //! Values of a message, asked for once.
 
-use crate::{facts::Facts, key::Key};
+use crate::{
+    facts::Facts,
+    key::{Key, SlotId},
+};
 
 /// Protocols that keys are different for: see `protocol_index`.
 pub(crate) type KeyRow = Box<[Option<Key>]>;
@@ -11,9 +14,6 @@ pub(crate) struct Slot {
     pub(crate) name: Box<str>,
     pub(crate) keys: KeyRow,
 }
-
-/// The index of a slot.
-pub(crate) type SlotId = u16;
 
 /// Asks for values, and remembers a few of them.
 pub(crate) struct Ask<'a, F> {

@@ -2,13 +2,13 @@
 
 use crate::{
     ask::Ask,
-    balance::Picked,
+    balance::{Cluster, EndpointAddress, Hashed, Picked},
     choice::pick,
     facts::{Direction, Facts},
     hash::{Stable, mix},
     pattern::wide,
     state::State,
-    table::{Cluster, EndpointAddress, Fault, Hashed, Policy, RouteTo, Router, Table, refusal},
+    table::{Fault, Policy, RouteTo, Router, Table, refusal},
     verdict::{Action, EndpointId, Refusal, RefusalKind, Route, RuleId, Verdict},
 };
 

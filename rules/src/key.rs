@@ -3,6 +3,9 @@
 use netra_codecs::{codec, tap};
 use std::fmt;
 
+/// The index of a value that rules ask for, among all of a table.
+pub(crate) type SlotId = u16;
+
 /// The protocol of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {

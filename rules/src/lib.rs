@@ -41,8 +41,8 @@ mod verdict;
 mod yaml;
 
 pub use balance::{
-    Balancer, Breakers, ClusterView, Ejected, EndpointView, Full, Heard, Outlier, Retries, Seat,
-    Standing, TRIES_MAX, TrafficPolicy, Warmup,
+    Balancer, Breakers, Cluster, ClusterView, Ejected, Endpoint, EndpointAddress, EndpointView,
+    Full, Heard, Outlier, Retries, Seat, Standing, TRIES_MAX, TrafficPolicy, Warmup,
 };
 pub use compile::{Compiled, Context, Documents, RouterLanding};
 pub use crd::{Crds, crds};
@@ -56,7 +56,7 @@ pub use key::{Key, Protocol};
 pub use limit::{Bucket, Process};
 pub use schema::schema;
 pub use state::{Hits, RuleHits, State};
-pub use table::{Cluster, Concern, Endpoint, EndpointAddress, Mutation, RuleInfo, Table};
+pub use table::{Concern, Mutation, RuleInfo, Table};
 pub use trouble::{Place, Trouble, Troubles};
 pub use verdict::{
     Action, ClusterId, EndpointId, MutationsId, Refusal, RefusalKind, Route, RuleId, Verdict,

@@ -2,9 +2,10 @@
 //! condition says what a value is or begins with, one by one where none does.
 
 use crate::{
-    ask::{Ask, Slot, SlotId},
+    ask::{Ask, Slot},
     facts::Facts,
     hash::quick,
+    key::SlotId,
     pattern::{Network, Test},
 };
 use hashbrown::HashTable;

@@ -113,10 +113,7 @@ impl<T: Default> Tap<T> {
                 if self.books.is_late(way) { Step::Late(input.len()) } else { Step::Need }
             }
             Event::Skip(count) => Step::Body(self.books.skip(way, count)),
-            Event::Body(count) => {
-                self.books.count(way, count);
-                if self.books.is_late(way) { Step::Late(count) } else { Step::Body(count) }
-            }
+            Event::Body(count) => self.pass(way, count),
             Event::Late { count, whole } => Step::Body(self.books.count_late(way, count, whole)),
             Event::End(count) => {
                 self.books.count(way, count);
@@ -161,6 +158,14 @@ impl<T: Default> Tap<T> {
                 give_up(&mut self.tunnel, reason)
             }
         }
+    }
+
+    /// So many bytes of a body, or of an answer that nobody waits for any more.
+    #[inline(always)]
+    #[allow(clippy::inline_always)]
+    fn pass(&mut self, way: Way, count: usize) -> Step<'_, T> {
+        self.books.count(way, count);
+        if self.books.is_late(way) { Step::Late(count) } else { Step::Body(count) }
     }
 
     /// How many bytes of the way may pass from here without being shown; `u64::MAX` once it is a

@@ -1,8 +1,5 @@
 use super::*;
-use crate::{
-    choice::{Ring, maglev, schedule},
-    table::{ByHash, EndpointAddress, Hashed},
-};
+use crate::choice::{Ring, maglev, schedule};
 use std::cell::Cell;
 
 const SECOND: u64 = 1_000_000_000;

@@ -1,7 +1,8 @@
 //! An endpoint of a cluster as it is now: what it has to do, and whether it is left out.
 
+use super::EndpointAddress;
 use super::{Outlier, TrafficPolicy};
-use crate::{hash::mix, table::EndpointAddress};
+use crate::hash::mix;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// What came of a message, or of the dial for it.

@@ -4,20 +4,19 @@
 //! process's, and who is ejected is so for everybody. Endpoints keep what is known of them when rules
 //! change. Time and chance are arguments, as everywhere in this crate.
 
+mod cluster;
 mod member;
 mod policy;
 mod seat;
 
+pub(crate) use cluster::{ByHash, Hashed};
+pub use cluster::{Cluster, Endpoint, EndpointAddress};
 pub(crate) use member::Member;
 pub use member::{Ejected, EndpointView, Heard, Standing};
 pub use policy::{Balancer, Breakers, Outlier, Retries, TrafficPolicy, Warmup};
 pub use seat::{Seat, TRIES_MAX};
 
-use crate::{
-    choice::pick,
-    hash::mix,
-    table::{Cluster, Endpoint},
-};
+use crate::{choice::pick, hash::mix};
 use std::{
     collections::HashMap,
     sync::{

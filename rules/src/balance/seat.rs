@@ -1,8 +1,8 @@
 //! A connection's place at an endpoint: what it has under way there is counted by it, and given back
 //! whatever becomes of the connection.
 
-use super::{Balance, Ejected, Heard, Member};
-use crate::{table::EndpointAddress, verdict::EndpointId};
+use super::{Balance, Ejected, EndpointAddress, Heard, Member};
+use crate::verdict::EndpointId;
 use std::{
     cell::Cell,
     fmt,

@@ -2,6 +2,7 @@
 
 use super::Compiler;
 use crate::{
+    balance::{ByHash, Cluster, Endpoint, EndpointAddress, Hashed},
     choice::{Ring, maglev, schedule},
     hash::Stable,
     key::Protocol,
@@ -10,7 +11,7 @@ use crate::{
         DestinationSpec, EndpointSpec, HashSpec, PolicySpec, RouterSpec, ServiceSpec, Specs,
         SubsetsSpec,
     },
-    table::{ByHash, Cluster, Endpoint, EndpointAddress, Hashed, Where},
+    table::Where,
     verdict::ClusterId,
 };
 use std::{collections::HashMap, net::SocketAddr};

@@ -2,8 +2,7 @@
 
 use super::Compiler;
 use crate::{
-    ask::SlotId,
-    key::Protocol,
+    key::{Protocol, SlotId},
     matcher::{Condition, Subject},
     pattern::{Network, Regex, Test},
     shape::short,

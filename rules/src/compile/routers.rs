@@ -2,13 +2,13 @@
 
 use super::Compiler;
 use crate::{
-    ask::SlotId,
+    balance::Hashed,
     choice::schedule,
-    key::Protocol,
+    key::{Protocol, SlotId},
     limit::{Bucket, Limit},
     matcher::{Matcher, Subject},
     spec::{Fault as FaultSpec, LimitSpec, MutationSpec, RouteSpec, RouterSpec},
-    table::{Concern, Fault, Hashed, Mutation, RouteTo, Router, Where},
+    table::{Concern, Fault, Mutation, RouteTo, Router, Where},
     trouble::Place,
     verdict::{MutationsId, RefusalKind, RuleId},
 };

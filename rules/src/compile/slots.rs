@@ -1,8 +1,8 @@
 //! Names of attributes, each once.
 
 use crate::{
-    ask::{SLOTS_MAX, Slot, SlotId},
-    key::Protocol,
+    ask::{SLOTS_MAX, Slot},
+    key::{Protocol, SlotId},
 };
 use std::collections::HashMap;
 

@@ -174,7 +174,6 @@ impl Http {
                 begun.open.is_seated = sit(&mut self.seats, &self.switch, begun.target, &mut ruled);
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);
                 let open = late::time(&mut self.patience, (ruled.allowed, now), begun.open);
-                // Before anything is sent: where that fails, the span is to be found.
                 begin(&mut self.exchanges, exchange, open);
                 let body = body_of(head.framing(), &input[consumed..]);
                 let head_len = patch.patched_len(head.bytes().len());
@@ -515,7 +514,8 @@ impl Http {
     }
 }
 
-/// What an exchange carries from here on.
+/// What an exchange carries from here on: known before anything is sent, so that its span is found
+/// where that fails.
 #[inline]
 fn begin(exchanges: &mut Exchanges<Open>, id: ExchangeId, open: Open) {
     if let Some(exchange) = exchanges.get_mut(id) {

@@ -83,8 +83,7 @@ impl Of {
         let Some((open, record)) = observer.open(context, self.direction, began, recorder) else {
             return;
         };
-        record.sampler = sampler;
-        record.join = (is_outbound && is_decided).then_some(join);
+        (record.sampler, record.join) = (sampler, (is_outbound && is_decided).then_some(join));
         self.describe(record, message);
         if let (Some(begun), Some(joins)) = (begun, &mut observer.joins) {
             joins.keep(open.index(), begun);
