@@ -98,6 +98,26 @@ fn grpc_as_grpcio_speaks_it() {
     });
 }
 
+/// What tools ask every server: health, once and for ever, and reflection.
+#[test]
+fn health_and_reflection_are_calls_as_others() {
+    let Some(world) = World::new() else { return };
+    let host = POD_V4.to_string();
+    let _server = python_server(&world, "grpc_peer.py", 50051, &["known-server", &host, "50051"]);
+    let load = || python(&world.client, "grpc_peer.py", &["known-client", &host, "50051"]);
+    let all = expected([
+        ("Check", "OK", "", 2),
+        ("Check", "NOT_FOUND", "", 1),
+        ("Watch", "", "downstream_reset", 1),
+        ("ServerReflectionInfo", "OK", "", 2),
+    ]);
+    compare_where(&world, ("NETRA_HTTP_PORTS", "50051"), load, |netra, sink| {
+        read_along(netra)?;
+        let spans = sink.take(6)?;
+        if calls(&spans) == all { Ok(()) } else { Err(format!("{:#?}", calls(&spans))) }
+    });
+}
+
 /// The same of grpclib, whose encoder is hyper-h2's: it puts everything into its table.
 #[test]
 fn grpc_as_grpclib_speaks_it() {

@@ -121,6 +121,45 @@ def client(host, port):
     say("many", "done")
 
 
+def known_server(host, port):
+    """What tools ask every server: whether it is well, and what it offers."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+    from grpc_reflection.v1alpha import reflection
+
+    server = grpc.server(ThreadPoolExecutor(8))
+    wellness = health.HealthServicer()
+    wellness.set("shop.Cart", health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(wellness, server)
+    reflection.enable_server_reflection((health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    server.add_insecure_port(f"{host}:{port}")
+    server.start()
+    server.wait_for_termination()
+
+
+def known_client(host, port):
+    from google.protobuf.descriptor_pool import DescriptorPool
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+        ProtoReflectionDescriptorDatabase,
+    )
+
+    channel = grpc.insecure_channel(f"{host}:{port}")
+    stub = health_pb2_grpc.HealthStub(channel)
+    asked = lambda name: health_pb2.HealthCheckRequest(service=name)
+    print("check", [code(lambda: stub.Check(asked(name)).status) for name in ("", "shop.Cart", "no")])
+    watched = stub.Watch(asked("shop.Cart"))
+    print("watch", next(watched).status)
+    watched.cancel()
+    print("watched", code(lambda: list(watched)))
+    database = ProtoReflectionDescriptorDatabase(channel)
+    print("services", sorted(database.get_services()))
+    service = DescriptorPool(database).FindServiceByName("grpc.health.v1.Health")
+    print("methods", [method.name for method in service.methods])
+    channel.close()
+
+
 class Pure:
     """The same service as grpclib has it."""
 
@@ -203,6 +242,10 @@ def main(what, host, port, *more):
         [next(ticks) for _ in range(100)]
         ticks.cancel()
         channel.close()
+    elif what == "known-server":
+        known_server(host, port)
+    elif what == "known-client":
+        known_client(host, port)
     elif what == "pure-server":
         asyncio.run(pure_server(host, port))
     elif what == "pure-client":
