@@ -144,7 +144,7 @@ impl<'w> Cluster<'w> {
             let status = status();
             status["conditions"][0]["status"] == "True" && status["sidecars"] == 1
         };
-        assert!(wait_until(PATIENCE * 2, is_good), "{}", status());
+        assert!(wait_until(PATIENCE * 4, is_good), "{}", status());
     }
 
     /// A sidecar of this namespace, with a token of its service account.
