@@ -106,7 +106,7 @@ const SERIES: &[(&str, usize)] = &[
     ("netra_tunnels_total", 14),
     ("netra_http2_total", 4),
     ("netra_message_edits_total", 6),
-    ("netra_messages_refused_total", 6),
+    ("netra_messages_refused_total", 7),
     ("netra_answer_timeouts_total", 2),
     ("netra_detected_total", 17),
     ("netra_joins_total", 7),
