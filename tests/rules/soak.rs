@@ -4,11 +4,12 @@ use crate::{
     entry, folder,
     routes_of_others::redis_server,
     support::{
+        PATIENCE,
         matrix::{Cell, Findings, cells, cells_with},
         netra::{Backend, Netra, Setup, apply_rules},
         procfs::rss_anon,
         programs::{Server, tool},
-        script, setting, webapp,
+        script, setting, wait_until, webapp,
         world::{CLIENT_V4, Namespace, POD_V4, World},
     },
     write,
@@ -141,10 +142,10 @@ fn soak(
     }
     // With small rules in force again there is less than the most there was, huge ones among it, while
     // the first half of the changes was made.
-    let end = rss_anon(netra.pid());
     let most = memory[..memory.len() / 2].iter().copied().max().unwrap_or(0);
-    if end > most {
-        return Err(format!("memory grows: at most {most}, then {end}"));
+    // What was huge goes back to the kernel a while after it is no longer in force.
+    if !wait_until(PATIENCE, || rss_anon(netra.pid()) <= most) {
+        return Err(format!("memory grows: at most {most}, then {}", rss_anon(netra.pid())));
     }
     match seen.sum("netra_messages_refused_total", &[]) {
         0 => Ok(()),
