@@ -75,6 +75,27 @@ trait Wire {
     fn parts(shard: Parts) -> Parts;
 }
 
+/// What came of requests that are answered in their order: answers, and at the end perhaps what a client
+/// is `told` whose answer took too long, or a part of either.
+fn got_in_order(bytes: &[u8], answers: &[Vec<u8>], told: &[u8]) -> Vec<(usize, bool)> {
+    let (mut got, mut rest) = (Vec::new(), bytes);
+    for (index, answer) in answers.iter().enumerate() {
+        if let Some(behind) = rest.strip_prefix(&answer[..]) {
+            got.push((index, true));
+            rest = behind;
+            continue;
+        }
+        if rest == told {
+            got.push((index, false));
+        }
+        let is_part = told.starts_with(rest) || answer.starts_with(rest);
+        assert!(is_part, "{}", rest.escape_ascii());
+        return got;
+    }
+    assert!(rest.is_empty());
+    got
+}
+
 struct Redis;
 struct Dubbo;
 struct Http;
@@ -102,23 +123,7 @@ impl Wire for Redis {
     }
 
     fn got(bytes: &[u8], answers: &[Vec<u8>]) -> Vec<(usize, bool)> {
-        let (mut got, mut rest) = (Vec::new(), bytes);
-        for (index, answer) in answers.iter().enumerate() {
-            if let Some(behind) = rest.strip_prefix(&answer[..]) {
-                got.push((index, true));
-                rest = behind;
-                continue;
-            }
-            let told = &b"-ERR netra: too late\r\n"[..];
-            if rest == told {
-                got.push((index, false));
-            }
-            let is_part = told.starts_with(rest) || answer.starts_with(rest);
-            assert!(is_part, "{}", rest.escape_ascii());
-            return got;
-        }
-        assert!(rest.is_empty());
-        got
+        got_in_order(bytes, answers, b"-ERR netra: too late\r\n")
     }
 
     fn parts(parts: Parts) -> Parts {
@@ -180,28 +185,13 @@ impl Wire for Http {
     }
 
     fn got(bytes: &[u8], answers: &[Vec<u8>]) -> Vec<(usize, bool)> {
-        let (mut got, mut rest) = (Vec::new(), bytes);
-        for (index, answer) in answers.iter().enumerate() {
-            if let Some(behind) = rest.strip_prefix(&answer[..]) {
-                got.push((index, true));
-                rest = behind;
-                continue;
-            }
-            let text = "netra: the answer took too long (Router/default/it/all)\n";
-            let told = format!(
-                "HTTP/1.1 504 Gateway Timeout\r\nContent-Type: text/plain; charset=utf-8\r\n\
-                 Content-Length: {}\r\nConnection: close\r\n\r\n{text}",
-                text.len()
-            );
-            if rest == told.as_bytes() {
-                got.push((index, false));
-            }
-            let is_part = told.as_bytes().starts_with(rest) || answer.starts_with(rest);
-            assert!(is_part, "{}", rest.escape_ascii());
-            return got;
-        }
-        assert!(rest.is_empty());
-        got
+        let text = "netra: the answer took too long (Router/default/it/all)\n";
+        let told = format!(
+            "HTTP/1.1 504 Gateway Timeout\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{text}",
+            text.len()
+        );
+        got_in_order(bytes, answers, told.as_bytes())
     }
 
     fn parts(parts: Parts) -> Parts {
