@@ -19,6 +19,7 @@ use crate::{
     timers::Timer,
 };
 use netra_codecs::{
+    codec::Why,
     route::{Refusal, Target},
     trace::{Fault, Flag, Outcome},
 };
@@ -169,7 +170,7 @@ impl<I: Io> Shard<I> {
         {
             let answer = http.answer(refused.status, &format!("{}\n", refused.text));
             http.name_remote(&mut self.core);
-            let fault = refused.is_overflow.then_some(Fault::of(Flag::Limit));
+            let fault = (refused.why == Why::Overflow).then_some(Fault::of(Flag::Limit));
             http.give_up_with(&mut self.core, Outcome::Refused, fault);
             return self.answer_and_end(downstream, answer.as_bytes());
         }

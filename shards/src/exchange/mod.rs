@@ -19,7 +19,7 @@ pub(crate) use decide::{Asker, Decide, Place, Routed, Ruling, Seating};
 pub(crate) use gates::{Gates, Wants};
 pub(crate) use observer::Observer;
 pub(crate) use open::OpenSpan;
-pub(crate) use rules::{Given, ShardRules, direction_of, target_at, target_of};
+pub(crate) use rules::{Given, ShardRules, direction_of, target_at, target_of, why_of};
 pub(crate) use session::{HeldCall, Session};
 pub(crate) use taps::{Named, Taps};
 pub(crate) use tracer::Caller;

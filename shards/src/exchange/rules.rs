@@ -116,7 +116,7 @@ impl Decide for ShardRules {
         match verdict.action {
             Action::Refuse(refused) => {
                 let text = self.table.refusal_text(&verdict);
-                refusal = Some(Refusal { why: why(refused.kind), text, is_alone: false });
+                refusal = Some(Refusal { why: why_of(refused.kind), text, is_alone: false });
             }
             Action::Route(route) => {
                 to = Routed::To(Place { table: self.table.generation(), route });
@@ -174,7 +174,7 @@ fn add(table: &Table, mutations: Option<MutationsId>, pairs: &mut Pairs) {
     }
 }
 
-fn why(kind: RefusalKind) -> Why {
+pub(crate) fn why_of(kind: RefusalKind) -> Why {
     match kind {
         RefusalKind::Denied => Why::Denied,
         RefusalKind::Limited => Why::Limited,

@@ -11,7 +11,7 @@ use crate::{
     sys::Nanos,
 };
 use netra_codecs::{
-    codec::Replied,
+    codec::{Replied, Why},
     trace::{Fault, Flag, Outcome},
 };
 use netra_perf::Key;
@@ -80,14 +80,13 @@ impl Http {
         let Some(words) = words else { return Overdue::Cut };
         let text = String::from_utf8_lossy(words).into_owned();
         *waiting = Some(front.id);
-        self.refused =
-            Some(Box::new(Refused { status: 504, text, is_overflow: false, is_late: true }));
+        self.refused = Some(Box::new(Refused { status: 504, text, why: Why::TimedOut }));
         Overdue::Leave
     }
 
     /// What the client is told last whose answer took too long, the upstream having been left.
     pub(crate) fn take_last_words<I: Io>(&mut self, core: &mut Core<I>) -> Option<Vec<u8>> {
-        let refused = self.refused.take_if(|refused| refused.is_late)?;
+        let refused = self.refused.take_if(|refused| refused.why == Why::TimedOut)?;
         let answer = self.answer(refused.status, &format!("{}\n", refused.text));
         let fault = Some(Fault::of(Flag::AnswerTimeout));
         self.give_up_with(core, Outcome::Timeout, fault);

@@ -1,17 +1,18 @@
 //! What rules say of HTTP requests.
 
 use crate::{
-    exchange::{Asker, Observer, OpenSpan, Seating, ShardRules, direction_of, target_of},
+    exchange::{Asker, Observer, OpenSpan, Seating, ShardRules, direction_of, target_of, why_of},
     patience::Allowed,
     sys::Nanos,
 };
 use netra_codecs::{
+    codec::Why,
     h1::{HeadPatch, RequestHead},
     route::{Target, cookie_value},
     trace::SpanText,
 };
 use netra_perf::{Key as PerfKey, Recorder};
-use netra_rules::{Action, Direction, Facts, Key, Protocol, RefusalKind, Seat, Verdict};
+use netra_rules::{Action, Direction, Facts, Key, Protocol, Seat, Verdict};
 use std::net::{IpAddr, SocketAddr};
 
 /// What is done with a request.
@@ -35,10 +36,7 @@ pub(crate) struct Ruled<'t> {
 pub(crate) struct Refused {
     pub(crate) status: u16,
     pub(crate) text: String,
-    /// The cluster has as much to do as it may.
-    pub(crate) is_overflow: bool,
-    /// It was passed on, and its answer took too long.
-    pub(crate) is_late: bool,
+    pub(crate) why: Why,
 }
 
 /// Asks the rules, and gives the request what they say it is given.
@@ -67,8 +65,7 @@ pub(crate) fn rule<'t>(
     let (target, refused) = match verdict.action {
         Action::Refuse(refusal) => {
             let (status, text) = (refusal.http_status, table.refusal_text(&verdict).to_owned());
-            let is_overflow = refusal.kind == RefusalKind::Overflow;
-            (None, Some(Box::new(Refused { status, text, is_overflow, is_late: false })))
+            (None, Some(Box::new(Refused { status, text, why: why_of(refusal.kind) })))
         }
         Action::Pass => (Some(None), None),
         Action::Route(route) => {
