@@ -5,6 +5,7 @@
 //! Nothing here depends on the clock or on chance, so that two runs of one build are one count.
 
 mod check;
+mod gates;
 mod messages;
 mod parts;
 
@@ -13,7 +14,7 @@ use crate::{
     config::{HttpConfig, JoinLevel, Limits, TracingConfig},
     core::HttpCore,
     correlate::{Keep, correlate},
-    exchange::{Observer, Taps},
+    exchange::{Gates, Observer, Taps},
     io::{Close, Dialled, Event, Hop, Io, Polled, Side, Token, Wait, When},
     joins::Shared,
     links::LinkNames,
@@ -243,6 +244,15 @@ enum Work {
     Kafka,
     /// The same, traced.
     KafkaTraced,
+    /// HTTP, traced, of which rules decide: each request is given a field, and its answer has a limit.
+    HttpGated,
+    /// The same of Redis: nothing is written into it.
+    RedisGated,
+    /// The same of Dubbo: its trace context is written into each request, too, and its answers are looked
+    /// at before they leave.
+    DubboGated,
+    /// The same of Thrift.
+    ThriftGated,
     /// The head of the request is read.
     RequestHead,
     /// The head of the response is read.
@@ -252,7 +262,7 @@ enum Work {
 }
 
 impl Work {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 20] = [
         Self::Tcp,
         Self::Untraced,
         Self::Traced,
@@ -266,6 +276,10 @@ impl Work {
         Self::ThriftTraced,
         Self::Kafka,
         Self::KafkaTraced,
+        Self::HttpGated,
+        Self::RedisGated,
+        Self::DubboGated,
+        Self::ThriftGated,
         Self::RequestHead,
         Self::ResponseHead,
         Self::Context,
@@ -282,12 +296,12 @@ impl Work {
         }
     }
 
-    /// What is tapped.
+    /// What is tapped, or gated.
     fn protocol(self) -> Option<Protocol> {
         match self {
-            Self::Redis | Self::RedisTraced => Some(Protocol::Redis),
-            Self::Dubbo | Self::DubboTraced => Some(Protocol::Dubbo),
-            Self::Thrift | Self::ThriftTraced => Some(Protocol::Thrift),
+            Self::Redis | Self::RedisTraced | Self::RedisGated => Some(Protocol::Redis),
+            Self::Dubbo | Self::DubboTraced | Self::DubboGated => Some(Protocol::Dubbo),
+            Self::Thrift | Self::ThriftTraced | Self::ThriftGated => Some(Protocol::Thrift),
             Self::Kafka | Self::KafkaTraced => Some(Protocol::Kafka),
             _ => None,
         }
@@ -302,6 +316,18 @@ impl Work {
                 | Self::DubboTraced
                 | Self::ThriftTraced
                 | Self::KafkaTraced
+        ) || self.is_gated()
+    }
+
+    /// Rules decide about it.
+    fn is_gated(self) -> bool {
+        matches!(self, Self::HttpGated | Self::RedisGated | Self::DubboGated | Self::ThriftGated)
+    }
+
+    fn is_http(self) -> bool {
+        matches!(
+            self,
+            Self::Untraced | Self::Traced | Self::Grpc | Self::GrpcTraced | Self::HttpGated
         )
     }
 }
@@ -319,7 +345,7 @@ fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
     let keep = Keep { entries_max: 4096, context_ttl: ttl, route_ttl: ttl };
     let rule = SampleRule::Const(work.is_traced());
     let config = HttpConfig {
-        ports: [8080].into_iter().collect(),
+        ports: work.is_http().then_some(8080).into_iter().collect(),
         tracing: Some(TracingConfig {
             join: JoinLevel::Tx,
             formats: Formats::UBER,
@@ -346,9 +372,10 @@ fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
     let taps: ProtocolPorts =
         protocol.map_or_else(String::new, |it| format!("8080={it}")).parse().unwrap();
     let is_grpc = matches!(work, Work::Grpc | Work::GrpcTraced);
-    let is_http = is_grpc || matches!(work, Work::Untraced | Work::Traced);
     let parts = Parts {
-        http: is_http.then(|| Box::new(http)),
+        // What inbound requests leave behind is a gate's as well.
+        http: (work.is_http() || work.is_gated()).then(|| Box::new(http)),
+        gates: if work.is_gated() { gates::of(protocol, &config) } else { Gates::default() },
         observer,
         recorder: Arc::new(Recorder::of(&Taps::tables(&taps, false))),
         taps: Taps::new(taps, false, config.limits, config.held_bytes_max),
@@ -394,6 +421,9 @@ fn play_shard(work: Work, requests: u32) -> u64 {
         assert_eq!(recorder.get(Key::request(0, 2, 2)), played, "calls that were counted");
     }
     assert_eq!(recorder.get(Key::span(2)), 0, "the ring was full");
+    if let Some(rules) = &shard.core.gates.rules {
+        gates::have_decided(rules, played);
+    }
     allocated
 }
 

@@ -1,0 +1,53 @@
+//! What decides about the messages of the works that are gated.
+
+use crate::{
+    config::HttpConfig,
+    exchange::{Gates, ShardRules, WritesContext},
+};
+use netra_codecs::tap::Protocol;
+use netra_rules::{Context, Documents, RuleId, Source};
+use std::sync::Arc;
+
+/// Rules of all that a message can be asked for which passes: a limit that it stays below, a condition
+/// that is no other's, an answer that may not take for ever, and values for it and its answer where the
+/// protocol has a place for them.
+pub(super) fn of(protocol: Option<Protocol>, config: &HttpConfig) -> Gates {
+    let name = protocol.map_or("http1", Protocol::name);
+    let (attribute, values) = match protocol {
+        None => ("path", "requestMutation: [{key: x-shop, value: berlin}], "),
+        Some(Protocol::Redis) => ("command", ""),
+        Some(Protocol::Dubbo) => (
+            "method",
+            "requestMutation: [{key: shop, value: berlin}], \
+             responseMutation: [{key: shop, value: berlin}], ",
+        ),
+        Some(_) => ("method", ""),
+    };
+    let text = format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: shop}}\nspec:\n  \
+         hosts: [shop, orders.shop.svc.cluster.local, org.apache.dubbo.demo.DemoSvc]\n  \
+         addresses: [10.0.0.2]\n  ports: [{{number: 8080, name: tcp}}]\n---\n\
+         apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: it}}\nspec:\n  \
+         hosts: [shop, orders.shop.svc.cluster.local, org.apache.dubbo.demo.DemoSvc]\n  \
+         protocol: {name}\n  timeout: {{firstByte: 1s, idle: 1s}}\n  \
+         localRateLimit: {{tokenBucket: {{maxTokens: 1000000, tokensPerFill: 1000000, \
+         fillInterval: 1s}}}}\n  \
+         routes:\n  - {{name: all, {values}route: [{{destination: {{host: shop}}}}]}}\n---\n\
+         apiVersion: netra.io/v1alpha1\nkind: Authorization\nmetadata: {{name: never}}\n\
+         spec: {{action: DENY, protocol: {name}, rules: [{{to: [{{attributes: {{{attribute}: \
+         {{exact: FLUSHALL}}}}}}]}}]}}\n"
+    );
+    let documents = Documents::read(&[Source { name: "it.yaml".into(), text }]);
+    let compiled = documents.compile(&Context::of_sidecars("shop"));
+    let table = compiled.table.unwrap_or_else(|| panic!("{}", compiled.troubles));
+    let rules = ShardRules::new(&table, &Arc::new(table.process(None, 0)), 1);
+    Gates { rules: Some(Box::new(rules)), ..Gates::new(WritesContext::of(config)) }
+}
+
+/// Every message but that of the first turn, which accepts, was decided about.
+pub(super) fn have_decided(rules: &ShardRules, messages: u64) {
+    let all = rules.table().rules().iter().position(|rule| rule.name.ends_with("/all"));
+    let all = RuleId(u32::try_from(all.expect("the route's name")).unwrap());
+    let decided = rules.hits().of(all).all;
+    assert!(decided + 1 >= messages, "{decided} of {messages} were decided about");
+}
