@@ -13,26 +13,29 @@ use std::sync::Arc;
 /// protocol has a place for them.
 pub(super) fn of(protocol: Option<Protocol>, config: &HttpConfig) -> Gates {
     let name = protocol.map_or("http1", Protocol::name);
-    let (attribute, values) = match protocol {
-        None => ("path", "requestMutation: [{key: x-shop, value: berlin}], "),
-        Some(Protocol::Redis) => ("command", ""),
+    let (host, attribute, values) = match protocol {
+        None => (
+            "orders.shop.svc.cluster.local",
+            "path",
+            "requestMutation: [{key: x-shop, value: berlin}], ",
+        ),
         Some(Protocol::Dubbo) => (
+            "org.apache.dubbo.demo.demosvc",
             "method",
             "requestMutation: [{key: shop, value: berlin}], \
              responseMutation: [{key: shop, value: berlin}], ",
         ),
-        Some(_) => ("method", ""),
+        Some(Protocol::Redis) => ("shop", "command", ""),
+        Some(_) => ("shop", "method", ""),
     };
     let text = format!(
         "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: shop}}\nspec:\n  \
-         hosts: [shop, orders.shop.svc.cluster.local, org.apache.dubbo.demo.DemoSvc]\n  \
-         addresses: [10.0.0.2]\n  ports: [{{number: 8080, name: tcp}}]\n---\n\
+         hosts: [{host}]\n  addresses: [10.0.0.2]\n  ports: [{{number: 8080, name: tcp}}]\n---\n\
          apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: it}}\nspec:\n  \
-         hosts: [shop, orders.shop.svc.cluster.local, org.apache.dubbo.demo.DemoSvc]\n  \
-         protocol: {name}\n  timeout: {{firstByte: 1s, idle: 1s}}\n  \
+         hosts: [{host}]\n  protocol: {name}\n  timeout: {{firstByte: 1s, idle: 1s}}\n  \
          localRateLimit: {{tokenBucket: {{maxTokens: 1000000, tokensPerFill: 1000000, \
          fillInterval: 1s}}}}\n  \
-         routes:\n  - {{name: all, {values}route: [{{destination: {{host: shop}}}}]}}\n---\n\
+         routes:\n  - {{name: all, {values}route: [{{destination: {{host: {host}}}}}]}}\n---\n\
          apiVersion: netra.io/v1alpha1\nkind: Authorization\nmetadata: {{name: never}}\n\
          spec: {{action: DENY, protocol: {name}, rules: [{{to: [{{attributes: {{{attribute}: \
          {{exact: FLUSHALL}}}}}}]}}]}}\n"
