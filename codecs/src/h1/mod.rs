@@ -144,6 +144,7 @@
 //! `NeedMore`, `Head` for `Frame`, `passable` for `Opaque(n)`, `Opaque` for `Tunnel`.
 
 pub mod body;
+pub mod codec;
 pub mod exchange;
 pub mod fields;
 pub mod framing;
