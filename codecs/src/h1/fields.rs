@@ -21,8 +21,6 @@ pub struct Fields<'b> {
 pub(crate) struct Lengths(u64);
 
 impl Lengths {
-    pub(crate) const NONE: Self = Self(0);
-
     /// A length is known by its lowest six bits: none is missed, and few are mistaken.
     #[inline]
     pub(crate) fn add(&mut self, len: usize) {
@@ -30,7 +28,7 @@ impl Lengths {
     }
 
     #[inline]
-    pub(crate) fn has(self, len: usize) -> bool {
+    fn has(self, len: usize) -> bool {
         self.0 & Self::bit(len) != 0
     }
 
@@ -182,16 +180,12 @@ impl LineOffsets {
         (self.name_end - self.line) as usize
     }
 
-    pub(crate) fn name<'b>(&self, head: &'b [u8]) -> &'b [u8] {
+    fn name<'b>(&self, head: &'b [u8]) -> &'b [u8] {
         &head[self.line as usize..self.name_end as usize]
     }
 
-    pub(crate) fn value<'b>(&self, head: &'b [u8]) -> &'b [u8] {
+    fn value<'b>(&self, head: &'b [u8]) -> &'b [u8] {
         &head[self.value as usize..self.value_end as usize]
-    }
-
-    pub(crate) fn line(&self) -> usize {
-        self.line as usize
     }
 
     /// Of a head within the limits, whose offsets 32 bits hold.

@@ -51,49 +51,6 @@ impl HeadReader {
         &self.limits
     }
 
-    /// Of the head that was read last: its fields.
-    pub(crate) fn fields<'b>(
-        &'b self,
-        head: &'b [u8],
-        count: usize,
-        lengths: crate::h1::Lengths,
-    ) -> Fields<'b> {
-        Fields::new(head, &self.table[..count], lengths)
-    }
-
-    /// Of the head that was read last: name and value of a field.
-    pub(crate) fn pair<'b>(&self, index: usize, head: &'b [u8]) -> (&'b [u8], &'b [u8]) {
-        (self.table[index].name(head), self.table[index].value(head))
-    }
-
-    /// Where a field's line begins, its name, and where its value ends.
-    pub(crate) fn line<'b>(
-        &self,
-        index: usize,
-        count: usize,
-        head: &'b [u8],
-    ) -> (usize, &'b [u8], usize) {
-        let field = &self.table[index];
-        let next = if index + 1 < count { self.table[index + 1].line() } else { head.len() - 2 };
-        (field.line(), field.name(head), next - 2)
-    }
-
-    /// The value of the first field of a name.
-    pub(crate) fn find<'b>(
-        &self,
-        name: &[u8],
-        (count, lengths): (usize, crate::h1::Lengths),
-        head: &'b [u8],
-    ) -> Option<&'b [u8]> {
-        if !lengths.has(name.len()) {
-            return None;
-        }
-        let is_it = |field: &&LineOffsets| {
-            field.name_len() == name.len() && field.name(head).eq_ignore_ascii_case(name)
-        };
-        self.table[..count].iter().find(is_it).map(|field| field.value(head))
-    }
-
     /// Reads a whole request head: `bytes` ends with the empty line.
     ///
     /// # Errors

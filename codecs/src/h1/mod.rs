@@ -144,7 +144,6 @@
 //! `NeedMore`, `Head` for `Frame`, `passable` for `Opaque(n)`, `Opaque` for `Tunnel`.
 
 pub mod body;
-pub mod codec;
 pub mod exchange;
 pub mod fields;
 pub mod framing;
