@@ -6,7 +6,7 @@ use super::{
     tags::{Alike, Sink, Tags, Value, micros},
 };
 use netra_codecs::trace::SpanRecord;
-use std::{fmt::Debug, mem};
+use std::{fmt::Debug, mem, net::IpAddr};
 
 /// Types as a form numbers them.
 #[derive(Clone, Copy, Debug)]
@@ -217,7 +217,7 @@ pub(crate) struct Batch<F> {
 #[derive(Debug, Default)]
 struct Kept {
     beginning: Alikes,
-    /// By the other end's port; none before there are any.
+    /// By the other end's address and port; none before there are any.
     peers: Vec<Alikes>,
 }
 
@@ -239,7 +239,12 @@ impl Kept {
                 if self.peers.is_empty() {
                     self.peers = vec![Alikes::default(); PEERS];
                 }
-                &mut self.peers[usize::from(remote.port()) % PEERS]
+                let [.., last] = match remote.ip() {
+                    IpAddr::V4(ip) => ip.octets(),
+                    IpAddr::V6(ip) => ip.octets()[12..].try_into().unwrap_or_default(),
+                };
+                // Many clients have an address in common, and many servers have a port.
+                &mut self.peers[(usize::from(remote.port()) + usize::from(last)) % PEERS]
             }
         }
     }
