@@ -14,6 +14,7 @@ use crate::{
     config::{HttpConfig, JoinLevel, Limits, TracingConfig},
     core::HttpCore,
     correlate::{Keep, correlate},
+    error::Direction,
     exchange::{Gates, Observer, Taps},
     io::{Close, Dialled, Event, Hop, Io, Polled, Side, Token, Wait, When},
     joins::Shared,
@@ -45,6 +46,7 @@ use std::{
 #[derive(Debug)]
 struct Treadmill {
     conversation: Conversation,
+    direction: Direction,
     accepted: bool,
     /// What comes next in this turn.
     left: u32,
@@ -61,9 +63,9 @@ const TICK_NS: Nanos = 2_000;
 const DOWNSTREAM: Token = Token { slot: 0, generation: 1, side: Side::Downstream };
 
 impl Treadmill {
-    fn new(conversation: Conversation) -> Self {
+    fn new(conversation: Conversation, direction: Direction) -> Self {
         let clock_reads = Cell::new(0);
-        Self { conversation, accepted: false, left: 0, sent: 0, streams: 0, clock_reads }
+        Self { conversation, direction, accepted: false, left: 0, sent: 0, streams: 0, clock_reads }
     }
 }
 
@@ -119,7 +121,9 @@ impl Io for Treadmill {
     }
 
     fn local_addr(&self, _: Fd) -> io::Result<SocketAddr> {
-        Ok(SocketAddr::from(([10, 0, 0, 2], 14956)))
+        // The kernel gives the loopback address to what was sent from here.
+        let inbound = self.direction == Direction::Inbound;
+        Ok(SocketAddr::from((if inbound { [10, 0, 0, 2] } else { [127, 0, 0, 1] }, 14956)))
     }
     fn original_dst(&self, _: Fd, _: SocketAddr) -> io::Result<SocketAddr> {
         Ok(SocketAddr::from(([10, 0, 0, 2], 8080)))
@@ -128,7 +132,7 @@ impl Io for Treadmill {
         Ok(SocketAddr::from(([10, 0, 0, 1], 40_000)))
     }
     fn is_local(&self, _: IpAddr) -> bool {
-        true
+        self.direction == Direction::Inbound
     }
     fn is_link_of(&self, _: IpAddr, _: &LinkNames) -> bool {
         false
@@ -292,7 +296,7 @@ impl Work {
             Self::RequestHead => parts::request_head(messages::REQUEST, times),
             Self::ResponseHead => parts::response_head(messages::RESPONSE, times),
             Self::Context => parts::context(times),
-            _ => play_shard(self, times),
+            _ => play_shard(self, self.direction(), times),
         }
     }
 
@@ -324,6 +328,11 @@ impl Work {
         matches!(self, Self::HttpGated | Self::RedisGated | Self::DubboGated | Self::ThriftGated)
     }
 
+    /// Where it goes. Routes, and all that hangs on them, are for what is asked elsewhere.
+    fn direction(self) -> Direction {
+        if self.is_gated() { Direction::Outbound } else { Direction::Inbound }
+    }
+
     fn is_http(self) -> bool {
         matches!(
             self,
@@ -340,7 +349,7 @@ fn allocations_of(mut work: impl FnMut(u32), times: u32) -> u64 {
     counting::allocations() - before
 }
 
-fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
+fn shard(work: Work, direction: Direction) -> (Shard<Treadmill>, Option<SpanSource>) {
     let ttl = Duration::from_secs(5);
     let keep = Keep { entries_max: 4096, context_ttl: ttl, route_ttl: ttl };
     let rule = SampleRule::Const(work.is_traced());
@@ -383,8 +392,8 @@ fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
         ..simulation::parts(Limits::default(), 1, mpsc::channel().1)
     };
     let of_http = if is_grpc { messages::GRPC } else { messages::HTTP };
-    let treadmill = Treadmill::new(protocol.map_or(of_http, |it| Conversation::of(it).unwrap()));
-    (Shard::new(treadmill, parts), Some(source))
+    let conversation = protocol.map_or(of_http, |it| Conversation::of(it).unwrap());
+    (Shard::new(Treadmill::new(conversation, direction), parts), Some(source))
 }
 
 /// Plays requests, and takes the spans away as the exporter would.
@@ -402,8 +411,8 @@ fn play(shard: &mut Shard<Treadmill>, spans: &mut Option<SpanSource>, requests: 
 /// Beyond the size of the map of contexts, so that it turns over.
 const WARM_UP: u32 = 10_000;
 
-fn play_shard(work: Work, requests: u32) -> u64 {
-    let (mut shard, mut spans) = shard(work);
+fn play_shard(work: Work, direction: Direction, requests: u32) -> u64 {
+    let (mut shard, mut spans) = shard(work, direction);
     let allocated = allocations_of(|times| play(&mut shard, &mut spans, times), requests);
     let recorder = &shard.core.recorder;
     let spans = recorder.get(Key::span(0));
@@ -445,6 +454,17 @@ fn a_request_allocates_nothing() {
     }
 }
 
+/// Of what comes in limits and conditions decide, not routes.
+#[test]
+fn a_gated_request_allocates_nothing_whichever_way_it_goes() {
+    for work in Work::ALL.into_iter().filter(|work| work.is_gated()) {
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            let allocated = play_shard(work, direction, 5_000);
+            assert_eq!(allocated, 0, "{work:?} {direction:?}");
+        }
+    }
+}
+
 /// Each look at the clock is a call that the kernel's page answers, but a call.
 #[test]
 fn a_request_looks_at_the_clock_so_often() {
@@ -455,7 +475,7 @@ fn a_request_looks_at_the_clock_so_often() {
         (Work::Redis, 4),
         (Work::DubboTraced, 4),
     ] {
-        let (mut shard, mut spans) = shard(work);
+        let (mut shard, mut spans) = shard(work, Direction::Inbound);
         play(&mut shard, &mut spans, 1);
         let before = shard.core.io.clock_reads.get();
         play(&mut shard, &mut spans, 100);

@@ -5,7 +5,7 @@
 //! Whoever opens a connection in the client's namespace reaches a relay there, which writes both ways
 //! down and goes on from an address of its own to the pod, where netra is.
 
-use super::support::matrix::{Cell, Findings, cells_with};
+use super::support::matrix::{Findings, cells_with};
 use super::support::netra::{Backend, Netra, Setup, apply_rules, remove_rules};
 use super::support::programs::{Server, nginx, run, tool};
 use super::support::scrape::Scrape;
@@ -15,7 +15,7 @@ use super::{python_server, thread};
 use netra_codecs::Limits;
 use netra_codecs::codec::{Exchange, Head, Open, Outcome, Way};
 use netra_codecs::tap::{Detector, Finding, Message, Protocol, Step, Tap, Witness};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -208,15 +208,18 @@ fn all_are_found(world: &World, peers: &[Peer<'_>]) {
     let chain = "add table ip tape; \
          add chain ip tape out { type nat hook output priority -100; }";
     run(&world.client, &tool("nft", "nftables"), &[chain]);
-    let talks: Vec<Talks> = peers.iter().map(|peer| record(world, peer.port)).collect();
+    let ports: BTreeSet<u16> = peers.iter().map(|peer| peer.port).collect();
+    let talks: BTreeMap<u16, Talks> =
+        ports.into_iter().map(|port| (port, record(world, port))).collect();
     apply_rules(world, Backend::NftNative);
     let mut findings = Findings::default();
     let (mut rows, mut sum) = (vec![Row::default(); peers.len()], Row::default());
     for cell in cells_with(2) {
         let setup = Setup::new(cell).env("NETRA_DETECT", "true").env("NETRA_REPORTER", "none");
         let netra = Netra::start(world, &setup);
-        for ((peer, talks), row) in peers.iter().zip(&talks).zip(&mut rows) {
-            findings.check(cell, add(ask(peer, talks, &netra), peer, row, &mut sum, cell));
+        for (peer, row) in peers.iter().zip(&mut rows) {
+            let came = ask(peer, &talks[&peer.port], &netra);
+            findings.check(cell, add(came, peer, row, &mut sum));
         }
         findings.check(cell, netra.finish());
     }
@@ -240,10 +243,8 @@ fn add(
     peer: &Peer<'_>,
     row: &mut Row,
     sum: &mut Row,
-    cell: Cell,
 ) -> Result<(), String> {
     let came = came.map_err(|what| format!("{}: {what}", peer.protocol))?;
-    eprintln!("{cell}: {} {came:?}", peer.protocol);
     for row in [row, sum] {
         row.answered += came.answered;
         row.in_first += came.in_first;

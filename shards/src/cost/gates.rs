@@ -49,8 +49,9 @@ pub(super) fn of(protocol: Option<Protocol>, config: &HttpConfig) -> Gates {
 
 /// Every message but that of the first turn, which accepts, was decided about.
 pub(super) fn have_decided(rules: &ShardRules, messages: u64) {
-    let all = rules.table().rules().iter().position(|rule| rule.name.ends_with("/all"));
-    let all = RuleId(u32::try_from(all.expect("the route's name")).unwrap());
-    let decided = rules.hits().of(all).all;
-    assert!(decided + 1 >= messages, "{decided} of {messages} were decided about");
+    let all = rules.table().rules().iter().zip(0..);
+    let hits = all.map(|(rule, id)| (&rule.name, rules.hits().of(RuleId(id))));
+    let hits: Vec<_> = hits.collect();
+    assert!(hits.iter().any(|(_, hits)| hits.all + 1 >= messages), "{messages}: {hits:?}");
+    assert!(hits.iter().all(|(_, hits)| hits.refused == 0), "{hits:?}");
 }
