@@ -126,10 +126,13 @@ impl<'w> Cluster<'w> {
         self.is_obeyed(netra, name);
     }
 
-    /// Waits until the sidecar's page of rules has a word.
+    /// Waits until the sidecar's page of rules has a word, and every subset its endpoints: documents
+    /// and endpoints come by watches of their own, in any order.
     fn is_obeyed(&self, netra: &Netra<'_>, word: &str) {
         let page = || scrape::get(&self.world.pod, ADMIN_PORT, "/rules").map(|it| it.1);
-        let has = || page().is_ok_and(|page| page.contains(word));
+        let is_whole =
+            |page: &str| page.contains(word) && !page.contains("messages for it are refused");
+        let has = || page().is_ok_and(|page| is_whole(&page));
         let log = || fs::read_to_string(self.world.dir().join("control.log"));
         assert!(wait_until(PATIENCE, has), "{word}: {:?}\n{:?}\n{}", page(), log(), netra.log());
     }
