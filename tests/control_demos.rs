@@ -137,6 +137,13 @@ impl<'w> Cluster<'w> {
         assert!(wait_until(PATIENCE, has), "{word}: {:?}\n{:?}\n{}", page(), log(), netra.log());
     }
 
+    /// Waits until a cluster of the sidecar has this endpoint.
+    fn is_known(&self, address: IpAddr) {
+        let page = || scrape::get(&self.world.pod, ADMIN_PORT, "/clusters").map(|it| it.1);
+        let has = || page().is_ok_and(|page| page.contains(&address.to_string()));
+        assert!(wait_until(PATIENCE, has), "{address}: {:?}", page());
+    }
+
     /// What `kubectl get` shows of a document: whether it is accepted, and how many run it.
     fn is_told(&self, list: &str, name: &str) {
         let status = || {
@@ -389,6 +396,7 @@ fn demos_of_redis() {
         {"match": {"key": {"prefix": "new:"}}, "route": {"host": host("redis-new")}},
         {"route": {"host": host("redis")}}]}));
     cluster.is_obeyed(&netra, "redis-new");
+    cluster.is_known(V2.into());
     assert_eq!(redis(&world.pod, 6379, &["GET", "new:who"]), "two");
     assert_eq!(redis(&world.pod, 6379, &["GET", "old:who"]), "one");
     cluster.is_told(REDIS_SERVICES, "demo");
