@@ -7,6 +7,8 @@
 mod brokers;
 #[path = "protocols/cluster.rs"]
 mod cluster;
+#[path = "protocols/found.rs"]
+mod found;
 #[path = "protocols/gate.rs"]
 mod gate;
 #[path = "protocols/http2.rs"]

@@ -7,6 +7,7 @@ use crate::codec::{
     Said, UPTO, Way,
 };
 use crate::limits::Limits;
+use crate::tap::last_error::LastError;
 
 /// Answers in a row that nobody waits for, of a protocol where they harm nobody, before the
 /// connection is believed to be something else.
@@ -287,7 +288,7 @@ impl<T: Default> Books<T> {
         head: &Head,
         bytes: &[u8],
         whole: bool,
-        error: &mut ErrorText,
+        error: &mut LastError,
     ) -> Booked<'_, T> {
         let under = self.under[RESPONSE];
         if whole {
@@ -313,8 +314,8 @@ impl<T: Default> Books<T> {
         }
         match head.said {
             Said::Nothing => error.clear(),
-            Said::Word(word) => *error = ErrorText::new(word.as_bytes()),
-            Said::Spot(spot) => *error = ErrorText::new(spot.of(bytes).unwrap_or_default()),
+            Said::Word(word) => error.set(word.as_bytes()),
+            Said::Spot(spot) => error.set(spot.of(bytes).unwrap_or_default()),
         }
         let answer = Answer {
             status: head.status,
@@ -385,6 +386,11 @@ impl<T: Default> Books<T> {
     /// The exchange whose answer is under way.
     pub(super) fn answering(&mut self) -> Option<&mut Open<T>> {
         self.ledger.get_mut(self.answering? as usize)
+    }
+
+    /// Whether there is one.
+    pub(super) fn is_answering(&self) -> bool {
+        self.answering.is_some()
     }
 
     /// Takes out one that is open, which is not answered any more. What answers it later is known as

@@ -3,6 +3,7 @@
 use crate::codec::{ErrorText, Event, Exchange, Head, Kind, Open, Reason, Way};
 use crate::limits::Limits;
 use crate::tap::books::{Booked, Books};
+use crate::tap::last_error::LastError;
 use crate::tap::message::Message;
 use crate::tap::protocol::{AnyCodec, Protocol};
 
@@ -63,7 +64,7 @@ pub struct Tap<T> {
     codec: AnyCodec,
     books: Books<T>,
     /// What the answer that was told last says is wrong.
-    error: ErrorText,
+    error: LastError,
     tunnel: Option<Reason>,
 }
 
@@ -74,7 +75,7 @@ impl<T: Default> Tap<T> {
         Self {
             codec: AnyCodec::new(protocol),
             books: Books::new(correlation),
-            error: ErrorText::NONE,
+            error: LastError::default(),
             tunnel: None,
         }
     }
@@ -275,7 +276,7 @@ impl<T: Default> Tap<T> {
     /// Takes the exchanges that will not be finished, oldest first: for the end of a connection,
     /// or of the tap. With each comes what the beginning of its answer says is wrong.
     pub fn drain(&mut self) -> impl Iterator<Item = (Exchange<T>, ErrorText)> {
-        self.books.drain(self.tunnel.is_some(), self.error)
+        self.books.drain(self.tunnel.is_some(), self.error.text())
     }
 
     /// Bytes that are held on the heap: heads that came in pieces, and open exchanges.
@@ -287,6 +288,9 @@ impl<T: Default> Tap<T> {
     pub fn release_memory(&mut self) {
         self.codec.release_memory();
         self.books.release_memory();
+        if !self.books.is_answering() {
+            self.error = LastError::default();
+        }
     }
 }
 
@@ -298,7 +302,7 @@ fn ended<T>(consumed: usize, exchange: Exchange<T>, error: &[u8]) -> Step<'_, T>
 
 /// What is wrong with an exchange that bytes of this way have finished.
 #[inline]
-fn said_by(way: Way, error: &ErrorText) -> &[u8] {
+fn said_by(way: Way, error: &LastError) -> &[u8] {
     if way == Way::Response { error.as_bytes() } else { &[] }
 }
 
@@ -308,4 +312,4 @@ fn give_up<'b, T>(tunnel: &mut Option<Reason>, reason: Reason) -> Step<'b, T> {
     Step::Tunnel(reason)
 }
 
-const _: () = assert!(size_of::<Tap<Option<Box<u64>>>>() <= 600);
+const _: () = assert!(size_of::<Tap<Option<Box<u64>>>>() <= 456);
