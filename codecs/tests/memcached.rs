@@ -316,10 +316,10 @@ fn quiet_opcodes() {
     assert_eq!(done.len(), 202);
     let ok = done.iter().filter(|line| line.contains(" quiet get ok 27/25")).count();
     let unsaid = done.iter().filter(|line| line.contains(" quiet get sent 27/0")).count();
-    assert_eq!((ok, unsaid), (67, 133), "{done:?}");
+    assert_eq!((ok, unsaid), (67, 133));
     assert!(done.contains(&"6 quiet get ok 27/25") && done.contains(&"7 quiet get sent 27/0"));
     let error = "200 quiet set app_error 130 out_of_memory 25/26";
-    assert_eq!((done[200], done[201]), (error, "201 request noop ok 24/24"), "{done:?}");
+    assert_eq!(done[199..], [error, "199 quiet get sent 27/0", "201 request noop ok 24/24"]);
     assert!(!told.contains(&"aside push".to_owned()));
 }
 
