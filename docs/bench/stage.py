@@ -4,7 +4,7 @@ import os, shutil, signal, subprocess, sys, tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BIN = os.path.abspath(os.environ.get("NETRA_BIN_DIR", os.path.join(HERE, "../../target/release")))
-DIR = tempfile.mkdtemp(prefix="netra-bench-")
+DIR = os.path.join(tempfile.gettempdir(), f"netra-bench-{os.getpid()}")
 running, spaces = [], []
 
 
@@ -53,6 +53,7 @@ def clean():
 
 def run(measurement):
     """All of it, whatever comes: nothing is left behind."""
+    os.mkdir(DIR)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was through"))
     try:
         measurement()

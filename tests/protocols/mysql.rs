@@ -217,8 +217,11 @@ fn agree(
         (17, "COM_CHANGE_USER"),
         (22, "COM_STMT_PREPARE"),
         (23, "COM_STMT_EXECUTE"),
+        (24, "COM_STMT_SEND_LONG_DATA"),
         (25, "COM_STMT_CLOSE"),
+        (26, "COM_STMT_RESET"),
         (28, "COM_STMT_FETCH"),
+        (31, "COM_RESET_CONNECTION"),
         (250, "COM_STMT_BULK_EXECUTE"),
     ]);
     let read = commands_by_tshark(world, capture).into_iter();
