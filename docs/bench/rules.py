@@ -145,7 +145,7 @@ def envoy(space, to):
 def load(space, protocol, address, port):
     count = str(CALLS)
     words = {
-        "http1": ["h2load", "--h1", "-n", count, "-c", "32", "-H", "X-Canary: 1", "-H", "Host: svc", f"http://{address}:{port}/"],
+        "http1": ["h2load", "--h1", "-n", count, "-c", "32", "-H", "X-Canary: 1", "-H", ":authority: svc", f"http://{address}:{port}/"],
         "redis": ["redis-benchmark", "-h", address, "-p", str(port), "-c", "32", "-n", count, "-q", "GET", "key:1"],
         "dubbo": [f"{DIR}/rpc", "client", address, str(port), "dubbo", "32", count],
     }[protocol]
