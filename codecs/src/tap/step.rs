@@ -1,6 +1,6 @@
 //! The tap itself: a codec and the books of its exchanges.
 
-use crate::codec::{ErrorText, Event, Exchange, Head, Kind, Open, Reason, Way};
+use crate::codec::{ErrorText, Event, Exchange, Head, Kind, Open, Outcome, Reason, Way};
 use crate::limits::Limits;
 use crate::tap::books::{Booked, Books};
 use crate::tap::last_error::LastError;
@@ -101,8 +101,11 @@ impl<T: Default> Tap<T> {
         if let Some(reason) = self.tunnel {
             return Step::Tunnel(reason);
         }
-        if let Some(exchange) = self.books.pending(way, !input.is_empty(), limits) {
-            return ended(0, exchange, said_by(way, &self.error));
+        if let Some(exchange) = self.books.pending(way, !input.is_empty(), limits, now_ns) {
+            // Of what nothing is said, nothing is wrong.
+            let is_unsaid = exchange.outcome == Outcome::Sent;
+            let error = if is_unsaid { &[] } else { said_by(way, &self.error) };
+            return ended(0, exchange, error);
         }
         if input.is_empty() {
             return Step::Need;
@@ -119,7 +122,7 @@ impl<T: Default> Tap<T> {
             Event::End(count) => {
                 self.books.count(way, count);
                 let is_late = self.books.is_late(way);
-                match self.books.finish_message(way) {
+                match self.books.finish_message(way, now_ns) {
                     None if is_late => Step::Late(count),
                     Some(exchange) => ended(count, exchange, said_by(way, &self.error)),
                     None => Step::Body(count),
@@ -137,8 +140,10 @@ impl<T: Default> Tap<T> {
                     Way::Request => self.books.request(head, whole, limits),
                     Way::Response => self.books.answer(head, bytes, whole, &mut self.error),
                 };
-                if head.kind == Kind::Response && matches!(booked, Booked::Aside) {
-                    head.kind = Kind::Stray;
+                if matches!(head.kind, Kind::Response | Kind::Quiet)
+                    && matches!(booked, Booked::Aside)
+                {
+                    head.kind = if head.kind == Kind::Quiet { Kind::Push } else { Kind::Stray };
                 }
                 let message = Message::new(self.codec.protocol(), head, bytes);
                 match booked {
