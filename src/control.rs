@@ -4,6 +4,7 @@
 use crate::{
     access_log::AccessLog,
     admin::Admin,
+    checks,
     config::Config,
     counters::COUNTERS,
     cpus::Plan,
@@ -156,6 +157,7 @@ fn live(loaded: &Loaded, plan: Plan, started: SystemTime) -> Result<Exit, Failur
         let is_remote = config.remote_rules.url.is_some();
         let rules = Live::start(&config.rules, loaded.rules.as_ref(), is_remote, &mut set);
         let hurry = follow_rules(loaded, &names, &tell, &rules);
+        checks::follow(rules.view());
         let shown = || exposition(&set, &rules, started);
         let push = Push::start(config.metrics.as_ref(), shown, &names, started);
         follow_sampler(config, names, tell.clone());

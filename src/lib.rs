@@ -5,6 +5,7 @@ mod access_log;
 mod admin;
 mod args;
 mod budget;
+mod checks;
 mod codec_check;
 mod collect;
 mod config;

@@ -41,8 +41,9 @@ mod verdict;
 mod yaml;
 
 pub use balance::{
-    Balancer, Breakers, Cluster, ClusterView, Ejected, Endpoint, EndpointAddress, EndpointView,
-    Full, Heard, Outlier, Retries, Seat, Standing, TRIES_MAX, TrafficPolicy, Warmup,
+    Balancer, Breakers, CheckView, Checked, Cluster, ClusterView, Ejected, Endpoint,
+    EndpointAddress, EndpointView, Full, HealthCheck, Heard, Outlier, Retries, Seat, Standing,
+    TRIES_MAX, TrafficPolicy, Unwell, Warmup,
 };
 pub use compile::{Compiled, Context, Documents, RouterLanding};
 pub use crd::{Crds, crds};

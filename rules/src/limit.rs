@@ -1,6 +1,6 @@
 //! Budgets that the shards of a process share: no lock, and for most messages nothing shared.
 
-use crate::balance::Balance;
+use crate::balance::{Balance, Checked};
 use std::{
     collections::HashMap,
     sync::{
@@ -203,6 +203,11 @@ impl Process {
             turns: (0..splits).map(|_| AtomicU64::new(0)).collect(),
             balances: Box::default(),
         }
+    }
+
+    /// Endpoints that are to be asked whether they are well.
+    pub fn checked(&self) -> Vec<Checked> {
+        Checked::all(&self.balances)
     }
 
     pub(crate) fn with(self, balances: Box<[Arc<Balance>]>) -> Self {

@@ -2,13 +2,13 @@
 
 use super::View;
 use netra_perf::{Metric, MetricKind, Point, Value};
-use netra_rules::{ClusterView, EndpointView, Full, Standing};
+use netra_rules::{ClusterView, EndpointView, Full, Standing, Unwell};
 use serde_json::json;
 
 /// Clusters that have series, at most.
 const MEASURED_MAX: usize = 100;
 /// Clusters and endpoints that the page lists, at most.
-const LISTED_MAX: usize = 1000;
+pub(crate) const LISTED_MAX: usize = 1000;
 
 impl View {
     /// Clusters of one name, for different ports, are one.
@@ -28,10 +28,16 @@ impl View {
         all
     }
 
-    /// The page. `now_ns` is of the clock by which rules count.
-    pub(crate) fn clusters_page(&self, now_ns: u64) -> serde_json::Value {
-        let mut room = LISTED_MAX;
-        let clusters = self.clusters(now_ns);
+    /// The page, with so many endpoints at most: those first that do not just get their part.
+    /// `now_ns` is of the clock by which rules count.
+    pub(crate) fn clusters_page(&self, now_ns: u64, most: usize) -> serde_json::Value {
+        let mut room = most.min(LISTED_MAX);
+        let mut clusters = self.clusters(now_ns);
+        let is_up = |it: &EndpointView| it.standing == Standing::Up;
+        for cluster in &mut clusters {
+            cluster.endpoints.sort_by_key(is_up);
+        }
+        clusters.sort_by_key(|cluster| cluster.endpoints.iter().all(is_up));
         let total = clusters.len();
         let listed = clusters.iter().map_while(|cluster| {
             let endpoints = cluster.endpoints.get(..cluster.endpoints.len().min(room))?;
@@ -88,7 +94,15 @@ impl View {
                 point(cluster, Some(("state", state)), count as u64)
             })
         });
-        let (refused, states) = (refused.collect(), states.collect());
+        let checks = clusters.iter().flat_map(|cluster| {
+            let asked = cluster.endpoints.iter().filter(|it| it.check.is_some());
+            let count = |at: usize| asked.clone().map(|it| it.checks[at]).sum::<u64>();
+            let counts = [("well", count(0)), ("unwell", count(1))];
+            let has_any = asked.clone().next().is_some();
+            let counted = counts.into_iter().filter(move |_| has_any);
+            counted.map(move |(outcome, n)| point(cluster, Some(("outcome", outcome)), n))
+        });
+        let (refused, states, checks) = (refused.collect(), states.collect(), checks.collect());
         vec![
             metric(
                 "netra_cluster_requests_active",
@@ -121,11 +135,17 @@ impl View {
                 counter,
                 refused,
             ),
+            metric(
+                "netra_cluster_checks",
+                "Questions to endpoints of a cluster whether they are well, by what they said",
+                counter,
+                checks,
+            ),
         ]
     }
 }
 
-const STATES: [&str; 4] = ["up", "warming", "ejected", "probing"];
+const STATES: [&str; 5] = ["up", "warming", "ejected", "probing", "unhealthy"];
 
 /// How an endpoint stands, in a word, and why.
 fn state_of(endpoint: &EndpointView) -> (&'static str, Option<&'static str>) {
@@ -134,6 +154,7 @@ fn state_of(endpoint: &EndpointView) -> (&'static str, Option<&'static str>) {
         Standing::Warming => (STATES[1], None),
         Standing::Ejected(why, _) => (STATES[2], Some(why.name())),
         Standing::Probing(why) => (STATES[3], Some(why.name())),
+        Standing::Unhealthy(why) => (STATES[4], Some(why.name())),
     }
 }
 
@@ -156,5 +177,12 @@ fn endpoint(endpoint: &EndpointView, now_ns: u64) -> serde_json::Value {
         "failures": endpoint.failures,
         "ejections": endpoint.ejections,
         "changed_ms_ago": (changed > 0).then(|| now_ns.saturating_sub(changed) / 1_000_000),
+        "check": endpoint.check.map(|check| json!({
+            "last": check.last.map_or("well", Unwell::name),
+            "is_failing": check.is_failing,
+            "ms_ago": now_ns.saturating_sub(check.at_ns) / 1_000_000,
+            "well": endpoint.checks[0],
+            "unwell": endpoint.checks[1],
+        })),
     })
 }

@@ -10,6 +10,7 @@ mod tool;
 mod view;
 mod watch;
 
+pub(crate) use clusters::LISTED_MAX;
 pub(crate) use live::Live;
 pub(crate) use remote::{Remote, follow as follow_remote};
 pub(crate) use tool::{RulesArgs, run};

@@ -78,7 +78,7 @@ impl Cluster {
             ByHash::Ring(ring) => ring.bytes(),
         };
         // With what is counted of each.
-        256 + (64 + 192) * self.endpoints.len() + 4 * self.schedule.len() + by_hash
+        256 + (64 + 256) * self.endpoints.len() + 4 * self.schedule.len() + by_hash
     }
 }
 

@@ -4,15 +4,17 @@
 //! process's, and who is ejected is so for everybody. Endpoints keep what is known of them when rules
 //! change. Time and chance are arguments, as everywhere in this crate.
 
+mod check;
 mod cluster;
 mod member;
 mod policy;
 mod seat;
 
+pub use check::{Checked, HealthCheck, Unwell};
 pub(crate) use cluster::{ByHash, Hashed};
 pub use cluster::{Cluster, Endpoint, EndpointAddress};
 pub(crate) use member::Member;
-pub use member::{Ejected, EndpointView, Heard, Standing};
+pub use member::{CheckView, Ejected, EndpointView, Heard, Standing};
 pub use policy::{Balancer, Breakers, Outlier, Retries, TrafficPolicy, Warmup};
 pub use seat::{Seat, TRIES_MAX};
 
@@ -115,6 +117,9 @@ impl Balance {
             let mut member = |endpoint: &Endpoint| {
                 let key = (&*cluster.name, endpoint.address.to_string());
                 if let Some(member) = members.get(&key) {
+                    if cluster.policy.check.is_none() {
+                        member.unchecked();
+                    }
                     return Arc::clone(member);
                 }
                 let made = new_members.entry((cluster.name.clone(), key.1)).or_insert_with(|| {
@@ -195,7 +200,8 @@ impl Balance {
 
     #[cold]
     fn may_be_again(&self, member: &Member, now_ns: u64) -> bool {
-        self.policy.outlier.as_ref().is_none_or(|outlier| member.claim(outlier, now_ns))
+        let outlier = self.policy.outlier.as_ref();
+        !member.is_unhealthy() && outlier.is_none_or(|outlier| member.claim(outlier, now_ns))
     }
 
     /// One that no hash says.
@@ -367,11 +373,13 @@ impl Balance {
     fn may_eject(&self, outlier: &Outlier) -> bool {
         let all = self.members.len() as u64;
         let out = self.members.iter().filter(|it| !it.is_in()).count() as u64;
+        // What checks have taken out is none of what may be ejected.
+        let ejected = out - self.members.iter().filter(|it| it.is_unhealthy()).count() as u64;
         let percent = u64::from(outlier.percent_max);
         let most = if percent == 0 { 0 } else { (all * percent / 100).max(1) };
         let is_healthy =
             (all - out).saturating_sub(1) * 100 >= all * u64::from(outlier.health_percent_min);
-        out < most && out + 1 < all && is_healthy
+        ejected < most && out + 1 < all && is_healthy
     }
 
     pub(crate) fn view(&self, cluster: &Cluster, now_ns: u64) -> ClusterView {
@@ -397,6 +405,8 @@ impl Balance {
                     answers: load(&member.answers),
                     failures: load(&member.failures),
                     changed_ns: load(&member.changed_ns),
+                    check: self.policy.check.as_ref().and_then(|_| member.check_view()),
+                    checks: [load(&member.checks[0]), load(&member.checks[1])],
                 })
                 .collect(),
         }

@@ -1,5 +1,6 @@
 //! What documents say of how a cluster treats its endpoints.
 
+use super::HealthCheck;
 use std::{fmt::Write as _, time::Duration};
 
 /// How a cluster treats its endpoints.
@@ -22,6 +23,8 @@ pub struct TrafficPolicy {
     pub outlier: Option<Outlier>,
     /// Dials that failed and are tried again elsewhere.
     pub retries: Retries,
+    /// How endpoints are asked whether they are well.
+    pub check: Option<HealthCheck>,
 }
 
 impl Default for TrafficPolicy {
@@ -35,6 +38,7 @@ impl Default for TrafficPolicy {
             warmup: None,
             outlier: None,
             retries: Retries { percent: 20, least: 3, most: u32::MAX },
+            check: None,
         }
     }
 }
@@ -192,6 +196,9 @@ impl TrafficPolicy {
         }
         if let Some(outlier) = &self.outlier {
             add(outlier.in_words());
+        }
+        if let Some(check) = &self.check {
+            add(check.in_words());
         }
         if self.retries != Self::default().retries {
             let Retries { percent, least, most } = self.retries;

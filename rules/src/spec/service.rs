@@ -146,7 +146,7 @@ impl Reader<'_> {
         subsets: &mut HashMap<String, SubsetsSpec>,
     ) {
         let Some(host) = spec.text_of("host") else { return };
-        let annotated = self.annotated_policy();
+        let annotated = self.annotated_policy(host);
         let policy = self.policy_of(spec, &annotated);
         let mut named: Vec<SubsetSpec> = Vec::new();
         for node in spec.list("subsets") {
