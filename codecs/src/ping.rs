@@ -164,7 +164,11 @@ fn dubbo_said(answer: &[u8]) -> Said {
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const H2_HEAD: usize = 9;
-const [DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY]: [u8; 5] = [0, 1, 3, 4, 7];
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 

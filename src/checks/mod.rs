@@ -9,8 +9,7 @@ use ask::{Outcome, ask};
 use netra_rules::Unwell;
 use schedule::{Key, Schedule};
 use std::{
-    io,
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 use tokio::{

@@ -141,7 +141,8 @@ mod tests {
         assert_eq!((schedule.take(later), schedule.next()), (None, None));
         schedule.obey(checked(1), later);
         assert_eq!(schedule.take(later), None);
-        let (stays, leaves) = if one.0.to_string() < two.0.to_string() { (one, two) } else { (two, one) };
+        let (stays, leaves) =
+            if one.0.to_string() < two.0.to_string() { (one, two) } else { (two, one) };
         assert!(schedule.answered(&stays, later).is_some());
         assert!(schedule.answered(&leaves, later).is_none());
         assert!(schedule.next().is_some_and(|next| next >= 11 * SECOND));

@@ -31,6 +31,8 @@ pub(crate) struct Read {
     shape: files::Shape,
     /// Hosts whose addresses the rules would be told by.
     pub(crate) unknown_hosts: Vec<String>,
+    /// The same, and those whose addresses are endpoints.
+    pub(crate) asked_hosts: Vec<String>,
 }
 
 /// Whom rules are read for.
@@ -66,7 +68,12 @@ pub(crate) fn read(
     let context = Context { generation, addresses, endpoints_move, ..own.context() };
     let compiled = documents.compile(&context);
     match compiled.troubles.is_good() {
-        true => Ok(Read { compiled, shape, unknown_hosts: documents.unknown_hosts() }),
+        true => Ok(Read {
+            compiled,
+            shape,
+            unknown_hosts: documents.unknown_hosts(),
+            asked_hosts: documents.asked_hosts(),
+        }),
         false => Err(compiled.troubles.to_string().lines().map(str::to_owned).collect()),
     }
 }
@@ -88,8 +95,8 @@ pub(crate) fn first(path: &str, own: &Own, is_remote: bool) -> Result<Read, Vec<
                 let place = Place { file: "cache".into(), line: 0, column: 0 };
                 compiled.troubles.warn(place, format!("no rules yet: {line}"));
             }
-            let unknown_hosts = Vec::new();
-            Ok(Read { compiled, shape: files::Shape::of(path), unknown_hosts })
+            let (unknown_hosts, asked_hosts) = (Vec::new(), Vec::new());
+            Ok(Read { compiled, shape: files::Shape::of(path), unknown_hosts, asked_hosts })
         }
         read => read,
     }

@@ -49,16 +49,17 @@ fn failures_height(screen: &Screen) -> u16 {
 
 pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     let most = if screen.is_once { u16::MAX } else { 8 };
-    let [head, cards, of_shards, of_clusters, of_failures, of_connections, foot] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Length(CARDS_HEIGHT),
-        Constraint::Length(shards_height(screen, most)),
-        Constraint::Length(clusters::height(&screen.clusters)),
-        Constraint::Length(failures_height(screen)),
-        Constraint::Min(4),
-        Constraint::Length(1),
-    ])
-    .areas(frame.area());
+    let [head, cards, of_shards, of_clusters, of_failures, of_connections, foot] =
+        Layout::vertical([
+            Constraint::Length(1),
+            Constraint::Length(CARDS_HEIGHT),
+            Constraint::Length(shards_height(screen, most)),
+            Constraint::Length(clusters::height(&screen.clusters)),
+            Constraint::Length(failures_height(screen)),
+            Constraint::Min(4),
+            Constraint::Length(1),
+        ])
+        .areas(frame.area());
     if let Some(figures) = &screen.figures {
         frame.render_widget(header(figures), head);
         frame.render_widget(Paragraph::new(summary(figures)).block(titled("last second")), cards);

@@ -133,6 +133,16 @@ impl Documents {
         hosts.into_iter().filter(|host| !is_known(host)).cloned().collect()
     }
 
+    /// Hosts whose addresses are to be found: those by which connections are told, and those whose
+    /// addresses are endpoints.
+    pub fn asked_hosts(&self) -> Vec<String> {
+        let services = self.specs.services.iter();
+        let pairs = services.flat_map(|it| it.hosts.iter().map(move |(host, _)| (it, host)));
+        let names = pairs.flat_map(|(service, host)| service.names(host)).map(str::to_owned);
+        let all: BTreeSet<String> = self.unknown_hosts().into_iter().chain(names).collect();
+        all.into_iter().collect()
+    }
+
     /// Makes the table.
     pub fn compile(&self, context: &Context) -> Compiled {
         let Self { specs, troubles } = self;

@@ -71,7 +71,8 @@ impl<'n> Checks<'n> {
             let count = text.parse().ok().filter(|it| (1..=IN_A_ROW_MAX).contains(it));
             (count.is_some(), count)
         };
-        let is_path = |text: &str| text.starts_with('/') && text.bytes().all(|it| it.is_ascii_graphic());
+        let is_path =
+            |text: &str| text.starts_with('/') && text.bytes().all(|it| it.is_ascii_graphic());
         self.at.get_or_insert(node);
         let is_good;
         match name {

@@ -24,6 +24,17 @@ pub(crate) struct ServiceSpec {
     pub(crate) endpoints: Vec<EndpointSpec>,
     /// Wherever the connection went.
     pub(crate) is_original: bool,
+    /// Where nobody says endpoints: each address of the host's name is one.
+    pub(crate) is_by_name: bool,
+}
+
+impl ServiceSpec {
+    /// Names whose addresses are endpoints, for a host of it.
+    pub(crate) fn names<'s>(&'s self, host: &'s str) -> impl Iterator<Item = &'s str> {
+        let own = (self.is_by_name && self.endpoints.is_empty()).then_some(host);
+        let named = self.endpoints.iter().map(|it| it.address.as_str());
+        named.filter(|it| it.parse::<IpAddr>().is_err()).chain(own)
+    }
 }
 
 #[derive(Debug)]
@@ -103,6 +114,7 @@ impl Reader<'_> {
             ports: spec.list("ports").iter().filter_map(|node| self.port(node)).collect(),
             endpoints: spec.list("endpoints").iter().filter_map(|it| self.endpoint(it)).collect(),
             is_original: spec.text_of("resolution") == Some("NONE"),
+            is_by_name: spec.text_of("resolution") == Some("DNS"),
         }
     }
 
