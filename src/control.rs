@@ -232,7 +232,7 @@ fn follow_rules(
 ) -> Option<Hurry> {
     let (first, config) = (loaded.rules.clone()?, &loaded.config);
     let remote = config.remote_rules.clone();
-    let own = rules::Own { name: config.service_name.clone(), private: config.private.clone() };
+    let own = config.own();
     tokio::spawn(rules::follow_remote(remote, own.clone(), names.clone(), live.view()));
     let (hurry, tell) = (Hurry::default(), tell.clone());
     let tell = move |read| {

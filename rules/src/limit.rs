@@ -210,6 +210,16 @@ impl Process {
         Checked::all(&self.balances)
     }
 
+    /// Whether anybody wants endpoints to be looked at beside messages: by checks, or by success rates.
+    pub fn is_watched(&self) -> bool {
+        self.balances.iter().any(|it| it.is_swept()) || !self.checked().is_empty()
+    }
+
+    /// Looks at success rates where it is time; when the next time is.
+    pub fn sweep(&self, now_ns: u64) -> Option<u64> {
+        self.balances.iter().filter_map(|it| it.sweep(now_ns)).min()
+    }
+
     pub(crate) fn with(self, balances: Box<[Arc<Balance>]>) -> Self {
         Self { balances, ..self }
     }

@@ -348,6 +348,14 @@ fn a_traffic_policy_says_what_is_done_with_endpoints() {
              most): out after 2 bad answers in a row, in after 2 good ones",
         ),
         (
+            "annotations: {netra.io/success-rate-stdev-factor: \"2.5\", \
+             netra.io/success-rate-request-volume: \"50\"}, ",
+            "    outlierDetection: {consecutive5xxErrors: 7}\n",
+            "each connection to the less busy of two; ejects who has 7 faults in a row, for 30s the \
+             first time, at most 10 %; ejects whose success rate is 2.5 deviations below the mean of \
+             5 or more with 50 messages in an interval",
+        ),
+        (
             "",
             "    outlierDetection: {consecutive5xxErrors: 0}\n",
             "each connection to the less busy of two; ejects nobody",
@@ -357,6 +365,8 @@ fn a_traffic_policy_says_what_is_done_with_endpoints() {
     }
     for (annotation, what) in [
         ("balance-by: luck", "annotation netra.io/balance-by=\"luck\": allowed are"),
+        ("success-rate-stdev-factor: \"0\"", "annotation netra.io/success-rate-stdev-factor=\"0\""),
+        ("success-rate: \"1\"", "annotation netra.io/success-rate=\"1\""),
         ("health-check: mysql", "allowed are netra.io/balancer with"),
         ("health-check-interval: 10ms", "annotation netra.io/health-check-interval=\"10ms\""),
         ("health-check-sleep: 10s", "annotation netra.io/health-check-sleep=\"10s\""),

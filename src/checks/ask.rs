@@ -94,7 +94,8 @@ mod tests {
     }
 
     /// Of a server that reads something, says these parts, and ends.
-    fn answered(name: &str, parts: &'static [&'static [u8]]) -> Outcome {
+    fn answered(name: &str, parts: &[&str]) -> Outcome {
+        let parts: Vec<String> = parts.iter().map(|it| (*it).to_owned()).collect();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let server = thread::spawn(move || {
@@ -102,7 +103,7 @@ mod tests {
             let _ = stream.read(&mut [0; 512]);
             for part in parts {
                 // Who has heard enough hangs up.
-                let _ = stream.write_all(part);
+                let _ = stream.write_all(part.as_bytes());
                 thread::park_timeout(Duration::from_millis(10));
             }
         });
@@ -114,15 +115,15 @@ mod tests {
     #[test]
     fn answers_are_told_apart() {
         use Outcome::{Unwell as Not, Well};
-        let endless: &[&[u8]] = &[&[b'x'; ANSWER_BYTES_MAX], b"more"];
+        let endless = "x".repeat(ANSWER_BYTES_MAX);
         for (name, parts, outcome) in [
             ("tcp", &[][..], Well),
-            ("redis", &[b"+PO", b"NG\r\n"], Well),
-            ("redis", &[b"-LOADING\r\n"], Not(Unwell::Answer)),
-            ("redis", &[b"SSH-2.0\r\n"], Not(Unwell::Odd)),
-            ("redis", &[b"+PO"], Not(Unwell::Unreachable)),
-            ("http", &[b"HTTP/1.1 503 no\r\n\r\n"], Not(Unwell::Answer)),
-            ("memcached", endless, Not(Unwell::Odd)),
+            ("redis", &["+PO", "NG\r\n"], Well),
+            ("redis", &["-LOADING\r\n"], Not(Unwell::Answer)),
+            ("redis", &["SSH-2.0\r\n"], Not(Unwell::Odd)),
+            ("redis", &["+PO"], Not(Unwell::Unreachable)),
+            ("http", &["HTTP/1.1 503 no\r\n\r\n"], Not(Unwell::Answer)),
+            ("memcached", &[&endless, "more"], Not(Unwell::Odd)),
         ] {
             assert_eq!(answered(name, parts), outcome, "{name} {parts:?}");
         }

@@ -1,5 +1,5 @@
-//! Asks endpoints of clusters whether they are well, where a document wants that: on a thread of its
-//! own, which is not there otherwise. What it finds is written into counters that shards only read.
+//! Asks endpoints of clusters whether they are well, and looks at their success rates, where a document
+//! wants that: on a thread of its own, which is not there otherwise. What it finds is written into counters that shards only read.
 
 mod ask;
 mod schedule;
@@ -9,7 +9,9 @@ use ask::{Outcome, ask};
 use netra_rules::Unwell;
 use schedule::{Key, Schedule};
 use std::{
-    io, thread,
+    io,
+    sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -33,10 +35,10 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub(crate) fn follow(mut view: watch::Receiver<View>) {
     tokio::spawn(async move {
         loop {
-            let is_asked = !view.borrow_and_update().process.checked().is_empty();
-            if is_asked {
+            let is_watched = view.borrow_and_update().process.is_watched();
+            if is_watched {
                 if let Err(error) = start(view) {
-                    warn!(error = %error, "no endpoint is asked whether it is well");
+                    warn!(error = %error, "no endpoint is asked whether it is well, and no success rate looked at");
                 }
                 return;
             }
@@ -72,6 +74,7 @@ async fn run(mut view: watch::Receiver<View>) {
         let has_room = asked.len() < AT_ONCE_MAX;
         let next = schedule.next().filter(|_| has_room).map(Duration::from_nanos);
         let next = next.map_or_else(|| Instant::now() + IDLE, |next| origin + next);
+        let next = next.min(sweep(&view));
         tokio::select! {
             changed = view.changed() => match changed {
                 Ok(()) => obey(&mut schedule, &mut view, now()),
@@ -83,6 +86,14 @@ async fn run(mut view: watch::Receiver<View>) {
             () = sleep_until(At::from_std(next)) => {}
         }
     }
+}
+
+/// Success rates are looked at where it is time; when the next time is.
+fn sweep(view: &watch::Receiver<View>) -> Instant {
+    let process = Arc::clone(&view.borrow().process);
+    let now_ns = netra_shards::monotonic_ns();
+    let next = process.sweep(now_ns).map(|next| Duration::from_nanos(next.saturating_sub(now_ns)));
+    Instant::now() + next.unwrap_or(IDLE)
 }
 
 fn obey(schedule: &mut Schedule, view: &mut watch::Receiver<View>, now_ns: u64) {

@@ -49,6 +49,7 @@ impl View {
                 "requests": cluster.requests,
                 "connections": cluster.connections,
                 "pending": cluster.pending,
+                "parts_percent": cluster.parts,
                 "retries": cluster.retries,
                 "retries_refused": cluster.retries_refused,
                 "refused": Full::ALL
@@ -168,6 +169,7 @@ fn endpoint(endpoint: &EndpointView, now_ns: u64) -> serde_json::Value {
     json!({
         "address": endpoint.address.to_string(),
         "weight": endpoint.weight,
+        "level": endpoint.level,
         "state": state,
         "why": why,
         "out_for_ms": until,

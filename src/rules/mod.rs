@@ -20,7 +20,7 @@ pub(crate) use watch::{Hurry, follow};
 use files::Wrong;
 use netra_codecs::tap;
 use netra_codecs::tap::ProtocolPorts;
-use netra_rules::{Compiled, Context, Documents, Place, Protocol};
+use netra_rules::{Compiled, Context, Documents, Locality, Place, Protocol};
 use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc};
 
 /// Documents that were read, and the rules that they make.
@@ -42,11 +42,14 @@ pub(crate) struct Own {
     pub(crate) name: String,
     /// Protocols that are not built in, which rules may name.
     pub(crate) private: Vec<tap::Protocol>,
+    /// Where it stands, as `region/zone/subzone`; empty where nobody says.
+    pub(crate) locality: String,
 }
 
 impl Own {
     fn context(&self) -> Context {
-        Context::of_sidecars(&self.name).with_private(&self.private)
+        let locality = Some(Locality::parse(&self.locality)).filter(|it| !it.is_empty());
+        Context { locality, ..Context::of_sidecars(&self.name).with_private(&self.private) }
     }
 }
 
@@ -66,7 +69,13 @@ pub(crate) fn read(
     let sources = files::read(path).map_err(lines_of)?;
     let documents = Documents::read(&sources);
     let context = Context { generation, addresses, endpoints_move, ..own.context() };
-    let compiled = documents.compile(&context);
+    let mut compiled = documents.compile(&context);
+    if context.locality.is_none() && documents.wants_locality() {
+        let place = Place { file: "NETRA_LOCALITY".into(), line: 0, column: 0 };
+        let what = "nobody is nearer, whatever localityLbSetting says: where this service stands is \
+                    not said (region/zone/subzone)";
+        compiled.troubles.warn(place, what);
+    }
     match compiled.troubles.is_good() {
         true => Ok(Read {
             compiled,

@@ -2,6 +2,9 @@ use super::*;
 use crate::choice::{Ring, maglev, schedule};
 use std::cell::Cell;
 
+#[path = "watched_tests.rs"]
+mod watched;
+
 const SECOND: u64 = 1_000_000_000;
 
 /// A cluster whose endpoints have these weights, and chance.
@@ -13,7 +16,7 @@ struct World {
 
 fn endpoint(index: usize, weight: u32) -> Endpoint {
     let address = format!("10.0.0.{}:80", index + 1).parse().unwrap();
-    Endpoint { address: EndpointAddress::Ip(address), weight }
+    Endpoint { address: EndpointAddress::Ip(address), weight, level: 0 }
 }
 
 fn cluster(weights: &[u32], policy: TrafficPolicy) -> Cluster {
@@ -23,6 +26,7 @@ fn cluster(weights: &[u32], policy: TrafficPolicy) -> Cluster {
         name: "it".into(),
         endpoints: weights.iter().enumerate().map(|(i, weight)| endpoint(i, *weight)).collect(),
         schedule: schedule(weights),
+        levels: Box::default(),
         by_hash: ByHash::Maglev(maglev(&names)),
         hash: Hashed::default(),
         policy,
@@ -359,112 +363,4 @@ fn who_comes_later_begins_slowly_and_who_was_there_stays_what_it_was() {
     let world = World::new(&[1; 3], policy);
     world.balance.members.iter().for_each(|it| it.born_ns.store(SECOND, Relaxed));
     assert!(world.counts(3000, SECOND).iter().all(|count| (700..1300).contains(count)));
-}
-
-fn checking(outlier: Option<Outlier>) -> TrafficPolicy {
-    let ping = netra_codecs::ping::Ping::Tcp;
-    let (interval_ns, timeout_ns, unhealthy, healthy) = (5 * SECOND, SECOND, 3, 2);
-    let check = Some(HealthCheck { ping, interval_ns, timeout_ns, unhealthy, healthy });
-    TrafficPolicy { check, outlier, ..of(Balancer::LeastRequest) }
-}
-
-/// The endpoint was asked so often, and this came of it each time: of how many clusters it went or
-/// came back.
-fn asked(balance: &Arc<Balance>, index: usize, times: usize, answer: Option<Unwell>) -> usize {
-    let all = Checked::all(std::slice::from_ref(balance));
-    (0..times).map(|_| all[index].answered(answer, SECOND).len()).sum()
-}
-
-#[test]
-fn who_does_not_answer_checks_is_not_picked_until_it_does() {
-    const BAD: Option<Unwell> = Some(Unwell::Refused);
-    let world = World::new(&[1; 4], checking(None));
-    let standing = || world.balance.view(&world.cluster, SECOND).endpoints[1].standing;
-    // Two bad answers in a row are not three, once a good one was there.
-    for (times, answer, changes) in [(1, None, 0), (2, BAD, 0), (1, None, 0), (2, BAD, 0)] {
-        assert_eq!(asked(&world.balance, 1, times, answer), changes);
-        assert_eq!(standing(), Standing::Up);
-    }
-    assert_eq!(asked(&world.balance, 1, 5, BAD), 1);
-    assert_eq!(standing(), Standing::Unhealthy(Unwell::Refused));
-    assert_eq!(world.counts(1000, SECOND)[1], 0);
-    assert_eq!(world.counts(1000, u64::MAX - 1)[1], 0);
-    // A message that was under way there shows nothing.
-    world.ask(1, Heard::Well, SECOND);
-    assert_eq!(standing(), Standing::Unhealthy(Unwell::Refused));
-    assert_eq!(asked(&world.balance, 1, 1, None), 0);
-    assert_eq!(asked(&world.balance, 1, 1, None), 1);
-    assert_eq!(standing(), Standing::Up);
-    assert!(world.counts(1000, SECOND)[1] > 150);
-    let view = &world.balance.view(&world.cluster, SECOND).endpoints[1];
-    assert_eq!((view.checks, view.check.unwrap().last), ([4, 9], None));
-    // Who never was there gets nothing from the first question on.
-    assert_eq!(asked(&world.balance, 2, 1, Some(Unwell::Timeout)), 1);
-    assert_eq!(world.counts(1000, SECOND)[2], 0);
-}
-
-#[test]
-fn checks_never_take_the_last_away() {
-    let world = World::new(&[1; 3], checking(None));
-    for index in 0..3 {
-        asked(&world.balance, index, 5, Some(Unwell::Timeout));
-    }
-    assert_eq!((world.out(), world.counts(100, SECOND)[2]), (2, 100));
-    let last = world.balance.view(&world.cluster, SECOND).endpoints[2].clone();
-    assert!(last.standing == Standing::Up && last.check.unwrap().is_failing, "{last:?}");
-    // One is back: now the last may go.
-    asked(&world.balance, 0, 2, None);
-    asked(&world.balance, 2, 1, Some(Unwell::Timeout));
-    assert_eq!((world.out(), world.counts(100, SECOND)[0]), (2, 100));
-}
-
-#[test]
-fn ejection_and_checks_go_by_themselves() {
-    let outlier = Outlier { percent_max: 25, ..Outlier::default() };
-    let world = World::new(&[1; 4], checking(Some(outlier)));
-    let eject = |index| (0..5).for_each(|_| world.ask(index, Heard::Fault, SECOND));
-    let standing =
-        |index: usize| world.balance.view(&world.cluster, SECOND).endpoints[index].standing;
-    asked(&world.balance, 0, 1, Some(Unwell::Odd));
-    eject(0);
-    assert_eq!(standing(0), Standing::Unhealthy(Unwell::Odd));
-    // What checks have taken out is no part of what may be ejected.
-    eject(1);
-    assert!(matches!(standing(1), Standing::Ejected(..)));
-    eject(2);
-    assert_eq!(standing(2), Standing::Up);
-    // Good answers to checks say nothing of faults.
-    asked(&world.balance, 1, 9, None);
-    assert!(matches!(standing(1), Standing::Ejected(..)));
-    // It is due, one message is under way there, and a check finds it dead meanwhile.
-    let due = 40 * SECOND;
-    let probe = (0..1000).find(|_| world.pick(due) == 1).map(|_| world.seat(1)).unwrap();
-    probe.begin();
-    asked(&world.balance, 1, 9, Some(Unwell::Timeout));
-    probe.end(Heard::Well, 1000, due);
-    assert_eq!(standing(1), Standing::Unhealthy(Unwell::Timeout));
-    assert_eq!(world.counts(1000, due + 500 * SECOND)[..2], [0, 0]);
-}
-
-#[test]
-fn one_endpoint_of_two_clusters_is_asked_once_and_forgotten_with_its_check() {
-    let policy = checking(None);
-    let named = |name: &str, policy: &TrafficPolicy| Cluster {
-        name: name.into(),
-        ..cluster(&[1, 1], policy.clone())
-    };
-    let clusters = [named("it", &policy), named("it/v2", &policy)];
-    let balances = Balance::of_all(&clusters, &[], 1);
-    let all = Checked::all(&balances);
-    assert_eq!(all.len(), 2);
-    let changed = all[0].answered(Some(Unwell::Refused), SECOND);
-    assert_eq!(changed, [("it", true), ("it/v2", true)]);
-    // What checks have found outlives a change of rules, unless that takes them away.
-    let is_out = |balances: &[Arc<Balance>]| balances.iter().all(|it| !it.members[0].is_in());
-    let kept = Balance::of_all(&clusters, &balances, 2);
-    assert!(is_out(&kept));
-    let plain = TrafficPolicy::default();
-    let without = [named("it", &plain), named("it/v2", &plain)];
-    let left = Balance::of_all(&without, &kept, 3);
-    assert!(!is_out(&left) && Checked::all(&left).is_empty());
 }

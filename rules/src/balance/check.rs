@@ -167,6 +167,7 @@ impl Checked {
             let is_other = |other: &&Arc<Member>| !Arc::ptr_eq(other, member) && other.is_in();
             let has_others = balance.members.iter().any(|other| is_other(&other));
             let is_out = member.checked(answer, &self.check, has_others, now_ns)?;
+            balance.changed();
             Some((&*balance.name, is_out))
         });
         changed.collect()
@@ -174,6 +175,9 @@ impl Checked {
 
     /// It is not asked any longer: what was found is forgotten.
     pub fn leave(&self) {
-        self.places.iter().for_each(|(_, member)| member.unchecked());
+        for (balance, member) in &self.places {
+            member.unchecked();
+            balance.changed();
+        }
     }
 }

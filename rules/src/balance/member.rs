@@ -33,6 +33,8 @@ pub enum Ejected {
     Local = 3,
     /// It was asked once, and that went wrong again.
     Again = 4,
+    /// Fewer of its answers are good than of the others'.
+    SuccessRate = 5,
 }
 
 impl Ejected {
@@ -43,6 +45,7 @@ impl Ejected {
             Self::Gateway => "gateway",
             Self::Local => "unreachable",
             Self::Again => "again",
+            Self::SuccessRate => "success_rate",
         }
     }
 
@@ -52,6 +55,7 @@ impl Ejected {
             2 => Some(Self::Gateway),
             3 => Some(Self::Local),
             4 => Some(Self::Again),
+            5 => Some(Self::SuccessRate),
             _ => None,
         }
     }
@@ -98,6 +102,8 @@ pub(crate) struct Member {
     checked_ns: AtomicU64,
     /// Good answers to checks, and bad ones.
     pub(super) checks: [AtomicU64; 2],
+    /// Answers and failures when success rates were looked at last.
+    swept: [AtomicU64; 2],
 }
 
 /// How an endpoint stands.
@@ -168,6 +174,16 @@ impl Member {
     /// Checks have taken it out.
     pub(super) fn is_unhealthy(&self) -> bool {
         self.out_until_ns.load(Relaxed) == UNTIL_CHECKED
+    }
+
+    /// Of how many messages how many went well, since somebody last asked that.
+    pub(super) fn since_swept(&self) -> (u64, u64) {
+        let since = |counter: &AtomicU64, swept: &AtomicU64| {
+            let now = counter.load(Relaxed);
+            now.saturating_sub(swept.swap(now, Relaxed))
+        };
+        let well = since(&self.answers, &self.swept[0]);
+        (well, well + since(&self.failures, &self.swept[1]))
     }
 
     /// It was asked whether it is well. It goes out only where there are others that are in. Some(true)
@@ -321,6 +337,8 @@ pub struct EndpointView {
     pub address: EndpointAddress,
     /// Its weight.
     pub weight: u32,
+    /// Who is nearer has its turn first: 0 is nearest.
+    pub level: u8,
     /// How it stands.
     pub standing: Standing,
     /// Messages without an answer.

@@ -6,16 +6,21 @@
 
 mod check;
 mod cluster;
+mod levels;
 mod member;
 mod policy;
+mod rate;
 mod seat;
 
 pub use check::{Checked, HealthCheck, Unwell};
 pub(crate) use cluster::{ByHash, Hashed};
 pub use cluster::{Cluster, Endpoint, EndpointAddress};
+use levels::Parts;
 pub(crate) use member::Member;
 pub use member::{CheckView, Ejected, EndpointView, Heard, Standing};
 pub use policy::{Balancer, Breakers, Outlier, Retries, TrafficPolicy, Warmup};
+pub use rate::SuccessRate;
+use rate::Swept;
 pub use seat::{Seat, TRIES_MAX};
 
 use crate::{choice::pick, hash::mix};
@@ -39,6 +44,8 @@ pub(crate) struct Shared {
     pending: AtomicU32,
     retrying: AtomicU32,
     turn: AtomicU64,
+    /// How often somebody went out or came back.
+    changes: AtomicU64,
     // What is seldom written.
     retries: AtomicU64,
     retries_refused: AtomicU64,
@@ -89,6 +96,8 @@ pub(crate) struct Balance {
     endpoints: Box<[Endpoint]>,
     members: Box<[Arc<Member>]>,
     shared: Arc<Shared>,
+    parts: Parts,
+    swept: Swept,
 }
 
 /// What is known of clusters before: endpoints by cluster and address, and what clusters have under
@@ -144,6 +153,8 @@ impl Balance {
                 endpoints: cluster.endpoints.clone(),
                 members,
                 shared,
+                parts: Parts::default(),
+                swept: Swept::default(),
             })
         };
         clusters.iter().map(&mut of).collect()
@@ -163,7 +174,9 @@ impl Balance {
             return self.full(Full::Requests);
         }
         let here = seat.and_then(|seat| seat.index_in(self));
-        let kept = here.filter(|_| seat.is_some_and(Seat::may_stay));
+        let may_stay =
+            |here: &u32| seat.is_some_and(Seat::may_stay) && self.has_turn(cluster, *here);
+        let kept = here.filter(may_stay);
         let is_free = hash.is_none() && !self.policy.by_message;
         if let (Some(kept), true) = (kept, is_free) {
             return Picked::Endpoint(kept);
@@ -207,8 +220,14 @@ impl Balance {
     /// One that no hash says.
     #[inline]
     fn free(&self, cluster: &Cluster, now_ns: u64, draw: u64) -> Option<u32> {
-        let schedule = &cluster.schedule;
-        if let [only] = **schedule {
+        let schedule = match &*cluster.levels {
+            [] => &*cluster.schedule,
+            levels => match self.turn(levels, now_ns, draw) {
+                Ok(schedule) => schedule,
+                Err(due) => return Some(due),
+            },
+        };
+        if let [only] = *schedule {
             return Some(only);
         }
         let first = match self.policy.balancer {
@@ -365,8 +384,12 @@ impl Balance {
         let found = others()
             .filter(of)
             .filter(|it| self.is_in(*it))
-            .min_by_key(|it| self.load(*it, now_ns));
+            .min_by_key(|it| (self.level(*it), self.load(*it, now_ns)));
         found.or_else(|| others().find(of))
+    }
+
+    fn level(&self, index: u32) -> u8 {
+        self.endpoints.get(index as usize).map_or(0, |it| it.level)
     }
 
     /// Whether one more may be left out.
@@ -394,10 +417,12 @@ impl Balance {
             retries: load(&self.shared.retries),
             retries_refused: load(&self.shared.retries_refused),
             refused: Full::ALL.map(|full| load(&self.shared.refused[full as usize])),
+            parts: self.percents(cluster),
             endpoints: endpoints
                 .map(|(endpoint, member)| EndpointView {
                     address: endpoint.address.clone(),
                     weight: endpoint.weight,
+                    level: endpoint.level,
                     standing: member.standing(&self.policy, now_ns),
                     requests: member.requests.load(Relaxed),
                     connections: member.connections.load(Relaxed),
@@ -432,6 +457,8 @@ pub struct ClusterView {
     pub retries_refused: u64,
     /// Messages that were refused, by [`Full`].
     pub refused: [u64; 3],
+    /// What percent of messages each level of endpoints has; empty where all are one.
+    pub parts: Vec<u8>,
     /// What it consists of.
     pub endpoints: Vec<EndpointView>,
 }

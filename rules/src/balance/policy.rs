@@ -1,6 +1,6 @@
 //! What documents say of how a cluster treats its endpoints.
 
-use super::HealthCheck;
+use super::{HealthCheck, SuccessRate};
 use std::{fmt::Write as _, time::Duration};
 
 /// How a cluster treats its endpoints.
@@ -25,6 +25,10 @@ pub struct TrafficPolicy {
     pub retries: Retries,
     /// How endpoints are asked whether they are well.
     pub check: Option<HealthCheck>,
+    /// Whose success rate is much worse than the others'; with `outlier` alone.
+    pub success_rate: Option<SuccessRate>,
+    /// Who is nearer, in words.
+    pub nearer: Option<Box<str>>,
 }
 
 impl Default for TrafficPolicy {
@@ -39,6 +43,8 @@ impl Default for TrafficPolicy {
             outlier: None,
             retries: Retries { percent: 20, least: 3, most: u32::MAX },
             check: None,
+            success_rate: None,
+            nearer: None,
         }
     }
 }
@@ -196,6 +202,12 @@ impl TrafficPolicy {
         }
         if let Some(outlier) = &self.outlier {
             add(outlier.in_words());
+            if let Some(rate) = &self.success_rate {
+                add(rate.in_words());
+            }
+        }
+        if let Some(nearer) = &self.nearer {
+            add(nearer.to_string());
         }
         if let Some(check) = &self.check {
             add(check.in_words());

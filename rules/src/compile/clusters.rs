@@ -2,10 +2,11 @@
 
 use super::Compiler;
 use crate::{
-    balance::{ByHash, Cluster, Endpoint, EndpointAddress, Hashed},
+    balance::{ByHash, Cluster, Endpoint, EndpointAddress, Hashed, TrafficPolicy},
     choice::{Ring, maglev, schedule},
     hash::Stable,
     key::Protocol,
+    locality::{Locality, Preference},
     shape::short,
     spec::{
         DestinationSpec, EndpointSpec, HashSpec, PolicySpec, RouterSpec, ServiceSpec, Specs,
@@ -108,7 +109,10 @@ impl Compiler<'_> {
         let policy = PolicySpec { is_original: stays || policy.is_original, ..policy };
         let service = self.clusters.service(&to.host);
         let is_by_name = service.is_some_and(|it| it.names(&to.host).next().is_some());
-        for (port, endpoints) in self.endpoints(to, is_own, labels, &policy) {
+        let nearer = self.nearer(&policy, wants_table);
+        let nearer = nearer.as_ref();
+        let words = nearer.map(|(preference, own)| preference.in_words(own).into());
+        for (port, endpoints) in self.endpoints(to, is_own, labels, &policy, nearer) {
             let single = matches!(&*endpoints, [Endpoint { address, .. }]
                 if !matches!(address, EndpointAddress::Ip(_)));
             // Until the name is known.
@@ -128,7 +132,8 @@ impl Compiler<'_> {
             let id = ClusterId(u32::try_from(self.clusters.made.len()).unwrap_or(u32::MAX));
             let subset = to.subset.iter().map(|subset| format!("/{subset}")).collect::<String>();
             let name = format!("{}{subset}", to.host).into();
-            let cluster = cluster(name, endpoints, hash.clone(), wants_table, &policy);
+            let mut cluster = cluster(name, endpoints, hash.clone(), wants_table, &policy);
+            cluster.policy.nearer.clone_from(&words);
             self.clusters.made.push(cluster);
             made.push((port, id));
         }
@@ -183,6 +188,7 @@ impl Compiler<'_> {
         is_own: bool,
         labels: &Labels,
         policy: &PolicySpec,
+        nearer: Option<&(Preference, Locality)>,
     ) -> Vec<(u16, Box<[Endpoint]>)> {
         if policy.is_original {
             return vec![(0, original())];
@@ -200,11 +206,17 @@ impl Compiler<'_> {
         let mut found = Vec::new();
         for (asked, name, target) in self.ports(to, service) {
             let mut known = HashSet::new();
-            let endpoints: Box<[Endpoint]> = listed
-                .iter()
-                .filter(|it| labels.iter().all(|label| it.labels.contains(label)))
-                .flat_map(|it| self.places_of(it, it.port(&name, target), &mut known))
-                .collect();
+            let has_labels =
+                |it: &&EndpointSpec| labels.iter().all(|it_is| it.labels.contains(it_is));
+            let (mut endpoints, mut where_they_are) = (Vec::new(), Vec::new());
+            for it in listed.iter().filter(has_labels) {
+                let places = self.places_of(it, it.port(&name, target), &mut known);
+                where_they_are.extend(places.iter().map(|_| it.locality.clone()));
+                endpoints.extend(places);
+            }
+            if let Some((preference, own)) = nearer {
+                prefer(preference, own, &mut endpoints, where_they_are);
+            }
             if endpoints.is_empty() {
                 let what = format!(
                     "no endpoint of {:?} has the labels of the subset: {labels:?}",
@@ -216,7 +228,7 @@ impl Compiler<'_> {
                 }
                 self.troubles.warn(to.place.clone(), what + " now: messages for it are refused");
             }
-            found.push((asked, endpoints));
+            found.push((asked, endpoints.into()));
         }
         found
     }
@@ -238,7 +250,7 @@ impl Compiler<'_> {
         }
         let host = to.host.as_str().into();
         let address = EndpointAddress::Name { host, port: to.port };
-        vec![(0, [Endpoint { address, weight: 1 }].into())]
+        vec![(0, [Endpoint { address, weight: 1, level: 0 }].into())]
     }
 
     /// The host itself as an endpoint, where its name is to be asked for and has addresses.
@@ -251,6 +263,7 @@ impl Compiler<'_> {
             ports: Vec::new(),
             labels: Vec::new(),
             weight: 1,
+            locality: Locality::default(),
         })
     }
 
@@ -263,7 +276,7 @@ impl Compiler<'_> {
         known: &mut HashSet<SocketAddr>,
     ) -> Vec<Endpoint> {
         let weight = endpoint.weight;
-        let at = |address| Endpoint { address, weight };
+        let at = |address| Endpoint { address, weight, level: 0 };
         if let Ok(ip) = endpoint.address.parse() {
             let address = SocketAddr::new(ip, port);
             known.insert(address);
@@ -309,9 +322,55 @@ impl Compiler<'_> {
     }
 }
 
+/// Who is nearer has its turn first, or parts go by where endpoints are.
+fn prefer(
+    preference: &Preference,
+    own: &Locality,
+    endpoints: &mut [Endpoint],
+    places: Vec<Locality>,
+) {
+    if !preference.parts() {
+        let levels = preference.levels(own, &places);
+        endpoints.iter_mut().zip(levels).for_each(|(it, level)| it.level = level);
+        return;
+    }
+    let weighed: Vec<_> = places.into_iter().zip(endpoints.iter().map(|it| it.weight)).collect();
+    if let Some(weights) = preference.weights(own, &weighed) {
+        endpoints.iter_mut().zip(weights).for_each(|(it, weight)| it.weight = weight);
+    }
+}
+
 /// Wherever messages went.
 fn original() -> Box<[Endpoint]> {
-    [Endpoint { address: EndpointAddress::Original, weight: 1 }].into()
+    [Endpoint { address: EndpointAddress::Original, weight: 1, level: 0 }].into()
+}
+
+impl Compiler<'_> {
+    /// Who is nearer to where this service stands, where both are known and it has an effect.
+    fn nearer(&mut self, policy: &PolicySpec, hashes: bool) -> Option<(Preference, Locality)> {
+        let (preference, place) = policy.nearer.clone()?;
+        let TrafficPolicy { outlier, check, .. } = &policy.policy;
+        let why = match (hashes, outlier.is_some() || check.is_some()) {
+            (true, _) => "localityLbSetting has no effect: what is hashed goes where its hash says",
+            (_, false) if !preference.parts() => {
+                "localityLbSetting has no effect: without outlierDetection or a health check nobody \
+                 knows who is well"
+            }
+            _ => return self.context.locality.clone().map(|own| (preference, own)),
+        };
+        self.troubles.warn(place, why);
+        None
+    }
+}
+
+/// Endpoints of each level in turn, where there are several.
+fn levels_of(endpoints: &[Endpoint]) -> Box<[Box<[u32]>]> {
+    let last = endpoints.iter().map(|it| it.level).max().unwrap_or(0);
+    let of = |level: u8| {
+        let weight = |it: &Endpoint| if it.level == level { it.weight } else { 0 };
+        schedule(&endpoints.iter().map(weight).collect::<Vec<_>>())
+    };
+    if last == 0 { Box::default() } else { (0..=last).map(of).collect() }
 }
 
 fn cluster(
@@ -333,5 +392,6 @@ fn cluster(
         _ => ByHash::Maglev(maglev(&names)),
     };
     let policy = spec.policy.clone();
-    Cluster { name, schedule: schedule(&weights), by_hash, hash, endpoints, policy }
+    let levels = levels_of(&endpoints);
+    Cluster { name, schedule: schedule(&weights), levels, by_hash, hash, endpoints, policy }
 }

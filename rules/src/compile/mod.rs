@@ -12,6 +12,7 @@ mod slots;
 use crate::{
     document::{self, Source},
     key::Protocol,
+    locality::Locality,
     spec::{self, Specs},
     table::{RuleInfo, Table},
     trouble::{Place, Troubles},
@@ -53,6 +54,8 @@ pub struct Context {
     /// Endpoints come and go with a control plane: a subset that has none now is no fault of the
     /// documents, and messages for it are refused until it has one.
     pub endpoints_move: bool,
+    /// Where this service stands; None where that is not known, and nobody is nearer.
+    pub locality: Option<Locality>,
     /// Addresses of hosts, as far as they are known.
     pub addresses: HashMap<String, Vec<IpAddr>>,
 }
@@ -141,6 +144,15 @@ impl Documents {
         let names = pairs.flat_map(|(service, host)| service.names(host)).map(str::to_owned);
         let all: BTreeSet<String> = self.unknown_hosts().into_iter().chain(names).collect();
         all.into_iter().collect()
+    }
+
+    /// Whether it matters where this service stands.
+    pub fn wants_locality(&self) -> bool {
+        let rules = self.specs.subsets.values();
+        let mut policies = rules.flat_map(|rule| {
+            rule.subsets.iter().map(|it| &it.policy).chain(std::iter::once(&rule.policy))
+        });
+        policies.any(|policy| policy.nearer.is_some())
     }
 
     /// Makes the table.

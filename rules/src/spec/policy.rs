@@ -3,6 +3,7 @@
 use super::{Reader, number_of, time_of};
 use crate::{
     balance::{Balancer, Breakers, HealthCheck, Outlier, Retries, TrafficPolicy, Warmup},
+    locality::Preference,
     shape::{percent_parts, short, switch, time_ns, whole},
     trouble::Place,
     yaml::Node,
@@ -18,6 +19,8 @@ pub(crate) struct PolicySpec {
     /// A ring of at least so many points, in the place of a table of Maglev.
     pub(crate) ring: Option<u32>,
     pub(crate) policy: TrafficPolicy,
+    /// Who is nearer, and where that is said.
+    pub(crate) nearer: Option<(Preference, Place)>,
     /// Where something is said that only endpoints have an effect on.
     pub(crate) place: Option<Place>,
 }
@@ -38,6 +41,10 @@ const CHECK_INTERVAL: &str = "netra.io/health-check-interval";
 const CHECK_TIMEOUT: &str = "netra.io/health-check-timeout";
 const CHECK_UNHEALTHY: &str = "netra.io/health-check-unhealthy";
 const CHECK_HEALTHY: &str = "netra.io/health-check-healthy";
+const RATE: &str = "netra.io/success-rate";
+const RATE_FACTOR: &str = "netra.io/success-rate-stdev-factor";
+const RATE_HOSTS: &str = "netra.io/success-rate-minimum-hosts";
+const RATE_VOLUME: &str = "netra.io/success-rate-request-volume";
 const OWN: &str = "netra.io/";
 
 /// Points of a ring when it is not said, as in Istio.
@@ -124,6 +131,26 @@ impl<'n> Checks<'n> {
     }
 }
 
+/// Takes what an annotation says of success rates; false is that it says nothing that is allowed.
+fn take_rate(name: &str, node: &Node, policy: &mut TrafficPolicy) -> bool {
+    let mut rate = policy.success_rate.unwrap_or_default();
+    let text = node.text().unwrap_or_default();
+    let count = text.parse().ok().filter(|it| *it > 0);
+    let factor = text.parse::<f64>().ok().filter(|it| (0.001..=100.0).contains(it));
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let factor = factor.map(|it| (it * 1000.0).round() as u32);
+    let (put, value) = match name {
+        RATE_FACTOR => (&mut rate.factor_milli, factor),
+        RATE_HOSTS => (&mut rate.hosts_min, count),
+        RATE_VOLUME => (&mut rate.volume_min, count),
+        _ => return false,
+    };
+    let Some(value) = value else { return false };
+    *put = value;
+    policy.success_rate = Some(rate);
+    true
+}
+
 impl Reader<'_> {
     /// What a DestinationRule says without trafficPolicy: its annotations.
     pub(super) fn annotated_policy(&mut self, host: &str) -> PolicySpec {
@@ -142,6 +169,7 @@ impl Reader<'_> {
                     policy.hash_bound_percent = factor.unwrap_or_default();
                 }
                 (name, _) if name.starts_with(CHECK) && checks.take(name, value, text) => {}
+                (name, _) if name.starts_with(RATE) && take_rate(name, value, policy) => {}
                 (name, _) if name.starts_with(OWN) => wrong.push((value, name, text)),
                 _ => {}
             }
@@ -157,7 +185,9 @@ impl Reader<'_> {
         for (node, name, text) in wrong {
             let what = format!(
                 "annotation {}={:?}: allowed are {BALANCER} with peak-ewma, {BALANCE_BY} with \
-                 message or connection, {HASH_BOUND} with a percentage from 101 to 10000, {}",
+                 message or connection, {HASH_BOUND} with a percentage from 101 to 10000, \
+                 {RATE_FACTOR} with a number such as 1.9, {RATE_HOSTS} and {RATE_VOLUME} with a whole \
+                 number from 1 on, {}",
                 short(name),
                 short(text),
                 Checks::allowed()
@@ -206,6 +236,9 @@ impl Reader<'_> {
             _ => Balancer::LeastRequest,
         };
         spec.is_original = simple == Some("PASSTHROUGH");
+        if let Some(nearer) = node.get("localityLbSetting").filter(|it| !it.is_null()) {
+            spec.nearer = self.nearer(nearer);
+        }
         (spec.hash, spec.ring) = (None, None);
         if let Some(hash) = node.get("consistentHash").filter(|it| !it.is_null()) {
             let asked = hashes(hash);
@@ -229,6 +262,35 @@ impl Reader<'_> {
                 Some(Warmup { duration_ns, least_percent: 10, aggression_milli: 1000 })
             }
         };
+    }
+}
+
+impl Reader<'_> {
+    fn nearer(&mut self, node: &Node) -> Option<(Preference, Place)> {
+        let place = self.place(node);
+        if node.get("enabled").and_then(switch) == Some(false) {
+            return None;
+        }
+        let text = |node: &Node, name| node.text_of(name).unwrap_or_default().to_owned();
+        let failover = node.list("failover").iter();
+        let failover = failover.map(|it| (text(it, "from"), text(it, "to"))).collect();
+        let mut distribute = Vec::new();
+        for from in node.list("distribute") {
+            let to = from.get("to").map_or(&[][..], Node::entries).iter();
+            let to: Vec<(String, u32)> = to
+                .filter_map(|(key, part)| Some((key.text.to_string(), part.text()?.parse().ok()?)))
+                .collect();
+            let sum: u32 = to.iter().map(|(_, part)| part).sum();
+            if sum != 100 {
+                self.error(from, format!("parts are {sum} together: allowed is 100"));
+            }
+            distribute.push((text(from, "from"), to));
+        }
+        let preference = Preference { failover, distribute };
+        if preference.parts() && !preference.failover.is_empty() {
+            self.error(node, "allowed is one of distribute and failover");
+        }
+        Some((preference, place))
     }
 }
 

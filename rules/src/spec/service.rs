@@ -2,6 +2,7 @@
 
 use super::{PolicySpec, Reader, number_of, port_of};
 use crate::{
+    locality::Locality,
     shape::{is_host, short},
     trouble::Place,
     yaml::Node,
@@ -53,6 +54,7 @@ pub(crate) struct EndpointSpec {
     pub(crate) ports: Vec<(String, u16)>,
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) weight: u32,
+    pub(crate) locality: Locality,
 }
 
 impl EndpointSpec {
@@ -139,14 +141,17 @@ impl Reader<'_> {
             self.error(address, what);
         }
         let ports = node.get("ports").map_or(&[][..], Node::entries).iter();
+        let labels = labels(node);
+        let said = node.text_of("locality").map(Locality::parse);
         Some(EndpointSpec {
+            locality: said.unwrap_or_else(|| Locality::of_labels(&labels)),
             address: text.to_owned(),
             ports: ports
                 .filter_map(|(name, _)| {
                     Some((name.text.to_string(), port_of(node.get("ports")?, &name.text)?))
                 })
                 .collect(),
-            labels: labels(node),
+            labels,
             // As in protobuf, 0 is what is not said.
             weight: number_of(node, "weight").unwrap_or(1).max(1),
         })
