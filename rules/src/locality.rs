@@ -42,7 +42,9 @@ impl Locality {
     }
 
     fn steps_to(&self, other: &Self) -> u8 {
-        if self.region != other.region {
+        // Of Kubernetes' endpoints the zone is known and the region is not.
+        let is_known = !self.region.is_empty() && !other.region.is_empty();
+        if other.is_empty() || (is_known && self.region != other.region) {
             ANYWHERE
         } else if self.zone != other.zone {
             2
@@ -146,6 +148,7 @@ mod tests {
         let plain = Preference::default();
         assert_eq!(plain.levels(&own, &there), [0, 1, 2, 3, 3, 3]);
         assert_eq!(plain.levels(&own, &there[2..]), [0, 1, 1, 1]);
+        assert_eq!(plain.levels(&own, &all(&["/a/1", "/b", "us/a", ""])), [0, 1, 2, 2]);
         let failover = vec![("us".into(), "asia".into()), ("eu".into(), "us".into())];
         let goes = Preference { failover, ..plain };
         assert_eq!(goes.levels(&own, &there), [0, 1, 2, 3, 4, 4]);

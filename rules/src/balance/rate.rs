@@ -57,7 +57,7 @@ pub(super) struct Swept(AtomicU64);
 
 impl Balance {
     /// Whether its success rates are looked at.
-    pub(super) fn is_swept(&self) -> bool {
+    pub(crate) fn is_swept(&self) -> bool {
         self.policy.success_rate.is_some() && self.policy.outlier.is_some()
     }
 
