@@ -100,7 +100,10 @@ fn own_dials() -> Option<Check> {
     let name = "own dials";
     let is_redirected = match TcpStream::connect_timeout(&NOBODY, REDIRECTED_WITHIN) {
         Ok(_) => true,
-        Err(error) => error.kind() == ErrorKind::ConnectionRefused,
+        // Nobody listens, or netra has accepted and reset it before this thread ran again.
+        Err(error) => {
+            matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)
+        }
     };
     Some(match is_redirected {
         true => Check::odd(
