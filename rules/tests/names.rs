@@ -66,6 +66,10 @@ fn names_among_endpoints_are_as_many_as_they_have_addresses() {
     let source = Source { name: "it".into(), text: text.clone() };
     let asked = Documents::read(&[source]).asked_hosts();
     assert_eq!(asked, ["a.test", "b.test"]);
+    // Names of hosts that no rule is about are nobody's business.
+    let idle = text.replace("hosts: [cache.test]\n  ports", "hosts: [other.test]\n  ports");
+    let source = Source { name: "it".into(), text: idle };
+    assert_eq!(Documents::read(&[source]).asked_hosts(), ["cache.test"]);
     let a: (&str, &[&str]) = ("a.test", &["10.0.0.1", "10.0.0.2"]);
     let mut world = World::of(&text, &context(&[a, ("b.test", &["10.0.0.2", "10.0.0.3"])]));
     let each = [

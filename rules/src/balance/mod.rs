@@ -102,7 +102,8 @@ pub(crate) struct Balance {
 
 /// What is known of clusters before: endpoints by cluster and address, and what clusters have under
 /// way.
-type Known<'b> = (HashMap<(&'b str, String), &'b Arc<Member>>, HashMap<&'b str, &'b Arc<Shared>>);
+type Known<'b> =
+    (HashMap<(&'b str, String), &'b Arc<Member>>, HashMap<&'b str, (&'b Arc<Shared>, Swept)>);
 
 impl Balance {
     /// For the clusters of a table that is in force from `now_ns` on. Endpoints that were there
@@ -114,7 +115,7 @@ impl Balance {
     ) -> Box<[Arc<Self>]> {
         let (mut members, mut shared): Known<'_> = Default::default();
         for balance in before {
-            shared.insert(&balance.name, &balance.shared);
+            shared.insert(&balance.name, (&balance.shared, balance.swept.clone()));
             for (endpoint, member) in balance.endpoints.iter().zip(&balance.members) {
                 members.insert((&balance.name, endpoint.address.to_string()), member);
             }
@@ -122,7 +123,8 @@ impl Balance {
         // Two clusters of one name (other ports) have one budget, and an endpoint of both is one.
         let (mut new_members, mut new_shared) = (HashMap::new(), HashMap::new());
         let mut of = |cluster: &Cluster| {
-            let was_there = shared.get(&*cluster.name).copied();
+            let known = shared.get(&*cluster.name);
+            let was_there = known.map(|(shared, _)| *shared);
             let mut member = |endpoint: &Endpoint| {
                 let key = (&*cluster.name, endpoint.address.to_string());
                 if let Some(member) = members.get(&key) {
@@ -154,7 +156,7 @@ impl Balance {
                 members,
                 shared,
                 parts: Parts::default(),
-                swept: Swept::default(),
+                swept: known.map(|(_, swept)| swept.clone()).unwrap_or_default(),
             })
         };
         clusters.iter().map(&mut of).collect()

@@ -55,6 +55,12 @@ impl SuccessRate {
 #[derive(Debug, Default)]
 pub(super) struct Swept(AtomicU64);
 
+impl Clone for Swept {
+    fn clone(&self) -> Self {
+        Self(AtomicU64::new(self.0.load(Relaxed)))
+    }
+}
+
 impl Balance {
     /// Whether its success rates are looked at.
     pub(crate) fn is_swept(&self) -> bool {

@@ -139,8 +139,16 @@ impl Documents {
     /// Hosts whose addresses are to be found: those by which connections are told, and those whose
     /// addresses are endpoints.
     pub fn asked_hosts(&self) -> Vec<String> {
+        let routers = self.specs.routers.iter();
+        let used: BTreeSet<&str> = routers
+            .flat_map(|router| {
+                let to = router.routes.iter().flat_map(|route| &route.to);
+                to.map(|to| &*to.host).chain(std::iter::once(&*router.host))
+            })
+            .collect();
         let services = self.specs.services.iter();
         let pairs = services.flat_map(|it| it.hosts.iter().map(move |(host, _)| (it, host)));
+        let pairs = pairs.filter(|(_, host)| used.contains(host.as_str()));
         let names = pairs.flat_map(|(service, host)| service.names(host)).map(str::to_owned);
         let all: BTreeSet<String> = self.unknown_hosts().into_iter().chain(names).collect();
         all.into_iter().collect()
