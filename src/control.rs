@@ -157,7 +157,6 @@ fn live(loaded: &Loaded, plan: Plan, started: SystemTime) -> Result<Exit, Failur
         let is_remote = config.remote_rules.url.is_some();
         let rules = Live::start(&config.rules, loaded.rules.as_ref(), is_remote, &mut set);
         let hurry = follow_rules(loaded, &names, &tell, &rules);
-        checks::follow(rules.view());
         let shown = || exposition(&set, &rules, started);
         let push = Push::start(config.metrics.as_ref(), shown, &names, started);
         follow_sampler(config, names, tell.clone());
@@ -233,6 +232,7 @@ fn follow_rules(
     let (first, config) = (loaded.rules.clone()?, &loaded.config);
     let remote = config.remote_rules.clone();
     let own = config.own();
+    checks::follow(live.view());
     tokio::spawn(rules::follow_remote(remote, own.clone(), names.clone(), live.view()));
     let (hurry, tell) = (Hurry::default(), tell.clone());
     let tell = move |read| {

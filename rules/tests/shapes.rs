@@ -363,6 +363,11 @@ fn a_traffic_policy_says_what_is_done_with_endpoints() {
     ] {
         assert_eq!(said(annotations, policy), expected, "{policy}");
     }
+}
+
+#[test]
+fn annotations_that_are_wrong_say_what_is_allowed() {
+    let to_v2 = format!("  routes: [{{route: [{{destination: {{host: {DEMO}, subset: v2}}}}]}}]\n");
     for (annotation, what) in [
         ("balance-by: luck", "annotation netra.io/balance-by=\"luck\": allowed are"),
         ("success-rate-stdev-factor: \"0\"", "annotation netra.io/success-rate-stdev-factor=\"0\""),

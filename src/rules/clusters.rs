@@ -70,40 +70,12 @@ impl View {
     pub(super) fn cluster_metrics(&self) -> Vec<Metric> {
         let clusters = self.clusters(netra_shards::monotonic_ns());
         let clusters = &clusters[..clusters.len().min(MEASURED_MAX)];
-        let point =
-            |cluster: &ClusterView, label: Option<(&'static str, &'static str)>, value| Point {
-                labels: std::iter::once(("cluster", cluster.name.to_string().into()))
-                    .chain(label.map(|(name, value)| (name, value.into())))
-                    .collect(),
-                value: Value::Whole(value),
-            };
         let each = |of: &dyn Fn(&ClusterView) -> u64| -> Vec<Point> {
             clusters.iter().map(|cluster| point(cluster, None, of(cluster))).collect()
         };
         let metric = |name, help, kind, points| Metric { name, help, kind, points };
         let (gauge, counter) = (MetricKind::Gauge, MetricKind::Counter);
         let ejections = |it: &ClusterView| it.endpoints.iter().map(|it| it.ejections).sum::<u64>();
-        let refused = clusters.iter().flat_map(|cluster| {
-            let of = |full: Full| {
-                point(cluster, Some(("full", full.name())), cluster.refused[full as usize])
-            };
-            Full::ALL.map(of)
-        });
-        let states = clusters.iter().flat_map(|cluster| {
-            STATES.map(|state| {
-                let count = cluster.endpoints.iter().filter(|it| state_of(it).0 == state).count();
-                point(cluster, Some(("state", state)), count as u64)
-            })
-        });
-        let checks = clusters.iter().flat_map(|cluster| {
-            let asked = cluster.endpoints.iter().filter(|it| it.check.is_some());
-            let count = |at: usize| asked.clone().map(|it| it.checks[at]).sum::<u64>();
-            let counts = [("well", count(0)), ("unwell", count(1))];
-            let has_any = asked.clone().next().is_some();
-            let counted = counts.into_iter().filter(move |_| has_any);
-            counted.map(move |(outcome, n)| point(cluster, Some(("outcome", outcome)), n))
-        });
-        let (refused, states, checks) = (refused.collect(), states.collect(), checks.collect());
         vec![
             metric(
                 "netra_cluster_requests_active",
@@ -117,7 +89,12 @@ impl View {
                 gauge,
                 each(&|it| it.connections.into()),
             ),
-            metric("netra_cluster_endpoints", "Endpoints of a cluster, by state", gauge, states),
+            metric(
+                "netra_cluster_endpoints",
+                "Endpoints of a cluster, by state",
+                gauge,
+                by(clusters, "state", states),
+            ),
             metric(
                 "netra_cluster_ejections",
                 "Times that an endpoint of a cluster was left out",
@@ -134,19 +111,57 @@ impl View {
                 "netra_cluster_refused",
                 "Messages that were refused because a cluster had as much as it may, by what of",
                 counter,
-                refused,
+                by(clusters, "full", refused),
             ),
             metric(
                 "netra_cluster_checks",
                 "Questions to endpoints of a cluster whether they are well, by what they said",
                 counter,
-                checks,
+                by(clusters, "outcome", checks),
             ),
         ]
     }
 }
 
 const STATES: [&str; 5] = ["up", "warming", "ejected", "probing", "unhealthy"];
+
+fn refused(cluster: &ClusterView) -> Vec<(&'static str, u64)> {
+    Full::ALL.map(|full| (full.name(), cluster.refused[full as usize])).into()
+}
+
+fn states(cluster: &ClusterView) -> Vec<(&'static str, u64)> {
+    let count = |state| cluster.endpoints.iter().filter(|it| state_of(it).0 == state).count();
+    STATES.map(|state| (state, count(state) as u64)).into()
+}
+
+/// Nothing where nobody is asked.
+fn checks(cluster: &ClusterView) -> Vec<(&'static str, u64)> {
+    let asked: Vec<_> = cluster.endpoints.iter().filter(|it| it.check.is_some()).collect();
+    let count = |at: usize| asked.iter().map(|it| it.checks[at]).sum();
+    if asked.is_empty() { Vec::new() } else { vec![("well", count(0)), ("unwell", count(1))] }
+}
+
+/// A point of each value of a label.
+fn by(
+    clusters: &[ClusterView],
+    label: &'static str,
+    of: impl Fn(&ClusterView) -> Vec<(&'static str, u64)>,
+) -> Vec<Point> {
+    let each = |cluster: &ClusterView| {
+        let point = |(name, value)| point(cluster, Some((label, name)), value);
+        of(cluster).into_iter().map(point).collect::<Vec<_>>()
+    };
+    clusters.iter().flat_map(each).collect()
+}
+
+fn point(cluster: &ClusterView, label: Option<(&'static str, &'static str)>, value: u64) -> Point {
+    Point {
+        labels: std::iter::once(("cluster", cluster.name.to_string().into()))
+            .chain(label.map(|(name, value)| (name, value.into())))
+            .collect(),
+        value: Value::Whole(value),
+    }
+}
 
 /// How an endpoint stands, in a word, and why.
 fn state_of(endpoint: &EndpointView) -> (&'static str, Option<&'static str>) {
