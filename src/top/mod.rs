@@ -193,7 +193,7 @@ mod tests {
         });
         let text = once(&address);
         server.join().unwrap();
-        assert!(text.starts_with("netra shop  1.2.3  io_uring  up 13.0 s"), "{text}");
+        assert!(text.starts_with("netra shop  1.2.3  io_uring  up 14.0 s"), "{text}");
         for part in [
             "inbound      1100 req/s",
             "shard-0",

@@ -139,7 +139,7 @@ fn what_the_nearest_cannot_take_goes_on_and_comes_back() {
     let world = of_levels(&[0, 0, 0, 0, 1, 1, 2], check);
     let view = || world.balance.view(&world.cluster, SECOND);
     assert_eq!((by_level(&world, SECOND), view().parts), (vec![1000, 0, 0], vec![100, 0, 0]));
-    let fail = |index| drop(asked(&world.balance, index, 5, Some(Unwell::Refused)));
+    let fail = |index| assert_eq!(asked(&world.balance, index, 5, Some(Unwell::Refused)), 1);
     // Three of four are 105 %, two are 70.
     fail(0);
     assert_eq!(by_level(&world, SECOND), [1000, 0, 0]);
@@ -159,7 +159,7 @@ fn what_the_nearest_cannot_take_goes_on_and_comes_back() {
     let by_connection = |world: &World| !world.balance.policy.by_message;
     assert!(!by_connection(&world) && far.may_stay());
     assert!(world.balance.has_turn(&world.cluster, 6));
-    (0..4).for_each(|index| drop(asked(&world.balance, index, 2, None)));
+    (0..4).for_each(|index| assert_eq!(asked(&world.balance, index, 2, None), 1));
     assert!(!world.balance.has_turn(&world.cluster, 6));
     assert!((0..100).all(|_| matches!(pick(), Picked::Endpoint(0..=3))));
     assert_eq!(by_level(&world, SECOND), [1000, 0, 0]);
