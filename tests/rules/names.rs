@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use std::{
-    net::{IpAddr, Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -67,8 +67,10 @@ fn server(world: &World, address: Ipv4Addr) -> Server {
     command.args(["--protected-mode", "no", "--bind", &address]);
     let server = Server::start(world, &world.client, command, 6379);
     let cli = tool("redis-cli", "redis-tools");
-    let is_set = || run(&world.client, &cli, &["-h", &address, "SET", "who", &address]);
-    assert!(wait_until(PATIENCE, || is_set().trim_end() == "OK"), "{address} is not there");
+    // The port alone is another's, too.
+    let is_there = || world.client.enter(|| TcpStream::connect((&*address, 6379)).is_ok());
+    assert!(wait_until(PATIENCE, is_there), "{address} is not there");
+    run(&world.client, &cli, &["-h", &address, "SET", "who", &address]);
     server
 }
 
