@@ -7,6 +7,7 @@ use crate::{
     hash::Stable,
     key::Protocol,
     locality::{Locality, Preference},
+    near::nearest,
     shape::short,
     spec::{
         DestinationSpec, EndpointSpec, HashSpec, PolicySpec, RouterSpec, ServiceSpec, Specs,
@@ -248,6 +249,9 @@ impl Compiler<'_> {
         if service.is_some_and(|service| service.is_original) || (is_own && to.port.is_none()) {
             return vec![(0, original())];
         }
+        if service.is_none() {
+            self.warn_of_unknown_host(to);
+        }
         let host = to.host.as_str().into();
         let address = EndpointAddress::Name { host, port: to.port };
         vec![(0, [Endpoint { address, weight: 1, level: 0 }].into())]
@@ -298,6 +302,20 @@ impl Compiler<'_> {
         let all = self.context.addresses.get(host).map_or(&[][..], |all| all);
         let has_v4 = all.iter().any(IpAddr::is_ipv4);
         all.iter().copied().filter(|ip| ip.is_ipv4() == has_v4).collect()
+    }
+
+    /// A name that no document has may be one that a name server has, or a misspelt one.
+    fn warn_of_unknown_host(&mut self, to: &DestinationSpec) {
+        let meant = match nearest(&to.host, self.clusters.services.keys().copied()) {
+            Some(host) => format!(" (there is one for {host:?})"),
+            None => String::new(),
+        };
+        let what = format!(
+            "host={:?}: no ServiceEntry has it{meant}, so that a name server is asked for it when \
+             a message is to go there. If it has it, a ServiceEntry with resolution: DNS says so",
+            short(&to.host)
+        );
+        self.troubles.warn(to.place.clone(), what);
     }
 
     /// The port that is asked for, its name, and the port of endpoints.
