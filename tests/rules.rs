@@ -8,6 +8,8 @@ mod support;
 mod clusters;
 #[path = "rules/late.rs"]
 mod late;
+#[path = "rules/names.rs"]
+mod names_of_rules;
 #[path = "rules/routes.rs"]
 mod routes_of_others;
 #[path = "rules/soak.rs"]

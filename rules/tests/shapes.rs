@@ -341,6 +341,21 @@ fn a_traffic_policy_says_what_is_done_with_endpoints() {
              in a row, for 60s the first time, at most 50 %",
         ),
         (
+            "annotations: {netra.io/health-check: http, netra.io/health-check-path: /healthz, \
+             netra.io/health-check-interval: 2s, netra.io/health-check-unhealthy: \"2\"}, ",
+            "    tls: {mode: DISABLE}\n",
+            "each connection to the less busy of two; asks each for GET /healthz every 2s (1s at \
+             most): out after 2 bad answers in a row, in after 2 good ones",
+        ),
+        (
+            "annotations: {netra.io/success-rate-stdev-factor: \"2.5\", \
+             netra.io/success-rate-request-volume: \"50\"}, ",
+            "    outlierDetection: {consecutive5xxErrors: 7}\n",
+            "each connection to the less busy of two; ejects who has 7 faults in a row, for 30s the \
+             first time, at most 10 %; ejects whose success rate is 2.5 deviations below the mean of \
+             5 or more with 50 messages in an interval",
+        ),
+        (
             "",
             "    outlierDetection: {consecutive5xxErrors: 0}\n",
             "each connection to the less busy of two; ejects nobody",
@@ -348,12 +363,28 @@ fn a_traffic_policy_says_what_is_done_with_endpoints() {
     ] {
         assert_eq!(said(annotations, policy), expected, "{policy}");
     }
-    let wrong = router(&to_v2).replace(
-        "kind: DestinationRule\nmetadata: {",
-        "kind: DestinationRule\nmetadata: {annotations: {netra.io/balance-by: luck}, ",
-    );
-    let found = errors(&wrong);
-    assert!(found[0].contains("annotation netra.io/balance-by=\"luck\": allowed are"), "{found:?}");
+}
+
+#[test]
+fn annotations_that_are_wrong_say_what_is_allowed() {
+    let to_v2 = format!("  routes: [{{route: [{{destination: {{host: {DEMO}, subset: v2}}}}]}}]\n");
+    for (annotation, what) in [
+        ("balance-by: luck", "annotation netra.io/balance-by=\"luck\": allowed are"),
+        ("success-rate-stdev-factor: \"0\"", "annotation netra.io/success-rate-stdev-factor=\"0\""),
+        ("success-rate: \"1\"", "annotation netra.io/success-rate=\"1\""),
+        ("health-check: mysql", "allowed are netra.io/balancer with"),
+        ("health-check-interval: 10ms", "annotation netra.io/health-check-interval=\"10ms\""),
+        ("health-check-sleep: 10s", "annotation netra.io/health-check-sleep=\"10s\""),
+        ("health-check-interval: 10s", "nothing is checked where netra.io/health-check does not"),
+        ("health-check: http", "netra.io/health-check-path goes with netra.io/health-check: http"),
+    ] {
+        let wrong = router(&to_v2).replace(
+            "kind: DestinationRule\nmetadata: {",
+            &format!("kind: DestinationRule\nmetadata: {{annotations: {{netra.io/{annotation}}}, "),
+        );
+        let found = errors(&wrong);
+        assert!(found.len() == 1 && found[0].contains(what), "{annotation}: {found:?}");
+    }
 }
 
 #[test]

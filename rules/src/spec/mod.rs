@@ -1,5 +1,6 @@
 //! What documents say, in types: defaults filled in, and what is wrong beyond the shape found.
 
+mod annotations;
 mod authorization;
 mod policy;
 mod redis;
