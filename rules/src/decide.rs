@@ -32,9 +32,8 @@ pub(crate) fn router_of<'t, F: Facts>(table: &'t Table, facts: &F) -> Option<&'t
     let (direction, protocol) = (facts.direction(), facts.protocol());
     let port = facts.destination().port();
     let router = table.landing.router(facts, |router| {
-        table.routers.get(router as usize).is_some_and(|router| {
-            router.is_for(protocol, port) && router.concern(direction).is_some()
-        })
+        let router = table.routers.get(router as usize);
+        router.is_some_and(|it| it.acts_on(direction) && it.is_for(protocol, port))
     })?;
     table.routers.get(router as usize)
 }
@@ -56,6 +55,9 @@ fn outbound<F: Facts>(
     let mut verdict = Verdict { rule: route.map(|route| route.rule), ..Verdict::NONE };
     let own_fault = route.and_then(|route| Some((route.rule, route.fault.as_ref()?)));
     let fault = own_fault.or_else(|| {
+        if router.fault_rules.is_empty() {
+            return None;
+        }
         let found = router.faults.first(&mut ask)?;
         router.fault_rules.get(found as usize).map(|(rule, fault)| (*rule, fault))
     });

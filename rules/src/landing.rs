@@ -3,11 +3,10 @@
 
 use crate::{
     facts::{Direction, Facts},
-    hash::quick,
+    hash::{ByHash, folded_product, quick, quick_of_small, same_small},
     key::{Key, Protocol},
     pattern::{Network, wide},
 };
-use hashbrown::HashTable;
 use netra_codecs::{codec, tap};
 use std::net::SocketAddr;
 
@@ -18,9 +17,9 @@ const HOST_BYTES_MAX: usize = 255;
 #[derive(Debug, Default)]
 pub(crate) struct Landing {
     /// By host, in small letters.
-    hosts: HashTable<(Box<[u8]>, Vec<u32>)>,
+    hosts: ByHash<(Box<[u8]>, Vec<u32>)>,
     /// By address and port of the original destination; port 0 is any.
-    addresses: HashTable<((u128, u16), Vec<u32>)>,
+    addresses: ByHash<((u128, u16), Vec<u32>)>,
     networks: Vec<(Network, u16, u32)>,
     /// Those of this service: of calls to it.
     own: Vec<u32>,
@@ -30,19 +29,16 @@ impl Landing {
     pub(crate) fn add_host(&mut self, host: &str, router: u32) {
         let host = host.to_ascii_lowercase();
         let hash = quick(host.as_bytes());
-        let entry = self.hosts.entry(hash, |(it, _)| **it == *host.as_bytes(), |(it, _)| quick(it));
-        push(
-            &mut entry.or_insert_with(|| (host.as_bytes().into(), Vec::new())).into_mut().1,
-            router,
-        );
+        let is_it = |(it, _): &(Box<[u8]>, Vec<u32>)| **it == *host.as_bytes();
+        let make = || (host.as_bytes().into(), Vec::new());
+        push(&mut self.hosts.find_or_make(hash, is_it, make).1, router);
     }
 
     /// Port 0 is any.
     pub(crate) fn add_address(&mut self, address: SocketAddr, router: u32) {
         let key = (wide(address.ip()), address.port());
-        let entry =
-            self.addresses.entry(hash_of(key), |(it, _)| *it == key, |(it, _)| hash_of(*it));
-        push(&mut entry.or_insert_with(|| (key, Vec::new())).into_mut().1, router);
+        let make = || (key, Vec::new());
+        push(&mut self.addresses.find_or_make(hash_of(key), |(it, _)| *it == key, make).1, router);
     }
 
     pub(crate) fn add_network(&mut self, network: Network, port: u16, router: u32) {
@@ -98,12 +94,7 @@ impl Landing {
         if self.hosts.is_empty() || name.len() > HOST_BYTES_MAX {
             return None;
         }
-        let mut small = [0; HOST_BYTES_MAX];
-        let small = small.get_mut(..name.len())?;
-        for (small, byte) in small.iter_mut().zip(name) {
-            *small = byte.to_ascii_lowercase();
-        }
-        let found = self.hosts.find(quick(small), |(it, _)| **it == *small)?;
+        let found = self.hosts.find(quick_of_small(name), |(it, _)| same_small(it, name))?;
         found.1.iter().copied().find(|it| is_it(*it))
     }
 
@@ -126,10 +117,12 @@ fn naming(protocol: Protocol) -> Option<&'static Key> {
 
 #[inline]
 fn hash_of((address, port): (u128, u16)) -> u64 {
-    let mut bytes = [0; 18];
-    bytes[..16].copy_from_slice(&address.to_ne_bytes());
-    bytes[16..].copy_from_slice(&port.to_ne_bytes());
-    quick(&bytes)
+    #[expect(clippy::cast_possible_truncation, reason = "both halves count")]
+    let (low, high) = (address as u64, (address >> 64) as u64);
+    folded_product(
+        low ^ u64::from(port) << 32 ^ 0x5851_f42d_4c95_7f2d,
+        high ^ 0x1405_7b7e_f767_814f,
+    )
 }
 
 fn push(routers: &mut Vec<u32>, router: u32) {

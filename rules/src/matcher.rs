@@ -4,11 +4,10 @@
 use crate::{
     ask::{Ask, Slot},
     facts::Facts,
-    hash::quick,
+    hash::{ByHash, quick, same},
     key::SlotId,
     pattern::{Network, Test},
 };
-use hashbrown::HashTable;
 use std::{collections::HashMap, fmt::Write as _, net::IpAddr};
 
 /// Something that a message must have.
@@ -79,14 +78,16 @@ struct Probe {
     slot: SlotId,
     /// So many bytes of the value count; None is all.
     length: Option<u16>,
-    lists: HashTable<List>,
+    lists: ByHash<List>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct List {
-    hash: u64,
-    start: u32,
-    len: u32,
+/// Entries of one hash.
+#[derive(Debug)]
+enum List {
+    /// One that asks for nothing but this.
+    Sole(u32, Box<[u8]>),
+    /// Those from here to there in [`Matcher::lists`].
+    Many(u32, u32),
 }
 
 /// Probes of one matcher, at most: each is tried for each message.
@@ -120,7 +121,7 @@ impl Matcher {
                 rest.extend(by_hash.into_values().flatten());
                 continue;
             }
-            probes.push(Probe { slot, length, lists: table_of(by_hash, &mut lists) });
+            probes.push(Probe { slot, length, lists: table_of(by_hash, &entries, &mut lists) });
         }
         rest.sort_unstable();
         Self { entries, probes: probes.into(), lists: lists.into(), rest: rest.into() }
@@ -140,15 +141,22 @@ impl Matcher {
                 },
             };
             let hash = quick(value);
-            let Some(list) = probe.lists.find(hash, |list| list.hash == hash) else { continue };
-            let list = self.lists.get(list.start as usize..(list.start + list.len) as usize);
-            best = self.first_of(list.unwrap_or_default(), best, ask);
+            match probe.lists.find(hash, |_| true) {
+                Some(List::Sole(index, text)) if same(value, text) => best = best.min(*index),
+                Some(List::Many(from, to)) => {
+                    let list = self.lists.get(*from as usize..*to as usize);
+                    best = self.first_of(list.unwrap_or_default(), best, ask);
+                }
+                Some(List::Sole(..)) | None => {}
+            }
         }
-        best = self.first_of(&self.rest, best, ask);
+        if !self.rest.is_empty() {
+            best = self.first_of(&self.rest, best, ask);
+        }
         (best != u32::MAX).then_some(best)
     }
 
-    #[inline]
+    #[inline(never)]
     fn first_of<F: Facts>(&self, list: &[u32], best: u32, ask: &mut Ask<'_, F>) -> u32 {
         for index in list {
             if *index >= best {
@@ -192,7 +200,9 @@ impl Matcher {
             Subject::Source(networks) => size_of_val(&**networks),
         };
         let conditions = self.entries.iter().flatten();
-        conditions.map(|it| size_of::<Condition>() + of(it)).sum::<usize>() + self.lists.len() * 32
+        conditions.map(|it| size_of::<Condition>() + of(it)).sum::<usize>()
+            + self.lists.len() * 4
+            + self.probes.iter().map(|probe| probe.lists.bytes()).sum::<usize>()
     }
 }
 
@@ -241,13 +251,32 @@ fn way_of(condition: &Condition) -> Option<(Way, u64)> {
     }
 }
 
-fn table_of(by_hash: HashMap<u64, Vec<u32>>, lists: &mut Vec<u32>) -> HashTable<List> {
+fn table_of(
+    by_hash: HashMap<u64, Vec<u32>>,
+    all: &[Box<[Condition]>],
+    lists: &mut Vec<u32>,
+) -> ByHash<List> {
     let number = |it: usize| u32::try_from(it).unwrap_or(u32::MAX);
-    let mut table = HashTable::with_capacity(by_hash.len());
+    let mut table = ByHash::default();
     for (hash, entries) in by_hash {
-        let list = List { hash, start: number(lists.len()), len: number(entries.len()) };
-        lists.extend(entries);
-        table.insert_unique(hash, list, |list| list.hash);
+        let list = sole(&entries, all).unwrap_or_else(|| {
+            let start = lists.len();
+            lists.extend(&entries);
+            List::Many(number(start), number(start + entries.len()))
+        });
+        table.find_or_make(hash, |_| true, || list);
     }
     table
+}
+
+/// The only entry of a hash, if it asks for nothing but what the hash is of.
+fn sole(entries: &[u32], all: &[Box<[Condition]>]) -> Option<List> {
+    let [index] = entries else { return None };
+    let [Condition { subject: Subject::Value(_, test), .. }] = &**all.get(*index as usize)? else {
+        return None;
+    };
+    match test {
+        Test::Exact(text) | Test::Prefix(text) => Some(List::Sole(*index, text.clone())),
+        _ => None,
+    }
 }

@@ -65,6 +65,8 @@ pub struct Concern {
     pub reads_requests: bool,
     /// Its answers may be edited, or timed.
     pub reads_responses: bool,
+    /// They may be edited.
+    pub edits_responses: bool,
     /// Values are asked for, or edited, that lie behind the body of a request (attachments of
     /// Dubbo).
     pub reads_pairs: bool,
@@ -75,6 +77,7 @@ impl Concern {
         Self {
             reads_requests: self.reads_requests | other.reads_requests,
             reads_responses: self.reads_responses | other.reads_responses,
+            edits_responses: self.edits_responses | other.edits_responses,
             reads_pairs: self.reads_pairs | other.reads_pairs,
         }
     }
@@ -100,14 +103,15 @@ pub(crate) struct Router {
     /// What it has to do with calls of the application, and with calls to it.
     pub(crate) outbound: Concern,
     pub(crate) inbound: Concern,
+    /// Whether that is anything, of calls to it and of those of the application.
+    pub(crate) acts: [bool; 2],
 }
 
 impl Router {
     /// Whether it is for messages of this protocol to this port.
     #[inline]
     pub(crate) fn is_for(&self, protocol: Protocol, port: u16) -> bool {
-        self.protocol.is_none_or(|own| own == protocol)
-            && (self.ports.is_empty() || self.ports.contains(&port))
+        has_port(&self.ports, port) && self.protocol.is_none_or(|own| own == protocol)
     }
 
     /// What it has to do with messages of a direction; None is nothing.
@@ -118,6 +122,25 @@ impl Router {
             Direction::Outbound => self.outbound,
         };
         (concern != Concern::default()).then_some(concern)
+    }
+
+    /// Whether it has anything to do with them.
+    #[inline]
+    pub(crate) fn acts_on(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::Inbound => self.acts[0],
+            Direction::Outbound => self.acts[1],
+        }
+    }
+}
+
+/// Whether a list of ports, of which none is all, has this one.
+#[inline]
+fn has_port(ports: &[u16], port: u16) -> bool {
+    match ports {
+        [] => true,
+        [only] => *only == port,
+        many => many.contains(&port),
     }
 }
 
@@ -182,8 +205,7 @@ impl Policy {
     /// Whether it is about messages of this protocol to this port.
     #[inline]
     pub(crate) fn is_for(&self, protocol: Protocol, port: u16) -> bool {
-        self.protocol.is_none_or(|own| own == protocol)
-            && (self.ports.is_empty() || self.ports.contains(&port))
+        has_port(&self.ports, port) && self.protocol.is_none_or(|own| own == protocol)
     }
 }
 
@@ -313,8 +335,8 @@ impl Table {
             policies.filter(|it| it.is_for(protocol, destination.port())).for_each(|policy| {
                 add(Concern {
                     reads_requests: true,
-                    reads_responses: false,
                     reads_pairs: policy.reads_behind,
+                    ..Concern::default()
                 });
             });
         }

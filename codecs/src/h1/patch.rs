@@ -137,6 +137,11 @@ impl HeadPatch {
         self.edits.pieces(head)
     }
 
+    /// The edits, for whoever sends heads of any protocol.
+    pub fn as_edits(&self) -> &Edits {
+        &self.edits
+    }
+
     /// Each edit: what of the head it takes the place of, and its text.
     pub fn edits(&self) -> impl Iterator<Item = (Range<usize>, &[u8])> {
         self.edits.all()

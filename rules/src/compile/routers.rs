@@ -55,6 +55,7 @@ impl Compiler<'_> {
             limit_rules: limit_rules.into(),
             outbound: Concern::default(),
             inbound: Concern::default(),
+            acts: [false; 2],
         };
         let router = self.concerned(router, &candidates);
         self.land(spec, &router, &candidates);
@@ -134,18 +135,6 @@ impl Compiler<'_> {
 
     /// What nobody would do is not promised.
     fn complain_of_what_nobody_does(&mut self, route: &RouteSpec, candidates: &[Protocol]) {
-        let plain = &self.context.plain_answers;
-        if let Some(first) = route.response.first()
-            && candidates.iter().all(|it| plain.contains(it))
-        {
-            let names: Vec<_> = candidates.iter().map(|protocol| protocol.name()).collect();
-            let what = format!(
-                "responseMutation: answers of {} are given nothing in this version \
-                                of netra. Take it out",
-                names.join(", ")
-            );
-            self.troubles.error(first.place.clone(), what);
-        }
         let has_no_order = |it: &Protocol| matches!(it, Protocol::Of(it) if it.about().correlation == Correlation::Loose);
         if (route.first_byte_ns > 0 || route.idle_ns > 0) && candidates.iter().all(has_no_order) {
             let names: Vec<_> = candidates.iter().map(|protocol| protocol.name()).collect();
@@ -296,10 +285,12 @@ impl Compiler<'_> {
         let hashes_behind = |hash: &Hashed| hash.slots.iter().any(|slot| is_behind(*slot));
         let clusters = self.clusters.hashes();
         let edits = router.to.iter().any(|to| to.request.is_some());
+        let edits_responses = router.to.iter().any(|to| to.response.is_some());
         let is_timed = |to: &RouteTo| to.first_byte_ns > 0 || to.idle_ns > 0;
         let outbound = Concern {
             reads_requests: !router.to.is_empty() || !router.fault_rules.is_empty(),
-            reads_responses: router.to.iter().any(|to| to.response.is_some() || is_timed(to)),
+            reads_responses: edits_responses || router.to.iter().any(is_timed),
+            edits_responses,
             reads_pairs: has_dubbo && edits
                 || asks_behind(&router.routes)
                 || asks_behind(&router.faults)
@@ -309,11 +300,12 @@ impl Compiler<'_> {
         let limits = router.limit_rules.iter();
         let inbound = Concern {
             reads_requests: !router.limit_rules.is_empty(),
-            reads_responses: false,
             reads_pairs: asks_behind(&router.limits)
                 || limits.filter_map(|(.., slot)| *slot).any(is_behind),
+            ..Concern::default()
         };
-        Router { outbound, inbound, ..router }
+        let acts = [inbound, outbound].map(|concern| concern != Concern::default());
+        Router { outbound, inbound, acts, ..router }
     }
 }
 

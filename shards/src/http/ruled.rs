@@ -29,6 +29,8 @@ pub(crate) struct Ruled<'t> {
     pub(crate) refused: Option<Box<Refused>>,
     /// How long its answer may take.
     pub(crate) allowed: Allowed<'t>,
+    /// What [`ShardRules::given`] is asked for when its answer comes; 0 is nothing.
+    pub(crate) answer: u32,
 }
 
 /// What the client of a refused request is told.
@@ -73,8 +75,8 @@ pub(crate) fn rule<'t>(
             (Some(target_of(table, route, asker.original_dst)), None)
         }
     };
-    let allowed = rules.allowed(&verdict);
-    Ruled { target, seating, delay_ns: verdict.delay_ns, refused, allowed }
+    let (allowed, answer) = (rules.allowed(&verdict), rules.answer_number(verdict.response));
+    Ruled { target, seating, delay_ns: verdict.delay_ns, refused, allowed, answer }
 }
 
 /// What is known of a request of HTTP.
