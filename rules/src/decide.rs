@@ -31,11 +31,10 @@ pub fn decide<F: Facts>(
 pub(crate) fn router_of<'t, F: Facts>(table: &'t Table, facts: &F) -> Option<&'t Router> {
     let (direction, protocol) = (facts.direction(), facts.protocol());
     let port = facts.destination().port();
-    let router = table.landing.router(facts, |router| {
-        let router = table.routers.get(router as usize);
-        router.is_some_and(|it| it.acts_on(direction) && it.is_for(protocol, port))
-    })?;
-    table.routers.get(router as usize)
+    table.landing.router(facts, |router| {
+        let router = table.routers.get(router as usize)?;
+        (router.acts_on(direction) && router.is_for(protocol, port)).then_some(router)
+    })
 }
 
 /// A call of the application: routes and faults.

@@ -4,16 +4,78 @@
 /// can at most make a search compare once more.
 #[inline]
 pub(crate) fn quick(bytes: &[u8]) -> u64 {
-    folded(bytes, |word| word)
+    Name::of(bytes).hash()
 }
 
-/// The same of the bytes in small letters.
-#[inline]
-pub(crate) fn quick_of_small(bytes: &[u8]) -> u64 {
-    folded(bytes, small)
+/// Bytes to be looked for: all of them where there are up to sixteen, else what stands for them. What rules
+/// ask for is short, and two words are compared sooner than a function is called that compares texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    words: [u64; 2],
+    len: u32,
 }
 
-/// Whether these are the same bytes. What rules compare is short: a call would cost more than to look.
+impl Name {
+    #[inline]
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self::with(bytes, |word| word)
+    }
+
+    /// Of the bytes in small letters.
+    #[inline]
+    pub(crate) fn of_small(bytes: &[u8]) -> Self {
+        Self::with(bytes, small)
+    }
+
+    /// Of an address and a port.
+    #[inline]
+    pub(crate) fn of_address(address: u128, port: u16) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "both halves are there")]
+        let words = [address as u64, (address >> 64) as u64];
+        Self { words, len: port.into() }
+    }
+
+    /// Whether no other bytes have this name.
+    #[inline]
+    fn says_all(self) -> bool {
+        self.len as usize <= 2 * WORD
+    }
+
+    #[inline]
+    fn with(bytes: &[u8], of: impl Fn(u64) -> u64) -> Self {
+        let words = ends(bytes).unwrap_or_else(|| stand_in(bytes, &of));
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        Self { words: words.map(of), len }
+    }
+
+    #[inline]
+    pub(crate) fn hash(self) -> u64 {
+        let [first, second] = self.words;
+        folded_product(first ^ SEED ^ u64::from(self.len) << 48, second ^ ODD)
+    }
+}
+
+const SEED: u64 = 0x6e65_7472_615f_7631;
+const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Bytes of a word.
+const WORD: usize = 8;
+
+/// Words that stand for a long text: what was there is multiplied with what is known to nobody, and the
+/// halves of the product are one on the other.
+#[cold]
+fn stand_in(bytes: &[u8], of: impl Fn(u64) -> u64) -> [u64; 2] {
+    let mut words = [SEED, ODD];
+    let mut rest = bytes;
+    while let Some((word, more)) = rest.split_first_chunk::<WORD>() {
+        let word = of(u64::from_le_bytes(*word));
+        words = [folded_product(words[0] ^ word, ODD), folded_product(words[1] ^ word, !SEED)];
+        rest = more;
+    }
+    let word = of(word_of(rest));
+    [folded_product(words[0] ^ word, ODD), folded_product(words[1] ^ word, !SEED)]
+}
+
+/// Whether these are the same bytes.
 #[inline]
 pub(crate) fn same(one: &[u8], two: &[u8]) -> bool {
     match (ends(one), ends(two)) {
@@ -23,39 +85,9 @@ pub(crate) fn same(one: &[u8], two: &[u8]) -> bool {
     }
 }
 
-/// Whether `given` in small letters is `wanted`, which has no others.
-#[inline]
-pub(crate) fn same_small(wanted: &[u8], given: &[u8]) -> bool {
-    match (ends(wanted), ends(given)) {
-        _ if wanted.len() != given.len() => false,
-        (Some(wanted), Some(given)) => wanted == given.map(small),
-        _ => wanted.eq_ignore_ascii_case(given),
-    }
-}
-
-/// What was there is multiplied with what is known to nobody, and the halves of the product are one on
-/// the other.
-#[inline]
-fn folded(bytes: &[u8], of: impl Fn(u64) -> u64) -> u64 {
-    let mut hash = bytes.len() as u64 ^ SEED;
-    let mut rest = bytes;
-    while rest.len() > 2 * WORD {
-        let (word, more) = rest.split_at(WORD);
-        hash = folded_product(hash ^ of(word_of(word)), ODD);
-        rest = more;
-    }
-    let [first, last] = ends(rest).unwrap_or_default().map(of);
-    folded_product(hash ^ first, ODD ^ last.rotate_left(32))
-}
-
-const SEED: u64 = 0x6e65_7472_615f_7631;
-const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-/// Bytes of a word.
-const WORD: usize = 8;
-
 /// A product of 128 bits in one word.
 #[inline]
-pub(crate) fn folded_product(one: u64, two: u64) -> u64 {
+fn folded_product(one: u64, two: u64) -> u64 {
     let product = u128::from(one) * u128::from(two);
     #[expect(clippy::cast_possible_truncation, reason = "the halves are what is wanted")]
     let (low, high) = (product as u64, (product >> 64) as u64);
@@ -74,22 +106,13 @@ fn ends(bytes: &[u8]) -> Option<[u64; 2]> {
     }
 }
 
-/// Up to eight bytes.
+/// Less than eight bytes.
 #[inline]
 fn word_of(bytes: &[u8]) -> u64 {
-    if let Some(word) = bytes.first_chunk::<WORD>() {
-        return u64::from_le_bytes(*word);
-    }
     if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
         return u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last));
     }
-    match bytes {
-        [] => 0,
-        [one] => u64::from(*one),
-        [one, two] => u64::from(u16::from_le_bytes([*one, *two])) << 8,
-        [one, .., two, three] => u64::from(u32::from_le_bytes([*one, *two, *three, 1])),
-        _ => 0,
-    }
+    bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 /// Eight bytes in small letters, those of ASCII that have any.
@@ -102,42 +125,49 @@ fn small(word: u64) -> u64 {
     word | is_capital >> 2
 }
 
-/// Things by their hash: a table of which half is empty, where one is looked for from the place on that its
-/// hash says.
+/// Things by name: a table of which half is empty, where one is looked for from the place on that its hash
+/// says.
 #[derive(Debug)]
-pub(crate) struct ByHash<T> {
-    places: Box<[Option<(u64, T)>]>,
+pub(crate) struct ByName<T> {
+    places: Box<[Place<T>]>,
     count: usize,
 }
 
-impl<T> Default for ByHash<T> {
+#[derive(Debug)]
+struct Place<T> {
+    name: Name,
+    it: Option<T>,
+}
+
+impl<T> Default for ByName<T> {
     fn default() -> Self {
         Self { places: Box::default(), count: 0 }
     }
 }
 
-impl<T> ByHash<T> {
-    /// The one of this hash that `is_it`.
+impl<T> ByName<T> {
+    /// The one of this name. Where names stand for something longer, `is_it` says whether it is the one.
     #[inline]
-    pub(crate) fn find(&self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<&T> {
-        self.places.get(self.place(hash, is_it)?)?.as_ref().map(|(_, it)| it)
+    pub(crate) fn find(&self, name: Name, is_it: impl Fn(&T) -> bool) -> Option<&T> {
+        self.places.get(self.place(name, is_it)?)?.it.as_ref()
     }
 
     /// The same to be changed; where there is none, one is made.
     pub(crate) fn find_or_make(
         &mut self,
-        hash: u64,
+        name: Name,
         is_it: impl Fn(&T) -> bool,
         make: impl FnOnce() -> T,
     ) -> &mut T {
-        let found = self.place(hash, &is_it).filter(|place| self.places[*place].is_some());
+        let found = self.place(name, &is_it).filter(|place| self.places[*place].it.is_some());
         let place = found.unwrap_or_else(|| {
             self.grow();
             self.count += 1;
-            // No place is empty only in a table that has none, and it has grown.
-            self.place(hash, is_it).unwrap_or(0)
+            // Only a table without places has none for it, and this one has grown.
+            self.place(name, is_it).unwrap_or(0)
         });
-        &mut self.places[place].get_or_insert_with(|| (hash, make())).1
+        self.places[place].name = name;
+        self.places[place].it.get_or_insert_with(make)
     }
 
     /// Whether there is nothing.
@@ -147,7 +177,7 @@ impl<T> ByHash<T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.places.iter().flatten().map(|(_, it)| it)
+        self.places.iter().filter_map(|place| place.it.as_ref())
     }
 
     /// What its places take in memory.
@@ -157,14 +187,18 @@ impl<T> ByHash<T> {
 
     /// Where it is, or would be.
     #[inline]
-    fn place(&self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<usize> {
-        let mask = (self.places.len() as u64).wrapping_sub(1);
-        let mut at = hash;
+    fn place(&self, name: Name, is_it: impl Fn(&T) -> bool) -> Option<usize> {
+        let mask = self.places.len().wrapping_sub(1);
+        #[expect(clippy::cast_possible_truncation, reason = "of a hash some bits do")]
+        let mut at = name.hash() as usize;
         loop {
-            let place = usize::try_from(at & mask).ok()?;
-            match self.places.get(place)? {
-                Some((known, it)) if *known != hash || !is_it(it) => at = at.wrapping_add(1),
-                _ => return Some(place),
+            at &= mask;
+            let place = self.places.get(at)?;
+            match &place.it {
+                Some(it) if place.name != name || !(name.says_all() || is_it(it)) => {
+                    at = at.wrapping_add(1);
+                }
+                _ => return Some(at),
             }
         }
     }
@@ -173,10 +207,11 @@ impl<T> ByHash<T> {
         if 2 * (self.count + 1) <= self.places.len() {
             return;
         }
-        let places = (0..(2 * self.places.len()).max(8)).map(|_| None).collect();
-        for (hash, it) in std::mem::replace(&mut self.places, places).into_iter().flatten() {
-            if let Some(place) = self.place(hash, |_| false) {
-                self.places[place] = Some((hash, it));
+        let empty = || Place { name: Name::of(b""), it: None };
+        let places = (0..(2 * self.places.len()).max(8)).map(|_| empty()).collect();
+        for old in std::mem::replace(&mut self.places, places) {
+            if let (Some(it), Some(place)) = (old.it, self.place(old.name, |_| false)) {
+                self.places[place] = Place { name: old.name, it: Some(it) };
             }
         }
     }
@@ -224,14 +259,14 @@ mod tests {
         let text: Vec<u8> = (0..40).map(|at| b'A' + at % 50).collect();
         let mut seen = std::collections::HashSet::new();
         for len in 0..=text.len() {
-            assert!(seen.insert(quick(&text[..len])), "{len}");
-            assert!(same(&text[..len], &text.clone()[..len]));
-            assert!(len == 0 || !same(&text[..len], &text[..len - 1]));
+            let own = &text[..len];
+            assert!(seen.insert(quick(own)) && same(own, &own.to_vec()), "{len}");
+            assert_eq!(Name::of(own).says_all(), len <= 16);
             for at in 0..len {
-                let mut other = text[..len].to_vec();
+                let mut other = own.to_vec();
                 other[at] ^= 0x81;
-                assert!(seen.insert(quick(&other)), "{len} {at}");
-                assert!(!same(&text[..len], &other) && !same_small(&text[..len], &other));
+                assert!(seen.insert(quick(&other)) && !same(own, &other), "{len} {at}");
+                assert!(Name::of(own) != Name::of(&other) && !same(own, &own[..at]), "{len} {at}");
             }
         }
     }
@@ -243,29 +278,40 @@ mod tests {
                 let mut given = vec![b'x'; len];
                 given[len / 2] = byte;
                 let wanted = given.to_ascii_lowercase();
-                assert_eq!(quick_of_small(&given), quick(&wanted), "{byte}");
-                assert!(same_small(&wanted, &given), "{byte}");
-                let is_capital = byte.is_ascii_uppercase();
-                assert_eq!(same(&wanted, &given), !is_capital, "{byte}");
+                assert_eq!(Name::of_small(&given), Name::of(&wanted), "{byte}");
+                assert_eq!(Name::of(&given) == Name::of(&wanted), !byte.is_ascii_uppercase());
             }
         }
     }
 
     #[test]
-    fn what_is_in_a_table_is_found_also_where_hashes_are_the_same() {
-        let mut table: ByHash<(u32, u32)> = ByHash::default();
-        assert!(table.is_empty() && table.find(3, |_| true).is_none());
+    fn what_is_in_a_table_is_found_and_nothing_else() {
+        let mut table: ByName<(u32, u32)> = ByName::default();
+        assert!(table.is_empty() && table.find(Name::of(b""), |_| true).is_none());
+        // All of a hash, which is that of the first word alone where the second one makes it nothing.
+        let name = |number: u32| Name { words: [number.into(), ODD], len: 0 };
+        let others = |number: u32| Name::of(number.to_string().as_bytes());
         for number in 0..1000_u32 {
-            let hash = u64::from(number % 7) << 60 | u64::from(number % 3);
-            table.find_or_make(hash, |it| it.0 == number, || (number, 0)).1 += number;
-            table.find_or_make(hash, |it| it.0 == number, || (number, 0)).1 += 1;
+            for name in [name(number), others(number)] {
+                table.find_or_make(name, |_| true, || (number, 0)).1 += number;
+                table.find_or_make(name, |_| true, || (number, 7)).1 += 1;
+            }
         }
-        assert_eq!(table.iter().count(), 1000);
+        assert_eq!(table.iter().count(), 2000);
         for number in 0..1000_u32 {
-            let hash = u64::from(number % 7) << 60 | u64::from(number % 3);
-            assert_eq!(table.find(hash, |it| it.0 == number), Some(&(number, number + 1)));
-            assert_eq!(table.find(hash ^ 4, |it| it.0 == number), None);
+            for name in [name(number), others(number)] {
+                assert_eq!(table.find(name, |_| true), Some(&(number, number + 1)));
+            }
+            assert_eq!(table.find(name(number + 1000), |_| true), None);
+            assert_eq!(table.find(Name { len: 1, ..name(number) }, |_| true), None);
         }
+        // Long ones may have one name, and are not each other all the same.
+        let long = Name { words: [1, 2], len: 17 };
+        for number in [3, 4] {
+            table.find_or_make(long, |it| it.0 == number, || (number, 0)).1 += number;
+        }
+        assert_eq!(table.find(long, |it| it.0 == 4), Some(&(4, 4)));
+        assert_eq!(table.find(long, |it| it.0 == 5), None);
     }
 
     #[test]

@@ -3,23 +3,20 @@
 
 use crate::{
     facts::{Direction, Facts},
-    hash::{ByHash, folded_product, quick, quick_of_small, same_small},
+    hash::{ByName, Name},
     key::{Key, Protocol},
     pattern::{Network, wide},
 };
 use netra_codecs::{codec, tap};
 use std::net::SocketAddr;
 
-/// The longest name of a host.
-const HOST_BYTES_MAX: usize = 255;
-
 /// Routers by what they are for. A router is a number here.
 #[derive(Debug, Default)]
 pub(crate) struct Landing {
     /// By host, in small letters.
-    hosts: ByHash<(Box<[u8]>, Vec<u32>)>,
+    hosts: ByName<(Box<[u8]>, Vec<u32>)>,
     /// By address and port of the original destination; port 0 is any.
-    addresses: ByHash<((u128, u16), Vec<u32>)>,
+    addresses: ByName<Vec<u32>>,
     networks: Vec<(Network, u16, u32)>,
     /// Those of this service: of calls to it.
     own: Vec<u32>,
@@ -28,17 +25,15 @@ pub(crate) struct Landing {
 impl Landing {
     pub(crate) fn add_host(&mut self, host: &str, router: u32) {
         let host = host.to_ascii_lowercase();
-        let hash = quick(host.as_bytes());
-        let is_it = |(it, _): &(Box<[u8]>, Vec<u32>)| **it == *host.as_bytes();
         let make = || (host.as_bytes().into(), Vec::new());
-        push(&mut self.hosts.find_or_make(hash, is_it, make).1, router);
+        let is_it = |(it, _): &(Box<[u8]>, Vec<u32>)| **it == *host.as_bytes();
+        push(&mut self.hosts.find_or_make(Name::of(host.as_bytes()), is_it, make).1, router);
     }
 
     /// Port 0 is any.
     pub(crate) fn add_address(&mut self, address: SocketAddr, router: u32) {
-        let key = (wide(address.ip()), address.port());
-        let make = || (key, Vec::new());
-        push(&mut self.addresses.find_or_make(hash_of(key), |(it, _)| *it == key, make).1, router);
+        let name = Name::of_address(wide(address.ip()), address.port());
+        push(self.addresses.find_or_make(name, |_| true, Vec::new), router);
     }
 
     pub(crate) fn add_network(&mut self, network: Network, port: u16, router: u32) {
@@ -49,53 +44,59 @@ impl Landing {
         push(&mut self.own, router);
     }
 
-    /// The first router that the message has to do with and that `is_it` takes.
+    /// The first router that the message has to do with, of those that are `of` something.
     #[inline]
-    pub(crate) fn router<F: Facts>(&self, facts: &F, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+    pub(crate) fn router<F: Facts, R>(
+        &self,
+        facts: &F,
+        of: impl Fn(u32) -> Option<R>,
+    ) -> Option<R> {
         let direction = facts.direction();
         if direction == Direction::Outbound
             && let Some(key) = naming(facts.protocol())
         {
-            let named = facts.value(key).and_then(|name| self.named(name, &is_it));
+            let named = facts.value(key).and_then(|name| self.named(name, &of));
             // Many names of HTTP may be behind one address: only the name tells.
             if named.is_some() || facts.protocol() == Protocol::Http1 {
                 return named;
             }
         }
-        self.at(direction, facts.destination(), is_it)
+        self.at(direction, facts.destination(), of)
     }
 
-    /// The first router for that place.
-    pub(crate) fn at(
+    /// The first router for that place, of those that are `of` something.
+    #[inline]
+    pub(crate) fn at<R>(
         &self,
         direction: Direction,
         destination: SocketAddr,
-        is_it: impl Fn(u32) -> bool,
-    ) -> Option<u32> {
-        let (ip, port) = (wide(destination.ip()), destination.port());
-        for key in [(ip, port), (ip, 0)] {
-            let found = self.addresses.find(hash_of(key), |(it, _)| *it == key);
-            let router = found.and_then(|(_, them)| them.iter().copied().find(|it| is_it(*it)));
-            if router.is_some() {
-                return router;
+        of: impl Fn(u32) -> Option<R>,
+    ) -> Option<R> {
+        let (address, port) = (wide(destination.ip()), destination.port());
+        for port in [port, 0] {
+            let found = self.addresses.find(Name::of_address(address, port), |_| true);
+            if let Some(router) = found.and_then(|them| them.iter().find_map(|it| of(*it))) {
+                return Some(router);
             }
         }
         if direction == Direction::Inbound {
-            return self.own.iter().copied().find(|it| is_it(*it));
+            return self.own.iter().find_map(|it| of(*it));
         }
         let is_there = |(network, on, _): &&(Network, u16, u32)| {
             (*on == 0 || *on == port) && network.has(destination.ip())
         };
-        self.networks.iter().filter(is_there).map(|(.., router)| *router).find(|it| is_it(*it))
+        self.networks.iter().filter(is_there).find_map(|(.., router)| of(*router))
     }
 
     /// The first router for that host.
-    fn named(&self, name: &[u8], is_it: &impl Fn(u32) -> bool) -> Option<u32> {
-        if self.hosts.is_empty() || name.len() > HOST_BYTES_MAX {
+    #[inline]
+    fn named<R>(&self, host: &[u8], of: &impl Fn(u32) -> Option<R>) -> Option<R> {
+        if self.hosts.is_empty() {
             return None;
         }
-        let found = self.hosts.find(quick_of_small(name), |(it, _)| same_small(it, name))?;
-        found.1.iter().copied().find(|it| is_it(*it))
+        let is_it = |(it, _): &(Box<[u8]>, Vec<u32>)| it.eq_ignore_ascii_case(host);
+        let (_, routers) = self.hosts.find(Name::of_small(host), is_it)?;
+        routers.iter().find_map(|it| of(*it))
     }
 
     /// Whether messages of the protocol name their host, and a router that `is_it` takes is found
@@ -113,16 +114,6 @@ fn naming(protocol: Protocol) -> Option<&'static Key> {
         Protocol::Of(tap::Protocol::Dubbo) => Some(&Key::Of(codec::Key::Service)),
         Protocol::Of(_) => None,
     }
-}
-
-#[inline]
-fn hash_of((address, port): (u128, u16)) -> u64 {
-    #[expect(clippy::cast_possible_truncation, reason = "both halves count")]
-    let (low, high) = (address as u64, (address >> 64) as u64);
-    folded_product(
-        low ^ u64::from(port) << 32 ^ 0x5851_f42d_4c95_7f2d,
-        high ^ 0x1405_7b7e_f767_814f,
-    )
 }
 
 fn push(routers: &mut Vec<u32>, router: u32) {

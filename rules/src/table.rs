@@ -4,7 +4,7 @@ use crate::{
     ask::Slot,
     balance::{Balance, Cluster, ClusterView, Endpoint, Hashed},
     facts::Direction,
-    key::{Protocol, SlotId},
+    key::{Protocol, SlotId, Spoken},
     landing::Landing,
     limit::{Limit, Process},
     matcher::Matcher,
@@ -54,8 +54,8 @@ pub struct RuleInfo {
 pub struct Mutation {
     /// Under which name, as the author wrote it.
     pub name: Box<str>,
-    /// The value.
-    pub value: Box<[u8]>,
+    /// The value; None takes out what is there.
+    pub value: Option<Box<[u8]>>,
 }
 
 /// What the rules have to do with the messages of a connection.
@@ -88,8 +88,7 @@ impl Concern {
 pub(crate) struct Router {
     /// Refuses what no route is for.
     pub(crate) rule: RuleId,
-    /// None is any.
-    pub(crate) protocol: Option<Protocol>,
+    pub(crate) spoken: Spoken,
     /// None are all.
     pub(crate) ports: Box<[u16]>,
     pub(crate) routes: Matcher,
@@ -111,7 +110,7 @@ impl Router {
     /// Whether it is for messages of this protocol to this port.
     #[inline]
     pub(crate) fn is_for(&self, protocol: Protocol, port: u16) -> bool {
-        has_port(&self.ports, port) && self.protocol.is_none_or(|own| own == protocol)
+        self.spoken.has(protocol) && has_port(&self.ports, port)
     }
 
     /// What it has to do with messages of a direction; None is nothing.
@@ -194,7 +193,7 @@ pub(crate) struct Policy {
     pub(crate) rule: RuleId,
     pub(crate) denies: bool,
     pub(crate) is_shadow: bool,
-    pub(crate) protocol: Option<Protocol>,
+    pub(crate) spoken: Spoken,
     /// None are all.
     pub(crate) ports: Box<[u16]>,
     pub(crate) matcher: Matcher,
@@ -205,7 +204,7 @@ impl Policy {
     /// Whether it is about messages of this protocol to this port.
     #[inline]
     pub(crate) fn is_for(&self, protocol: Protocol, port: u16) -> bool {
-        has_port(&self.ports, port) && self.protocol.is_none_or(|own| own == protocol)
+        self.spoken.has(protocol) && has_port(&self.ports, port)
     }
 }
 
@@ -291,8 +290,8 @@ impl Table {
     /// Protocols that rules are about, each with one of these rules; rules for any protocol are left
     /// out.
     pub fn protocols(&self) -> Vec<(Protocol, &RuleInfo)> {
-        let routers = self.routers.iter().map(|router| (router.protocol, router.rule));
-        let policies = self.policies.iter().map(|policy| (policy.protocol, policy.rule));
+        let routers = self.routers.iter().map(|router| (router.spoken.only(), router.rule));
+        let policies = self.policies.iter().map(|policy| (policy.spoken.only(), policy.rule));
         let mut found: Vec<(Protocol, &RuleInfo)> = Vec::new();
         for (protocol, rule) in routers.chain(policies) {
             let (Some(protocol), Some(rule)) = (protocol, self.rule(rule)) else { continue };
@@ -327,9 +326,7 @@ impl Table {
             let routers = 0..u32::try_from(self.routers.len()).unwrap_or(u32::MAX);
             routers.filter_map(concern_of).for_each(&mut add);
         }
-        if let Some(router) = self.landing.at(direction, destination, is_it) {
-            concern_of(router).into_iter().for_each(&mut add);
-        }
+        self.landing.at(direction, destination, concern_of).into_iter().for_each(&mut add);
         if direction == Direction::Inbound {
             let policies = self.policies.iter();
             policies.filter(|it| it.is_for(protocol, destination.port())).for_each(|policy| {

@@ -4,7 +4,7 @@ use super::Compiler;
 use crate::{
     balance::Hashed,
     choice::schedule,
-    key::{Protocol, SlotId},
+    key::{Protocol, SlotId, Spoken},
     limit::{Bucket, Limit},
     matcher::{Matcher, Subject},
     spec::{Fault as FaultSpec, LimitSpec, MutationSpec, RouteSpec, RouterSpec},
@@ -44,7 +44,7 @@ impl Compiler<'_> {
         }
         let router = Router {
             rule,
-            protocol: if let [protocol] = *candidates { Some(protocol) } else { None },
+            spoken: Spoken::new(if let [only] = *candidates { Some(only) } else { None }),
             ports: spec.ports.as_slice().into(),
             routes: Matcher::new(conditions),
             to: to.into(),
@@ -227,7 +227,7 @@ impl Compiler<'_> {
         }
         let made = mutations.iter().map(|mutation| Mutation {
             name: mutation.key.as_str().into(),
-            value: mutation.value.as_bytes().into(),
+            value: mutation.value.as_ref().map(|value| value.as_bytes().into()),
         });
         let id = u32::try_from(self.table.mutations.len()).ok().map(MutationsId);
         self.table.mutations.push(made.collect());
@@ -256,8 +256,17 @@ impl Compiler<'_> {
             let what = format!("key={:?} is no name of a field of HTTP", mutation.key);
             self.troubles.error(mutation.place.clone(), what);
         }
-        if http && !mutation.value.bytes().all(is_text) {
-            let what = format!("value={:?} is no value of a field of HTTP", mutation.value);
+        let value = mutation.value.as_deref().unwrap_or_default();
+        if http && !value.bytes().all(is_text) {
+            let what = format!("value={value:?} is no value of a field of HTTP");
+            self.troubles.error(mutation.place.clone(), what);
+        }
+        if mutation.value.is_none() && *candidates != [Protocol::Http1] {
+            let what = format!(
+                "{}: fields are taken out of messages of http1 alone: say `protocol: http1`, or \
+                 take it out of the document",
+                mutation.key
+            );
             self.troubles.error(mutation.place.clone(), what);
         }
         let framing = ["host", "content-length", "transfer-encoding", "connection", "upgrade"];
@@ -330,14 +339,14 @@ fn route_words(route: &RouteSpec) -> String {
     };
     let mut words = format!("to {}", route.to.iter().map(to).collect::<Vec<_>>().join(", "));
     let mut add = |more: String| words = format!("{words}; {more}");
-    let names = |list: &[MutationSpec]| {
-        list.iter().map(|it| it.key.as_str()).collect::<Vec<_>>().join(", ")
-    };
-    if !route.request.is_empty() {
-        add(format!("sets {} of requests", names(&route.request)));
-    }
-    if !route.response.is_empty() {
-        add(format!("sets {} of answers", names(&route.response)));
+    for (list, whose) in [(&route.request, "requests"), (&route.response, "answers")] {
+        for (does, removes) in [("sets", false), ("removes", true)] {
+            let them = list.iter().filter(|it| it.value.is_none() == removes);
+            let names: Vec<_> = them.map(|it| it.key.as_str()).collect();
+            if !names.is_empty() {
+                add(format!("{does} {} of {whose}", names.join(", ")));
+            }
+        }
     }
     if let Some(fault) = &route.fault {
         add(fault_words(fault));

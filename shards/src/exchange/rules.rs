@@ -186,7 +186,8 @@ pub(crate) fn target_at(address: &EndpointAddress, original: SocketAddr) -> Opti
 /// Adds what a message is given; what there is no room for is counted where it is written.
 fn add(mutations: &[Mutation], pairs: &mut Pairs) {
     for mutation in mutations {
-        let _ = pairs.add(mutation.name.as_bytes(), &mutation.value);
+        let value = mutation.value.as_deref().unwrap_or_default();
+        let _ = pairs.add(mutation.name.as_bytes(), value);
     }
 }
 

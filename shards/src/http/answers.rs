@@ -4,7 +4,7 @@
 //! The flow shows bytes before they are sent then, as on the request way. What is shown and not sent
 //! yet lies where it came from (*cleared*), or is carried: a head that was edited, or came in parts.
 
-use super::{Http, aside, switch::heard, two};
+use super::{Http, aside, ruled::mutate, switch::heard, two};
 use crate::{
     core::{Core, HttpCore},
     error::End,
@@ -18,7 +18,7 @@ use netra_codecs::{
     h1::{HeadPatch, ResponseHead, ResponseStep},
     trace::Outcome,
 };
-use netra_perf::{Key, Recorder};
+use netra_perf::Recorder;
 
 impl Http {
     /// Answers are shown before they are sent.
@@ -194,10 +194,7 @@ fn give(
     if number == 0 || head.status() < 200 {
         return;
     }
-    for mutation in rules.map_or(&[][..], |rules| rules.given(number)) {
-        let set = patch.set(head.fields(), mutation.name.as_bytes(), &mutation.value);
-        if set.is_err() {
-            recorder.bump(Key::PATCH_FULL);
-        }
+    if let Some(rules) = rules {
+        mutate(patch, head.fields(), rules.given(number), recorder);
     }
 }

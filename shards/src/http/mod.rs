@@ -2,7 +2,8 @@
 //!
 //! The request flow is a *gate*: what it has received passes through [`Http::gate`], which holds
 //! heads until they are whole and sends them edited; bodies pass as they came. The response flow
-//! is *tapped*: bytes are sent first and shown to [`Http::tap`] after, which finishes exchanges.
+//! is *tapped*: bytes are sent first and shown to [`Http::tap`] after, which finishes exchanges; where
+//! rules give answers something it is gated, too (`answers.rs`).
 //! Whatever is not certain makes the connection opaque, and then it is a relay of bytes.
 
 mod answers;
