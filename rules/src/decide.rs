@@ -28,9 +28,17 @@ pub fn decide<F: Facts>(
 }
 
 /// The router that a message has to do with, and what it may be asked for.
+#[inline]
 pub(crate) fn router_of<'t, F: Facts>(table: &'t Table, facts: &F) -> Option<&'t Router> {
     let (direction, protocol) = (facts.direction(), facts.protocol());
     let port = facts.destination().port();
+    if let [only] = table.landing.first(facts)
+        && let Some(router) = table.routers.get(*only as usize)
+        && router.acts_on(direction)
+        && router.is_for(protocol, port)
+    {
+        return Some(router);
+    }
     table.landing.router(facts, |router| {
         let router = table.routers.get(router as usize)?;
         (router.acts_on(direction) && router.is_for(protocol, port)).then_some(router)

@@ -21,10 +21,11 @@ impl Name {
         Self::with(bytes, |word| word)
     }
 
-    /// Of the bytes in small letters.
+    /// Of the bytes with capitals as small letters. Bytes beside letters may be taken for one another, where
+    /// [`is_plain`] does not say that of those that were looked for none can be.
     #[inline]
-    pub(crate) fn of_small(bytes: &[u8]) -> Self {
-        Self::with(bytes, small)
+    pub(crate) fn of_any_case(bytes: &[u8]) -> Self {
+        Self::with(bytes, any_case)
     }
 
     /// Of an address and a port.
@@ -37,19 +38,28 @@ impl Name {
 
     /// Whether no other bytes have this name.
     #[inline]
-    fn says_all(self) -> bool {
+    pub(crate) fn says_all(self) -> bool {
         self.len as usize <= 2 * WORD
     }
 
     #[inline]
     fn with(bytes: &[u8], of: impl Fn(u64) -> u64) -> Self {
         let words = ends(bytes).unwrap_or_else(|| stand_in(bytes, &of));
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        #[expect(clippy::cast_possible_truncation, reason = "so long no message is")]
+        let len = bytes.len() as u32;
         Self { words: words.map(of), len }
     }
 
+    /// Where a table looks for it first.
     #[inline]
-    pub(crate) fn hash(self) -> u64 {
+    fn place(self) -> usize {
+        #[expect(clippy::cast_possible_truncation, reason = "of a hash some bits do")]
+        let place = self.hash() as usize;
+        place
+    }
+
+    #[inline]
+    fn hash(self) -> u64 {
         let [first, second] = self.words;
         folded_product(first ^ SEED ^ u64::from(self.len) << 48, second ^ ODD)
     }
@@ -115,14 +125,17 @@ fn word_of(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
-/// Eight bytes in small letters, those of ASCII that have any.
+/// Eight bytes of which capitals and small letters are one. Of the others `@[\\]^_` are as what stands 32
+/// places behind them.
 #[inline]
-fn small(word: u64) -> u64 {
-    const ALL: u64 = 0x0101_0101_0101_0101;
-    let low = word & (0x7f * ALL);
-    let (from_a, behind_z) = (low + (0x80 - 0x41) * ALL, low + (0x7f - 0x5a) * ALL);
-    let is_capital = (from_a ^ behind_z) & !word & (0x80 * ALL);
-    word | is_capital >> 2
+fn any_case(word: u64) -> u64 {
+    word | (word & 0x4040_4040_4040_4040) >> 1
+}
+
+/// Whether these bytes are none that [`Name::of_any_case`] takes for others: as names of hosts are.
+pub(crate) fn is_plain(bytes: &[u8]) -> bool {
+    let is_it = |byte: &u8| byte.is_ascii_lowercase() || (byte.is_ascii() && byte & 0x40 == 0);
+    bytes.iter().all(is_it)
 }
 
 /// Things by name: a table of which half is empty, where one is looked for from the place on that its hash
@@ -146,10 +159,19 @@ impl<T> Default for ByName<T> {
 }
 
 impl<T> ByName<T> {
-    /// The one of this name. Where names stand for something longer, `is_it` says whether it is the one.
+    /// The one of this name that `is_it`.
     #[inline]
     pub(crate) fn find(&self, name: Name, is_it: impl Fn(&T) -> bool) -> Option<&T> {
-        self.places.get(self.place(name, is_it)?)?.it.as_ref()
+        let mask = self.places.len().wrapping_sub(1);
+        let mut at = name.place();
+        loop {
+            let place = self.places.get(at & mask)?;
+            let it = place.it.as_ref()?;
+            if place.name == name && is_it(it) {
+                return Some(it);
+            }
+            at = at.wrapping_add(1);
+        }
     }
 
     /// The same to be changed; where there is none, one is made.
@@ -186,18 +208,13 @@ impl<T> ByName<T> {
     }
 
     /// Where it is, or would be.
-    #[inline]
     fn place(&self, name: Name, is_it: impl Fn(&T) -> bool) -> Option<usize> {
         let mask = self.places.len().wrapping_sub(1);
-        #[expect(clippy::cast_possible_truncation, reason = "of a hash some bits do")]
-        let mut at = name.hash() as usize;
+        let mut at = name.place();
         loop {
             at &= mask;
-            let place = self.places.get(at)?;
-            match &place.it {
-                Some(it) if place.name != name || !(name.says_all() || is_it(it)) => {
-                    at = at.wrapping_add(1);
-                }
+            match &self.places.get(at)?.it {
+                Some(it) if self.places[at].name != name || !is_it(it) => at = at.wrapping_add(1),
                 _ => return Some(at),
             }
         }
@@ -272,16 +289,21 @@ mod tests {
     }
 
     #[test]
-    fn capitals_of_ascii_have_small_letters_and_nothing_else_has() {
+    fn capitals_are_small_letters_and_plain_bytes_are_nothing_else() {
         for len in 1..20 {
-            for byte in 0..=255_u8 {
-                let mut given = vec![b'x'; len];
-                given[len / 2] = byte;
-                let wanted = given.to_ascii_lowercase();
-                assert_eq!(Name::of_small(&given), Name::of(&wanted), "{byte}");
-                assert_eq!(Name::of(&given) == Name::of(&wanted), !byte.is_ascii_uppercase());
+            for (wanted, given) in (0..=255_u8).flat_map(|a| (0..=255_u8).map(move |b| (a, b))) {
+                let of = |byte: u8| {
+                    let mut bytes = vec![b'x'; len];
+                    bytes[len / 2] = byte;
+                    bytes
+                };
+                let is_same = Name::of_any_case(&of(wanted)) == Name::of_any_case(&of(given));
+                let is_it = wanted.eq_ignore_ascii_case(&given);
+                assert!(is_same || !is_it, "{wanted} {given}");
+                assert!(is_same == is_it || !is_plain(&of(wanted)), "{wanted} {given}");
             }
         }
+        assert!(is_plain(b"shop-1.example:80") && !is_plain(b"a_b") && !is_plain(b"A"));
     }
 
     #[test]

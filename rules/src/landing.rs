@@ -3,7 +3,7 @@
 
 use crate::{
     facts::{Direction, Facts},
-    hash::{ByName, Name},
+    hash::{ByName, Name, is_plain},
     key::{Key, Protocol},
     pattern::{Network, wide},
 };
@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 #[derive(Debug, Default)]
 pub(crate) struct Landing {
     /// By host, in small letters.
-    hosts: ByName<(Box<[u8]>, Vec<u32>)>,
+    hosts: ByName<Host>,
     /// By address and port of the original destination; port 0 is any.
     addresses: ByName<Vec<u32>>,
     networks: Vec<(Network, u16, u32)>,
@@ -22,12 +22,23 @@ pub(crate) struct Landing {
     own: Vec<u32>,
 }
 
+/// Routers of a host.
+#[derive(Debug)]
+struct Host {
+    name: Box<[u8]>,
+    /// What is found by its name is it.
+    is_sure: bool,
+    routers: Vec<u32>,
+}
+
 impl Landing {
     pub(crate) fn add_host(&mut self, host: &str, router: u32) {
         let host = host.to_ascii_lowercase();
-        let make = || (host.as_bytes().into(), Vec::new());
-        let is_it = |(it, _): &(Box<[u8]>, Vec<u32>)| **it == *host.as_bytes();
-        push(&mut self.hosts.find_or_make(Name::of(host.as_bytes()), is_it, make).1, router);
+        let name = Name::of_any_case(host.as_bytes());
+        let is_sure = name.says_all() && is_plain(host.as_bytes());
+        let make = || Host { name: host.as_bytes().into(), is_sure, routers: Vec::new() };
+        let is_it = |it: &Host| *it.name == *host.as_bytes();
+        push(&mut self.hosts.find_or_make(name, is_it, make).routers, router);
     }
 
     /// Port 0 is any.
@@ -44,8 +55,20 @@ impl Landing {
         push(&mut self.own, router);
     }
 
-    /// The first router that the message has to do with, of those that are `of` something.
+    /// The routers that come first for a message: mostly one, and that is it.
     #[inline]
+    pub(crate) fn first<F: Facts>(&self, facts: &F) -> &[u32] {
+        if facts.direction() == Direction::Outbound
+            && let Some(key) = naming(facts.protocol())
+        {
+            return facts.value(key).map_or(&[], |host| self.named(host));
+        }
+        let destination = facts.destination();
+        self.addressed(Name::of_address(wide(destination.ip()), destination.port()))
+    }
+
+    /// The first router that the message has to do with, of those that are `of` something.
+    #[inline(never)]
     pub(crate) fn router<F: Facts, R>(
         &self,
         facts: &F,
@@ -55,7 +78,8 @@ impl Landing {
         if direction == Direction::Outbound
             && let Some(key) = naming(facts.protocol())
         {
-            let named = facts.value(key).and_then(|name| self.named(name, &of));
+            let named = facts.value(key).map_or(&[][..], |host| self.named(host));
+            let named = named.iter().find_map(|it| of(*it));
             // Many names of HTTP may be behind one address: only the name tells.
             if named.is_some() || facts.protocol() == Protocol::Http1 {
                 return named;
@@ -65,7 +89,6 @@ impl Landing {
     }
 
     /// The first router for that place, of those that are `of` something.
-    #[inline]
     pub(crate) fn at<R>(
         &self,
         direction: Direction,
@@ -74,8 +97,8 @@ impl Landing {
     ) -> Option<R> {
         let (address, port) = (wide(destination.ip()), destination.port());
         for port in [port, 0] {
-            let found = self.addresses.find(Name::of_address(address, port), |_| true);
-            if let Some(router) = found.and_then(|them| them.iter().find_map(|it| of(*it))) {
+            let found = self.addressed(Name::of_address(address, port)).iter();
+            if let Some(router) = found.copied().find_map(&of) {
                 return Some(router);
             }
         }
@@ -88,22 +111,24 @@ impl Landing {
         self.networks.iter().filter(is_there).find_map(|(.., router)| of(*router))
     }
 
-    /// The first router for that host.
+    /// Routers for that host.
     #[inline]
-    fn named<R>(&self, host: &[u8], of: &impl Fn(u32) -> Option<R>) -> Option<R> {
-        if self.hosts.is_empty() {
-            return None;
-        }
-        let is_it = |(it, _): &(Box<[u8]>, Vec<u32>)| it.eq_ignore_ascii_case(host);
-        let (_, routers) = self.hosts.find(Name::of_small(host), is_it)?;
-        routers.iter().find_map(|it| of(*it))
+    fn named(&self, host: &[u8]) -> &[u32] {
+        let is_it = |it: &Host| it.is_sure || it.name.eq_ignore_ascii_case(host);
+        self.hosts.find(Name::of_any_case(host), is_it).map_or(&[], |it| &it.routers)
+    }
+
+    /// Routers for an address and a port.
+    #[inline]
+    fn addressed(&self, name: Name) -> &[u32] {
+        self.addresses.find(name, |_| true).map_or(&[], |routers| routers)
     }
 
     /// Whether messages of the protocol name their host, and a router that `is_it` takes is found
     /// by it.
     pub(crate) fn goes_by_name(&self, protocol: Protocol, is_it: impl Fn(u32) -> bool) -> bool {
         naming(protocol).is_some()
-            && self.hosts.iter().any(|(_, routers)| routers.iter().any(|it| is_it(*it)))
+            && self.hosts.iter().any(|host| host.routers.iter().any(|it| is_it(*it)))
     }
 }
 

@@ -152,7 +152,7 @@ impl Matcher {
     }
 
     /// The first entry that a way leads to, unless that of another way comes before it.
-    #[inline]
+    #[inline(always)]
     fn found<F: Facts>(&self, probe: &Probe, best: u32, ask: &mut Ask<'_, F>) -> u32 {
         let Some(value) = ask.value(probe.slot) else { return best };
         let value = match probe.length {
@@ -162,7 +162,9 @@ impl Matcher {
                 None => return best,
             },
         };
-        let found = probe.lists.find(Name::of(value), |list| same(&list.text, value));
+        let name = Name::of(value);
+        let is_it = |list: &List| name.says_all() || same(&list.text, value);
+        let found = probe.lists.find(name, is_it);
         match found.map(|list| list.entries) {
             Some(Entries::Sole(index)) => best.min(index),
             Some(Entries::Many(from, to)) => {

@@ -108,7 +108,15 @@ fn mutations_are_for_every_message_where_nothing_is_asked() {
     let verdict = world.dubbo("240.240.0.20:20880", &CALL[..2]);
     let given = |id| {
         let given = world.table.mutations(id).iter();
-        given.map(|it| format!("{}={}", it.name, String::from_utf8_lossy(&it.value))).collect()
+        given
+            .map(|it| {
+                format!(
+                    "{}={}",
+                    it.name,
+                    String::from_utf8_lossy(it.value.as_deref().unwrap_or_default())
+                )
+            })
+            .collect()
     };
     let (request, response): (Vec<_>, Vec<_>) =
         (given(verdict.request.unwrap()), given(verdict.response.unwrap()));
@@ -510,7 +518,10 @@ fn what_nobody_obeys_is_refused() {
     };
     assert_eq!(errors(&removal("http1")), [String::new(); 0]);
     let found = errors(&removal("dubbo")).join("\n");
-    assert!(found.contains("8:23: X-A: fields are taken out of messages of http1 alone"), "{found}");
+    assert!(
+        found.contains("8:23: X-A: fields are taken out of messages of http1 alone"),
+        "{found}"
+    );
     let timed = |more: &str| {
         format!(
             "apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: r}}\nspec:\n  \
