@@ -38,7 +38,7 @@ impl<'a, F: Facts> Ask<'a, F> {
     }
 
     /// The value of a slot.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn value(&mut self, slot: SlotId) -> Option<&'a [u8]> {
         let place = usize::from(slot) % KNOWN;
         if self.known[place] != slot {

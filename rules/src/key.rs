@@ -67,7 +67,7 @@ impl Spoken {
         self.only
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn has(&self, protocol: Protocol) -> bool {
         match self.index {
             None => true,

@@ -56,7 +56,7 @@ impl Landing {
     }
 
     /// The routers that come first for a message: mostly one, and that is it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn first<F: Facts>(&self, facts: &F) -> &[u32] {
         if facts.direction() == Direction::Outbound
             && let Some(key) = naming(facts.protocol())
@@ -112,14 +112,14 @@ impl Landing {
     }
 
     /// Routers for that host.
-    #[inline]
+    #[inline(always)]
     fn named(&self, host: &[u8]) -> &[u32] {
         let is_it = |it: &Host| it.is_sure || it.name.eq_ignore_ascii_case(host);
         self.hosts.find(Name::of_any_case(host), is_it).map_or(&[], |it| &it.routers)
     }
 
     /// Routers for an address and a port.
-    #[inline]
+    #[inline(always)]
     fn addressed(&self, name: Name) -> &[u32] {
         self.addresses.find(name, |_| true).map_or(&[], |routers| routers)
     }

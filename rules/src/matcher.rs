@@ -134,7 +134,7 @@ impl Matcher {
     }
 
     /// The first entry all of whose conditions hold.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn first<F: Facts>(&self, ask: &mut Ask<'_, F>) -> Option<u32> {
         let best = match (&*self.probes, &*self.rest) {
             ([probe], []) => self.found(probe, u32::MAX, ask),

@@ -108,7 +108,7 @@ pub(crate) struct Router {
 
 impl Router {
     /// Whether it is for messages of this protocol to this port.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_for(&self, protocol: Protocol, port: u16) -> bool {
         self.spoken.has(protocol) && has_port(&self.ports, port)
     }
@@ -124,7 +124,7 @@ impl Router {
     }
 
     /// Whether it has anything to do with them.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn acts_on(&self, direction: Direction) -> bool {
         match direction {
             Direction::Inbound => self.acts[0],
@@ -134,7 +134,7 @@ impl Router {
 }
 
 /// Whether a list of ports, of which none is all, has this one.
-#[inline]
+#[inline(always)]
 fn has_port(ports: &[u16], port: u16) -> bool {
     match ports {
         [] => true,
@@ -202,7 +202,7 @@ pub(crate) struct Policy {
 
 impl Policy {
     /// Whether it is about messages of this protocol to this port.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_for(&self, protocol: Protocol, port: u16) -> bool {
         self.spoken.has(protocol) && has_port(&self.ports, port)
     }

@@ -85,42 +85,44 @@ impl Put<'_, '_, '_> {
         made: &Containers,
     ) -> Result<(), String> {
         let mut entries = Node::mapping([]);
-        if self.spec.get("initContainers").is_none() {
-            entries.set("initContainers", new.clone());
-        }
-        if let Some(volume) = &made.volume {
-            let volume = Node::sequence([volume.clone()]);
-            match self.spec.get("volumes") {
-                None => entries.set("volumes", volume),
-                Some(list) if list.is_empty() => self.fill("volumes", list, &volume),
-                Some(list) if list.items().iter().any(is_our_volume) => {
-                    return Err(format!("has another volume called {RULES_VOLUME}"));
-                }
-                Some(list) if matches!(list.value, Value::Sequence(_)) => {
-                    self.edits.insert(list, 0, &volume, self.step)?;
-                }
-                Some(_) => return Err(not_a("volumes")),
-            }
-        }
-        if !entries.is_empty() {
-            let before = self.spec.position("containers").unwrap_or(0);
-            self.edits.insert(self.spec, before, &entries, self.step)?;
-        }
         match self.spec.get("initContainers") {
-            None => Ok(()),
-            Some(list) if list.is_empty() => {
-                self.fill("initContainers", list, new);
-                Ok(())
-            }
+            None => entries.set("initContainers", new.clone()),
+            Some(list) if list.is_empty() => self.fill("initContainers", list, new),
             Some(list) if matches!(list.value, Value::Sequence(_)) => match old {
-                Some(index) => self.exchange("initContainers", list, index, new),
+                Some(index) => self.exchange("initContainers", list, index, new)?,
                 None => {
                     let index = if is_last { list.items().len() } else { 0 };
-                    self.edits.insert(list, index, new, self.step)
+                    self.edits.insert(list, index, new, self.step)?;
                 }
             },
-            Some(_) => Err(not_a("initContainers")),
+            Some(_) => return Err(not_a("initContainers")),
         }
+        if let Some(volume) = &made.volume {
+            self.volume(volume, &mut entries)?;
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        // Behind what was put at the end of a list that ends here.
+        let before = self.spec.position("containers").unwrap_or(0);
+        self.edits.insert(self.spec, before, &entries, self.step)
+    }
+
+    /// Puts a volume in; where the pod has none yet, into the entries that it gets.
+    fn volume(&mut self, volume: &Node, entries: &mut Node) -> Result<(), String> {
+        let volume = Node::sequence([volume.clone()]);
+        match self.spec.get("volumes") {
+            None => entries.set("volumes", volume),
+            Some(list) if list.is_empty() => self.fill("volumes", list, &volume),
+            Some(list) if list.items().iter().any(is_our_volume) => {
+                return Err(format!("has another volume called {RULES_VOLUME}"));
+            }
+            Some(list) if matches!(list.value, Value::Sequence(_)) => {
+                self.edits.insert(list, 0, &volume, self.step)?;
+            }
+            Some(_) => return Err(not_a("volumes")),
+        }
+        Ok(())
     }
 
     /// Puts ours in the place of another container.
