@@ -400,7 +400,7 @@ impl Judged<'_> {
             exchange.refuse();
             exchange.data.is_refused = true;
             let refusal = Refusal { is_alone: self.is_alone, ..refusal };
-            if exchange.kind != Kind::Oneway {
+            if !exchange.kind.is_silent() {
                 self.replies.add(refusal.why, |out| message.reply(&refusal, out));
                 self.replies.last_waits = waits;
             } else if message.leaves() != Leaves::Nothing {
@@ -409,7 +409,7 @@ impl Judged<'_> {
             }
             return Fate::Refused;
         }
-        if ruling.answer != 0 && exchange.kind != Kind::Oneway {
+        if ruling.answer != 0 && !exchange.kind.is_silent() {
             exchange.data.answer = ruling.answer;
             *self.edits_answers = true;
         }
