@@ -4,6 +4,7 @@ ways of deployment say the same; and ../compose.yaml and ../compose-canary.yaml 
 comes newer than the docker-compose that the tests run. `make manifests` runs it."""
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -279,7 +280,8 @@ def check_kustomize(native):
 def check_kustomize_rules(native):
     with tempfile.TemporaryDirectory(dir=HERE / "kustomize") as place:
         place = pathlib.Path(place)
-        (place / "kustomization.yaml").write_text("resources: [../example]\ncomponents: [../rules]\n")
+        (place / "kustomization.yaml").write_text(yaml.safe_dump(
+            {"resources": [f"{os.pardir}/example"], "components": [f"{os.pardir}/rules"]}))
         ran = subprocess.run(["kubectl", "kustomize", place], capture_output=True, text=True)
     if ran.returncode:
         sys.exit(f"kustomize, rules: {ran.stderr}")

@@ -179,9 +179,8 @@ impl Http {
                 let is_elsewhere = obey(&mut self.switch, begun.target, &ruled, now);
                 begun.open.is_seated = sit(&mut self.seats, &self.switch, begun.target, &mut ruled);
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);
-                begun.open.answer = ruled.answer;
                 let open = late::time(&mut self.patience, (ruled.allowed, now), begun.open);
-                begin(&mut self.exchanges, exchange, open);
+                begin(&mut self.exchanges, exchange, Open { answer: ruled.answer, ..open });
                 let body = body_of(head.framing(), &input[consumed..]);
                 let head_len = patch.patched_len(head.bytes().len());
                 let sent =
