@@ -571,19 +571,6 @@ fn what_nobody_obeys_is_refused() {
     assert!(found.errors()[0].to_string().contains(expected), "{found}");
     let own = to.replace(", subset: v1", "");
     assert!(support::compile(&router(&own), &pinned).troubles.is_good());
-    let removal = |protocol: &str| {
-        format!(
-            "apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: r}}\nspec:\n  hosts: [a]\n  \
-             protocol: {protocol}\n  routes:\n  - responseRemoval: [X-A]\n    \
-             route: [{{destination: {{host: a}}}}]\n"
-        )
-    };
-    assert_eq!(errors(&removal("http1")), [String::new(); 0]);
-    let found = errors(&removal("dubbo")).join("\n");
-    assert!(
-        found.contains("8:23: X-A: fields are taken out of messages of http1 alone"),
-        "{found}"
-    );
     let timed = |more: &str| {
         format!(
             "apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: r}}\nspec:\n  \
