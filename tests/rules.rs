@@ -4,8 +4,12 @@
 
 mod support;
 
+#[path = "rules/answers.rs"]
+mod answers;
 #[path = "rules/clusters.rs"]
 mod clusters;
+#[path = "rules/demos.rs"]
+mod demos;
 #[path = "rules/late.rs"]
 mod late;
 #[path = "rules/names.rs"]

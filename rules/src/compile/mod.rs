@@ -49,8 +49,6 @@ pub struct Context {
     pub private: Vec<Protocol>,
     /// Protocols whose connections cannot change their upstream: they have no routes elsewhere.
     pub pinned: Vec<Protocol>,
-    /// Protocols whose answers cannot be given anything.
-    pub plain_answers: Vec<Protocol>,
     /// Endpoints come and go with a control plane: a subset that has none now is no fault of the
     /// documents, and messages for it are refused until it has one.
     pub endpoints_move: bool,
@@ -67,7 +65,6 @@ impl Context {
         Self {
             own_name: own_name.to_owned(),
             pinned: Protocol::all().filter(|protocol| !protocol.moves()).collect(),
-            plain_answers: vec![Protocol::Http1],
             ..Self::default()
         }
     }

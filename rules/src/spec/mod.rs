@@ -72,7 +72,8 @@ pub(crate) struct DestinationSpec {
 #[derive(Debug)]
 pub(crate) struct MutationSpec {
     pub(crate) key: String,
-    pub(crate) value: String,
+    /// None takes out what is there.
+    pub(crate) value: Option<String>,
     pub(crate) place: Place,
 }
 

@@ -9,13 +9,13 @@ use netra_codecs::codec::Edits;
 
 /// One way's bytes that have been received and not sent.
 #[derive(Debug, Default)]
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     /// The beginning of a message whose head is not known yet, as it came.
-    pub(super) held: Vec<u8>,
+    pub(crate) held: Vec<u8>,
     /// What has passed and a full socket did not take, to be sent before anything else.
-    pub(super) carry: Vec<u8>,
+    pub(crate) carry: Vec<u8>,
     /// Bytes at the source that have passed: they may be sent as they are.
-    pub(super) cleared: u64,
+    pub(crate) cleared: u64,
 }
 
 /// A message as it is to go out.
@@ -55,18 +55,18 @@ impl<'m> Edited<'m> {
 
 impl Outgoing {
     /// Bytes that are kept.
-    pub(super) fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         self.held.len() + self.carry.len()
     }
 
     /// Sends what is carried; whether all of it went.
-    pub(super) fn send_carry(&mut self, io: &mut impl Io, to: Token) -> Result<bool, End> {
+    pub(crate) fn send_carry(&mut self, io: &mut impl Io, to: Token) -> Result<bool, End> {
         send_carry(&mut self.carry, io, to)?;
         Ok(self.carry.is_empty())
     }
 
     /// Sends bytes that have passed, or all of them; returns how many went.
-    pub(super) fn send_cleared(
+    pub(crate) fn send_cleared(
         &mut self,
         io: &mut impl Io,
         to: Token,
