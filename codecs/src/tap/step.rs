@@ -102,8 +102,7 @@ impl<T: Default> Tap<T> {
             return Step::Tunnel(reason);
         }
         if let Some(exchange) = self.books.pending(way, !input.is_empty(), limits, now_ns) {
-            let error = said_of(&exchange, way, &self.error);
-            return ended(0, exchange, error);
+            return over(exchange, way, &self.error);
         }
         if input.is_empty() {
             return Step::Need;
@@ -307,10 +306,11 @@ fn said_by(way: Way, error: &LastError) -> &[u8] {
     if way == Way::Response { error.as_bytes() } else { &[] }
 }
 
-/// The same, of one that was over before: of what nothing is said, nothing is wrong.
+/// An exchange was over before these bytes: of what nothing is said, nothing is wrong.
 #[inline]
-fn said_of<'e, T>(exchange: &Exchange<T>, way: Way, error: &'e LastError) -> &'e [u8] {
-    if exchange.outcome == Outcome::Sent { &[] } else { said_by(way, error) }
+fn over<T>(exchange: Exchange<T>, way: Way, error: &LastError) -> Step<'_, T> {
+    let error = if exchange.outcome == Outcome::Sent { &[] } else { said_by(way, error) };
+    ended(0, exchange, error)
 }
 
 /// What an answer is that belongs to no exchange.
