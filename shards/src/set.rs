@@ -237,7 +237,7 @@ impl ShardSet {
 
     /// Every shard decides by this table from now on; `process` is of the same table. Returns what
     /// each of them counts by it, when all of them have it; a shard that the machine keeps from
-    /// running is waited for no longer than [`OBEYED_WITHIN`] and has it with its next turn.
+    /// running is waited for no longer than 200 ms and has it with its next turn.
     pub fn obey(&mut self, table: &Arc<Table>, process: &Arc<Process>) -> Vec<Arc<Hits>> {
         self.rules.obey(table);
         let shards = self.shards.len();
