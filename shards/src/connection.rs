@@ -42,6 +42,8 @@ pub(crate) struct Connection {
     pub(crate) accepted_at: Nanos,
     /// One side has ended and its end has been passed on.
     half_closed: bool,
+    /// The slot is a leg of another connection: it has an upstream side alone.
+    pub(crate) is_leg: bool,
     pub(crate) link: Link,
     /// Downstream to upstream.
     pub(crate) request: Flow,
@@ -62,6 +64,7 @@ impl Connection {
             original_dst: SocketAddr::from(([0, 0, 0, 0], 0)),
             accepted_at: 0,
             half_closed: false,
+            is_leg: false,
             link: Link::default(),
             request: Flow::default(),
             response: Flow::default(),
@@ -272,7 +275,7 @@ impl Connection {
         self.pass_end(core, from)
     }
 
-    fn counted(&self, from: Side) -> Counted {
+    pub(crate) fn counted(&self, from: Side) -> Counted {
         let way = usize::from(from == Side::Upstream);
         let overhead = match self.direction {
             Direction::Inbound => Stage::OverheadInbound,
@@ -310,9 +313,18 @@ impl Connection {
         self.response.is_finished()
     }
 
+    /// Its client has ended, and its legs have been told.
+    pub(crate) fn half_close(&mut self) {
+        self.half_closed = true;
+    }
+
     /// A finished flow shuts its receiver's side; two finished flows end the connection.
     fn pass_end<I: Io>(&mut self, core: &mut Core<I>, from: Token) -> Result<(), End> {
         if !self.flow(from.side).is_finished() {
+            return Ok(());
+        }
+        if self.has_legs() {
+            // Whose end it is, and whether it is one, is for the shard to see.
             return Ok(());
         }
         if self.request.is_finished() && self.response.is_finished() {

@@ -71,7 +71,10 @@ impl<I: Io> Shard<I> {
         Some(ConnectionDetails {
             id,
             peer: self.core.io.peer_addr(token(Side::Downstream)).ok(),
-            tcp: [tcp(Side::Downstream), has_upstream.then(|| tcp(Side::Upstream)).flatten()],
+            tcp: [
+                tcp(Side::Downstream).filter(|_| !connection.is_leg),
+                has_upstream.then(|| tcp(Side::Upstream)).flatten(),
+            ],
             streams: http.map_or_else(Vec::new, |http| http.streams(&self.core)),
             stream_count: http.map_or(0, Http::stream_count),
         })

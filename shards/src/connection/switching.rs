@@ -26,6 +26,7 @@ impl Connection {
     pub(crate) fn switch_mut(&mut self) -> Option<&mut Switch> {
         match (&mut self.http, &mut self.tap) {
             (Some(http), _) => Some(&mut http.switch),
+            (None, Some(Along::Leg(leg))) => Some(&mut leg.switch),
             (None, tap) => Some(tap.as_mut()?.gate()?.switch_mut()),
         }
     }
@@ -42,6 +43,12 @@ impl Connection {
     #[inline]
     pub(crate) fn is_detached(&self) -> bool {
         self.is_read() && self.switch().is_some_and(Switch::is_detached)
+    }
+
+    /// It is a leg, or has legs.
+    #[inline]
+    pub(crate) fn has_legs(&self) -> bool {
+        self.tap.as_ref().is_some_and(Along::has_legs)
     }
 
     /// Its exchanges can no longer be told apart.
@@ -77,12 +84,16 @@ impl Connection {
         match (&self.http, &self.tap) {
             (Some(http), _) => http.remote,
             (None, Some(Along::Gated(gate))) => gate.remote(),
+            (None, Some(Along::Leg(leg))) => leg.remote,
             _ => None,
         }
     }
 
     /// Its requests go there from now on. Those that come in are told of by who asked.
     pub(crate) fn set_remote(&mut self, remote: Option<SocketAddr>) {
+        if let Some(Along::Leg(leg)) = &mut self.tap {
+            leg.remote = remote;
+        }
         if self.direction == Direction::Inbound {
             return;
         }

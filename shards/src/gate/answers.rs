@@ -3,7 +3,8 @@
 
 use super::{
     Gate, edit,
-    requests::{Fate, Run},
+    legs::is_next,
+    requests::{Fate, Run, forget_words},
 };
 use crate::{
     core::Core,
@@ -14,7 +15,7 @@ use crate::{
     tap::waits_no_more,
 };
 use netra_codecs::{
-    codec::{Head, Way},
+    codec::{Head, Kind, Way},
     tap::{Message, Step},
     trace::Outcome,
 };
@@ -24,12 +25,13 @@ impl Gate {
     pub(super) fn pass_answers<I: Io>(
         &mut self,
         core: &mut Core<I>,
-        to: Token,
+        (to, lane): (Token, u8),
         source: Source,
     ) -> Result<Gated, End> {
         let is_cut = !self.replies.is_empty() || self.edits_answers || self.has_overdue();
+        let is_cut = is_cut || self.legs.is_some();
         if is_cut || !self.response.held.is_empty() {
-            return self.cut_answers(core, to, source);
+            return self.cut_answers(core, (to, lane), source);
         }
         let input = source.bytes(&core.pool, &core.scratch);
         let len = input.len();
@@ -43,17 +45,19 @@ impl Gate {
     fn cut_answers<I: Io>(
         &mut self,
         core: &mut Core<I>,
-        to: Token,
+        (to, lane): (Token, u8),
         source: Source,
     ) -> Result<Gated, End> {
         let Core { io, pool, scratch, observer, recorder, taps, gates, now, limits, .. } = core;
         let input = source.bytes(pool, scratch);
         let at_ns = io.now();
+        let is_in_order = self.legs.is_some() && self.is_in_order();
         let (mut run, mut head) = (Run::default(), Head::default());
-        let Self { tapped, response: out, replies, wants, .. } = self;
+        let Self { tapped, response: out, replies, wants, legs, .. } = self;
         let waits = replies.may_go() || tapped.patience.as_ref().is_some_and(|it| it.has_words());
         while run.sent.is_none() && (run.at < input.len() || tapped.tap.has_ended(Way::Response)) {
-            if waits && run.at > 0 && !tapped.tap.is_within_message(Way::Response) {
+            let is_between = run.at > 0 && !tapped.tap.is_within_message(Way::Response);
+            if is_between && (waits || (is_in_order && !is_next(&mut tapped.tap, lane))) {
                 break;
             }
             let mut edit_it = |message: &Message<'_>, number: u32| {
@@ -72,6 +76,10 @@ impl Gate {
             match tapped.tap.step(Way::Response, rest, &taps.limits, at_ns, &mut head) {
                 Step::Need => run.hold(out, io, to, input)?,
                 Step::Late(consumed) => run.skip(out, io, to, input, consumed)?,
+                // What another leg was asked, perhaps.
+                Step::Aside { message, .. } if legs.is_some() && message.kind() == Kind::Stray => {
+                    return Err(End::Netra);
+                }
                 Step::Body(consumed)
                 | Step::Opened { consumed, .. }
                 | Step::Aside { consumed, .. } => run.at += consumed,
@@ -86,6 +94,7 @@ impl Gate {
                     run.at += consumed;
                     exchange.data.add_overhead(at_ns.saturating_sub(*now));
                     waits_no_more(&mut tapped.patience, exchange.data.timed);
+                    forget_words(legs, exchange.data.words);
                     let told = (Outcome::Whole, at_ns);
                     tapped.of.finish(&exchange, error, told, observer, recorder);
                     if let Some(message) = message {
