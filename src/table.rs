@@ -226,6 +226,13 @@ const LIMITS: &[Setting] = &[
         "Connections of the whole process; 0 is what memory and the descriptor limit allow",
     ),
     Setting::new(
+        "NETRA_LEGS_MAX",
+        "8",
+        Number(1, 64, |c, n| c.limits.legs_max = n),
+        "Upstreams that one connection may have at a time, where rules send its messages to several; \
+         1 changes its upstream when the one before has answered everything",
+    ),
+    Setting::new(
         "NETRA_BUFFERS_MAX",
         "512",
         Number(16, 32_768, |c, n| c.limits.buffers_max = n),

@@ -56,6 +56,14 @@ impl Along {
         }
     }
 
+    /// The connection that it is a leg of.
+    pub(crate) fn owner(&self) -> Option<Token> {
+        match self {
+            Self::Leg(leg) => Some(leg.owner),
+            Self::Tapped(_) | Self::Watched(_) | Self::Gated(_) => None,
+        }
+    }
+
     /// It is a leg, or has legs: what its sockets say may concern several slots.
     #[inline]
     pub(crate) fn has_legs(&self) -> bool {

@@ -450,6 +450,12 @@ impl Flow {
         }
     }
 
+    /// The source is lost while the connection goes on by others: nothing more is read of it.
+    pub(crate) fn abandon<I: Io>(&mut self, core: &mut Core<I>, to: Token) {
+        self.release(core, to);
+        (self.reading, self.finished, self.blocked) = (Reading::Over, true, false);
+    }
+
     /// Returns all that the flow holds, when its connection closes.
     pub(crate) fn release<I: Io>(&mut self, core: &mut Core<I>, to: Token) {
         self.queue.clear(&mut core.pool);

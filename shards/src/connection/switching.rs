@@ -45,6 +45,11 @@ impl Connection {
         self.is_read() && self.switch().is_some_and(Switch::is_detached)
     }
 
+    /// The upstream that there is is the one that is wanted.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.switch().is_none_or(|switch| switch.stand == Stand::Settled)
+    }
+
     /// It is a leg, or has legs.
     #[inline]
     pub(crate) fn has_legs(&self) -> bool {

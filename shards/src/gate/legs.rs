@@ -103,13 +103,14 @@ pub(crate) struct LegState {
     pub(crate) place: u8,
     pub(crate) token: Token,
     pub(crate) is_open: bool,
-    /// Its server is to be told that no further requests follow.
+    /// Its server may be told that no further requests follow, where that is so.
     pub(crate) may_shut: bool,
 }
 
 impl Legs {
     fn place_of(&self, slot: u32) -> u8 {
-        let is_it = |leg: &Leg| leg.token.slot == slot && leg.standing != Standing::Free;
+        let has_socket = |leg: &Leg| matches!(leg.standing, Standing::Open | Standing::Reaching);
+        let is_it = |leg: &Leg| leg.token.slot == slot && has_socket(leg);
         self.all.iter().position(is_it).map_or(HOME, |place| u8::try_from(place).unwrap_or(HOME))
     }
 
@@ -272,10 +273,10 @@ impl Gate {
     }
 
     /// The connection has several legs from here on; `home` is the upstream side of its own slot.
-    /// `is_full` is that its client takes nothing now.
-    pub(crate) fn begin_legs(&mut self, home: Token, is_full: bool) {
-        // What is said by the connection's own upstream now may be the rest of something.
-        let (turn, words) = (Some(HOME), Words::default());
+    /// `is_busy` is that bytes from there wait to be sent, and `is_full` that its client takes nothing.
+    pub(crate) fn begin_legs(&mut self, home: Token, (is_busy, is_full): (bool, bool)) {
+        let is_within = is_busy || self.is_within_answer();
+        let (turn, words) = (is_within.then_some(HOME), Words::default());
         let all = vec![Leg::new(home, Standing::Open)];
         self.request.survives = true;
         self.legs = Some(Box::new(Legs { all, current: HOME, turn, is_full, words }));
@@ -378,12 +379,13 @@ impl Gate {
     }
 
     /// A leg has ended. Those who wait for what it owes are told, each in his turn; false where they
-    /// cannot be, and the connection has to end.
-    pub(crate) fn lose<I: Io>(&mut self, core: &mut Core<I>, place: u8) -> bool {
+    /// cannot be, and the connection has to end. `has_ended` is that the client asks nothing more.
+    pub(crate) fn lose<I: Io>(&mut self, core: &mut Core<I>, place: u8, has_ended: bool) -> bool {
         let is_within = self.is_within_answer();
         let Some(legs) = self.legs.as_deref_mut() else { return false };
         let is_current = legs.current == place;
-        if (is_within && legs.turn == Some(place)) || (is_current && self.left.stays().is_some()) {
+        let is_session = is_current && !has_ended && self.left.stays().is_some();
+        if (is_within && legs.turn == Some(place)) || is_session {
             return false;
         }
         let (mut before, mut heard) = (0, Heard::Local);
@@ -447,24 +449,22 @@ impl Gate {
         (self.request.is_dead && is_open).then_some(legs.current)
     }
 
-    /// The legs that take sockets; `has_ended` is that the client asks nothing more.
-    pub(crate) fn legs(&self, has_ended: bool) -> impl Iterator<Item = LegState> {
-        let legs = self.legs.as_deref();
-        let (all, current) = legs.map_or((&[][..], HOME), |legs| (&legs.all[..], legs.current));
-        let carries = !self.request.carry.is_empty();
-        all.iter().enumerate().filter_map(move |(place, leg)| {
-            let place = u8::try_from(place).unwrap_or(HOME);
-            let (is_open, is_reaching) =
-                (leg.standing == Standing::Open, leg.standing == Standing::Reaching);
-            let has_sent = leg.carry.is_empty() && !(carries && place == current);
-            let may_shut = has_ended && is_open && !leg.has_shut && has_sent;
-            (is_open || is_reaching).then_some(LegState {
-                place,
-                token: leg.token,
-                is_open,
-                may_shut,
-            })
-        })
+    /// The places that legs have, or had.
+    pub(crate) fn places(&self) -> std::ops::Range<u8> {
+        let count = self.legs.as_deref().map_or(0, |legs| legs.all.len());
+        HOME..u8::try_from(count).unwrap_or(u8::MAX)
+    }
+
+    /// The leg at a place, if it has a socket.
+    pub(crate) fn leg_at(&self, place: u8) -> Option<LegState> {
+        let legs = self.legs.as_deref()?;
+        let leg = legs.all.get(usize::from(place))?;
+        let is_open = leg.standing == Standing::Open;
+        let waits =
+            !leg.carry.is_empty() || (legs.current == place && !self.request.carry.is_empty());
+        let may_shut = is_open && !leg.has_shut && !waits;
+        let state = LegState { place, token: leg.token, is_open, may_shut };
+        (is_open || leg.standing == Standing::Reaching).then_some(state)
     }
 
     /// The server of a leg was told that no further requests follow.

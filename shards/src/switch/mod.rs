@@ -86,6 +86,13 @@ impl Switch {
         true
     }
 
+    /// A request is to go to `target`, as a rule says, and that is elsewhere. Returns where those before
+    /// it went.
+    pub(crate) fn leave_for(&mut self, target: Option<Target>) -> Option<Box<Goal>> {
+        self.stand = Stand::Draining;
+        std::mem::replace(&mut self.goal, target.map(|target| Box::new(Goal::new(target, true))))
+    }
+
     /// The endpoint of the rules that requests go to, where one was noted.
     #[inline]
     pub(crate) fn place(&self) -> Option<Place> {

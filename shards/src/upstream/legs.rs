@@ -20,6 +20,9 @@ use netra_perf::{Gauge, Key};
 /// A leg by which nothing was asked for so long is closed.
 pub(crate) const IDLE_NS: Nanos = 60_000_000_000;
 
+/// How a connection ends that cannot go on without a leg whose socket is broken.
+const BROKEN: End = End::Reset(Side::Upstream);
+
 impl<I: Io> Shard<I> {
     fn gate_of(&mut self, slot: u32) -> Option<&mut Gate> {
         self.slab[slot as usize].tap.as_mut().and_then(Along::gate)
@@ -68,20 +71,29 @@ impl<I: Io> Shard<I> {
     fn on_room(&mut self, owner: Token) {
         let Some(gate) = self.gate_of(owner.slot) else { return };
         gate.has_room();
-        for leg in self.open_legs(owner) {
-            self.slab[leg.token.slot as usize].response.set_stalled(false);
-            self.move_leg(owner, (leg.place, leg.token), None);
+        self.slab[owner.slot as usize].response.set_stalled(false);
+        self.move_leg(owner, (HOME, owner.other()), None);
+        for place in self.places(owner).skip(1) {
+            if let Some(leg) = self.open_leg_at(owner, place) {
+                self.slab[leg.token.slot as usize].response.set_stalled(false);
+                self.move_leg(owner, (leg.place, leg.token), None);
+            }
         }
     }
 
-    fn open_legs(&self, owner: Token) -> Vec<LegState> {
-        let connection = &self.slab[owner.slot as usize];
-        let has_ended = connection.request.is_finished();
-        match &connection.tap {
+    fn places(&self, owner: Token) -> std::ops::Range<u8> {
+        match &self.slab[owner.slot as usize].tap {
+            Some(Along::Gated(gate)) if self.lives(owner) => gate.places(),
+            _ => HOME..HOME,
+        }
+    }
+
+    fn open_leg_at(&self, owner: Token, place: u8) -> Option<LegState> {
+        match &self.slab[owner.slot as usize].tap {
             Some(Along::Gated(gate)) if self.lives(owner) => {
-                gate.legs(has_ended).filter(|leg| leg.is_open).collect()
+                gate.leg_at(place).filter(|leg| leg.is_open)
             }
-            _ => Vec::new(),
+            _ => None,
         }
     }
 
@@ -102,7 +114,7 @@ impl<I: Io> Shard<I> {
             }
             return;
         }
-        let leg = gate.legs(false).find(|leg| leg.place == place).map(|leg| leg.token);
+        let leg = gate.leg_at(place).map(|leg| leg.token);
         let (Some(token), Some((carry, is_blocked))) = (leg, gate.waiting_at(place)) else {
             return;
         };
@@ -111,7 +123,7 @@ impl<I: Io> Shard<I> {
         let sent = sends::send_carry(&mut waiting, &mut self.core.io, token);
         let is_full = !waiting.is_empty();
         if sent.is_err() {
-            return self.lose_leg(owner, (place, token));
+            return self.lose_leg(owner, (place, token), BROKEN);
         }
         let Some(gate) = self.gate_of(owner.slot) else { return };
         if let Some((carry, is_blocked)) = gate.waiting_at(place) {
@@ -124,7 +136,8 @@ impl<I: Io> Shard<I> {
 
     /// Moves what a leg says toward the client, as far as its turn goes.
     fn move_leg(&mut self, owner: Token, (place, token): (u8, Token), event: Option<Event>) {
-        if !self.lives(owner) {
+        // What has been given up says nothing any more, but netra may have something to say.
+        if self.open_leg_at(owner, place).is_none() && (event.is_some() || !self.lives(owner)) {
             if let Some(Event::Received(_, buffer)) = event {
                 self.core.pool.give_back(buffer);
             }
@@ -141,8 +154,8 @@ impl<I: Io> Shard<I> {
         slab[token.slot as usize].response = flow;
         match moved {
             Ok(()) => {}
-            Err(End::Reset(Side::Upstream) | End::Failed(Side::Upstream, _)) => {
-                self.lose_leg(owner, (place, token));
+            Err(end @ (End::Reset(Side::Upstream) | End::Failed(Side::Upstream, _))) => {
+                self.lose_leg(owner, (place, token), end);
             }
             Err(end) => self.end(owner, end),
         }
@@ -161,48 +174,55 @@ impl<I: Io> Shard<I> {
     /// Whether bytes of a connection wait for somebody who is slow to read, or to say something.
     pub(crate) fn holds_bytes(&self, owner: Token) -> bool {
         let of_leg = |leg: &LegState| self.slab[leg.token.slot as usize].response.holds_bytes();
-        self.slab[owner.slot as usize].holds_bytes() || self.open_legs(owner).iter().any(of_leg)
+        let mut legs = self.places(owner).filter_map(|place| self.open_leg_at(owner, place));
+        self.slab[owner.slot as usize].holds_bytes() || legs.any(|leg| of_leg(&leg))
     }
 
-    /// A leg has ended.
-    fn lose_leg(&mut self, owner: Token, (place, token): (u8, Token)) {
+    /// A leg has ended; where the connection cannot go on without it, it ends like this.
+    fn lose_leg(&mut self, owner: Token, (place, token): (u8, Token), end: End) {
         let Self { core, slab, .. } = self;
         let connection = &mut slab[owner.slot as usize];
+        let has_ended = connection.request.is_finished();
         let gate = connection.tap.as_mut().and_then(Along::gate);
-        if !gate.is_some_and(|gate| gate.lose(core, place)) {
-            return self.end(owner, End::Reset(Side::Upstream));
+        if !gate.is_some_and(|gate| gate.lose(core, place, has_ended)) {
+            return self.end(owner, end);
         }
-        self.core.recorder.bump(Key::LEG_LOST);
-        if place != HOME {
-            self.end_leg(token.slot, Close::Orderly);
+        if !has_ended {
+            core.recorder.bump(Key::LEG_LOST);
+        }
+        match place {
+            HOME => connection.response.abandon(core, owner),
+            _ => self.end_leg(token.slot, Close::Orderly),
         }
     }
 
     /// What a connection that has legs needs after its flows have moved. False where it has ended.
     pub(crate) fn tend_legs(&mut self, owner: Token) -> bool {
-        let broken = self.gate_of(owner.slot).and_then(|gate| gate.has_broken());
-        if let Some(place) = broken
-            && let Some(leg) = self.open_legs(owner).into_iter().find(|leg| leg.place == place)
-        {
-            self.lose_leg(owner, (place, leg.token));
-        }
-        if self.gate_of(owner.slot).is_some_and(|gate| gate.tapped().is_over()) {
+        let Some(gate) = self.gate_of(owner.slot) else { return true };
+        if gate.tapped().is_over() {
             // Nobody knows any more whose bytes these are.
             self.end(owner, End::Netra);
             return false;
         }
+        if let Some(place) = gate.has_broken()
+            && let Some(leg) = self.open_leg_at(owner, place)
+        {
+            self.lose_leg(owner, (place, leg.token), BROKEN);
+        }
         self.hear_legs(owner);
-        for leg in self.open_legs(owner) {
+        let has_ended = self.slab[owner.slot as usize].request.is_finished();
+        for place in self.places(owner) {
+            let Some(leg) = self.open_leg_at(owner, place) else { continue };
             if self.slab[leg.token.slot as usize].response.is_finished() {
-                self.lose_leg(owner, (leg.place, leg.token));
-            } else if leg.may_shut {
+                self.lose_leg(owner, (leg.place, leg.token), End::Eof);
+            } else if has_ended && leg.may_shut {
                 self.shut_leg(owner, leg);
             }
         }
         if !self.lives(owner) {
             return false;
         }
-        if self.slab[owner.slot as usize].request.is_finished() {
+        if has_ended {
             self.slab[owner.slot as usize].half_close();
         }
         let Some(gate) = self.gate_of(owner.slot) else { return true };
@@ -216,21 +236,25 @@ impl<I: Io> Shard<I> {
 
     /// Lets the legs speak, each in its turn.
     fn hear_legs(&mut self, owner: Token) {
-        for leg in self.open_legs(owner) {
-            if self.slab[leg.token.slot as usize].response.may_have_something() {
+        for place in self.places(owner) {
+            if let Some(leg) = self.open_leg_at(owner, place)
+                && self.slab[leg.token.slot as usize].response.may_have_something()
+            {
                 self.move_leg(owner, (leg.place, leg.token), None);
             }
         }
-        loop {
-            let mut legs = self.open_legs(owner).into_iter();
-            let next = legs.find(|leg| {
-                let has_something = self.slab[leg.token.slot as usize].response.has_something();
-                let gate = self.slab[owner.slot as usize].tap.as_mut().and_then(Along::gate);
-                has_something && gate.is_some_and(|gate| gate.may_speak(leg.place))
-            });
-            let Some(leg) = next else { return };
+        while let Some(leg) = self.next_to_speak(owner) {
             self.move_leg(owner, (leg.place, leg.token), None);
         }
+    }
+
+    fn next_to_speak(&mut self, owner: Token) -> Option<LegState> {
+        self.places(owner).find_map(|place| {
+            let leg = self.open_leg_at(owner, place)?;
+            let has_something = self.slab[leg.token.slot as usize].response.has_something();
+            let may_speak = has_something && self.gate_of(owner.slot)?.may_speak(place);
+            may_speak.then_some(leg)
+        })
     }
 
     /// The client asks nothing more.
@@ -238,7 +262,7 @@ impl<I: Io> Shard<I> {
         let is_shut = self.core.io.shutdown_write(leg.token).is_ok();
         match self.gate_of(owner.slot) {
             Some(gate) if is_shut => gate.has_shut(leg.place),
-            _ => self.lose_leg(owner, (leg.place, leg.token)),
+            _ => self.lose_leg(owner, (leg.place, leg.token), BROKEN),
         }
     }
 
@@ -248,7 +272,7 @@ impl<I: Io> Shard<I> {
         let Self { core, slab, .. } = self;
         let connection = &slab[owner.slot as usize];
         let has_ended = connection.response_is_finished();
-        let is_full = connection.response.is_stalled();
+        let is_now = (connection.response.holds_bytes(), connection.response.is_stalled());
         let Some(gate) = self.slab[owner.slot as usize].tap.as_mut().and_then(Along::gate) else {
             return false;
         };
@@ -268,12 +292,12 @@ impl<I: Io> Shard<I> {
             Path::Hop(place) => self.hop(owner, place),
             Path::New => {
                 if !gate.has_legs() {
-                    gate.begin_legs(owner.other(), is_full);
+                    gate.begin_legs(owner.other(), is_now);
                 }
                 self.open_leg(owner);
             }
             Path::InPlaceOf(place) => {
-                let leg = self.open_legs(owner).into_iter().find(|leg| leg.place == place);
+                let leg = self.open_leg_at(owner, place);
                 if let (Some(leg), Some(gate)) = (leg, self.gate_of(owner.slot)) {
                     gate.close_leg(place);
                     self.end_leg(leg.token.slot, Close::Orderly);
@@ -360,6 +384,8 @@ impl<I: Io> Shard<I> {
                 return self.end(owner, end);
             }
             self.core.io.acknowledge_at_once(leg.other());
+            // What comes behind it may want to go elsewhere again.
+            self.core.again.push_back(owner);
         }
     }
 
@@ -372,6 +398,7 @@ impl<I: Io> Shard<I> {
         if let Some(gate) = connection.tap.as_mut().and_then(Along::gate) {
             gate.not_reached(core, place);
         }
+        self.core.again.push_back(owner);
     }
 
     /// A leg that nothing was asked by for a while is closed; another is looked at again later.
@@ -403,6 +430,7 @@ impl<I: Io> Shard<I> {
     pub(crate) fn end_leg(&mut self, slot: u32, how: Close) {
         let upstream = Token { side: Side::Upstream, ..self.downstream_of(slot) };
         self.core.own_dials.forget(slot);
+        self.timers.clear(&mut self.slab, slot);
         let connection = &mut self.slab[slot as usize];
         let (mut has_upstream, mut awaits_close) = (true, false);
         if let Some(switch) = connection.switch() {
@@ -436,10 +464,11 @@ impl<I: Io> Shard<I> {
 
     /// A connection ends: so do its legs.
     pub(crate) fn end_legs(&mut self, owner: Token, how: Close) {
-        let Some(gate) = self.gate_of(owner.slot).filter(|gate| gate.has_legs()) else { return };
-        let legs: Vec<_> = gate.legs(false).filter(|leg| leg.place != HOME).collect();
-        for leg in legs {
-            self.end_leg(leg.token.slot, how);
+        let Some(gate) = self.gate_of(owner.slot) else { return };
+        for place in gate.places().skip(1) {
+            if let Some(leg) = self.gate_of(owner.slot).and_then(|gate| gate.leg_at(place)) {
+                self.end_leg(leg.token.slot, how);
+            }
         }
     }
 
