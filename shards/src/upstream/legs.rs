@@ -236,16 +236,30 @@ impl<I: Io> Shard<I> {
 
     /// Lets the legs speak, each in its turn.
     fn hear_legs(&mut self, owner: Token) {
-        for place in self.places(owner) {
-            if let Some(leg) = self.open_leg_at(owner, place)
-                && self.slab[leg.token.slot as usize].response.may_have_something()
-            {
+        loop {
+            while let Some(leg) = self.next_to_speak(owner) {
                 self.move_leg(owner, (leg.place, leg.token), None);
             }
+            if !self.look_at_legs(owner) {
+                return;
+            }
         }
-        while let Some(leg) = self.next_to_speak(owner) {
-            self.move_leg(owner, (leg.place, leg.token), None);
+    }
+
+    /// Looks at those that keep no bytes, for want of buffers. Whether one has said something.
+    fn look_at_legs(&mut self, owner: Token) -> bool {
+        let mut has_moved = false;
+        for place in self.places(owner) {
+            let Some(leg) = self.open_leg_at(owner, place) else { continue };
+            let slot = leg.token.slot as usize;
+            let may = self.slab[slot].response.may_have_something();
+            if may && self.gate_of(owner.slot).is_some_and(|gate| gate.may_speak(place)) {
+                let before = self.slab[slot].response.bytes();
+                self.move_leg(owner, (place, leg.token), None);
+                has_moved |= self.slab[slot].response.bytes() != before;
+            }
         }
+        has_moved
     }
 
     fn next_to_speak(&mut self, owner: Token) -> Option<LegState> {
@@ -380,10 +394,11 @@ impl<I: Io> Shard<I> {
         // The request goes right behind the dial.
         if self.lives(owner) {
             let Self { core, slab, .. } = self;
-            if let Err(end) = slab[owner.slot as usize].go_on(core, owner) {
+            let moved = slab[owner.slot as usize].go_on(core, owner);
+            core.io.acknowledge_at_once(leg.other());
+            if let Err(end) = moved {
                 return self.end(owner, end);
             }
-            self.core.io.acknowledge_at_once(leg.other());
             // What comes behind it may want to go elsewhere again.
             self.core.again.push_back(owner);
         }
@@ -391,7 +406,10 @@ impl<I: Io> Shard<I> {
 
     /// Nobody was reached.
     pub(super) fn give_up_leg(&mut self, leg: Token, owner: Token) {
-        let Some(place) = self.leg_of(leg.slot).map(|leg| leg.place) else { return };
+        let Some(it) = self.leg_of(leg.slot) else { return };
+        // Its socket is closed, if there was one.
+        it.switch.stand = Stand::GaveUp;
+        let place = it.place;
         self.end_leg(leg.slot, Close::Reset);
         let Self { core, slab, .. } = self;
         let connection = &mut slab[owner.slot as usize];
@@ -428,6 +446,8 @@ impl<I: Io> Shard<I> {
 
     /// Closes the socket of a leg, and returns what it held.
     pub(crate) fn end_leg(&mut self, slot: u32, how: Close) {
+        let is_settled = self.slab[slot as usize].is_settled();
+        let how = if is_settled { how } else { Close::Reset };
         let upstream = Token { side: Side::Upstream, ..self.downstream_of(slot) };
         self.core.own_dials.forget(slot);
         self.timers.clear(&mut self.slab, slot);
