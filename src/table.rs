@@ -433,6 +433,7 @@ mod tests {
         ("NETRA_TCP_USER_TIMEOUT_MS", &["0", "1"], &["1.5"]),
         ("NETRA_TCP_KEEPALIVE_MS", &["1000"], &["999"]),
         ("NETRA_CONNECTIONS_MAX", &["0", "50000"], &["10000001"]),
+        ("NETRA_LEGS_MAX", &["1", "64"], &["0", "65"]),
         ("NETRA_BUFFERS_MAX", &["16", "1024"], &["15", "32769"]),
         ("NETRA_BUFFER_BYTES", &["4096", "65536"], &["5000", "2048", "2097152"]),
         ("NETRA_DIRECTION_BUFFERS_MAX", &["1"], &["0"]),

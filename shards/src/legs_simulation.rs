@@ -382,42 +382,6 @@ fn rest(seed: u64, world: &mut World, legs_max: u32) {
     for turn in 0.. {
         let wait = shard.park();
         shard.turn(wait).unwrap();
-        if turn >= TURNS_MAX {
-            for c in shard.slab.iter() {
-                eprintln!(
-                    "{:?} {:?} leg={} req={:?} resp={:?} tap={}",
-                    c.phase,
-                    c.link,
-                    c.is_leg,
-                    c.request,
-                    c.response,
-                    match &c.tap {
-                        Some(crate::along::Along::Gated(g)) => g.dump(),
-                        Some(crate::along::Along::Leg(l)) => format!("{l:?}"),
-                        _ => String::new(),
-                    }
-                );
-            }
-            for s in &shard.core.io.sockets {
-                let p = &s.peer;
-                eprintln!(
-                    "sent {}/{} recv {} ended? {:?} saw_end {} reset {} | rx {} end {} reset {} tx {} end {} reset {} closed {}",
-                    p.sent(),
-                    p.sends.len(),
-                    p.received.len(),
-                    p.ending,
-                    p.saw_end,
-                    p.saw_reset,
-                    s.rx.len(),
-                    s.rx_end,
-                    s.rx_reset,
-                    s.tx.len(),
-                    s.tx_end,
-                    s.tx_reset,
-                    s.closed
-                );
-            }
-        }
         assert!(turn < TURNS_MAX, "{seed}: never comes to rest");
         let is_there = |it: &&Connection| it.is_leg && it.phase == Phase::Relaying;
         let legs = u32::try_from(shard.slab.iter().filter(is_there).count()).unwrap();

@@ -146,6 +146,10 @@ impl<I: Io> Shard<I> {
                 return false;
             }
         }
+        // Who waited for what netra had to say has his turn now.
+        if self.slab[slot].has_legs() && self.hear_legs(downstream) {
+            return true;
+        }
         if gate(self, |gate, _| gate.wants_timing(), Side::Downstream) {
             self.time_head(downstream.slot);
         }

@@ -28,8 +28,10 @@ impl Gate {
         (to, lane): (Token, u8),
         source: Source,
     ) -> Result<Gated, End> {
-        let is_cut = !self.replies.is_empty() || self.edits_answers || self.has_overdue();
-        let is_cut = is_cut || self.legs.is_some();
+        let is_cut = !self.replies.is_empty()
+            || self.edits_answers
+            || self.has_overdue()
+            || self.legs.is_some();
         if is_cut || !self.response.held.is_empty() {
             return self.cut_answers(core, (to, lane), source);
         }
@@ -76,8 +78,7 @@ impl Gate {
             match tapped.tap.step(Way::Response, rest, &taps.limits, at_ns, &mut head) {
                 Step::Need => run.hold(out, io, to, input)?,
                 Step::Late(consumed) => run.skip(out, io, to, input, consumed)?,
-                // What another leg was asked, perhaps.
-                Step::Aside { message, .. } if legs.is_some() && message.kind() == Kind::Stray => {
+                Step::Aside { message, .. } if legs.is_some() && is_stray(&message) => {
                     return Err(End::Netra);
                 }
                 Step::Body(consumed)
@@ -94,7 +95,7 @@ impl Gate {
                     run.at += consumed;
                     exchange.data.add_overhead(at_ns.saturating_sub(*now));
                     waits_no_more(&mut tapped.patience, exchange.data.timed);
-                    forget_words(legs, exchange.data.words);
+                    forget_words(legs, &exchange.data);
                     let told = (Outcome::Whole, at_ns);
                     tapped.of.finish(&exchange, error, told, observer, recorder);
                     if let Some(message) = message {
@@ -142,4 +143,9 @@ impl Gate {
             self.tapped.of.finish(&exchange, error, told, observer, recorder);
         }
     }
+}
+
+/// An answer that nobody waits for: of several legs, perhaps to what another was asked.
+fn is_stray(message: &Message<'_>) -> bool {
+    message.kind() == Kind::Stray
 }

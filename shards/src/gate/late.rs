@@ -118,7 +118,7 @@ impl Gate {
         let Core { observer, recorder, now, .. } = core;
         recorder.bump(Key::refused(Why::TimedOut as usize));
         waits_no_more(&mut self.tapped.patience, done.data.timed);
-        forget_words(&mut self.legs, done.data.words);
+        forget_words(&mut self.legs, &done.data);
         if let Some(span) = done.data.span {
             observer.record_mut(span).fault = Some(Fault::of(Flag::AnswerTimeout));
         }

@@ -118,24 +118,6 @@ impl Gate {
         self.wants = gates.wants(self.tapped.protocol(), &self.asker);
     }
 
-    #[cfg(test)]
-    pub(crate) fn dump(&self) -> String {
-        format!(
-            "legs={:#?} switch={:?} request={:?} response={:?} replies={:?} drops={} must_close={} parked={} open={:?} within={} {}",
-            self.legs,
-            self.switch,
-            self.request,
-            self.response,
-            self.replies,
-            self.drops,
-            self.must_close,
-            self.parked.len(),
-            self.tapped.tap.open_count(),
-            self.tapped.tap.is_within_message(Way::Request),
-            self.tapped.tap.is_within_message(Way::Response)
-        )
-    }
-
     /// Its tap.
     pub(crate) fn tapped(&self) -> &Tapped {
         &self.tapped

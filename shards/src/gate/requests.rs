@@ -75,8 +75,7 @@ impl Gate {
         let input = source.bytes(pool, scratch);
         let correlation = http.as_deref_mut().map(|http| &mut http.editor.correlation);
         let mut shared = Shared { gates, correlation, observer, recorder, now: *now };
-        let (mut run, mut head) = (Run::default(), Head::default());
-        let lane = self.lane();
+        let (mut run, mut head, lane) = (Run::default(), Head::default(), self.lane());
         let Self { tapped, request: out, .. } = self;
         let is_within = tapped.tap.passable(Way::Request) > 0;
         while run.sent.is_none() && (run.at < input.len() || tapped.tap.has_ended(Way::Request)) {
@@ -114,7 +113,7 @@ impl Gate {
                 }
                 Step::Finished { consumed, exchange, .. } => {
                     run.at += consumed;
-                    forget_words(&mut self.legs, exchange.data.words);
+                    forget_words(&mut self.legs, &exchange.data);
                     let Shared { observer, recorder, now, .. } = &mut shared;
                     tapped.of.finish_request(exchange, *now, observer, recorder);
                 }
@@ -170,9 +169,9 @@ impl Gate {
 
 /// An exchange is over whose leg may not end without a word.
 #[inline]
-pub(super) fn forget_words(legs: &mut Option<Box<Legs>>, number: u32) {
-    if let (Some(legs), 1..) = (legs, number) {
-        legs.words.over(number);
+pub(super) fn forget_words(legs: &mut Option<Box<Legs>>, data: &Carried) {
+    if let (Some(legs), 1..) = (legs, data.words) {
+        legs.words.over(data.words);
     }
 }
 
@@ -439,17 +438,12 @@ impl Judged<'_> {
         exchange.data.is_seated = self.of.seats.begin();
         self.left.note(message.leaves());
         edit(message, gates, self.wants, recorder);
-        match moves {
-            Some(target) => {
-                self.park(message, exchange, target.as_ref());
-                return Fate::Moves;
-            }
-            None => self.keep_words(message, exchange),
+        if let Some(target) = moves {
+            self.park(message, exchange, target.as_ref());
+            return Fate::Moves;
         }
-        match waits {
-            true => Fate::Waits,
-            false => Fate::Passes,
-        }
+        self.keep_words(message, exchange);
+        if waits { Fate::Waits } else { Fate::Passes }
     }
 
     /// Takes note of what the client is told if the leg ends that a request goes by.

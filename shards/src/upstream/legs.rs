@@ -234,15 +234,18 @@ impl<I: Io> Shard<I> {
         true
     }
 
-    /// Lets the legs speak, each in its turn.
-    fn hear_legs(&mut self, owner: Token) {
+    /// Lets the legs speak, each in its turn. Whether one has said something.
+    pub(crate) fn hear_legs(&mut self, owner: Token) -> bool {
+        let mut has_heard = false;
         loop {
             while let Some(leg) = self.next_to_speak(owner) {
                 self.move_leg(owner, (leg.place, leg.token), None);
+                has_heard = true;
             }
             if !self.look_at_legs(owner) {
-                return;
+                return has_heard;
             }
+            has_heard = true;
         }
     }
 
