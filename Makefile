@@ -10,7 +10,8 @@ TEST_PACKAGES := iproute2 tinyproxy-bin iptables nftables util-linux uidmap proc
 	python3 python3-requests python3-httpx python3-aiohttp python3-websockets \
 	etcd-server etcd-client haproxy redis-server redis-tools postgresql postgresql-contrib mariadb-server mariadb-client iperf3 \
 	prometheus golang-go binutils tmux docker-compose tshark memcached libmemcached-tools \
-	faketime nats-server mosquitto rabbitmq-server zookeeperd nghttp2-client nghttp2-server
+	faketime nats-server mosquitto rabbitmq-server zookeeperd nghttp2-client nghttp2-server \
+	python3-mysqldb libmariadb-java libpostgresql-jdbc-java bsh pgbouncer
 DEMO_PACKAGES := iproute2 util-linux
 # binutils has readelf, libcap2-bin setcap.
 IMAGE_PACKAGES := binutils libcap2-bin debootstrap

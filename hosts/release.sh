@@ -38,7 +38,7 @@ build() {
   local source=$1 arch=$2 target=$2-unknown-linux-gnu packages=()
   for program in $PROGRAMS; do packages+=(-p "$program"); done
   local maps="--remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$rust=/rust --remap-path-prefix=$source=/netra"
-  local c="-DMI_DEFAULT_DISALLOW_ARENA_ALLOC=1 -fno-omit-frame-pointer -ffile-prefix-map=$cargo_home=/cargo"
+  local c="-DMI_DEFAULT_DISALLOW_ARENA_ALLOC=1 -DMI_NO_ALIGNED_HINT=1 -fno-omit-frame-pointer -ffile-prefix-map=$cargo_home=/cargo"
   local linker=cc
   [ "$arch" = "$(uname -m)" ] || linker=$arch-linux-gnu-gcc
   local upper

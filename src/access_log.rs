@@ -163,6 +163,12 @@ impl Lines {
         if let Some(direction) = record.direction.map(Direction::name) {
             line.text("direction", direction);
         }
+        if !matches!(record.protocol, "" | "opaque") {
+            line.text("protocol", record.protocol);
+        }
+        if let Some(reason) = record.tunnel {
+            line.text("tunnel", reason);
+        }
         for (key, address) in [("remote", record.peer), ("original_dst", record.original_dst)] {
             if let Some(address) = address {
                 line.text(key, &address.to_string());
@@ -306,6 +312,21 @@ mod tests {
         assert_eq!((&values[1]["flag"], &values[1]["errno"]), (&"UE".into(), &"ETIMEDOUT".into()));
         assert_eq!(values[1]["dialled"], "10.0.0.1:5432");
         assert_eq!(values[1]["response_bytes"], 2);
+        assert_eq!((values[1].get("protocol"), values[1].get("tunnel")), (None, None));
+    }
+
+    #[test]
+    fn a_tunnel_says_what_it_was_and_why_it_is_none_of_it_any_more() {
+        let mut lines = lines(Format::Text, Query::Keep);
+        lines.connection(&ConnectionRecord {
+            direction: Some(Direction::Inbound),
+            protocol: "redis",
+            tunnel: Some("malformed"),
+            end: "eof",
+            ..ConnectionRecord::default()
+        });
+        let wanted = "direction=inbound protocol=redis tunnel=malformed end=eof ";
+        assert!(lines.text.contains(wanted), "{}", lines.text);
     }
 
     /// A terminal obeys C1, and bidi turns a line around.

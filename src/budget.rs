@@ -3,13 +3,17 @@
 //! the parts are no more than the budget, so that a process of which everything is filled at once
 //! lives on.
 
-use crate::{config::Config, cpus::levels, load::Loaded};
+use crate::{
+    config::{Config, PagesRoom},
+    cpus::levels,
+    load::Loaded,
+};
 use netra_shards::MemoryWatch;
 use std::fmt::Write;
 
 const MIB: u64 = 1 << 20;
-/// What does not grow: the program and its threads, pages of metrics and views, one profile.
-const BASE: u64 = 8 * MIB;
+/// What does not grow: the program and its threads, 4.7 MiB at the start.
+const BASE: u64 = 6 * MIB;
 /// The part of the budget that nobody is given, as its inverse: what the allocator cannot use, what
 /// is charged in batches, and bytes in sockets where the cgroup counts them (v2).
 const RESERVE: u64 = 16;
@@ -43,8 +47,10 @@ const TABLE: [Row; KINDS] = [
     Row { name: "log records", share: 1, price: 704 },
     // The question, what waits and is remembered, and its part of one look-up for eight names.
     Row { name: "names", share: 1, price: 4096 },
+    // Answers that nobody reads, of each port; a profile or a time line; connections to netra's own ports.
+    Row { name: "own pages", share: 5, price: 1 },
 ];
-const KINDS: usize = 8;
+const KINDS: usize = 9;
 const BUFFERS: usize = 0;
 const HEADS: usize = 1;
 const PIPES: usize = 2;
@@ -53,6 +59,7 @@ const SPANS: usize = 4;
 const QUEUE: usize = 5;
 const RECORDS: usize = 6;
 const NAMES: usize = 7;
+const PAGES: usize = 8;
 
 /// What an idle connection costs: 8.1 KiB of the kernel's for two sockets (measured:
 /// `docs/PERFORMANCE.md`, memory), and netra's own.
@@ -181,6 +188,7 @@ impl Wishes {
                 once(queue, 256),
                 each(records, 64, None),
                 when(config.has_routing(), once(config.names_max as u64, 16)),
+                once(PagesRoom::MOST, MIB),
             ],
             connection_price: if readers > 0 { READ_CONNECTION } else { CONNECTION },
             connections: Wish { most: connections, least: CONNECTIONS_LEAST, is_set },
@@ -237,6 +245,7 @@ impl Budget {
         http.limits.contexts_max = each(CONTEXTS);
         http.limits.held_keep_bytes = http.limits.held_keep_bytes.min(HELD_KEEP);
         config.names_max = all(NAMES);
+        config.pages = PagesRoom::of(self.counts.kinds[PAGES]);
         if let Some(traces) = &mut config.tracing {
             traces.tracing.spans_max = each(SPANS) as usize;
             traces.export.queue_spans = all(QUEUE);

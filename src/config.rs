@@ -63,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) memory_max: Option<u64>,
     /// What the shards are to look at before they take more; none where nothing limits it.
     pub(crate) memory: Option<MemoryWatch>,
+    /// Bytes that pages may take on netra's own ports.
+    pub(crate) pages: PagesRoom,
     /// Names of routes that are being resolved or wait for it.
     pub(crate) names_max: usize,
     /// None when nothing is logged.
@@ -71,6 +73,35 @@ pub(crate) struct Config {
     pub(crate) metrics: Option<MetricsPlan>,
     /// None when no request is traced.
     pub(crate) tracing: Option<Traces>,
+}
+
+/// What stands on netra's own ports may take so many bytes of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PagesRoom(u64);
+
+impl Default for PagesRoom {
+    fn default() -> Self {
+        Self(Self::MOST)
+    }
+}
+
+impl PagesRoom {
+    pub(crate) const MOST: u64 = 10 << 20;
+
+    pub(crate) fn of(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// Of answers that nobody has read yet, on each of the two ports.
+    pub(crate) fn unread(self) -> usize {
+        usize::try_from(self.0 / 4).unwrap_or(usize::MAX)
+    }
+
+    /// Of what costs much and is being made: a profile, a time line. The last quarter is of connections
+    /// and of small pages.
+    pub(crate) fn making(self) -> u64 {
+        self.0 / 4
+    }
 }
 
 /// Where profiling and admin are, and what may be ordered there.

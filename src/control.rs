@@ -160,7 +160,8 @@ fn live(loaded: &Loaded, plan: Plan, started: SystemTime) -> Result<Exit, Failur
         let push = Push::start(config.metrics.as_ref(), shown, &names, started);
         follow_sampler(config, names, tell.clone());
         serve_admin(admin(loaded, &plan, (&set, &rules), started, tell));
-        let pages = Arc::new(Pages::new(exposition(&set, &rules, started)));
+        let pages = Pages::new(exposition(&set, &rules, started), config.pages.unread());
+        let pages = Arc::new(pages);
         for listener in metrics {
             tokio::spawn(endpoint::serve(listener, Arc::clone(&pages)));
         }

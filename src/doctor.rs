@@ -9,6 +9,7 @@ pub(crate) use place::admin_of;
 use crate::{config::Config, cpus::Plan, exit::Exit, json, load::Loaded, show::Shape, throttle};
 use netra_rules::Compiled;
 use netra_shards::connections_for;
+use serde_json::Value;
 use std::{
     fs,
     io::{Write, stdout},
@@ -59,7 +60,8 @@ fn examine(prepared: &Result<(Loaded, Plan), Vec<String>>, has_network: bool) ->
     };
     checks.push(Check::good("kernel", read("/proc/sys/kernel/osrelease").trim()));
     checks.push(driver(config));
-    checks.extend(limits(config, plan.map_or(1, |plan| plan.shards)));
+    let running = plan.and_then(|_| place::running(config));
+    checks.extend(limits(config, plan.map_or(1, |plan| plan.shards), running.as_ref()));
     checks.extend(plan.map(cpu));
     checks.extend(plan.and_then(throttling));
     checks.push(connection_tracking());
@@ -69,7 +71,7 @@ fn examine(prepared: &Result<(Loaded, Plan), Vec<String>>, has_network: bool) ->
         checks.extend(local_ports(config));
         checks.push(place::port(config, "NETRA_PORT", config.port));
         checks.push(place::port(config, "NETRA_PROMETHEUS_PORT", config.metrics_port));
-        checks.extend(place::checks(config, has_network));
+        checks.extend(place::checks(config, has_network, running.as_ref()));
         if has_network {
             checks.extend(network::checks(config));
         }
@@ -182,7 +184,9 @@ const DESCRIPTORS_FEW: u64 = 16_384;
 /// What a ring and its buffers lock before 5.12, where that counted.
 const MEMLOCK_FEW: u64 = 512 << 10;
 
-fn limits(config: &Config, shards: usize) -> Vec<Check> {
+/// `running` is what a netra that runs here tells of itself: its limit counts then, and not that of the
+/// shell that asks.
+fn limits(config: &Config, shards: usize, running: Option<&Value>) -> Vec<Check> {
     let limits = read("/proc/self/limits");
     let hard = |name: &str| {
         let rest = limits.lines().find_map(|line| line.strip_prefix(name))?;
@@ -192,8 +196,14 @@ fn limits(config: &Config, shards: usize) -> Vec<Check> {
         u64::MAX => "unlimited".to_owned(),
         limit => limit.to_string(),
     };
-    let descriptors = hard("Max open files")
-        .map(|limit| descriptors(limit, shards as u64, config.limits.connections_max));
+    let connections_max = config.limits.connections_max;
+    let its_own = running.and_then(|it| {
+        let shards = it["shards"].as_array()?.len() as u64;
+        let check = descriptors(it["max_fds"].as_u64()?, shards, connections_max);
+        Some(Check { found: format!("{}, of the netra that runs", check.found), ..check })
+    });
+    let of_this = || Some(descriptors(hard("Max open files")?, shards as u64, connections_max));
+    let descriptors = its_own.or_else(of_this);
     let memlock = hard("Max locked memory").map(|limit| match limit {
         few if few < MEMLOCK_FEW => Check::odd(
             "locked memory",
@@ -388,6 +398,23 @@ mod tests {
         let found = format!("30, too few to start: it needs at least {needed}");
         assert_eq!(says(30, 1, 0), ("fail", found));
         assert_eq!(says(1 << 20, 2, 0).0, "ok");
+    }
+
+    #[test]
+    fn the_limit_of_a_netra_that_runs_is_the_one_that_counts() {
+        let found = |running: Option<&Value>| {
+            let checks = limits(&Config::default(), 1, running);
+            checks.into_iter().find(|it| it.name == "descriptors").unwrap()
+        };
+        let running = serde_json::json!({"max_fds": 30, "shards": [{}, {}]});
+        let check = found(Some(&running));
+        assert_eq!(check.result(), "fail");
+        assert!(check.found.starts_with("30, too few"), "{}", check.found);
+        assert!(check.found.ends_with(", of the netra that runs"), "{}", check.found);
+        let own = found(None).found;
+        assert!(!own.contains("that runs"), "{own}");
+        // One of another version may not say it.
+        assert_eq!(found(Some(&serde_json::json!({"shards": []}))).found, own);
     }
 
     #[test]

@@ -19,7 +19,10 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use link::{Link, Shared, Stay, Wire};
-use nix::sys::socket::{Backlog, listen};
+use nix::sys::socket::{
+    Backlog, listen, setsockopt,
+    sockopt::{RcvBuf, SndBuf},
+};
 use room::{Pool, Room};
 use share::Share;
 use std::{
@@ -52,6 +55,9 @@ const BODY_BYTES_MAX: usize = 16 * 1024;
 const TOGETHER: u64 = 16;
 /// Connections that wait to be accepted.
 const WAITING_MAX: i32 = 4096;
+/// What the kernel holds of each connection, each way; it doubles that. By itself it takes 2.5 MB of an
+/// answer that nobody reads, and the limit of memory may count them.
+const SOCKET_BYTES: usize = 32 * 1024;
 /// How long to wait when a connection cannot be accepted, for want of descriptors most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Who sends this is no page of another host: browsers ask before they send it, and are not heard.
@@ -165,6 +171,9 @@ pub(crate) trait Site: Send + Sync + 'static {
     /// Pages for which a share of the connections is kept.
     const PROBES: &[&str];
 
+    /// Bytes that answers may weigh that nobody has read yet.
+    fn unread_bytes_max(&self) -> usize;
+
     fn answer(&self, ask: Ask) -> impl Future<Output = Answer> + Send;
 }
 
@@ -192,10 +201,13 @@ pub(crate) fn bind_at(address: IpAddr, port: u16) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// More may wait at the door than the standard library lets: whom the kernel turns away there comes
+/// What the kernel holds of connections is bounded, and more may wait at the door than the standard library lets: whom the kernel turns away there comes
 /// back after a second, which is more than a probe has.
 fn ready(listener: &TcpListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
+    // The sockets of its connections have what it has.
+    setsockopt(listener, SndBuf, &SOCKET_BYTES)?;
+    setsockopt(listener, RcvBuf, &SOCKET_BYTES)?;
     Ok(listen(listener, Backlog::new(WAITING_MAX)?)?)
 }
 
@@ -269,7 +281,7 @@ impl<S: Site> Paced<S> {
 }
 
 async fn receive<S: Site>(listener: Listener, site: Arc<S>) {
-    let room = Shared::new(Room::new(S::THINK_MAX));
+    let room = Shared::new(Room::new(S::THINK_MAX, site.unread_bytes_max()));
     let site = Arc::new(Paced { site, share: Share::new() });
     for id in 1.. {
         let (wire, peer) = loop {

@@ -12,6 +12,7 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct Pages {
     exposition: Exposition,
+    unread_bytes_max: usize,
     ready: AtomicBool,
     /// Connections have waited for room for a while.
     full: AtomicBool,
@@ -21,8 +22,9 @@ const PATHS: [&str; 4] = ["/metrics", "/live", "/ready", "/startup"];
 
 impl Pages {
     /// Ready from the start: they are made when every shard listens.
-    pub(crate) fn new(exposition: Exposition) -> Self {
-        Self { exposition, ready: AtomicBool::new(true), full: AtomicBool::new(false) }
+    pub(crate) fn new(exposition: Exposition, unread_bytes_max: usize) -> Self {
+        let (ready, full) = (AtomicBool::new(true), AtomicBool::new(false));
+        Self { exposition, unread_bytes_max, ready, full }
     }
 
     /// From now on `/ready` says no, and whoever balances load looks elsewhere.
@@ -66,6 +68,10 @@ impl Site for Pages {
     const THINK_MAX: Duration = Duration::from_secs(10);
     const PROBES: &[&str] = &["/live", "/ready", "/startup"];
 
+    fn unread_bytes_max(&self) -> usize {
+        self.unread_bytes_max
+    }
+
     async fn answer(&self, ask: Ask) -> Answer {
         self.page(&ask.method, &ask.path, ask.accept.as_deref())
     }
@@ -86,7 +92,7 @@ mod tests {
             counters: &[],
             exemplars: &crate::export::EXEMPLARS,
         };
-        Pages::new(Exposition::new(vec![Arc::new(Recorder::default())], about))
+        Pages::new(Exposition::new(vec![Arc::new(Recorder::default())], about), 1 << 20)
     }
 
     #[test]

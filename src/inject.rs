@@ -6,6 +6,7 @@
 mod containers;
 #[cfg(test)]
 mod generator;
+mod init_args;
 #[cfg(test)]
 mod inject_tests;
 mod netramesh;

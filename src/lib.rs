@@ -213,3 +213,6 @@ fn to_stdout(text: &str) -> Exit {
     let _ = stdout().write_all(text.as_bytes());
     Exit::DONE
 }
+
+#[cfg(test)]
+mod allocator_tests;

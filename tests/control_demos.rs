@@ -126,12 +126,22 @@ impl<'w> Cluster<'w> {
         self.is_obeyed(netra, name);
     }
 
-    /// Waits until the sidecar's page of rules has a word.
+    /// Waits until the sidecar's page of rules has a word, and every subset its endpoints: documents
+    /// and endpoints come by watches of their own, in any order.
     fn is_obeyed(&self, netra: &Netra<'_>, word: &str) {
         let page = || scrape::get(&self.world.pod, ADMIN_PORT, "/rules").map(|it| it.1);
-        let has = || page().is_ok_and(|page| page.contains(word));
+        let is_whole =
+            |page: &str| page.contains(word) && !page.contains("messages for it are refused");
+        let has = || page().is_ok_and(|page| is_whole(&page));
         let log = || fs::read_to_string(self.world.dir().join("control.log"));
         assert!(wait_until(PATIENCE, has), "{word}: {:?}\n{:?}\n{}", page(), log(), netra.log());
+    }
+
+    /// Waits until a cluster of the sidecar has this endpoint.
+    fn is_known(&self, address: IpAddr) {
+        let page = || scrape::get(&self.world.pod, ADMIN_PORT, "/clusters").map(|it| it.1);
+        let has = || page().is_ok_and(|page| page.contains(&address.to_string()));
+        assert!(wait_until(PATIENCE, has), "{address}: {:?}", page());
     }
 
     /// What `kubectl get` shows of a document: whether it is accepted, and how many run it.
@@ -386,6 +396,7 @@ fn demos_of_redis() {
         {"match": {"key": {"prefix": "new:"}}, "route": {"host": host("redis-new")}},
         {"route": {"host": host("redis")}}]}));
     cluster.is_obeyed(&netra, "redis-new");
+    cluster.is_known(V2.into());
     assert_eq!(redis(&world.pod, 6379, &["GET", "new:who"]), "two");
     assert_eq!(redis(&world.pod, 6379, &["GET", "old:who"]), "one");
     cluster.is_told(REDIS_SERVICES, "demo");

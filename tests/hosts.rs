@@ -186,6 +186,21 @@ fn the_doctor_tells_netras_ports_from_those_of_others() {
     };
     let own_is_told = || doctor(&own).contains(&format!("{own} is netra "));
     assert!(support::wait_until(support::PATIENCE, own_is_told), "{}", doctor(&own));
+    // By its own limit, whatever the one who asks may open.
+    let pid = Pid::from_raw(netra.id().try_into().unwrap());
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let limit = line.split_ascii_whitespace().nth(4).unwrap();
+    let asked_with_less = Command::new("prlimit")
+        .args(["--nofile=1000:1000", env!("CARGO_BIN_EXE_netra"), "doctor", "--no-network"])
+        .env_clear()
+        .envs([name, ("NETRA_PORT", &own), ("NETRA_PPROF_PORT", &admin)])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(asked_with_less.stdout).unwrap();
+    let line = said.lines().find(|line| line[6..].starts_with("descriptors")).unwrap();
+    assert!(line.contains(&format!(" {limit}, for ")), "{line}");
+    assert!(line.ends_with("of the netra that runs"), "{line}");
     let busy = TcpListener::bind(("0.0.0.0", 0)).unwrap();
     let said = doctor(&busy.local_addr().unwrap().port().to_string());
     assert!(!said.contains("which is running"), "{said}");

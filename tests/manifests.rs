@@ -256,6 +256,66 @@ fn until(what: &str, mut look: impl FnMut() -> bool) {
     }
 }
 
+/// What inject says of flags of netra-init is what netra-init says.
+#[test]
+fn inject_believes_no_argument_that_netra_init_would_not() {
+    let beside = Path::new(env!("CARGO_BIN_EXE_netra")).with_file_name("netra-init");
+    assert!(beside.exists(), "build all of it: cargo build -p netra-init");
+    let samples: &[&[&str]] = &[
+        &["--exclude-inbound-ports=22,80:90"],
+        &["--exclude-inbound-ports="],
+        &["--exclude-inbound-ports=90:80"],
+        &["--exclude-inbound-ports=0"],
+        &["--exclude-inbound-ports=ssh"],
+        &["--exclude-inbound-port=22"],
+        &["--inbound-ports=*"],
+        &["--inbound-ports=none"],
+        &["--inbound-ports="],
+        &["--outbound-ports", "80, 443"],
+        &["--sidecar-port=65536"],
+        &["--exclude-outbound-cidrs=10.0.0.0/8,fd00::/8"],
+        &["--exclude-outbound-cidrs=10.0.0.0/33"],
+        &["--exclude-outbound-cidrs=10.0.0"],
+        &["--include-outbound-cidrs=*"],
+        &["--include-outbound-cidrs="],
+        &["--reroute-interfaces=docker0,k6t*"],
+        &["--reroute-interfaces=a-name-that-is-long"],
+        &["--exclude-uids=7,4294967294"],
+        &["--exclude-uids=4294967295"],
+        &["--exclude-uids=-1"],
+        &["--include-gids=*"],
+        &["--outbound-probability=0.5"],
+        &["--outbound-probability=.5"],
+        &["--outbound-probability=1.0000001"],
+        &["--outbound-probability=-1"],
+        &["--close-wait-timeout-seconds=3601"],
+        &["--mode=none"],
+        &["--mode=off"],
+        &["--backend", "nft-native"],
+        &["--backend=nft"],
+        &["--ipv6=on"],
+        &["--drop-invalid"],
+        &["--drop-invalid=No"],
+        &["--drop-invalid=maybe"],
+        &["--uid=1", "--uid=2"],
+        &["--log-format=json", "extra"],
+        &["--netns"],
+    ];
+    for sample in samples {
+        let mut init = Command::new(&beside);
+        let output = init.arg("print").args(*sample).env_clear().output().unwrap();
+        let is_refused = output.status.code() == Some(2);
+        let args = sample.iter().flat_map(|arg| ["--init-arg", arg]);
+        let args: Vec<&str> =
+            ["-f", "app.yaml", "--env=NETRA_HTTP_PORTS=8080"].into_iter().chain(args).collect();
+        let (is_good, _, stderr) = inject(&args);
+        assert!(is_good, "{sample:?}: {stderr}");
+        let is_told = stderr.contains("warning: netra-init would not start: --init-arg: ");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(is_told, is_refused, "{sample:?}: {stderr}\n{said}");
+    }
+}
+
 /// A review of the API server's form over TLS, by curl; the pod is what `netra inject` makes of it; and
 /// another certificate is served as soon as it is there.
 #[test]

@@ -5,7 +5,7 @@
 mod support;
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -14,11 +14,11 @@ use support::cgroup::Cgroup;
 use support::good::{Good, Servers, ask, expect};
 use support::helper::{ANSWER, Helper};
 use support::matrix::{Findings, cells_with};
-use support::netra::{Backend, Netra, Setup, apply_rules};
-use support::scrape::Scrape;
+use support::netra::{ADMIN_PORT, Backend, METRICS_PORT, Netra, Setup, apply_rules};
+use support::scrape::{self, Scrape};
 use support::stream::{KIB, MIB};
 use support::world::World;
-use support::{PATIENCE, script, wait_until};
+use support::{PATIENCE, procfs, script, wait_until};
 
 /// Writes until nobody takes any more.
 fn stuff(peer: &mut TcpStream, most: u64) {
@@ -221,6 +221,108 @@ fn heavy_everything_filled_in_32_mib() {
 #[test]
 fn heavy_idle_heads_and_unread_answers_in_64_mib() {
     filled(64, &IDLE_FIRST, &[PAUSED]);
+}
+
+/// What own pages are given of 64 MiB (`src/budget.rs`), and what a measurement may be off.
+const OWN_PAGES: u64 = 4 * MIB + 512 * KIB;
+/// Everything that takes memory while it is made.
+const PAGES: [&str; 10] = [
+    "/debug/pprof/profile?seconds=1&hz=999",
+    "/debug/pprof/flamegraph?seconds=1&hz=999",
+    "/debug/pprof/folded?seconds=1&hz=999",
+    "/debug/pprof/trace?seconds=1",
+    "/debug/pprof/heap",
+    "/connections?top=200",
+    "/failures?last=100",
+    "/config",
+    "/shards",
+    "/rules",
+];
+
+/// The most that netra takes of memory while something is done, beyond what it had.
+fn grows<T>(netra: &Netra<'_>, act: impl FnOnce() -> T) -> (u64, T) {
+    let (pid, is_over) = (netra.pid(), AtomicBool::new(false));
+    let before = procfs::rss_anon(pid);
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut most = before;
+            while !is_over.load(Relaxed) {
+                most = most.max(procfs::rss_anon(pid));
+                thread::sleep(Duration::from_millis(1));
+            }
+            most
+        });
+        let done = act();
+        is_over.store(true, Relaxed);
+        (watcher.join().expect("the watcher").saturating_sub(before), done)
+    })
+}
+
+/// Answers of both ports that nobody reads, more than are kept.
+fn unread_pages(world: &World) -> Vec<TcpStream> {
+    let ask = |port: u16, page: &str| {
+        let mut peer = world.pod.enter(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port))).ok()?;
+        write!(peer, "GET {page} HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
+        Some(peer)
+    };
+    let asked = (0..40).flat_map(|_| {
+        let pages = [
+            (ADMIN_PORT, "/debug/pprof/trace?seconds=1"),
+            (ADMIN_PORT, "/connections?top=200"),
+            (METRICS_PORT, "/metrics"),
+        ];
+        thread::sleep(Duration::from_millis(50));
+        pages.into_iter().filter_map(|(port, page)| ask(port, page))
+    });
+    asked.collect()
+}
+
+/// Each page by itself, on an idle netra and beside many connections, and what nobody reads.
+#[test]
+fn heavy_own_pages_take_no_more_than_their_part() {
+    let Some(world) = World::new() else { return };
+    apply_rules(&world, Backend::NftNative);
+    let mut findings = Findings::default();
+    for cell in cells_with(2) {
+        let Some(cgroup) = Cgroup::with_memory(64 * MIB).map(Arc::new) else { return };
+        let servers = Servers::start(&world);
+        let setup =
+            Setup::new(cell).cgroup(&cgroup).env("NETRA_HTTP_PORTS", servers.answer.address.port());
+        let netra = Netra::start(&world, &setup);
+        findings.check(cell, own_pages(&world, &netra, &servers));
+        findings.check(cell, netra.finish());
+    }
+    findings.conclude();
+}
+
+fn own_pages(world: &World, netra: &Netra<'_>, servers: &Servers) -> Result<(), String> {
+    let (mut kept, is_over) = (Vec::new(), AtomicBool::new(false));
+    for connections in [0, 2_400] {
+        Ill::Idle(connections).act(world, servers, &mut kept)?;
+        let good = Good::new(&is_over);
+        is_over.store(false, Relaxed);
+        thread::scope(|scope| {
+            // Something to see in a profile.
+            let served = scope.spawn(|| good.run(&world.client, servers));
+            wait_until(PATIENCE, || good.turns.load(Relaxed) > 0);
+            let each = PAGES.iter().try_for_each(|page| {
+                let get = || scrape::ask(&world.pod, ADMIN_PORT, &format!("GET {page}"), "", b"");
+                let (most, answer) = grows(netra, get);
+                let (status, ..) = answer.map_err(|error| format!("{page}: {error}"))?;
+                let (cell, kib) = (netra.cell(), most / KIB);
+                eprintln!("[{cell}] {connections} connections, {page}: {status}, {kib} KiB");
+                let is_right = status == 200 && most <= OWN_PAGES;
+                is_right.then_some(()).ok_or_else(|| format!("{page}: {status}, {kib} KiB"))
+            });
+            let (most, unread) = grows(netra, || unread_pages(world));
+            eprintln!("[{}] {} answers unread: {} KiB", netra.cell(), unread.len(), most / KIB);
+            is_over.store(true, Relaxed);
+            served.join().expect("the good client's thread")?;
+            let is_right = most <= OWN_PAGES && unread.len() == 120;
+            each.and(is_right.then_some(()).ok_or_else(|| format!("unread: {} KiB", most / KIB)))
+        })?;
+    }
+    Ok(())
 }
 
 #[test]

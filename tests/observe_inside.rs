@@ -9,7 +9,7 @@ mod support;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -416,6 +416,39 @@ fn the_access_log_has_requests_and_opaque_connections() {
     assert!(connections[0]["remote"].is_string());
     let counted = netra.scrape();
     assert_eq!(counted.sum("netra_access_log_total", &[("result", "written")]), 21);
+    netra.finish().unwrap();
+}
+
+/// What was read at first says as what, and why it is not any more.
+#[test]
+fn lines_of_tunnels_say_what_they_were() {
+    let Some(world) = World::new() else { return };
+    apply_rules(&world, Backend::NftNative);
+    let listeners: Vec<_> = (0..2).map(|_| script::listen(&world.pod, POD_V4)).collect();
+    let ports: Vec<_> = listeners.iter().map(|it| it.local_addr().unwrap().port()).collect();
+    let setup = Setup::new(one_shard(Driver::Epoll))
+        .env("NETRA_HTTP_PORTS", ports[0])
+        .env("NETRA_PROTOCOLS", format!("{}=redis", ports[1]))
+        .env("NETRA_ACCESS_LOG", "all")
+        .env("NETRA_LOG_FORMAT", "json");
+    let netra = Netra::start(&world, &setup);
+    for (listener, said) in listeners.iter().zip([&b"GET / HTTP/3.0\r\n\r\n"[..], b"*1\r\n$-5\r\n"])
+    {
+        let address = listener.local_addr().expect("bound");
+        let mut client = script::connect(&world.client, address).expect("a connection");
+        let mut server = script::accept(listener).expect("accepted");
+        client.write_all(said).expect("sent");
+        let mut heard = vec![0; said.len()];
+        server.read_exact(&mut heard).expect("passed on as it came");
+    }
+    assert!(wait_until(PATIENCE, || access_lines(&netra).len() == 2), "{}", netra.log());
+    let told: Vec<_> = access_lines(&netra)
+        .into_iter()
+        .map(|line| format!("{} {} {}", line["kind"], line["protocol"], line["tunnel"]))
+        .collect();
+    let wanted =
+        ["\"connection\" \"http1\" \"bad_version\"", "\"connection\" \"redis\" \"malformed\""];
+    assert_eq!(told, wanted);
     netra.finish().unwrap();
 }
 

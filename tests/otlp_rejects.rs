@@ -41,7 +41,7 @@ fn what_a_receiver_rejects_is_counted_and_said_when_it_begins_and_ends() {
     let Some(world) = World::new() else { return };
     apply_rules(&world, Backend::NftNative);
     let sink = Sink::start(&world);
-    for (cell, protocol) in cells_with(1).into_iter().zip(["http/protobuf", "grpc"]) {
+    for (cell, protocol) in cells_with(1).into_iter().cycle().zip(["http/protobuf", "grpc"]) {
         let port = match protocol {
             "grpc" => sink.ports().otlp_grpc,
             _ => sink.ports().otlp_http,

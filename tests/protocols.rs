@@ -7,6 +7,8 @@
 mod brokers;
 #[path = "protocols/cluster.rs"]
 mod cluster;
+#[path = "protocols/found.rs"]
+mod found;
 #[path = "protocols/gate.rs"]
 mod gate;
 #[path = "protocols/http2.rs"]
@@ -60,6 +62,23 @@ fn peer(name: &str) -> PathBuf {
 fn python(namespace: &Namespace, script: &str, args: &[&str]) -> String {
     let script = peer(script).display().to_string();
     run(namespace, &python_path(), &[&[script.as_str()], args].concat())
+}
+
+/// A peer written in BeanShell, with the library of a JDBC driver, to its end: what it printed.
+fn java(
+    namespace: &Namespace,
+    script: &str,
+    (jar, package): (&str, &str),
+    args: &[&str],
+) -> String {
+    let jar = format!("/usr/share/java/{jar}");
+    for (path, package) in [(jar.as_str(), package), ("/usr/share/java/bsh.jar", "bsh")] {
+        assert!(Path::new(path).exists(), "{path} is missing: apt-get install {package}");
+    }
+    let path = format!("/usr/share/java/bsh.jar:{jar}");
+    let script = peer(script).display().to_string();
+    let first = ["-Xmx128m", "-cp", &path, "bsh.Interpreter", &script];
+    run(namespace, &tool("java", "default-jre-headless"), &[&first, args].concat())
 }
 
 fn python_server(world: &World, script: &str, port: u16, args: &[&str]) -> Server {

@@ -160,7 +160,9 @@ fn http_requests_go_where_the_rules_say_and_the_rules_change() {
                 let name = format!("Router/default/svc/{rule}");
                 scrape.sum("netra_rules_hits_total", &[("rule", &name)])
             };
+            let refused = |why| scrape.sum("netra_messages_refused_total", &[("reason", why)]);
             [hits("ok"), hits("canary"), hits("slow"), hits("broken")] == [1, 3, 1, 1]
+                && [refused("aborted"), refused("no_route"), refused("denied")] == [1, 1, 0]
         })?;
         stage.end()
     });
@@ -209,7 +211,9 @@ fn http_requests_of_others_are_limited_and_denied() {
         }
         netra.scrape_until("the shadow has counted everything", |scrape| {
             let name = "Authorization/default/all";
+            let refused = |why| scrape.sum("netra_messages_refused_total", &[("reason", why)]);
             scrape.sum("netra_rules_hits_total", &[("rule", name)]) == 11
+                && [refused("limited"), refused("denied")] == [5, 1]
         })
     });
 }

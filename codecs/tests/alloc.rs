@@ -378,5 +378,5 @@ fn a_quiet_tap_holds_no_storage() {
         connection.release_memory();
         assert_eq!(BYTES.with(Cell::get), before, "{protocol}");
     }
-    assert!(size_of::<Tap<Option<Box<u64>>>>() <= 600);
+    assert!(size_of::<Tap<Option<Box<u64>>>>() <= 456);
 }

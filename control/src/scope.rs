@@ -8,6 +8,7 @@ use crate::world::{Document, Id, Service, Workload, World, ZONE};
 use netra_rules::Protocol;
 use serde_json::{Map, Value, json};
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write as _,
     sync::Arc,
@@ -36,7 +37,7 @@ pub(crate) struct Part {
 pub(crate) struct Reason {
     pub(crate) place: String,
     pub(crate) is_in: bool,
-    pub(crate) why: &'static str,
+    pub(crate) why: Cow<'static, str>,
 }
 
 /// An address that nobody has: an asker from nowhere.
@@ -44,7 +45,32 @@ const NOBODY: &str = "255.255.255.255/32";
 
 /// Every document of the world and every service: whether a namespace gets it, and why.
 pub(crate) fn reasons(world: &World, namespace: &str, names: &Names) -> Vec<Reason> {
-    Index::of(world, names).select(world, namespace, names).reasons(world, namespace, names)
+    let selection = Index::of(world, names).select(world, namespace, names);
+    let mut reasons = selection.reasons(world, namespace, names);
+    // Those of documents come first, in their order.
+    for asked in &world.asked {
+        let Some(wrong) = world.wrong.get(&asked.place) else { continue };
+        let (is_its, scope) = concerns(asked, namespace, names);
+        if !is_its {
+            continue;
+        }
+        let standing = world.documents.iter().position(|it| it.id() == asked.id());
+        match standing.and_then(|place| reasons.get_mut(place)) {
+            Some(old) => {
+                old.why = format!(
+                    "{}, but AN EARLIER VERSION of it: what it says now is bad: {wrong}",
+                    old.why
+                )
+                .into();
+            }
+            None => reasons.push(Reason {
+                place: asked.place.clone(),
+                is_in: false,
+                why: format!("{scope}, but bad, and no version before it is known: {wrong}").into(),
+            }),
+        }
+    }
+    reasons
 }
 
 /// Where in a world is what: made once for each change, so that a namespace costs what it gets.
@@ -169,7 +195,7 @@ impl Selection {
     fn reasons(&self, world: &World, namespace: &str, names: &Names) -> Vec<Reason> {
         let documents = world.documents.iter().map(|document| {
             let (is_in, why) = concerns(document, namespace, names);
-            Reason { place: document.place.clone(), is_in, why }
+            Reason { place: document.place.clone(), is_in, why: why.into() }
         });
         let services = world.services.iter().map(|service| {
             let found = self.services.iter().find(|(it, _)| Arc::ptr_eq(it, service));
@@ -180,7 +206,7 @@ impl Selection {
                     (false, "no rule of this namespace speaks of it, and its ports say nothing")
                 }
             };
-            Reason { place: place_of(service), is_in, why }
+            Reason { place: place_of(service), is_in, why: Cow::Borrowed(why) }
         });
         documents.chain(services).collect()
     }

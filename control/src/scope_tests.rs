@@ -171,7 +171,7 @@ fn authorizations_are_of_a_namespace_or_of_the_root() {
     assert_eq!(got, ["Authorization own", "Authorization root"]);
     let why = |place: &str| {
         let reasons = reasons(&world, "shop", &names());
-        reasons.iter().find(|it| it.place.contains(place)).unwrap().why
+        reasons.iter().find(|it| it.place.contains(place)).unwrap().why.clone()
     };
     assert_eq!(why("pay/other"), "an authorization of another namespace");
 }

@@ -73,11 +73,25 @@ fn a_change_reaches_who_waits_and_a_bad_one_leaves_what_was() {
     // What people are told.
     let page = ask(at, "GET", "/", &[], "");
     assert!(page.status == 200 && page.text().contains("router.yaml"), "{page:?}");
-    let mut explain = Command::new(env!("CARGO_BIN_EXE_netra-control"));
-    let output = explain.args(["explain", "--pod=pay/web-1", "--server", &at.to_string()]).output();
-    let said = String::from_utf8(output.unwrap().stdout).unwrap();
-    let row = said.lines().find(|line| line.contains("router.yaml")).unwrap();
-    assert!(row.starts_with("out") && row.ends_with("not exported to this namespace"), "{said}");
+    let explain = |pod: &str| {
+        let mut explain = Command::new(env!("CARGO_BIN_EXE_netra-control"));
+        explain.args(["explain", "--pod", pod, "--server", &at.to_string()]);
+        String::from_utf8(explain.output().unwrap().stdout).unwrap()
+    };
+    let row = |said: &str, file: &str| {
+        said.lines().find(|line| line.contains(file)).unwrap_or_else(|| panic!("{said}")).to_owned()
+    };
+    let said = row(&explain("pay/web-1"), "router.yaml");
+    assert!(said.starts_with("out") && said.ends_with("not exported to this namespace"), "{said}");
+    // Whoever asks for a document's effect hears that it is not the one that is written there.
+    let said = row(&explain("shop/web-1"), "router.yaml");
+    assert!(said.starts_with("in "), "{said}");
+    assert!(said.contains("AN EARLIER VERSION of it: what it says now is bad: "), "{said}");
+    let never = router("stock", 70).replace("orders.demo", "stock.demo");
+    place.write("rules/never.yaml", &never);
+    until("another one is bad", || metric("netra_control_troubles ") == 2);
+    let said = row(&explain("shop/web-1"), "never.yaml");
+    assert!(said.starts_with("out") && said.contains("no version before it is known: "), "{said}");
 }
 
 #[test]

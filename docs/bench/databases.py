@@ -10,39 +10,22 @@ are dialled where they listen. A proxy is beside the client, as a sidecar is, wi
 (prepared), a point select by mariadb-slap, and a Kafka producer of its own, of one record of 1 KiB in each request,
 16 of them on their way at a time, and of batches of 1 MiB, to a broker that counts and answers.
 """
-import os, re, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, threading, time
+import os, re, shutil, socket, statistics, struct, subprocess, sys, threading, time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-BIN = os.path.abspath(os.environ.get("NETRA_BIN_DIR", os.path.join(HERE, "../../target/release")))
+sys.dont_write_bytecode = True
+import stage
+from stage import BIN, DIR, cpu, sh, spaces, start, within, write
+
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 # Of each round: statements of each database, messages of 1 KiB; and batches of 1 MiB.
 STATEMENTS = int(os.environ.get("STATEMENTS", "60000"))
 BATCHES = int(os.environ.get("BATCHES", "1000"))
 # Only loads that have this in their name.
 ONLY = os.environ.get("ONLY", "")
-DIR = tempfile.mkdtemp(prefix="netra-db-")
 NETRA_UID, NOBODY = 1337, 65534
 POSTGRESQL, MYSQL, KAFKA, BOUNCER = 5432, 3306, 9092, 6432
 READ = f"{POSTGRESQL}=postgresql,{MYSQL}=mysql,{KAFKA}=kafka"
 SERVERS, PLAIN = "ndbserver", "ndb4"
-running, spaces = [], []
-
-
-def sh(*words, **more):
-    return subprocess.run(words, check=True, capture_output=True, text=True, **more).stdout
-
-
-def within(space, words, user=None):
-    own = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-    return ["ip", "netns", "exec", space, *own, *words]
-
-
-def start(space, words, env=None, user=None):
-    log = open(f"{DIR}/{os.path.basename(words[0])}-{len(running)}.log", "w")
-    process = subprocess.Popen(within(space, words, user), cwd=DIR, stdout=log, stderr=log,
-                               env={"PATH": os.environ["PATH"], **(env or {})})
-    running.append(process)
-    return process
 
 
 def until(what, succeeds):
@@ -120,12 +103,6 @@ def netra(space, protocols, probability):
         **({"NETRA_PROTOCOLS": protocols} if protocols else {})})
 
 
-def write(name, text):
-    with open(f"{DIR}/{name}", "w") as file:
-        file.write(text)
-    return f"{DIR}/{name}"
-
-
 def peers(space, host):
     """The peers, and by load what they are dialled as."""
     ways = "".join(f"listen l{port}\n  bind 127.0.0.1:1{port:04}\n  server s {host}:{port}\n"
@@ -154,15 +131,6 @@ unix_socket_dir =
         words = [shutil.which("pgbouncer") or "/usr/sbin/pgbouncer", bouncer]
         found["pgbouncer, session"] = (start(space, words, user=NOBODY), space, {POSTGRESQL: ("127.0.0.1", BOUNCER)})
     return found
-
-
-def cpu(process):
-    """CPU seconds of the process so far, by the scheduler's own count of each of its threads."""
-    total = 0
-    for task in os.listdir(f"/proc/{process.pid}/task"):
-        with open(f"/proc/{process.pid}/task/{task}/schedstat") as stat:
-            total += int(stat.read().split()[0])
-    return total / 1e9
 
 
 def pgbench(space, host, port):
@@ -346,16 +314,6 @@ def broker():
         threading.Thread(target=answer_all, args=(listener.accept()[0],), daemon=True).start()
 
 
-def clean():
-    for process in running:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    for space in spaces:
-        subprocess.run(["ip", "netns", "del", space], capture_output=True)
-    shutil.rmtree(DIR, ignore_errors=True)
-
-
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["broker"]:
@@ -363,10 +321,4 @@ if __name__ == "__main__":
         case ["produce", host, port, count, size]:
             producer(host, int(port), int(count), int(size))
         case _:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was through"))
-            try:
-                show(measure())
-            except subprocess.CalledProcessError as error:
-                sys.exit(f"{error}\n{error.stdout}\n{error.stderr}")
-            finally:
-                clean()
+            stage.run(lambda: show(measure()))

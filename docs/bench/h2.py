@@ -8,32 +8,17 @@ and (if ENVOY names one) Envoy:
 A pod (a network namespace) for netra traced, for netra untraced and for the peers, each with its own server;
 netra's have the rules of netra-init, the peers are dialled where they listen. One worker each.
 """
-import os, re, shutil, signal, statistics, subprocess, sys, tempfile, time
+import os, re, shutil, statistics, subprocess, sys, time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-BIN = os.environ.get("NETRA_BIN_DIR", os.path.join(HERE, "../../target/release"))
+sys.dont_write_bytecode = True
+import stage
+from stage import BIN, DIR, cpu, running, sh, spaces, start, write
+
 ENVOY = os.environ.get("ENVOY") or shutil.which("envoy")
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 CALLS = int(os.environ.get("CALLS", "60000"))
-DIR = tempfile.mkdtemp(prefix="netra-h2-")
 UID = 1337
 PORT, NGINX, HAPROXY, ENVOY_PORT = 50051, 8001, 8002, 8003
-running, spaces = [], []
-
-
-def sh(*words, **more):
-    return subprocess.run(words, check=True, capture_output=True, text=True, **more).stdout
-
-
-def start(space, words, env=None, user=None):
-    demote = None if user is None else (lambda: (os.setgid(user), os.setuid(user)))
-    log = open(f"{DIR}/{os.path.basename(words[0])}-{len(running)}.log", "w")
-    process = subprocess.Popen(["ip", "netns", "exec", space, *words] if user is None else
-                               ["ip", "netns", "exec", space, "setpriv", f"--reuid={user}", f"--regid={user}",
-                                "--clear-groups", *words],
-                               env={"PATH": os.environ["PATH"], **(env or {})}, stdout=log, stderr=log)
-    running.append(process)
-    return process
 
 
 SINK = """import socket
@@ -54,12 +39,6 @@ def pod(number):
     sh("ip", "-n", name, "link", "set", "lo", "up")
     start(name, ["nghttpd", "--no-tls", "-d", DIR, "--echo-upload", "--trailer", "grpc-status: 0", str(PORT)])
     return name, f"10.97.{number}.2"
-
-
-def write(name, text):
-    with open(f"{DIR}/{name}", "w") as file:
-        file.write(text)
-    return f"{DIR}/{name}"
 
 
 def netra(space, probability):
@@ -118,15 +97,6 @@ def envoy():
       "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {{ {http2} }} }} }}
     load_assignment: {{ cluster_name: up, endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {PORT} }} }} }} }} ] }} ] }}
 """
-
-
-def cpu(process):
-    """CPU seconds of the process so far, by the scheduler's own count of each of its threads."""
-    total = 0
-    for task in os.listdir(f"/proc/{process.pid}/task"):
-        with open(f"/proc/{process.pid}/task/{task}/schedstat") as stat:
-            total += int(stat.read().split()[0])
-    return total / 1e9
 
 
 def rss(process):
@@ -239,21 +209,5 @@ def show(rows):
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def clean():
-    for process in running:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    for space in spaces:
-        subprocess.run(["ip", "netns", "del", space], capture_output=True)
-    shutil.rmtree(DIR, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was through"))
-    try:
-        show(measure())
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"{error}\n{error.stdout}\n{error.stderr}")
-    finally:
-        clean()
+    stage.run(lambda: show(measure()))

@@ -9,39 +9,20 @@ A pod (a network namespace) for each subject, with a server of each protocol in 
 limit is of calls to the pod, so that is measured from outside; the route is of calls of the pod, so its load is in
 the pod and its servers outside. One worker each. ROUNDS=3, CALLS=100000.
 """
-import os, re, shutil, signal, statistics, subprocess, sys, tempfile, time
+import os, shutil, statistics, subprocess, sys, time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-BIN = os.environ.get("NETRA_BIN_DIR", os.path.join(HERE, "../../target/release"))
+sys.dont_write_bytecode = True
+import stage
+from stage import BIN, DIR, cpu, sh, spaces, start, write
+
 ENVOY = os.environ.get("ENVOY") or shutil.which("envoy")
 RPC_C = os.environ.get("RPC_C")
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 CALLS = int(os.environ.get("CALLS", "100000"))
-DIR = tempfile.mkdtemp(prefix="netra-rules-")
 UID = 1337
 OUTSIDE = "nrload"
 PORTS = {"http1": 8080, "redis": 6379, "dubbo": 20880}
 ENVOY_PORTS = {protocol: port + 10000 for protocol, port in PORTS.items()}
-running, spaces = [], []
-
-
-def sh(*words, **more):
-    return subprocess.run(words, check=True, capture_output=True, text=True, **more).stdout
-
-
-def start(space, words, env=None, user=None):
-    log = open(f"{DIR}/{os.path.basename(words[0])}-{len(running)}.log", "w")
-    demoted = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-    process = subprocess.Popen(["ip", "netns", "exec", space, *demoted, *words],
-                               env={"PATH": os.environ["PATH"], **(env or {})}, stdout=log, stderr=log)
-    running.append(process)
-    return process
-
-
-def write(name, text):
-    with open(f"{DIR}/{name}", "w") as file:
-        file.write(text)
-    return f"{DIR}/{name}"
 
 
 def protocols():
@@ -161,19 +142,10 @@ def envoy(space, to):
     return start(space, [ENVOY, "--concurrency", "1", "-l", "error", "--disable-hot-restart", "-c", write(f"envoy-{space}.yaml", text)])
 
 
-def cpu(process):
-    """CPU seconds of the process so far, by the scheduler's own count of each of its threads."""
-    total = 0
-    for task in os.listdir(f"/proc/{process.pid}/task"):
-        with open(f"/proc/{process.pid}/task/{task}/schedstat") as stat:
-            total += int(stat.read().split()[0])
-    return total / 1e9
-
-
 def load(space, protocol, address, port):
     count = str(CALLS)
     words = {
-        "http1": ["h2load", "--h1", "-n", count, "-c", "32", "-H", "X-Canary: 1", "-H", "Host: svc", f"http://{address}:{port}/"],
+        "http1": ["h2load", "--h1", "-n", count, "-c", "32", "-H", "X-Canary: 1", "-H", ":authority: svc", f"http://{address}:{port}/"],
         "redis": ["redis-benchmark", "-h", address, "-p", str(port), "-c", "32", "-n", count, "-q", "GET", "key:1"],
         "dubbo": [f"{DIR}/rpc", "client", address, str(port), "dubbo", "32", count],
     }[protocol]
@@ -225,21 +197,5 @@ def show(subjects, rows):
             print(f"| {protocol} | {name} | {mid:.2f} ({', '.join(f'{value:.2f}' for value in each)}) | {mid / base:.2f} |")
 
 
-def clean():
-    for process in running:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    for space in spaces:
-        subprocess.run(["ip", "netns", "del", space], capture_output=True)
-    shutil.rmtree(DIR, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was through"))
-    try:
-        show(*measure())
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"{error}\n{error.stdout}\n{error.stderr}")
-    finally:
-        clean()
+    stage.run(lambda: show(*measure()))

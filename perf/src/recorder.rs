@@ -420,7 +420,8 @@ pub const FAMILIES: &[Family] = &[
     },
     Family {
         name: "netra_messages_refused",
-        help: "Messages of other protocols than HTTP/1 that were not passed on, by reason",
+        help: "Requests that netra answered itself or threw away, by reason: by rule, because \
+               nobody was reached, or because the answer took too long",
         kind: Kind::Counter,
         labels: &["reason"],
         per_shard: false,

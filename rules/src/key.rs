@@ -1,5 +1,6 @@
 //! What can be asked of a message, and of which protocols.
 
+use crate::near::nearest;
 use netra_codecs::{codec, tap};
 use std::fmt;
 
@@ -76,15 +77,7 @@ impl Protocol {
         match self {
             Self::Http1 => "method, path, host, cookie.NAME, query.NAME and names of fields".into(),
             Self::Of(protocol) => {
-                let about = protocol.about();
-                let mut names: Vec<_> = about.keys.iter().map(|key| key.name()).collect();
-                names.extend(has_operation(protocol).then_some("operation"));
-                match protocol {
-                    tap::Protocol::Dubbo => names.push("interface"),
-                    tap::Protocol::Trpc => names.extend(["callee", "func"]),
-                    tap::Protocol::Redis => names.push("command"),
-                    _ => {}
-                }
+                let names = self.names();
                 let more = if has_pairs(protocol) { " and names of what it carries" } else { "" };
                 match names.is_empty() {
                     true => format!("none{more}"),
@@ -92,6 +85,33 @@ impl Protocol {
                 }
             }
         }
+    }
+
+    /// The attributes that have a name of their own.
+    fn names(self) -> Vec<&'static str> {
+        let Self::Of(protocol) = self else { return vec!["method", "path", "host", "authority"] };
+        let mut names: Vec<_> = protocol.about().keys.iter().map(|key| key.name()).collect();
+        names.extend(has_operation(protocol).then_some("operation"));
+        match protocol {
+            tap::Protocol::Dubbo => names.push("interface"),
+            tap::Protocol::Trpc => names.extend(["callee", "func"]),
+            tap::Protocol::Redis => names.push("command"),
+            _ => {}
+        }
+        names
+    }
+
+    /// The attribute that may be meant by one that is taken for something which messages carry under
+    /// any name, a field of HTTP or an attachment, and that differs from it by a slip of the hand.
+    pub(crate) fn may_mean(self, attribute: &str) -> Option<String> {
+        if !matches!(self.key(attribute), Some(Key::Pair(_))) {
+            return None;
+        }
+        let name = attribute.to_ascii_lowercase();
+        if let (Self::Http1, Some((of, rest))) = (self, name.split_once('.')) {
+            return nearest(of, ["cookie", "query"]).map(|of| format!("{of}.{rest}"));
+        }
+        nearest(&name, self.names()).map(str::to_owned)
     }
 
     /// Whether requests of one connection may go to different servers.

@@ -85,10 +85,12 @@ impl Troubles {
         }
     }
 
-    /// Adds a warning.
+    /// Adds a warning, once.
     pub fn warn(&mut self, place: Place, what: impl Into<String>) {
+        let warning = Trouble { place, what: what.into() };
         match self.warnings.len() < LISTED_MAX {
-            true => self.warnings.push(Trouble { place, what: what.into() }),
+            _ if self.warnings.contains(&warning) => {}
+            true => self.warnings.push(warning),
             false => self.warnings_more += 1,
         }
     }

@@ -17,8 +17,10 @@ use std::{net::SocketAddr, task::Waker, time::Duration};
 pub struct ConnectionRecord {
     /// Inbound or outbound; none where that was not found out.
     pub direction: Option<Direction>,
-    /// What its bytes were read as: one of [`netra_perf::labels::PROTOCOLS`].
+    /// What its bytes were read as: `opaque`, or the name of a protocol.
     pub protocol: &'static str,
+    /// Why they were no longer read from some byte on, if they were before.
+    pub tunnel: Option<&'static str>,
     /// Who had connected, where the kernel still knew.
     pub peer: Option<SocketAddr>,
     /// Where it wanted to go; none where nobody knows.
@@ -47,6 +49,13 @@ impl ConnectionRecord {
         let lasted = u64::try_from(self.duration.as_nanos()).unwrap_or(u64::MAX);
         self.start_unix_ns.saturating_add(lasted)
     }
+}
+
+/// What a connection was read as, and why it is no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tunnel {
+    pub(crate) protocol: &'static str,
+    pub(crate) reason: &'static str,
 }
 
 /// What is known of a request that failed.

@@ -2,6 +2,7 @@
 //! protocol; where nothing names it, a watch that may find one out and becomes its tap then.
 
 use crate::{
+    access::Tunnel,
     buffers::BufferId,
     core::Core,
     error::{Direction, End},
@@ -77,6 +78,17 @@ impl Along {
     /// Nothing was found that exchanges could be told of.
     pub(crate) fn is_opaque(&self) -> bool {
         matches!(self, Self::Watched(_))
+    }
+
+    /// What it was read as, and why it is no longer.
+    pub(crate) fn tunnel(&self) -> Option<Tunnel> {
+        let tapped = match self {
+            Self::Tapped(tapped) => tapped,
+            Self::Gated(gate) => gate.tapped(),
+            Self::Watched(_) => return None,
+        };
+        let reason = tapped.tap.reason()?;
+        Some(Tunnel { protocol: tapped.name(), reason: reason.name() })
     }
 
     /// Nothing is left to do: from here on the connection is bytes.

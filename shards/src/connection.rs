@@ -3,6 +3,7 @@
 mod switching;
 
 use crate::{
+    access::Tunnel,
     along::Along,
     buffers::BufferId,
     config::Limits,
@@ -53,6 +54,8 @@ pub(crate) struct Connection {
     pub(crate) http: Option<Box<Http>>,
     /// On a port of another protocol that is read, until the connection turns opaque.
     pub(crate) tap: Option<Along>,
+    /// What it was before it turned opaque; none where it was never read.
+    pub(crate) tunnel: Option<Box<Tunnel>>,
 }
 
 impl Connection {
@@ -70,6 +73,7 @@ impl Connection {
             response: Flow::default(),
             http: None,
             tap: None,
+            tunnel: None,
         }
     }
 

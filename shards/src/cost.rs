@@ -5,6 +5,7 @@
 //! Nothing here depends on the clock or on chance, so that two runs of one build are one count.
 
 mod check;
+mod gates;
 mod messages;
 mod parts;
 
@@ -13,7 +14,8 @@ use crate::{
     config::{HttpConfig, JoinLevel, Limits, TracingConfig},
     core::HttpCore,
     correlate::{Keep, correlate},
-    exchange::{Observer, Taps},
+    error::Direction,
+    exchange::{Gates, Observer, Taps},
     io::{Close, Dialled, Event, Hop, Io, Polled, Side, Token, Wait, When},
     joins::Shared,
     links::LinkNames,
@@ -44,6 +46,7 @@ use std::{
 #[derive(Debug)]
 struct Treadmill {
     conversation: Conversation,
+    direction: Direction,
     accepted: bool,
     /// What comes next in this turn.
     left: u32,
@@ -60,9 +63,9 @@ const TICK_NS: Nanos = 2_000;
 const DOWNSTREAM: Token = Token { slot: 0, generation: 1, side: Side::Downstream };
 
 impl Treadmill {
-    fn new(conversation: Conversation) -> Self {
+    fn new(conversation: Conversation, direction: Direction) -> Self {
         let clock_reads = Cell::new(0);
-        Self { conversation, accepted: false, left: 0, sent: 0, streams: 0, clock_reads }
+        Self { conversation, direction, accepted: false, left: 0, sent: 0, streams: 0, clock_reads }
     }
 }
 
@@ -118,7 +121,9 @@ impl Io for Treadmill {
     }
 
     fn local_addr(&self, _: Fd) -> io::Result<SocketAddr> {
-        Ok(SocketAddr::from(([10, 0, 0, 2], 14956)))
+        // The kernel gives the loopback address to what was sent from here.
+        let inbound = self.direction == Direction::Inbound;
+        Ok(SocketAddr::from((if inbound { [10, 0, 0, 2] } else { [127, 0, 0, 1] }, 14956)))
     }
     fn original_dst(&self, _: Fd, _: SocketAddr) -> io::Result<SocketAddr> {
         Ok(SocketAddr::from(([10, 0, 0, 2], 8080)))
@@ -127,7 +132,7 @@ impl Io for Treadmill {
         Ok(SocketAddr::from(([10, 0, 0, 1], 40_000)))
     }
     fn is_local(&self, _: IpAddr) -> bool {
-        true
+        self.direction == Direction::Inbound
     }
     fn is_link_of(&self, _: IpAddr, _: &LinkNames) -> bool {
         false
@@ -243,6 +248,15 @@ enum Work {
     Kafka,
     /// The same, traced.
     KafkaTraced,
+    /// HTTP, traced, of which rules decide: each request is given a field, and its answer has a limit.
+    HttpGated,
+    /// The same of Redis: nothing is written into it.
+    RedisGated,
+    /// The same of Dubbo: its trace context is written into each request, too, and its answers are looked
+    /// at before they leave.
+    DubboGated,
+    /// The same of Thrift.
+    ThriftGated,
     /// The head of the request is read.
     RequestHead,
     /// The head of the response is read.
@@ -252,7 +266,7 @@ enum Work {
 }
 
 impl Work {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 20] = [
         Self::Tcp,
         Self::Untraced,
         Self::Traced,
@@ -266,6 +280,10 @@ impl Work {
         Self::ThriftTraced,
         Self::Kafka,
         Self::KafkaTraced,
+        Self::HttpGated,
+        Self::RedisGated,
+        Self::DubboGated,
+        Self::ThriftGated,
         Self::RequestHead,
         Self::ResponseHead,
         Self::Context,
@@ -278,16 +296,16 @@ impl Work {
             Self::RequestHead => parts::request_head(messages::REQUEST, times),
             Self::ResponseHead => parts::response_head(messages::RESPONSE, times),
             Self::Context => parts::context(times),
-            _ => play_shard(self, times),
+            _ => play_shard(self, self.direction(), times),
         }
     }
 
-    /// What is tapped.
+    /// What is tapped, or gated.
     fn protocol(self) -> Option<Protocol> {
         match self {
-            Self::Redis | Self::RedisTraced => Some(Protocol::Redis),
-            Self::Dubbo | Self::DubboTraced => Some(Protocol::Dubbo),
-            Self::Thrift | Self::ThriftTraced => Some(Protocol::Thrift),
+            Self::Redis | Self::RedisTraced | Self::RedisGated => Some(Protocol::Redis),
+            Self::Dubbo | Self::DubboTraced | Self::DubboGated => Some(Protocol::Dubbo),
+            Self::Thrift | Self::ThriftTraced | Self::ThriftGated => Some(Protocol::Thrift),
             Self::Kafka | Self::KafkaTraced => Some(Protocol::Kafka),
             _ => None,
         }
@@ -302,6 +320,23 @@ impl Work {
                 | Self::DubboTraced
                 | Self::ThriftTraced
                 | Self::KafkaTraced
+        ) || self.is_gated()
+    }
+
+    /// Rules decide about it.
+    fn is_gated(self) -> bool {
+        matches!(self, Self::HttpGated | Self::RedisGated | Self::DubboGated | Self::ThriftGated)
+    }
+
+    /// Where it goes. Routes, and all that hangs on them, are for what is asked elsewhere.
+    fn direction(self) -> Direction {
+        if self.is_gated() { Direction::Outbound } else { Direction::Inbound }
+    }
+
+    fn is_http(self) -> bool {
+        matches!(
+            self,
+            Self::Untraced | Self::Traced | Self::Grpc | Self::GrpcTraced | Self::HttpGated
         )
     }
 }
@@ -314,12 +349,12 @@ fn allocations_of(mut work: impl FnMut(u32), times: u32) -> u64 {
     counting::allocations() - before
 }
 
-fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
+fn shard(work: Work, direction: Direction) -> (Shard<Treadmill>, Option<SpanSource>) {
     let ttl = Duration::from_secs(5);
     let keep = Keep { entries_max: 4096, context_ttl: ttl, route_ttl: ttl };
     let rule = SampleRule::Const(work.is_traced());
     let config = HttpConfig {
-        ports: [8080].into_iter().collect(),
+        ports: work.is_http().then_some(8080).into_iter().collect(),
         tracing: Some(TracingConfig {
             join: JoinLevel::Tx,
             formats: Formats::UBER,
@@ -346,9 +381,10 @@ fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
     let taps: ProtocolPorts =
         protocol.map_or_else(String::new, |it| format!("8080={it}")).parse().unwrap();
     let is_grpc = matches!(work, Work::Grpc | Work::GrpcTraced);
-    let is_http = is_grpc || matches!(work, Work::Untraced | Work::Traced);
     let parts = Parts {
-        http: is_http.then(|| Box::new(http)),
+        // What inbound requests leave behind is a gate's as well.
+        http: (work.is_http() || work.is_gated()).then(|| Box::new(http)),
+        gates: if work.is_gated() { gates::of(protocol, &config) } else { Gates::default() },
         observer,
         recorder: Arc::new(Recorder::of(&Taps::tables(&taps, false))),
         taps: Taps::new(taps, false, config.limits, config.held_bytes_max),
@@ -356,8 +392,8 @@ fn shard(work: Work) -> (Shard<Treadmill>, Option<SpanSource>) {
         ..simulation::parts(Limits::default(), 1, mpsc::channel().1)
     };
     let of_http = if is_grpc { messages::GRPC } else { messages::HTTP };
-    let treadmill = Treadmill::new(protocol.map_or(of_http, |it| Conversation::of(it).unwrap()));
-    (Shard::new(treadmill, parts), Some(source))
+    let conversation = protocol.map_or(of_http, |it| Conversation::of(it).unwrap());
+    (Shard::new(Treadmill::new(conversation, direction), parts), Some(source))
 }
 
 /// Plays requests, and takes the spans away as the exporter would.
@@ -375,8 +411,8 @@ fn play(shard: &mut Shard<Treadmill>, spans: &mut Option<SpanSource>, requests: 
 /// Beyond the size of the map of contexts, so that it turns over.
 const WARM_UP: u32 = 10_000;
 
-fn play_shard(work: Work, requests: u32) -> u64 {
-    let (mut shard, mut spans) = shard(work);
+fn play_shard(work: Work, direction: Direction, requests: u32) -> u64 {
+    let (mut shard, mut spans) = shard(work, direction);
     let allocated = allocations_of(|times| play(&mut shard, &mut spans, times), requests);
     let recorder = &shard.core.recorder;
     let spans = recorder.get(Key::span(0));
@@ -394,6 +430,9 @@ fn play_shard(work: Work, requests: u32) -> u64 {
         assert_eq!(recorder.get(Key::request(0, 2, 2)), played, "calls that were counted");
     }
     assert_eq!(recorder.get(Key::span(2)), 0, "the ring was full");
+    if let Some(rules) = &shard.core.gates.rules {
+        gates::have_decided(rules, played);
+    }
     allocated
 }
 
@@ -415,6 +454,17 @@ fn a_request_allocates_nothing() {
     }
 }
 
+/// Of what comes in limits and conditions decide, not routes.
+#[test]
+fn a_gated_request_allocates_nothing_whichever_way_it_goes() {
+    for work in Work::ALL.into_iter().filter(|work| work.is_gated()) {
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            let allocated = play_shard(work, direction, 5_000);
+            assert_eq!(allocated, 0, "{work:?} {direction:?}");
+        }
+    }
+}
+
 /// Each look at the clock is a call that the kernel's page answers, but a call.
 #[test]
 fn a_request_looks_at_the_clock_so_often() {
@@ -425,7 +475,7 @@ fn a_request_looks_at_the_clock_so_often() {
         (Work::Redis, 4),
         (Work::DubboTraced, 4),
     ] {
-        let (mut shard, mut spans) = shard(work);
+        let (mut shard, mut spans) = shard(work, Direction::Inbound);
         play(&mut shard, &mut spans, 1);
         let before = shard.core.io.clock_reads.get();
         play(&mut shard, &mut spans, 100);

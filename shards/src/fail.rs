@@ -30,9 +30,11 @@ fn record_of<I: Io>(
     let age = core.now.saturating_sub(connection.accepted_at);
     let is_outbound = connection.direction == Direction::Outbound;
     let routed = connection.remote().filter(|_| is_outbound);
+    let tunnel = connection.tunnel.as_deref();
     ConnectionRecord {
         direction: Some(connection.direction),
-        protocol: connection.protocol(),
+        protocol: tunnel.map_or_else(|| connection.protocol(), |it| it.protocol),
+        tunnel: tunnel.map(|it| it.reason),
         peer: core.io.peer_addr(Token { side: Side::Downstream, ..token }).ok(),
         original_dst: Some(connection.original_dst),
         dialled: routed.or(Some(connection.original_dst)),

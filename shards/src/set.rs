@@ -27,6 +27,7 @@ use netra_codecs::{tap::Protocol, trace::SamplerPlan};
 use netra_perf::{Gauge, Recorder};
 use netra_rules::{Hits, Process, Table};
 use std::{
+    convert::Infallible,
     io,
     sync::{
         Arc,
@@ -42,6 +43,9 @@ const STACK_BYTES: usize = 256 * 1024;
 
 /// The addresses of this host are looked at once in so many times that the shards are tended.
 const ADDRESSES_EVERY: u32 = 5;
+
+/// How long shards are waited for that get other rules; a turn of theirs takes far less.
+const OBEYED_WITHIN: Duration = Duration::from_millis(200);
 
 /// Running shards.
 #[derive(Debug)]
@@ -232,17 +236,23 @@ impl ShardSet {
     }
 
     /// Every shard decides by this table from now on; `process` is of the same table. Returns what
-    /// each of them counts by it.
+    /// each of them counts by it, when all of them have it; a shard that the machine keeps from
+    /// running is waited for no longer than [`OBEYED_WITHIN`] and has it with its next turn.
     pub fn obey(&mut self, table: &Arc<Table>, process: &Arc<Process>) -> Vec<Arc<Hits>> {
         self.rules.obey(table);
         let shards = self.shards.len();
+        let (obeys, all_obey) = channel();
         let give = |shard: &Running| {
             let rules = ShardRules::new(table, process, shards);
             let hits = Arc::clone(rules.hits());
-            shard.tell(Command::Obey(Box::new(rules)));
+            shard.tell(Command::Obey(Box::new(rules), obeys.clone()));
             hits
         };
-        self.shards.iter().map(give).collect()
+        let hits = self.shards.iter().map(give).collect();
+        drop(obeys);
+        // Nothing is ever sent: this ends when the last sender does.
+        let _: Result<Infallible, _> = all_obey.recv_timeout(OBEYED_WITHIN);
+        hits
     }
 
     /// Shards that remember anything by request id forget what has expired, and those that have put

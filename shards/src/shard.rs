@@ -32,6 +32,7 @@ use netra_codecs::trace::SamplerPlan;
 use netra_perf::{Gauge, Key, Recorder};
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     io,
     net::SocketAddr,
     sync::{
@@ -78,8 +79,8 @@ pub(crate) enum Command {
     AllowPolling(bool),
     /// Decide about new traces by this.
     Sample(Arc<SamplerPlan>),
-    /// Decide about messages by these rules.
-    Obey(Box<ShardRules>),
+    /// Decide about messages by these rules. Who waits for that hears of it by the sender's end.
+    Obey(Box<ShardRules>, Sender<Infallible>),
     /// The addresses that a connection asked for.
     Resolved(Asker, Resolved),
     /// Forget what has expired, and do what was put off.
@@ -472,7 +473,7 @@ impl<I: Io> Shard<I> {
                 Command::Drain(deadline) => self.begin_drain(deadline),
                 Command::AllowPolling(allowed) => self.polling.allow(allowed),
                 Command::Sample(plan) => self.core.observer.sample(plan),
-                Command::Obey(rules) => self.obey(rules),
+                Command::Obey(rules, _ends) => self.obey(rules),
                 Command::Resolved(asker, resolved) => self.on_resolved(asker, resolved),
                 Command::Look(look) => self.on_look(look),
                 Command::TimeLine(line) => self.time_line = Some(line),

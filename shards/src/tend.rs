@@ -92,6 +92,7 @@ impl<I: Io> Shard<I> {
         let connection = &mut self.slab[slot];
         if let Some(tap) = connection.tap.take_if(|tap| tap.is_over()) {
             let before = self.core.observer.served();
+            connection.tunnel = tap.tunnel().map(Box::new);
             tap.end(&mut self.core, Outcome::Opaque);
             connection.owes_since(&mut self.core, before);
         }
@@ -210,6 +211,7 @@ impl<I: Io> Shard<I> {
         let connection = &mut self.slab[downstream.slot as usize];
         if let Some(http) = connection.http.take_if(|http| http.is_over()) {
             let before = self.core.observer.served();
+            connection.tunnel = http.tunnel().map(Box::new);
             http.into_opaque(&mut self.core);
             connection.owes_since(&mut self.core, before);
             self.heads.clear(downstream.slot);

@@ -129,6 +129,7 @@ fn failure(record: &ConnectionRecord) -> Value {
     }
     put("direction", record.direction.map(Direction::name).map(Into::into));
     put("protocol", Some(record.protocol.into()));
+    put("tunnel", record.tunnel.map(Into::into));
     put("peer", address(record.peer));
     put("original_dst", address(record.original_dst));
     put("dialled", address(record.dialled));

@@ -89,6 +89,10 @@ impl Site for Admin {
     const THINK_MAX: Duration = Duration::from_secs(pprof::SECONDS_MAX as u64 + 60);
     const PROBES: &[&str] = &[];
 
+    fn unread_bytes_max(&self) -> usize {
+        self.config.pages.unread()
+    }
+
     async fn answer(&self, ask: Ask) -> Answer {
         if !ask.from.is_direct {
             let text = "netra is called here by its address or localhost, not by a name\n";

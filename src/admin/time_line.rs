@@ -10,12 +10,12 @@ use netra_shards::{TimeLine, Turn};
 use std::{fmt::Write, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
-/// Turns that are kept, of all shards together: 256 KB while they are taken, 2 MB of JSON. Of 32,768 the
-/// answer and the next one in the making were 19 MB, too much in 64 MiB beside all connections there
-/// may be.
+/// Turns that are kept, of all shards together, where there is memory for them.
 const TURNS_MAX: usize = 8_192;
 /// Bytes of JSON that a turn comes to.
 const TURN_BYTES: usize = 224;
+/// And all in all: in its cell, taken out of it, and as JSON.
+const TURN_COST: usize = 32 + 40 + TURN_BYTES;
 const SECONDS_MAX: u32 = 30;
 
 impl Admin {
@@ -30,7 +30,8 @@ impl Admin {
             Err(refused) => return refused,
         };
         let time = Duration::from_secs(seconds.into());
-        let turns_max = TURNS_MAX / self.recorders.len().max(1);
+        let room = usize::try_from(self.config.pages.making()).unwrap_or(usize::MAX);
+        let turns_max = (room / TURN_COST).min(TURNS_MAX) / self.recorders.len().max(1);
         let mut lines = Vec::new();
         for shard in 0..self.recorders.len() {
             let line = Arc::new(TimeLine::new(turns_max, time));

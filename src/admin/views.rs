@@ -37,6 +37,7 @@ impl Admin {
             "resident_bytes": process.resident_bytes,
             "cpu_s": process.cpu_seconds,
             "open_fds": process.open_fds,
+            "max_fds": process.max_fds,
             "shards": shards,
             "requests": self.requests(),
             "bytes": self.bytes(),

@@ -7,6 +7,7 @@ use crate::{
     inside,
     place::{Facts, Misplaced},
 };
+use serde_json::Value;
 use std::{
     io::ErrorKind,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -25,13 +26,17 @@ pub(crate) fn admin_of(config: &Config) -> String {
     SocketAddr::new(address, config.admin.port).to_string()
 }
 
-pub(super) fn checks(config: &Config, has_network: bool) -> Vec<Check> {
-    let running = inside::get(&admin_of(config), "/shards").ok();
-    let is_running = running.as_ref().is_some_and(|it| it["driver"].is_string());
+/// What a netra that runs here tells of itself.
+pub(super) fn running(config: &Config) -> Option<Value> {
+    inside::get(&admin_of(config), "/shards").ok().filter(|it| it["driver"].is_string())
+}
+
+pub(super) fn checks(config: &Config, has_network: bool, running: Option<&Value>) -> Vec<Check> {
+    let is_running = running.is_some();
     let own_ports = vec![config.port, config.metrics_port, config.admin.port];
     let facts = Facts::read(uid_of_netra(config), own_ports, is_running);
     let found = facts.judge();
-    let mut checks = vec![rules(&found, &facts, running.as_ref())];
+    let mut checks = vec![rules(&found, &facts, running)];
     let others = found.iter().filter(|it| !matches!(it, Misplaced::NoRules));
     checks.extend(others.map(|it| Check::odd("place", it.found(), it.advice())));
     if checks.len() == 1 {
@@ -71,7 +76,7 @@ fn uid_of_netra(config: &Config) -> u32 {
     netra.map_or_else(|| nix::unistd::geteuid().as_raw(), |it| it.uid)
 }
 
-fn rules(found: &[Misplaced], facts: &Facts, running: Option<&serde_json::Value>) -> Check {
+fn rules(found: &[Misplaced], facts: &Facts, running: Option<&Value>) -> Check {
     let name = "rules";
     if let Some(missing) = found.iter().find(|it| matches!(it, Misplaced::NoRules)) {
         return Check::odd(name, missing.found(), missing.advice());
@@ -100,7 +105,10 @@ fn own_dials() -> Option<Check> {
     let name = "own dials";
     let is_redirected = match TcpStream::connect_timeout(&NOBODY, REDIRECTED_WITHIN) {
         Ok(_) => true,
-        Err(error) => error.kind() == ErrorKind::ConnectionRefused,
+        // Nobody listens, or netra has accepted and reset it before this thread ran again.
+        Err(error) => {
+            matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)
+        }
     };
     Some(match is_redirected {
         true => Check::odd(

@@ -15,6 +15,10 @@ impl Site for Ready {
     const THINK_MAX: Duration = Duration::from_secs(120);
     const PROBES: &[&str] = &["/live"];
 
+    fn unread_bytes_max(&self) -> usize {
+        2 << 20
+    }
+
     async fn answer(&self, ask: Ask) -> Answer {
         if let Some(bytes) = ask.parameter("bytes") {
             return Answer::ok("text/plain", vec![b'x'; bytes.parse().unwrap()]);
@@ -192,6 +196,34 @@ fn floods_of_those_who_ask_keep_no_probe_out() {
                 probe(&mut kept).await.unwrap_or_else(|error| panic!("kept, {n}: {error}"));
             }
         }
+    });
+}
+
+/// What the kernel would take of answers that nobody reads is in nobody's count: it takes little, so
+/// that the rest of them counts, and the oldest have to go.
+#[test]
+fn answers_that_nobody_reads_do_not_hide_in_the_kernel() {
+    const BYTES: usize = 300 << 10;
+    serving(async |address| {
+        let mut others = Vec::new();
+        for _ in 0..24 {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(8192).unwrap();
+            let mut stream = socket.connect(address).await.unwrap();
+            let get =
+                format!("GET /x?bytes={BYTES} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            stream.write_all(get.as_bytes()).await.unwrap();
+            // Its answer has begun.
+            stream.read_exact(&mut [0; 1]).await.unwrap();
+            others.push(stream);
+        }
+        let mut whole = 0;
+        for stream in &mut others {
+            let mut answer = Vec::new();
+            let read = stream.read_to_end(&mut answer).await;
+            whole += usize::from(read.is_ok() && answer.len() > BYTES);
+        }
+        assert!((1..=Ready.unread_bytes_max() / BYTES).contains(&whole), "{whole} of 24");
     });
 }
 

@@ -11,9 +11,6 @@ const HEAD_MAX: Duration = Duration::from_secs(10);
 const IDLE_MAX: Duration = Duration::from_secs(150);
 /// How long an answer may take to be read.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
-/// What answers may weigh that wait to be read, of each port: of what the shipped limit of 64 MiB leaves
-/// beside connections it is little. A single one may weigh more.
-const UNREAD_BYTES_MAX: usize = 2 << 20;
 
 /// What a connection shares its place with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +79,13 @@ pub(super) struct Room<T> {
     places: Vec<Place<T>>,
     /// How long an answer may be in the making.
     think_max: Duration,
+    /// What answers may weigh that wait to be read. A single one may weigh more.
+    unread_bytes_max: usize,
 }
 
 impl<T> Room<T> {
-    pub(super) fn new(think_max: Duration) -> Self {
-        Self { places: Vec::new(), think_max }
+    pub(super) fn new(think_max: Duration, unread_bytes_max: usize) -> Self {
+        Self { places: Vec::new(), think_max, unread_bytes_max }
     }
 
     /// Takes a connection in; whom it costs the place is returned.
@@ -127,7 +126,7 @@ impl<T> Room<T> {
             (place.stage, place.since) = (Stage::Unread(bytes), now);
         }
         let mut cut = Vec::new();
-        while self.places.iter().map(Place::unread_bytes).sum::<usize>() > UNREAD_BYTES_MAX {
+        while self.places.iter().map(Place::unread_bytes).sum::<usize>() > self.unread_bytes_max {
             let others = self.places.iter().enumerate();
             let unread = others.filter(|(_, it)| it.id != id && it.unread_bytes() > 0);
             let Some((oldest, _)) = unread.min_by_key(|(_, it)| it.since) else { break };
@@ -193,6 +192,8 @@ impl<T> Room<T> {
 mod tests {
     use super::*;
 
+    const UNREAD_BYTES_MAX: usize = 1 << 20;
+
     /// A room, a clock, and numbers for connections and addresses.
     struct Scene {
         room: Room<u64>,
@@ -202,7 +203,11 @@ mod tests {
 
     impl Scene {
         fn new() -> Self {
-            Self { room: Room::new(Duration::from_secs(5)), now: Instant::now(), last: 0 }
+            Self {
+                room: Room::new(Duration::from_secs(5), UNREAD_BYTES_MAX),
+                now: Instant::now(),
+                last: 0,
+            }
         }
 
         fn tick(&mut self) -> Instant {

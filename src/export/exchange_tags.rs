@@ -3,22 +3,40 @@
 //! be read out of a text), for RPC (1.44, release candidate) and for messaging (1.44, in
 //! development).
 
-use super::tags::{Value, ip, shown, size, text};
+use super::tags::{Alike, Sink, Value, ip, shown, size, text};
 use netra_codecs::{
     codec::{About, Convention},
     trace::{Outcome, SpanKind, SpanRecord, SpanText, TextsByKind},
 };
+use std::net::SocketAddr;
 
-/// Every tag of the exchange itself.
+/// Which system is spoken to, which every exchange of the protocol has in common.
+pub(crate) fn system(about: &About, put: &mut impl FnMut(&'static str, Value<'_>)) {
+    let (key, system) = match about.convention {
+        Convention::Messaging { system, .. } => ("messaging.system", system),
+        Convention::Db(system) | Convention::Sql(system) => ("db.system.name", system),
+        Convention::Rpc(system) => ("rpc.system.name", system),
+    };
+    put(key, Value::Text(system));
+}
+
+/// Every other tag of the exchange itself.
 pub(crate) fn tags(
     span: &SpanRecord,
     texts: &TextsByKind<'_>,
     about: &About,
     scratch: &mut String,
-    put: &mut impl FnMut(&'static str, Value<'_>),
+    out: &mut impl Sink,
 ) {
+    let put = &mut |key: &'static str, value: Value<'_>| out.put(key, value);
     let (status_key, has_number) = operation(span, texts, about, put);
-    peer(span, scratch, put);
+    if let Some(remote) = span.remote {
+        let kind = span.kind;
+        out.put_alike(Alike::Peer { remote, kind, is_legacy: false }, |mut put| {
+            peer(kind, &remote, scratch, &mut put);
+        });
+    }
+    let put = &mut |key: &'static str, value: Value<'_>| out.put(key, value);
     for (key, bytes) in
         [("netra.request.size", span.request_bytes), ("netra.response.size", span.response_bytes)]
     {
@@ -57,13 +75,11 @@ fn operation(
 ) -> (&'static str, bool) {
     let operation = text(texts.get(SpanText::Operation).unwrap_or_default());
     match about.convention {
-        Convention::Messaging { system, types } => {
-            put("messaging.system", Value::Text(system));
+        Convention::Messaging { types, .. } => {
             messaging(texts, &operation, types, put);
             ("", false)
         }
-        Convention::Db(system) => {
-            put("db.system.name", Value::Text(system));
+        Convention::Db(_) => {
             // Whatever it is done to stands behind what is done.
             let (name, target) = match operation.split_once(' ') {
                 Some((name, target)) => (name, Some(target)),
@@ -78,8 +94,7 @@ fn operation(
             }
             ("db.response.status_code", span.is_refused && span.status != 0)
         }
-        Convention::Sql(system) => {
-            put("db.system.name", Value::Text(system));
+        Convention::Sql(_) => {
             if !operation.is_empty() {
                 put("db.query.summary", Value::Text(&operation));
             }
@@ -88,8 +103,7 @@ fn operation(
             }
             ("db.response.status_code", span.is_refused && span.status != 0)
         }
-        Convention::Rpc(system) => {
-            put("rpc.system.name", Value::Text(system));
+        Convention::Rpc(_) => {
             put("rpc.method", Value::Text(&operation));
             ("rpc.response.status_code", span.status != 0)
         }
@@ -134,14 +148,19 @@ fn messaging(
 }
 
 /// Who asked, or who was asked: of a client, that is also the server's address.
-fn peer(span: &SpanRecord, scratch: &mut String, put: &mut impl FnMut(&'static str, Value<'_>)) {
-    let Some(remote) = &span.remote else { return };
-    let (address, port) = match span.kind {
+fn peer(
+    kind: SpanKind,
+    remote: &SocketAddr,
+    scratch: &mut String,
+    put: &mut impl FnMut(&'static str, Value<'_>),
+) {
+    let (address, port) = match kind {
         SpanKind::Server => ("client.address", "client.port"),
         SpanKind::Client => ("server.address", "server.port"),
     };
-    put(address, Value::Text(ip(scratch, remote)));
-    put(port, Value::Int(remote.port().into()));
-    put("network.peer.address", Value::Text(ip(scratch, remote)));
-    put("network.peer.port", Value::Int(remote.port().into()));
+    let (ip, number) = (ip(scratch, remote), remote.port().into());
+    put(address, Value::Text(ip));
+    put(port, Value::Int(number));
+    put("network.peer.address", Value::Text(ip));
+    put("network.peer.port", Value::Int(number));
 }

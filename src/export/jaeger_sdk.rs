@@ -37,7 +37,7 @@ impl Spans {
     pub(super) fn push(&mut self, span: &SpanRecord, tags: &mut Tags) {
         let context = &span.context;
         let mut attributes = Vec::with_capacity(16);
-        tags.each(span, |key, value| {
+        tags.each(span, |key: &'static str, value: Value<'_>| {
             attributes.push(match value {
                 Value::Text(text) => KeyValue::new(key, text.to_owned()),
                 Value::Int(number) => KeyValue::new(key, number),

@@ -22,7 +22,7 @@ impl Lines {
         let context = &span.context;
         let mut tags_json = String::new();
         let mut object = Object::begin(&mut tags_json);
-        tags.each(span, |key, value| match value {
+        tags.each(span, |key: &'static str, value: Value<'_>| match value {
             Value::Text(text) => object.text(key, text),
             Value::Int(number) => object.raw(key, &number.to_string()),
             Value::Float(number) => object.raw(key, &number.to_string()),

@@ -14,6 +14,7 @@ use std::{
     borrow::Cow,
     fmt::{Display, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ptr,
 };
 
 /// The value of a tag.
@@ -23,6 +24,46 @@ pub(crate) enum Value<'v> {
     Int(i64),
     Float(f64),
     Bool(bool),
+}
+
+/// Tags that are the same of every span that has the same of these: whoever writes them may keep what
+/// he has written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Alike {
+    /// Those that a span begins with.
+    Beginning {
+        sampler: Option<SamplerTag>,
+        kind: SpanKind,
+        /// Where its description is, of another protocol than HTTP/1; else 0.
+        protocol: usize,
+    },
+    /// The other end.
+    Peer {
+        remote: SocketAddr,
+        kind: SpanKind,
+        /// As netramesh told of it.
+        is_legacy: bool,
+    },
+}
+
+/// Where tags go.
+pub(crate) trait Sink {
+    fn put(&mut self, key: &'static str, value: Value<'_>);
+
+    /// Tags that do not differ where `of` does not.
+    fn put_alike(
+        &mut self,
+        _of: Alike,
+        mut write: impl FnMut(&mut dyn FnMut(&'static str, Value<'_>)),
+    ) {
+        write(&mut |key, value| self.put(key, value));
+    }
+}
+
+impl<F: FnMut(&'static str, Value<'_>)> Sink for F {
+    fn put(&mut self, key: &'static str, value: Value<'_>) {
+        self(key, value);
+    }
 }
 
 /// Turns records into tags; kept, because it keeps its scratch.
@@ -85,7 +126,33 @@ impl Tags {
     }
 
     /// Every tag of a span, in order.
-    pub(crate) fn each(&mut self, span: &SpanRecord, mut put: impl FnMut(&'static str, Value<'_>)) {
+    pub(crate) fn each(&mut self, span: &SpanRecord, mut out: impl Sink) {
+        let protocol = span.protocol.map_or(0, |about| ptr::from_ref(about).addr());
+        let beginning = Alike::Beginning { sampler: span.sampler, kind: span.kind, protocol };
+        out.put_alike(beginning, |put| self.beginning(span, put));
+        let texts = &span.by_kind();
+        // netramesh told of HTTP alone, so that the others have one form.
+        match span.protocol {
+            Some(about) => {
+                exchange_tags::tags(span, texts, about, &mut self.scratch.shown, &mut out);
+            }
+            None => {
+                if self.semconv != Semconv::Otel {
+                    legacy(span, texts, self.query, &mut self.scratch, &mut out);
+                }
+                let put = &mut |key: &'static str, value: Value<'_>| out.put(key, value);
+                if self.semconv != Semconv::Legacy {
+                    otel(span, texts, self.query, &mut self.scratch.shown, put);
+                }
+                stream_tags::tags(span, texts, self.semconv != Semconv::Legacy, put);
+                stream_tags::flow_tags(texts, put);
+            }
+        }
+        self.end(span, texts, &mut |key: &'static str, value: Value<'_>| out.put(key, value));
+    }
+
+    /// Those that many spans have in common.
+    fn beginning(&self, span: &SpanRecord, mut put: &mut dyn FnMut(&'static str, Value<'_>)) {
         if let Some(sampler) = span.sampler {
             put("sampler.type", Value::Text(sampler.kind()));
             put("sampler.param", sampler_param(sampler));
@@ -93,23 +160,18 @@ impl Tags {
         if self.has_intrinsic {
             put("span.kind", Value::Text(kind(span)));
         }
-        let texts = &span.by_kind();
-        // netramesh told of HTTP alone, so that the others have one form.
-        match span.protocol {
-            Some(about) => {
-                exchange_tags::tags(span, texts, about, &mut self.scratch.shown, &mut put)
-            }
-            None => {
-                if self.semconv != Semconv::Otel {
-                    legacy(span, texts, self.query, &mut self.scratch, &mut put);
-                }
-                if self.semconv != Semconv::Legacy {
-                    otel(span, texts, self.query, &mut self.scratch.shown, &mut put);
-                }
-                stream_tags::tags(span, texts, self.semconv != Semconv::Legacy, &mut put);
-                stream_tags::flow_tags(texts, &mut put);
-            }
+        if let Some(about) = span.protocol {
+            exchange_tags::system(about, &mut put);
         }
+    }
+
+    /// What stands behind what the exchange itself says.
+    fn end(
+        &self,
+        span: &SpanRecord,
+        texts: &TextsByKind<'_>,
+        put: &mut impl FnMut(&'static str, Value<'_>),
+    ) {
         if self.has_intrinsic && span.is_error() {
             put("error", Value::Bool(true));
         }
@@ -125,7 +187,7 @@ impl Tags {
         }
         if texts.has_mapped || texts.get(SpanText::Rule).or(texts.get(SpanText::DebugId)).is_some()
         {
-            self.others(span, &mut put);
+            self.others(span, put);
         }
         if let Some(join) = span.join {
             put("netra.join", Value::Text(join.name()));
@@ -179,11 +241,14 @@ fn legacy(
     texts: &TextsByKind<'_>,
     query: Query,
     scratch: &mut Scratch,
-    put: &mut impl FnMut(&'static str, Value<'_>),
+    out: &mut impl Sink,
 ) {
-    if let Some(remote) = &span.remote {
-        put("remote_addr", Value::Text(address(&mut scratch.shown, remote)));
+    if let Some(remote) = span.remote {
+        out.put_alike(Alike::Peer { remote, kind: span.kind, is_legacy: true }, |put| {
+            put("remote_addr", Value::Text(address(&mut scratch.shown, &remote)));
+        });
     }
+    let put = &mut |key: &'static str, value: Value<'_>| out.put(key, value);
     if let Some(host) = texts.get(SpanText::Host) {
         put("http.host", Value::Text(&text(host)));
     }

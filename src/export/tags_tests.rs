@@ -12,7 +12,7 @@ fn span(kind: SpanKind, texts: &[(SpanText, &[u8])]) -> SpanRecord {
 
 fn listed(tags: &mut Tags, span: &SpanRecord) -> Vec<String> {
     let mut all = Vec::new();
-    tags.each(span, |key, value| {
+    tags.each(span, |key: &'static str, value: Value<'_>| {
         all.push(match value {
             Value::Text(text) => format!("{key}={text}"),
             Value::Int(number) => format!("{key}={number}"),

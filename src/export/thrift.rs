@@ -3,10 +3,10 @@
 
 use super::{
     Process,
-    tags::{Tags, Value, micros},
+    tags::{Alike, Sink, Tags, Value, micros},
 };
 use netra_codecs::trace::SpanRecord;
-use std::{fmt::Debug, mem};
+use std::{fmt::Debug, mem, net::IpAddr};
 
 /// Types as a form numbers them.
 #[derive(Clone, Copy, Debug)]
@@ -209,7 +209,45 @@ pub(crate) struct Batch<F> {
     ends: usize,
     spans: Vec<u8>,
     count: usize,
+    kept: Kept,
     form: std::marker::PhantomData<F>,
+}
+
+/// Tags that many spans have alike, as they were written the last time.
+#[derive(Debug, Default)]
+struct Kept {
+    beginning: Alikes,
+    /// By the other end's address and port; none before there are any.
+    peers: Vec<Alikes>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Alikes {
+    of: Option<Alike>,
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+/// Others that are known at a time: as many connections as most have at work.
+const PEERS: usize = 64;
+
+impl Kept {
+    fn of(&mut self, of: &Alike) -> &mut Alikes {
+        match of {
+            Alike::Beginning { .. } => &mut self.beginning,
+            Alike::Peer { remote, .. } => {
+                if self.peers.is_empty() {
+                    self.peers = vec![Alikes::default(); PEERS];
+                }
+                let [.., last] = match remote.ip() {
+                    IpAddr::V4(ip) => ip.octets(),
+                    IpAddr::V6(ip) => ip.octets()[12..].try_into().unwrap_or_default(),
+                };
+                // Many clients have an address in common, and many servers have a port.
+                &mut self.peers[(usize::from(remote.port()) + usize::from(last)) % PEERS]
+            }
+        }
+    }
 }
 
 /// The longest head of a list.
@@ -246,13 +284,13 @@ impl<F: Form> Batch<F> {
         writer.close(outer);
         writer.field(Kind::List, 2);
         let form = std::marker::PhantomData;
-        Self { head: writer.out, ends, spans: vec![], count: 0, form }
+        Self { head: writer.out, ends, spans: vec![], count: 0, kept: Kept::default(), form }
     }
 
     /// Adds a span.
     pub(crate) fn push(&mut self, span: &SpanRecord, tags: &mut Tags) {
         let mut writer = Writer::<F>::to(mem::take(&mut self.spans));
-        writer.span(span, tags);
+        writer.span(span, tags, &mut self.kept);
         self.spans = writer.out;
         self.count += 1;
     }
@@ -301,6 +339,49 @@ impl<F: Form> Batch<F> {
         out.append(&mut self.spans);
         out.extend(std::iter::repeat_n(0, self.ends));
         (out, count)
+    }
+}
+
+/// The tags of one span.
+struct TagList<'w, F> {
+    out: &'w mut Vec<u8>,
+    count: &'w mut usize,
+    kept: &'w mut Kept,
+    form: std::marker::PhantomData<F>,
+}
+
+impl<'w, F> TagList<'w, F> {
+    fn new(out: &'w mut Vec<u8>, count: &'w mut usize, kept: &'w mut Kept) -> Self {
+        Self { out, count, kept, form: std::marker::PhantomData }
+    }
+}
+
+impl<F: Form> Sink for TagList<'_, F> {
+    fn put(&mut self, key: &'static str, value: Value<'_>) {
+        F::tag(self.out, key, value);
+        *self.count += 1;
+    }
+
+    fn put_alike(
+        &mut self,
+        of: Alike,
+        mut write: impl FnMut(&mut dyn FnMut(&'static str, Value<'_>)),
+    ) {
+        let Self { out, count, kept, .. } = self;
+        let alikes = kept.of(&of);
+        if alikes.of != Some(of) {
+            let (from, before) = (out.len(), **count);
+            write(&mut |key, value| {
+                F::tag(out, key, value);
+                **count += 1;
+            });
+            alikes.bytes.clear();
+            alikes.bytes.extend_from_slice(&out[from..]);
+            (alikes.of, alikes.count) = (Some(of), **count - before);
+            return;
+        }
+        out.extend_from_slice(&alikes.bytes);
+        **count += alikes.count;
     }
 }
 
@@ -373,7 +454,7 @@ impl<F: Form> Writer<F> {
     }
 
     /// jaeger.thrift, `struct Span`.
-    fn span(&mut self, span: &SpanRecord, tags: &mut Tags) {
+    fn span(&mut self, span: &SpanRecord, tags: &mut Tags, kept: &mut Kept) {
         let context = &span.context;
         let outer = self.open();
         // The two halves of the id.
@@ -395,11 +476,7 @@ impl<F: Form> Writer<F> {
         self.field(Kind::List, 10);
         let (at, mut count) = (self.out.len(), 0);
         F::list_len(&mut self.out, count);
-        let out = &mut self.out;
-        tags.each(span, |key, value| {
-            F::tag(out, key, value);
-            count += 1;
-        });
+        tags.each(span, TagList::<F>::new(&mut self.out, &mut count, kept));
         self.set_list_len(at, count);
         self.close(outer);
     }

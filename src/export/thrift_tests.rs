@@ -6,8 +6,11 @@ use super::super::{
     jaeger_sdk::{Sdk, Spans},
 };
 use super::*;
-use netra_codecs::trace::{
-    Outcome, SamplerTag, SpanKind, SpanText, TraceContext, TraceFlags, span::VALUE_BYTES_MAX,
+use netra_codecs::{
+    tap::Protocol as Tapped,
+    trace::{
+        Outcome, SamplerTag, SpanKind, SpanText, TraceContext, TraceFlags, span::VALUE_BYTES_MAX,
+    },
 };
 use std::{net::UdpSocket, time::Duration};
 
@@ -216,8 +219,9 @@ fn random_span(random: &mut Random) -> SpanRecord {
         [usize::try_from(random.below(3)).unwrap()];
     span.request_bytes = (random.below(2) == 0).then(|| random.number());
     span.response_bytes = (random.below(2) == 0).then(|| random.number());
-    span.remote = [None, Some("10.1.2.3:4"), Some("[2001:db8::1]:65535")]
-        [usize::try_from(random.below(3)).unwrap()]
+    // Two of them are kept in one place.
+    span.remote = [None, Some("10.1.2.3:4"), Some("10.1.9.3:68"), Some("[2001:db8::1]:65535")]
+        [usize::try_from(random.below(4)).unwrap()]
     .map(|address| address.parse().unwrap());
     span.sampler = [
         None,
@@ -225,7 +229,13 @@ fn random_span(random: &mut Random) -> SpanRecord {
         Some(SamplerTag::Probabilistic(0.1)),
         Some(SamplerTag::LowerBound(f64::MIN_POSITIVE)),
     ][usize::try_from(random.below(4)).unwrap()];
+    span.protocol = [None, Some(Tapped::Redis), Some(Tapped::Dubbo), Some(Tapped::Kafka)]
+        [usize::try_from(random.below(4)).unwrap()]
+    .map(Tapped::about);
+    span.is_refused = random.below(2) == 0;
     for what in [
+        SpanText::Operation,
+        SpanText::Error,
         SpanText::Method,
         SpanText::Target,
         SpanText::Host,

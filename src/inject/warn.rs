@@ -1,12 +1,14 @@
 //! What will not work as one may think, each with its remedy.
 
 use super::containers::{Containers, PROBES};
+use super::init_args;
 use super::netramesh::Netramesh;
 use super::pods::Pod;
 use super::wanted::Wanted;
 use super::yaml::Node;
 use crate::load::{self, Sources};
 use crate::table::table;
+use netra_rules::distance;
 
 /// The sidecar's user, and its group.
 const UID: &str = "1337";
@@ -50,6 +52,8 @@ pub(super) fn warnings(
         warnings.push(no_http_ports(&apps));
     }
     settings(made, &mut warnings);
+    let wrong = init_args::wrong(&wanted.init_arg).into_iter();
+    warnings.extend(wrong.map(|what| format!("netra-init would not start: --init-arg: {what}")));
     warnings
 }
 
@@ -121,13 +125,10 @@ fn settings(made: &Containers, warnings: &mut Vec<String>) {
     let env = made.sidecar.get("env").map(Node::items).unwrap_or_default();
     let names = env.iter().filter_map(|variable| variable.get("name").and_then(Node::as_str));
     for name in names.filter(|name| !load::is_known(name)) {
-        let near = table()
-            .flat_map(|setting| std::iter::once(setting.name).chain(setting.also.iter().copied()))
-            .map(|known| (distance(name, known), known))
-            .min()
-            .filter(|(distance, known)| *distance <= known.len().min(name.len()) / 5);
-        match near {
-            Some((_, known)) => warnings
+        let known = table()
+            .flat_map(|setting| std::iter::once(setting.name).chain(setting.also.iter().copied()));
+        match near(name, known) {
+            Some(known) => warnings
                 .push(format!("{name} is no setting of netra: {known} is; is it spelled wrong?")),
             None if load::is_ours(name) => {
                 warnings.push(format!("{name} is no setting of netra; `netra settings` lists them"))
@@ -144,31 +145,11 @@ fn settings(made: &Containers, warnings: &mut Vec<String>) {
     }
 }
 
-/// How many letters differ (Levenshtein).
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.bytes().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, b) in other.bytes().enumerate() {
-            let changed = corner + usize::from(a != b);
-            corner = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[other.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn letters_that_differ_are_counted() {
-        for (one, other, wanted) in
-            [("", "", 0), ("", "abc", 3), ("abc", "abc", 0), ("abc", "xbcd", 2), ("ab", "ba", 2)]
-        {
-            assert_eq!(distance(one, other), wanted, "{one} {other}");
-        }
-    }
+/// The one that is meant, if a few letters are wrong.
+pub(super) fn near<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    known
+        .map(|known| (distance(name, known), known))
+        .min()
+        .filter(|(distance, known)| *distance <= known.len().min(name.len()) / 5)
+        .map(|(_, known)| known)
 }

@@ -144,12 +144,6 @@ fn check(path: &Path, own: &Own) -> Result<String, Vec<String>> {
         text +=
             &format!("cluster {}, {count} {which}: {}\n", cluster.name, cluster.policy_in_words());
     }
-    for cluster in table.clusters().iter().filter(|cluster| cluster.is_balanced()) {
-        let count = cluster.endpoints.len();
-        let which = if count == 1 { "endpoint" } else { "endpoints" };
-        text +=
-            &format!("cluster {}, {count} {which}: {}\n", cluster.name, cluster.policy_in_words());
-    }
     let kilobytes = table.bytes().div_ceil(1024);
     text += &format!("good: {} rules, {kilobytes} KiB\n", table.rules().len());
     Ok(text)

@@ -72,12 +72,17 @@ fn by_tshark(world: &World, file: &Path, (port, name): (u16, &str), field: &str)
     text.split([',', '\n']).filter(|it| !it.is_empty()).map(str::to_owned).collect()
 }
 
+/// A server with streams.
+pub(super) fn nats(world: &World) -> Server {
+    let mut command = world.pod.command(tool("nats-server", "nats-server"));
+    command.args(["-a", "0.0.0.0", "-p", "4222", "-js", "-sd"]).arg(world.dir().join("streams"));
+    Server::start(world, &world.pod, command, 4222)
+}
+
 #[test]
 fn nats_as_nats_py_uses_it() {
     let Some(world) = World::new() else { return };
-    let mut command = world.pod.command(tool("nats-server", "nats-server"));
-    command.args(["-a", "0.0.0.0", "-p", "4222", "-js", "-sd"]).arg(world.dir().join("streams"));
-    let _server = Server::start(&world, &world.pod, command, 4222);
+    let _server = nats(&world);
     let host = POD_V4.to_string();
     let load = || python(&world.client, "nats_client.py", &[&host, "4222"]);
     compare(&world, "4222=nats", load, |netra, sink| {
@@ -106,14 +111,19 @@ fn nats_as_nats_py_uses_it() {
     });
 }
 
-#[test]
-fn mqtt_as_paho_uses_it_and_as_tshark_reads_it() {
-    let Some(world) = World::new() else { return };
+/// A broker that lets everybody in.
+pub(super) fn mosquitto(world: &World) -> Server {
     let config = world.dir().join("mosquitto.conf");
     fs::write(&config, "listener 1883 0.0.0.0\nallow_anonymous true\n").expect("a file");
     let mut command = world.pod.command(tool("mosquitto", "mosquitto"));
     command.arg("-c").arg(config);
-    let _server = Server::start(&world, &world.pod, command, 1883);
+    Server::start(world, &world.pod, command, 1883)
+}
+
+#[test]
+fn mqtt_as_paho_uses_it_and_as_tshark_reads_it() {
+    let Some(world) = World::new() else { return };
+    let _server = mosquitto(&world);
     let host = POD_V4.to_string();
     let capture = world.dir().join("mqtt.pcap");
     let load = || {
@@ -145,7 +155,7 @@ fn mqtt_as_paho_uses_it_and_as_tshark_reads_it() {
 }
 
 /// A broker, and what it looks up its own name with.
-fn rabbitmq(world: &World) -> [Server; 2] {
+pub(super) fn rabbitmq(world: &World) -> [Server; 2] {
     let package = "rabbitmq-server";
     let epmd = Path::new("/usr/bin/epmd");
     let mut names = world.pod.command(epmd);
@@ -227,9 +237,8 @@ fn is_set_up(name: &str) -> bool {
     name == "connect" || name.starts_with("connection.") || name.starts_with("channel.")
 }
 
-#[test]
-fn zookeeper_as_kazoo_uses_it() {
-    let Some(world) = World::new() else { return };
+/// A server alone.
+pub(super) fn zookeeper(world: &World) -> Server {
     let config = world.dir().join("zoo.cfg");
     let data = world.dir().join("zookeeper").display().to_string();
     let lines = ["clientPort=2181", "admin.enableServer=false", "4lw.commands.whitelist=*"];
@@ -237,7 +246,13 @@ fn zookeeper_as_kazoo_uses_it() {
     let mut command = world.pod.command(tool("java", "zookeeperd"));
     command.args(["-Xmx128m", "-cp", "/etc/zookeeper/conf:/usr/share/java/*"]);
     command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(config);
-    let _server = Server::start_within(Duration::from_secs(60), &world, &world.pod, command, 2181);
+    Server::start_within(Duration::from_secs(60), world, &world.pod, command, 2181)
+}
+
+#[test]
+fn zookeeper_as_kazoo_uses_it() {
+    let Some(world) = World::new() else { return };
+    let _server = zookeeper(&world);
     let host = POD_V4.to_string();
     let load = || python(&world.client, "zookeeper_client.py", &[&host, "2181"]);
     compare(&world, "2181=zookeeper", load, |netra, sink| {

@@ -10,7 +10,8 @@ use std::path::Path;
 
 const PORT: u16 = 11211;
 
-fn server(world: &World) -> Server {
+/// A server that says nothing by UDP.
+pub(super) fn server(world: &World) -> Server {
     let mut command = world.pod.command(tool("memcached", "memcached"));
     command.args(["-u", "nobody", "-l", "0.0.0.0", "-p", "11211", "-U", "0"]);
     Server::start(world, &world.pod, command, PORT)

@@ -1,10 +1,12 @@
-//! MariaDB by PyMySQL, its own client and mysqlslap, with tshark as a second reader.
+//! MariaDB by PyMySQL, mysqlclient, its JDBC driver, its own client and mysqlslap, with tshark as a second
+//! reader.
 
+use super::support::netra::Netra;
 use super::support::programs::{Server, number_after, run, tool};
-use super::support::sink::Span;
+use super::support::sink::{Sink, Span};
 use super::support::world::{POD_V4, World, checked};
 use super::support::{PATIENCE, wait_until};
-use super::{Capture, EXCHANGES, compare, exchanges, no_tunnel, python};
+use super::{Capture, EXCHANGES, compare, exchanges, java, no_tunnel, peer, python};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -187,5 +189,103 @@ fn replication_and_compression_are_tunnels() {
             (1, 1) => Ok(()),
             other => Err(format!("{other:?} tunnels")),
         }
+    });
+}
+
+/// Whether netra counted as many commands of each kind as tshark read, and told a span of each but what
+/// sets a connection up and what is in none; then whether these spans end so, and none tells a value.
+fn agree(
+    world: &World,
+    (netra, sink): (&Netra<'_>, &Sink),
+    capture: &Path,
+    wrong: &[(&str, &str)],
+) -> Result<(), String> {
+    netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
+    let scrape = netra.scrape();
+    no_tunnel(&scrape)?;
+    let seen = exchanges(&scrape, "mysql");
+    let mut counts = BTreeMap::new();
+    for ((operation, _), count) in seen.iter().filter(|((it, _), _)| it != "login") {
+        *counts.entry(operation.as_str()).or_insert(0) += count;
+    }
+    let names = BTreeMap::from([
+        (1, "COM_QUIT"),
+        (2, "COM_INIT_DB"),
+        (3, "COM_QUERY"),
+        (9, "COM_STATISTICS"),
+        (14, "COM_PING"),
+        (17, "COM_CHANGE_USER"),
+        (22, "COM_STMT_PREPARE"),
+        (23, "COM_STMT_EXECUTE"),
+        (24, "COM_STMT_SEND_LONG_DATA"),
+        (25, "COM_STMT_CLOSE"),
+        (26, "COM_STMT_RESET"),
+        (28, "COM_STMT_FETCH"),
+        (31, "COM_RESET_CONNECTION"),
+        (250, "COM_STMT_BULK_EXECUTE"),
+    ]);
+    let read = commands_by_tshark(world, capture).into_iter();
+    let read: BTreeMap<_, _> =
+        read.map(|(number, count)| (names.get(&number).copied().unwrap_or("?"), count)).collect();
+    if counts != read {
+        return Err(format!("netra: {seen:?}\ntshark: {read:?}"));
+    }
+    let set_up = ["login", "COM_CHANGE_USER"];
+    let told = seen.iter().filter(|((it, _), _)| !set_up.contains(&it.as_str()));
+    let total: u64 = told.map(|(_, count)| count).sum();
+    let spans = sink.take(usize::try_from(total).expect("few"))?;
+    for (name, code) in wrong {
+        let is_it =
+            |span: &Span| span.name == *name && span.tag("db.response.status_code") == *code;
+        if !spans.iter().any(is_it) {
+            let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
+            return Err(format!("no {name} that ends with {code}: {names:?}"));
+        }
+    }
+    match spans.iter().find(|span| format!("{span:?}").contains("secret")) {
+        Some(span) => Err(format!("a value is told: {span:?}")),
+        None => Ok(()),
+    }
+}
+
+/// The C library by Python: another user on the same connection, statistics, procedures, a lock that is
+/// waited for in vain.
+#[test]
+fn as_mysqlclient_uses_it_and_as_tshark_reads_it() {
+    let Some(world) = World::new() else { return };
+    let _server = server(&world);
+    let module = Path::new("/usr/lib/python3/dist-packages/MySQLdb");
+    assert!(module.exists(), "{} is missing: python3-mysqldb", module.display());
+    let (host, script) = (POD_V4.to_string(), peer("mysqlclient_client.py").display().to_string());
+    let capture = world.dir().join("mysql.pcap");
+    let load = || {
+        let tshark = Capture::start(&world, &capture, "tcp port 3306");
+        let said = run(&world.client, Path::new("/usr/bin/python3"), &[&script, &host, "3306"]);
+        tshark.stop();
+        said
+    };
+    compare(&world, "3306=mysql", load, |netra, sink| {
+        let wrong = [("insert kv", "1062"), ("select nowhere", "1146"), ("update kv", "1205")];
+        agree(&world, (netra, sink), &capture, &wrong)
+    });
+}
+
+/// Statements that are prepared at the server, rows in one command of MariaDB's own, a timeout.
+#[test]
+fn as_its_jdbc_driver_uses_it_and_as_tshark_reads_it() {
+    let Some(world) = World::new() else { return };
+    let _server = server(&world);
+    let host = POD_V4.to_string();
+    let capture = world.dir().join("mysql.pcap");
+    let driver = ("mariadb-java-client.jar", "libmariadb-java");
+    let load = || {
+        let tshark = Capture::start(&world, &capture, "tcp port 3306");
+        let said = java(&world.client, "connectorj_client.bsh", driver, &[&host, "3306"]);
+        tshark.stop();
+        said
+    };
+    compare(&world, "3306=mysql", load, |netra, sink| {
+        let wrong = [("insert kv", "1062"), ("select nowhere", "1146")];
+        agree(&world, (netra, sink), &capture, &wrong)
     });
 }

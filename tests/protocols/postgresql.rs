@@ -1,15 +1,18 @@
-//! PostgreSQL by libpq, psycopg, psql and pgbench, with tshark as a second reader.
+//! PostgreSQL by libpq, psycopg, psql, pgbench, its JDBC driver and pgbouncer, with tshark as a second
+//! reader.
 
 use super::support::programs::{Server, number_after, run, tool};
 use super::support::sink::Span;
 use super::support::world::{Namespace, POD_V4, World, checked};
 use super::support::{PATIENCE, wait_until};
-use super::{Capture, EXCHANGES, compare, exchanges, no_tunnel, python};
+use super::{Capture, EXCHANGES, compare, exchanges, java, no_tunnel, python};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 /// A user that every Debian has, as the server refuses to be root.
 const NOBODY: u32 = 65534;
@@ -190,6 +193,117 @@ fn replication_is_a_tunnel() {
         match netra.scrape().sum("netra_tunnels_total", &[("reason", "replication")]) {
             1 => Ok(()),
             count => Err(format!("{count} tunnels")),
+        }
+    });
+}
+
+/// Batches in one go, statements that have a name from the third time on, portals that stay open, copies,
+/// a timeout that cancels by a connection of its own.
+#[test]
+fn as_its_jdbc_driver_uses_it_and_as_tshark_reads_it() {
+    let Some(world) = World::new() else { return };
+    let _server = server(&world);
+    let host = POD_V4.to_string();
+    let capture = world.dir().join("postgresql.pcap");
+    let driver = ("postgresql.jar", "libpostgresql-jdbc-java");
+    let load = || {
+        let tshark = Capture::start(&world, &capture, "tcp port 5432");
+        let said = java(&world.client, "pgjdbc_client.bsh", driver, &[&host, "5432"]);
+        tshark.stop();
+        said
+    };
+    compare(&world, "5432=postgresql", load, |netra, sink| {
+        netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
+        let scrape = netra.scrape();
+        no_tunnel(&scrape)?;
+        let seen = exchanges(&scrape, "postgresql");
+        let of = |wanted: &str| -> u64 {
+            seen.iter().filter(|((it, _), _)| it == wanted).map(|(_, count)| count).sum()
+        };
+        let (set_up, cancels) = (of("STARTUP"), of("CANCEL"));
+        let total: u64 = seen.values().sum();
+        let read = types_by_tshark(&world, &capture);
+        let count = |kind: &str| read.get(kind).copied().unwrap_or(0);
+        if total - set_up - cancels != count("Simple query") + count("Sync") || cancels != 1 {
+            return Err(format!("netra: {seen:?}\ntshark: {read:?}"));
+        }
+        let spans = sink.take(usize::try_from(total - set_up).expect("few"))?;
+        for (name, code) in [
+            ("insert jdbc", "23505"),
+            ("select nowhere", "42P01"),
+            ("copy jdbc", "23505"),
+            ("select", "57014"),
+            ("select", "25P02"),
+        ] {
+            let is_it =
+                |span: &Span| span.name == name && span.tag("db.response.status_code") == code;
+            if !spans.iter().any(is_it) {
+                let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
+                return Err(format!("no {name} that ends with {code}: {names:?}"));
+            }
+        }
+        match spans.iter().find(|span| format!("{span:?}").contains("secret")) {
+            Some(span) => Err(format!("a value is told: {span:?}")),
+            None => Ok(()),
+        }
+    });
+}
+
+/// A pooler before netra: transactions of many clients by turns on few connections, each of which is told
+/// once.
+#[test]
+fn heavy_transactions_of_a_pooler_are_those_that_pgbench_counted() {
+    let Some(world) = World::new() else { return };
+    let _server = server(&world);
+    let config = world.dir().join("pgbouncer.ini");
+    let text = format!(
+        "[databases]\npostgres = host={POD_V4} port=5432 user=bench\n[pgbouncer]\n\
+         listen_addr = 127.0.0.1\nlisten_port = 6432\nauth_type = any\npool_mode = transaction\n\
+         default_pool_size = 3\nserver_idle_timeout = 1\nserver_tls_sslmode = disable\n"
+    );
+    fs::write(&config, text).expect("a file");
+    let bench = tool("pgbench", "postgresql");
+    let host = POD_V4.to_string();
+    run(&world.client, &bench, &["-h", &host, "-U", "bench", "-i", "-q", "postgres"]);
+    let script = world.dir().join("script.sql");
+    let text = "\\set aid random(1, 100000)\nbegin;\n\
+                update pgbench_accounts set abalance = 1 where aid = :aid;\n\
+                select abalance from pgbench_accounts where aid = :aid;\ncommit;\n";
+    fs::write(&script, text).expect("a script");
+    let script = script.display().to_string();
+    let load = || {
+        let pooler = tool("pgbouncer", "pgbouncer");
+        let mut command = world.client.command_as(pooler, Some(NOBODY), None);
+        command.arg(&config).current_dir(world.dir());
+        let mut pooler = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let args = ["-h", "127.0.0.1", "-p", "6432", "-U", "bench", "-n", "-f", &script];
+        let more = ["-c", "16", "-j", "2", "-t", "50", "postgres"];
+        let mut text = String::new();
+        let is_there = wait_until(PATIENCE, || {
+            let psql = tool("psql", "postgresql-client");
+            let mut command = world.client.command(psql);
+            command.args(["-h", "127.0.0.1", "-p", "6432", "-U", "bench", "-Atc", "select 7"]);
+            command.arg("postgres").output().is_ok_and(|output| output.stdout == b"7\n")
+        });
+        if is_there {
+            text = run(&world.client, &bench, &[&args[..], &more].concat());
+        }
+        let end = i32::try_from(pooler.id()).expect("a pid");
+        kill(Pid::from_raw(end), Signal::SIGINT).expect("it runs");
+        pooler.wait().expect("it ends");
+        assert!(is_there, "pgbouncer does not answer");
+        number_after(&text, "number of transactions actually processed:").to_string()
+    };
+    compare(&world, "5432=postgresql", load, |netra, _| {
+        netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
+        let scrape = netra.scrape();
+        no_tunnel(&scrape)?;
+        let of = |operation| scrape.sum(EXCHANGES, &[("operation", operation), ("outcome", "ok")]);
+        let connections = of("STARTUP");
+        match (of("UPDATE"), of("BEGIN"), of("COMMIT")) {
+            // psql's question is one more.
+            (800, 800, 800) if (1..=6).contains(&connections) => Ok(()),
+            other => Err(format!("{other:?} of 800 each, on {connections} connections")),
         }
     });
 }

@@ -72,7 +72,10 @@ fn http_requests_do_not_wait_for_ever() {
         cut.expect_end(End::Reset)?;
         netra.scrape_until("both are counted", |scrape| {
             let of = |what| scrape.sum("netra_answer_timeouts_total", &[("what", what)]);
-            [of("first_byte"), of("idle")] == [1, 1] && scrape.closed("answer_timeout") == 1
+            // Who had a part of an answer already was told nothing.
+            let told = scrape.sum("netra_messages_refused_total", &[("reason", "timed_out")]);
+            [of("first_byte"), of("idle"), told] == [1, 1, 1]
+                && scrape.closed("answer_timeout") == 1
         })?;
         logged(netra, &["\"flag\":\"RT\"", "\"rule\":\"Router/default/it/slow\""])?;
         stage.end()

@@ -29,6 +29,9 @@ pub enum Kind {
     Subscribe,
     /// Tells something and is never answered.
     Oneway,
+    /// Tells something and is answered only where there is something to say: it went wrong, a value is
+    /// there. What such an answer is as well.
+    Quiet,
     /// Sets the connection up: version, database, credentials. Answered.
     Handshake,
     /// Answers a request.
@@ -53,6 +56,7 @@ impl Kind {
         Self::Blocking,
         Self::Subscribe,
         Self::Oneway,
+        Self::Quiet,
         Self::Handshake,
         Self::Response,
         Self::Heartbeat,
@@ -69,6 +73,7 @@ impl Kind {
             Self::Blocking => "blocking",
             Self::Subscribe => "subscribe",
             Self::Oneway => "oneway",
+            Self::Quiet => "quiet",
             Self::Handshake => "handshake",
             Self::Response => "response",
             Self::Heartbeat => "heartbeat",
@@ -83,8 +88,19 @@ impl Kind {
     pub const fn opens(self) -> bool {
         matches!(
             self,
-            Self::Request | Self::Blocking | Self::Subscribe | Self::Oneway | Self::Handshake
+            Self::Request
+                | Self::Blocking
+                | Self::Subscribe
+                | Self::Oneway
+                | Self::Quiet
+                | Self::Handshake
         )
+    }
+
+    /// Whether the client of such a request goes on without an answer.
+    #[inline]
+    pub const fn is_silent(self) -> bool {
+        matches!(self, Self::Oneway | Self::Quiet)
     }
 }
 

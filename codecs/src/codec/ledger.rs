@@ -9,7 +9,8 @@ use crate::codec::event::{Asked, Head};
 /// A request whose answer is not whole.
 #[derive(Clone, Debug)]
 pub struct Open<T> {
-    /// What the protocol calls it, 0 where it has no ids.
+    /// What the protocol calls it, 0 where it has no ids. Of one that is [quiet](Kind::Quiet), when it
+    /// was whole.
     pub id: u64,
     /// When its first byte came.
     pub opened_ns: u64,
@@ -90,6 +91,14 @@ pub struct Exchange<T> {
 }
 
 impl<T> Exchange<T> {
+    /// When it was over, where that is not now: of a quiet request that nothing was said of, and that is
+    /// known only behind the answer to another.
+    #[inline]
+    pub fn ended_ns(&self) -> Option<u64> {
+        (self.kind == Kind::Quiet && self.outcome == Outcome::Sent && self.id > 0)
+            .then_some(self.id)
+    }
+
     fn new(open: Open<T>, answer: Answer) -> Self {
         Self {
             id: open.id,
@@ -142,11 +151,49 @@ impl<T> Ledger<T> {
     /// it went to this one of several servers.
     #[inline]
     pub fn asked(&self, lane: u8) -> Option<Asked> {
-        let front = self.open.front()?;
+        let mut front = self.open.front()?;
+        if front.kind == Kind::Quiet {
+            front = self.open.get(self.behind_quiet()?)?;
+        }
         let Open { kind, operation, note, id, .. } = *front;
         let asked = Asked { kind, operation, note, id };
         let is_mine = front.lane == lane;
         (front.kind != Kind::Oneway && !front.is_refused && is_mine).then_some(asked)
+    }
+
+    /// The place of that request.
+    #[inline]
+    pub fn turn(&self, lane: u8) -> Option<usize> {
+        self.asked(lane)?;
+        if self.open.front()?.kind == Kind::Quiet { self.behind_quiet() } else { Some(0) }
+    }
+
+    /// The place of the first request that is always answered.
+    #[cold]
+    fn behind_quiet(&self) -> Option<usize> {
+        self.open.iter().position(|open| open.kind != Kind::Quiet)
+    }
+
+    /// Whether the oldest request may be left without an answer, and whether it is older than that.
+    #[inline]
+    pub fn is_quiet_before(&self, ns: u64) -> bool {
+        let front = self.open.front();
+        front.is_some_and(|open| open.kind == Kind::Quiet && open.id > 0 && open.opened_ns < ns)
+    }
+
+    /// The place of the quiet request that an answer is to, of those whose turn it is: the only one
+    /// whose operation and note are these. Without an operation its note alone says it, without both
+    /// that there is no other.
+    #[cold]
+    pub fn find_quiet(&self, operation: u8, note: u32) -> Option<usize> {
+        let quiet = self.open.iter().take_while(|open| open.kind == Kind::Quiet);
+        let mut agree = quiet.enumerate().filter(|(_, open)| match (operation, note) {
+            (0, 0) => true,
+            (0, note) => open.note == note,
+            asked => (open.operation, open.note) == asked,
+        });
+        let (place, _) = agree.next()?;
+        agree.next().is_none().then_some(place)
     }
 
     /// Opens a request that began at `opened_ns`; the caller has looked that there is room.
@@ -204,9 +251,12 @@ impl<T> Ledger<T> {
     /// The place of a request that is refused and waits for what its client is told: the oldest of
     /// all, where `by_order`, and otherwise of those.
     pub fn find_refused(&self, by_order: bool) -> Option<usize> {
-        let among = if by_order { 1 } else { self.open.len() };
-        let is_meant = |open: &Open<T>| open.is_refused && open.kind != Kind::Oneway;
-        self.open.iter().take(among).position(is_meant)
+        let is_meant = |open: &Open<T>| open.is_refused && !open.kind.is_silent();
+        if !by_order {
+            return self.open.iter().position(is_meant);
+        }
+        let first = self.open.iter().position(|open| open.kind != Kind::Quiet)?;
+        is_meant(self.open.get(first)?).then_some(first)
     }
 
     /// The place of the request whose data is this.
@@ -243,6 +293,8 @@ impl<T> Ledger<T> {
         outcome: Outcome,
     ) -> impl Iterator<Item = Exchange<T>> {
         self.open.drain(..).enumerate().map(move |(place, open)| {
+            let is_sent = open.kind == Kind::Quiet && open.id > 0;
+            let outcome = if is_sent { Outcome::Sent } else { outcome };
             let of_this = answered.filter(|(at, _)| *at == place).map(|(_, answer)| answer);
             Exchange::new(open, Answer { outcome, ..of_this.unwrap_or_default() })
         })

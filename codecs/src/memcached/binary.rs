@@ -23,6 +23,7 @@ const HEAD_LEN: usize = 24;
 pub(super) const REQUEST: u8 = 0x80;
 const ANSWER: u8 = 0x81;
 const STAT: u8 = 0x10;
+const QUIT_QUIETLY: u8 = 0x17;
 
 /// Statuses that say no.
 const NO_ACCESS: u16 = 0x24;
@@ -213,7 +214,8 @@ impl Packet {
 fn request(packet: &Packet) -> Head {
     let (operation, is_quiet) = commands::of_opcode(packet.opcode);
     let kind = match packet.opcode {
-        _ if is_quiet => Kind::Oneway,
+        QUIT_QUIETLY => Kind::Oneway,
+        _ if is_quiet => Kind::Quiet,
         0x20..=0x22 => Kind::Handshake,
         _ => Kind::Request,
     };
@@ -223,21 +225,16 @@ fn request(packet: &Packet) -> Head {
 #[inline]
 fn answer(packet: &Packet, asked: Option<Asked>) -> Result<Head, Reason> {
     let (operation, is_quiet) = commands::of_opcode(packet.opcode);
-    if is_quiet {
-        return Ok(Head { kind: Kind::Push, ..Head::default() });
-    }
     let is_other =
         asked.is_some_and(|asked| asked.operation != operation || asked.note != packet.opaque);
-    if is_other {
+    if is_other && !is_quiet {
         return Err(Reason::AnswerWithoutRequest);
     }
     let (outcome, said) = status(packet.status);
-    Ok(Head {
-        kind: Kind::Response,
-        outcome,
-        said,
-        status: packet.status.into(),
-        ..Head::default()
+    let head = Head { outcome, said, status: packet.status.into(), ..Head::default() };
+    Ok(match is_quiet {
+        true => Head { kind: Kind::Quiet, operation, note: packet.opaque, ..head },
+        false => Head { kind: Kind::Response, ..head },
     })
 }
 

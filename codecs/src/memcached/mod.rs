@@ -11,8 +11,9 @@
 //! | meta commands with `q` | the flag; what does come carries their token (`O`) |
 //! | quiet opcodes of the binary protocol | the opcode, which their answers repeat |
 //!
-//! Such a request is over when it has been sent; what a server says of it all the same is no answer
-//! to another. Where nobody can say whose an error is, the tap ends.
+//! With `noreply` a request is over when it has been sent. A quiet one is kept until something is said
+//! of it, or of one behind it: errors of text have no token, and are its own where no other waits so.
+//! Where nobody can say whether an error is that of a request which is always answered, the tap ends.
 
 mod binary;
 mod commands;
@@ -102,7 +103,7 @@ impl Codec for Memcached {
             }
             (Form::Text(request, reply), Way::Response) => {
                 reply.held.begin(limits);
-                reply.advance(input, asked, request.may_be_silent, limits, head)
+                reply.advance(input, asked, request.silent, limits, head)
             }
             (Form::Binary(request, _), Way::Request) => {
                 request.held.begin(limits);

@@ -1,7 +1,7 @@
 //! The way of the answers, as text.
 
 use super::commands::{self, Shape};
-use super::request::DOUBTED;
+use super::request::{DOUBTED, Silent};
 use super::tail::{Line, Tail, Walked, number, token, words};
 use crate::codec::{Asked, Event, Head, Held, Kind, Outcome, Reason, Said};
 use crate::limits::Limits;
@@ -37,6 +37,8 @@ struct Reply {
     said: Said,
     tail: Tail,
     then: Then,
+    /// The token, of an answer to a quiet command.
+    token: u32,
 }
 
 impl ReplySide {
@@ -45,7 +47,7 @@ impl ReplySide {
         &mut self,
         input: &[u8],
         asked: Option<Asked>,
-        may_be_silent: bool,
+        silent: Silent,
         limits: &Limits,
         head: &mut Head,
     ) -> Event {
@@ -64,7 +66,7 @@ impl ReplySide {
             };
         };
         let text = line.text(&self.held, input);
-        let reply = match read(text, line.is_cut, asked, may_be_silent, limits) {
+        let reply = match read(text, line.is_cut, asked, silent, limits) {
             Ok(reply) => reply,
             Err(reason) => return Event::Not(reason),
         };
@@ -83,8 +85,8 @@ impl ReplySide {
                 Ok(Walked::Bad(at)) | Err((_, at)) => (line.taken + at, false),
             }
         };
-        let Reply { kind, outcome, said, .. } = reply;
-        *head = Head { kind, outcome, said, ..Head::default() };
+        let Reply { kind, outcome, said, token: note, .. } = reply;
+        *head = Head { kind, outcome, said, note, ..Head::default() };
         Event::Head { consumed, len, held: line.held, whole }
     }
 
@@ -179,7 +181,7 @@ fn read(
     text: &[u8],
     is_cut: bool,
     asked: Option<Asked>,
-    may_be_silent: bool,
+    silent: Silent,
     limits: &Limits,
 ) -> Result<Reply, Reason> {
     let first = text.first().copied().unwrap_or(b' ');
@@ -194,6 +196,7 @@ fn read(
         said: Said::Nothing,
         tail: if is_cut { Tail::line() } else { Tail::default() },
         then: Then::End,
+        token: 0,
     };
     match word {
         b"VALUE" | b"VA" if is_cut => return Err(Reason::TooLarge),
@@ -209,15 +212,17 @@ fn read(
     let is_error = reply.said != Said::Nothing;
     let Some(asked) = asked else {
         // Of what was told not to be answered, since nothing else waits.
-        if may_be_silent && (is_error || is_meta(word)) {
-            reply.kind = Kind::Push;
+        if silent.is_any() && (is_error || is_meta(word)) {
+            reply.is_to_quiet(line, silent);
         }
         return Ok(reply);
     };
     let is_doubted = asked.note & DOUBTED != 0;
     let fits = is_error || fits(word, commands::shape(asked.operation));
     if is_doubted && (is_error || is_meta(word)) {
-        reply.kind = whose(word, &reply, line, asked, fits)?;
+        if !is_loud(word, &reply, line.clone(), asked, fits)? {
+            reply.is_to_quiet(line, silent);
+        }
     } else if !fits || is_meta(word) && is_other(line, asked) {
         return Err(Reason::AnswerWithoutRequest);
     }
@@ -236,31 +241,41 @@ fn token_of<'l>(mut line: impl Iterator<Item = &'l [u8]>) -> u32 {
     found.map_or(0, token)
 }
 
+impl Reply {
+    /// It is to a quiet command: to that with its token. An error has none, and where there are commands
+    /// with `noreply` as well, it may be theirs.
+    #[cold]
+    fn is_to_quiet<'l>(&mut self, line: impl Iterator<Item = &'l [u8]>, silent: Silent) {
+        let is_error = self.said != Said::Nothing;
+        self.kind = if is_error && silent.noreply { Kind::Push } else { Kind::Quiet };
+        self.token = if is_error { 0 } else { token_of(line) };
+    }
+}
+
 /// Between the request and the one before are others whose answers may be left out: whether this
-/// answers it, or one of those.
+/// answers it, and not one of those.
 #[cold]
-fn whose<'l>(
+fn is_loud<'l>(
     word: &[u8],
     reply: &Reply,
     line: impl Iterator<Item = &'l [u8]>,
     asked: Asked,
     fits: bool,
-) -> Result<Kind, Reason> {
+) -> Result<bool, Reason> {
     if reply.said != Said::Nothing {
         // This says nothing but that all before it is over, and never that something is wrong.
         let is_fence = commands::shape(asked.operation) == Shape::MetaNoop;
-        return if is_fence { Ok(Kind::Push) } else { Err(Reason::RepliesUnclear) };
+        return if is_fence { Ok(false) } else { Err(Reason::RepliesUnclear) };
     }
     let (token, wanted) = (token_of(line), asked.note & !DOUBTED);
     // These are never sent for a quiet request.
-    let is_loud = matches!(word, b"MN" | b"EN" | b"ME");
-    match (fits, is_loud) {
-        (true, true) => Ok(Kind::Response),
+    let is_never_quiet = matches!(word, b"MN" | b"EN" | b"ME");
+    match (fits, is_never_quiet) {
+        (true, true) => Ok(true),
         (false, true) => Err(Reason::AnswerWithoutRequest),
-        (false, false) => Ok(Kind::Push),
+        (false, false) => Ok(false),
         (true, false) if token == 0 && wanted == 0 => Err(Reason::RepliesUnclear),
-        (true, false) if token == wanted => Ok(Kind::Response),
-        (true, false) => Ok(Kind::Push),
+        (true, false) => Ok(token == wanted),
     }
 }
 

@@ -20,8 +20,23 @@ pub(super) struct RequestSide {
     pub(super) tail: Tail,
     /// Something was asked whose answer may be left out, and nothing since.
     doubted: bool,
-    /// Something ever was.
-    pub(super) may_be_silent: bool,
+    /// What of that there ever was.
+    pub(super) silent: Silent,
+}
+
+/// What was asked so far whose answer may be left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Silent {
+    /// Quiet meta commands.
+    pub(super) quiet: bool,
+    /// Commands with `noreply`: of a few errors servers tell all the same.
+    pub(super) noreply: bool,
+}
+
+impl Silent {
+    pub(super) fn is_any(self) -> bool {
+        self.quiet || self.noreply
+    }
 }
 
 /// A command.
@@ -60,8 +75,10 @@ impl RequestSide {
     #[inline]
     fn tell(&mut self, command: &Command, line: &Line, input: &[u8], head: &mut Head) -> Event {
         let mut note = command.token;
-        if command.kind == Kind::Oneway {
-            (self.doubted, self.may_be_silent) = (true, true);
+        if command.kind.is_silent() {
+            self.doubted = true;
+            self.silent.quiet |= command.kind == Kind::Quiet;
+            self.silent.noreply |= command.kind == Kind::Oneway;
         } else if std::mem::take(&mut self.doubted) {
             note |= DOUBTED;
         }
@@ -187,7 +204,7 @@ fn read_noreply(command: &mut Command, line: &[u8], least: usize) {
 fn read_flags<'l>(command: &mut Command, flags: impl Iterator<Item = &'l [u8]>) {
     for flag in flags {
         match flag {
-            [b'q', ..] => command.kind = Kind::Oneway,
+            [b'q', ..] => command.kind = Kind::Quiet,
             [b'O', text @ ..] => command.token = token(text),
             _ => {}
         }

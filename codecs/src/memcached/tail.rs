@@ -177,7 +177,7 @@ impl Line {
 
 /// The words of a line.
 #[inline]
-pub(super) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     line.split(|byte| *byte == b' ').filter(|word| !word.is_empty())
 }
 

@@ -105,7 +105,7 @@ impl Codec for Mysql {
     fn release_memory(&mut self) {
         self.request.release_memory();
         self.response.held.release_memory();
-        self.session.statements.release_memory();
+        self.session.release_memory();
     }
 
     fn value<'b>(head: &Head, bytes: &'b [u8], key: Key) -> Option<&'b [u8]> {

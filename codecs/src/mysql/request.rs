@@ -2,7 +2,7 @@
 
 use super::attributes;
 use super::commands::{self, Reply};
-use super::session::{Database, Phase, Session, capability};
+use super::session::{Phase, Session, capability};
 use super::wire::{Bytes, HEAD, PacketHead};
 use crate::codec::{Event, Head, Held, Kind, Reason, Spot};
 use crate::limits::Limits;
@@ -242,7 +242,7 @@ impl RequestSide {
         }
         if let Some(name) = used(summary) {
             note |= IS_DATABASE;
-            session.asked_database = Database::new(name);
+            session.ask_for(name);
         }
         let head = Head { operation, note, ..Head::default() };
         let (head, mut len) = tell_of(&mut self.told, head, summary, session);
@@ -514,7 +514,7 @@ fn read(session: &mut Session, packet: PacketHead, bytes: &[u8]) -> Result<Told,
 
 /// The client asks for the database at a place of the head.
 fn ask_for(session: &mut Session, place: Spot, bytes: &[u8]) -> u32 {
-    session.asked_database = Database::new(place.of(bytes).unwrap_or_default());
+    session.ask_for(place.of(bytes).unwrap_or_default());
     IS_DATABASE
 }
 

@@ -287,7 +287,7 @@ impl ResponseSide {
             return;
         }
         if seen.is == Is::End && std::mem::take(&mut self.is_database) {
-            session.database = session.asked_database;
+            session.use_asked();
         }
         if seen.is == Is::Error && self.reply == Reply::Prepared {
             session.statements.refused(self.statement);

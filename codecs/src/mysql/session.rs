@@ -53,8 +53,8 @@ pub(super) struct Session {
     pub(super) has_quit: bool,
     /// The database in use.
     pub(super) database: Database,
-    /// The one that was asked for last.
-    pub(super) asked_database: Database,
+    /// The one that was asked for last, from the first that was on.
+    asked_database: Option<Box<Database>>,
     pub(super) statements: Statements,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Session {
 const DATABASE_MAX: usize = 64;
 
 /// The name of a database, or none.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Database {
     len: u8,
     name: [u8; DATABASE_MAX],
@@ -100,7 +100,29 @@ impl Session {
     pub(super) fn begin_again(&mut self) {
         self.statements.clear();
         let statements = std::mem::take(&mut self.statements);
-        *self = Self { statements, ..Self::default() };
+        let mut asked_database = self.asked_database.take();
+        if let Some(asked) = &mut asked_database {
+            **asked = Database::default();
+        }
+        *self = Self { statements, asked_database, ..Self::default() };
+    }
+
+    /// The client asks for this database.
+    pub(super) fn ask_for(&mut self, database: &[u8]) {
+        **self.asked_database.get_or_insert_default() = Database::new(database);
+    }
+
+    /// It has got what it asked for.
+    pub(super) fn use_asked(&mut self) {
+        if let Some(asked) = &self.asked_database {
+            self.database = **asked;
+        }
+    }
+
+    /// Gives storage back that says nothing more.
+    pub(super) fn release_memory(&mut self) {
+        self.statements.release_memory();
+        self.asked_database.take_if(|asked| **asked == self.database);
     }
 
     /// The greeting of the server.

@@ -7,6 +7,7 @@ use crate::codec::{
     Said, UPTO, Way,
 };
 use crate::limits::Limits;
+use crate::tap::last_error::LastError;
 
 /// Answers in a row that nobody waits for, of a protocol where they harm nobody, before the
 /// connection is believed to be something else.
@@ -14,6 +15,13 @@ const STRAYS_MAX: u8 = 16;
 
 /// Requests of one connection that were taken out before their answer came, at most.
 const LATE_MAX: usize = 64;
+
+/// Quiet requests of one connection that are kept until it is known that nothing is said of them: with
+/// more than that open, a further one is over when it has been sent.
+const QUIET_MAX: usize = 256;
+
+/// For how long one of them is, if further requests come.
+const QUIET_NS: u64 = 1_000_000_000;
 
 /// Places of the ways.
 const REQUEST: usize = Way::Request as usize;
@@ -47,6 +55,10 @@ pub(super) struct Books<T> {
     opened_any: bool,
     /// Which of several servers says what is read of answers.
     lane: u8,
+    /// There are, or were, quiet requests.
+    has_quiet: bool,
+    /// So many requests, the oldest, were quiet, and nothing was said of them.
+    unsaid: u16,
     /// The messages under way, by way.
     under: [Under; 2],
     /// Bytes of the messages that come next, by way.
@@ -94,6 +106,8 @@ impl<T: Default> Books<T> {
             strays: 0,
             opened_any: false,
             lane: 0,
+            has_quiet: false,
+            unsaid: 0,
             under: [Under::default(); 2],
             behind: [0; 2],
             answering: None,
@@ -116,9 +130,15 @@ impl<T: Default> Books<T> {
         way: Way,
         is_more: bool,
         limits: &Limits,
+        now_ns: u64,
     ) -> Option<Exchange<T>> {
         if self.under(way).ended
-            && let Some(done) = self.finish_message(way)
+            && let Some(done) = self.finish_message(way, now_ns)
+        {
+            return Some(done);
+        }
+        if self.has_quiet
+            && let Some(done) = self.unsaid(way, is_more, now_ns)
         {
             return Some(done);
         }
@@ -129,6 +149,24 @@ impl<T: Default> Books<T> {
         }
         let is_full = is_more && self.ledger.len() >= limits.open_max as usize;
         if is_full && way == Way::Request { self.forget_oldest() } else { None }
+    }
+
+    /// The oldest quiet request, if nothing is said of it any more, as far as that can be known.
+    #[cold]
+    fn unsaid(&mut self, way: Way, is_more: bool, now_ns: u64) -> Option<Exchange<T>> {
+        let is_known = self.unsaid > 0;
+        let is_next = match way {
+            Way::Response => is_known,
+            Way::Request => {
+                let is_old = self.ledger.is_quiet_before(now_ns.saturating_sub(QUIET_NS));
+                is_more && !is_known && is_old && self.answering.is_none()
+            }
+        };
+        if !is_next {
+            return None;
+        }
+        self.unsaid = self.unsaid.saturating_sub(1);
+        self.ledger.finish(0, Answer { outcome: Outcome::Sent, ..Answer::default() })
     }
 
     /// The next of the requests that were answered together.
@@ -149,18 +187,20 @@ impl<T: Default> Books<T> {
     fn forget_oldest(&mut self) -> Option<Exchange<T>> {
         let is_opening = self.under[REQUEST].opened;
         let has_ids = matches!(self.correlation, Correlation::Unique | Correlation::Loose);
-        let is_safe = has_ids && !is_opening;
+        let is_quiet = self.has_quiet && self.unsaid == 0 && self.ledger.is_quiet_before(u64::MAX);
+        let is_safe = (has_ids || is_quiet) && !is_opening;
         if !is_safe || self.answering.is_some() {
             return None;
         }
-        let answer = Answer { outcome: Outcome::Unanswered, ..Answer::default() };
-        self.ledger.finish(0, answer)
+        let outcome = if is_quiet { Outcome::Sent } else { Outcome::Unanswered };
+        self.ledger.finish(0, Answer { outcome, ..Answer::default() })
     }
 
     /// Whether a message of the way has ended, which has not been booked.
     #[inline]
     pub(super) fn has_ended(&self, way: Way) -> bool {
-        self.under[way as usize].ended || (way == Way::Response && self.together.is_some())
+        self.under[way as usize].ended
+            || (way == Way::Response && (self.together.is_some() || self.unsaid > 0))
     }
 
     /// Bytes of the way have come at this time.
@@ -198,7 +238,8 @@ impl<T: Default> Books<T> {
         under.bytes += bytes as u64;
         under.late = true;
         if ended {
-            self.finish_message(way);
+            // It was whole before, and belongs to an exchange that is open.
+            self.finish_message(way, 0);
         }
         bytes
     }
@@ -217,7 +258,7 @@ impl<T: Default> Books<T> {
     }
 
     /// Books the end of the message under way; returns the exchange that it finished.
-    pub(super) fn finish_message(&mut self, way: Way) -> Option<Exchange<T>> {
+    pub(super) fn finish_message(&mut self, way: Way, now_ns: u64) -> Option<Exchange<T>> {
         let under = std::mem::take(self.under(way));
         if way == Way::Response {
             self.end_late();
@@ -226,8 +267,17 @@ impl<T: Default> Books<T> {
             Way::Request if under.opened => {
                 let last = self.ledger.last_mut()?;
                 last.request_bytes = under.bytes;
-                if last.kind != Kind::Oneway {
-                    return None;
+                match last.kind {
+                    Kind::Oneway => {}
+                    Kind::Quiet if !last.is_refused() => {
+                        last.id = now_ns;
+                        if self.ledger.len() <= QUIET_MAX {
+                            self.has_quiet = true;
+                            return None;
+                        }
+                    }
+                    Kind::Quiet => {}
+                    _ => return None,
                 }
                 let answer = Answer { outcome: Outcome::Sent, ..Answer::default() };
                 self.ledger.finish(self.ledger.len() - 1, answer)
@@ -240,8 +290,17 @@ impl<T: Default> Books<T> {
             }
             Way::Response => {
                 let place = self.answering.take()? as usize;
+                self.pass_over(place);
                 self.finish(place, Answer { bytes: under.bytes, ..self.answer })
             }
+        }
+    }
+
+    /// Where answers come in order, nothing more is said of those before the one that was answered.
+    #[inline]
+    fn pass_over(&mut self, place: usize) {
+        if self.has_quiet {
+            self.unsaid = u16::try_from(place).unwrap_or(u16::MAX);
         }
     }
 
@@ -272,7 +331,7 @@ impl<T: Default> Books<T> {
         }
         let under = &mut self.under[REQUEST];
         let open = self.ledger.open(head, under.began_ns);
-        if whole && head.kind != Kind::Oneway {
+        if whole && !head.kind.is_silent() {
             open.request_bytes = under.bytes;
             *under = Under::default();
         } else {
@@ -290,21 +349,27 @@ impl<T: Default> Books<T> {
         head: &Head,
         bytes: &[u8],
         whole: bool,
-        error: &mut ErrorText,
+        error: &mut LastError,
     ) -> Booked<'_, T> {
         let under = self.under[RESPONSE];
         if whole {
             self.under[RESPONSE] = Under::default();
         }
-        if head.kind != Kind::Response {
+        let is_to_quiet = head.kind == Kind::Quiet;
+        if head.kind != Kind::Response && !is_to_quiet {
             return Booked::Aside;
         }
         let place = match self.correlation {
-            Correlation::Fifo => self.ledger.asked(self.lane).map(|_| 0),
+            _ if is_to_quiet => self.ledger.find_quiet(head.operation, head.note),
+            Correlation::Fifo => self.ledger.turn(self.lane),
             _ if head.upto => self.ledger.find_among(self.lane, head.id - head.id % UPTO..=head.id),
             _ => self.ledger.find(self.lane, head.id, head.note),
         };
         let Some(place) = place else {
+            if is_to_quiet {
+                // Which of several it is to, or one that is over, nobody can tell.
+                return Booked::Aside;
+            }
             return if self.take_late(head, whole) { Booked::Late } else { self.stray() };
         };
         self.strays = 0;
@@ -316,8 +381,8 @@ impl<T: Default> Books<T> {
         }
         match head.said {
             Said::Nothing => error.clear(),
-            Said::Word(word) => *error = ErrorText::new(word.as_bytes()),
-            Said::Spot(spot) => *error = ErrorText::new(spot.of(bytes).unwrap_or_default()),
+            Said::Word(word) => error.set(word.as_bytes()),
+            Said::Spot(spot) => error.set(spot.of(bytes).unwrap_or_default()),
         }
         let answer = Answer {
             status: head.status,
@@ -333,6 +398,7 @@ impl<T: Default> Books<T> {
         if whole {
             // Of what was answered before, this is how it comes out after all.
             self.answering = None;
+            self.pass_over(place);
             self.finish(place, answer).map_or(Booked::Aside, Booked::Finished)
         } else {
             self.answer = answer;
@@ -391,13 +457,18 @@ impl<T: Default> Books<T> {
 
     /// The exchange whose answer comes next, where answers come in order.
     pub(super) fn next_answered(&mut self) -> Option<&mut Open<T>> {
-        let place = self.ledger.asked(self.lane).map(|_| 0)?;
+        let place = self.ledger.turn(self.lane)?;
         self.ledger.get_mut(place)
     }
 
     /// The exchange whose answer is under way.
     pub(super) fn answering(&mut self) -> Option<&mut Open<T>> {
         self.ledger.get_mut(self.answering? as usize)
+    }
+
+    /// Whether there is one.
+    pub(super) fn is_answering(&self) -> bool {
+        self.answering.is_some()
     }
 
     /// Takes out one that is open, which is not answered any more. What answers it later is known as

@@ -63,6 +63,7 @@
 mod books;
 mod detect;
 mod http1;
+mod last_error;
 mod message;
 mod ports;
 mod protocol;

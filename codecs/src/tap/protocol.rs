@@ -304,3 +304,5 @@ impl FromStr for Protocol {
         Self::ALL.iter().copied().find(|protocol| protocol.name() == name).ok_or(())
     }
 }
+
+const _: () = assert!(size_of::<AnyCodec>() <= 288);

@@ -1,8 +1,9 @@
 //! The tap itself: a codec and the books of its exchanges.
 
-use crate::codec::{ErrorText, Event, Exchange, Head, Kind, Open, Reason, Way};
+use crate::codec::{ErrorText, Event, Exchange, Head, Kind, Open, Outcome, Reason, Way};
 use crate::limits::Limits;
 use crate::tap::books::{Booked, Books};
+use crate::tap::last_error::LastError;
 use crate::tap::message::Message;
 use crate::tap::protocol::{AnyCodec, Protocol};
 
@@ -63,7 +64,7 @@ pub struct Tap<T> {
     codec: AnyCodec,
     books: Books<T>,
     /// What the answer that was told last says is wrong.
-    error: ErrorText,
+    error: LastError,
     tunnel: Option<Reason>,
 }
 
@@ -74,7 +75,7 @@ impl<T: Default> Tap<T> {
         Self {
             codec: AnyCodec::new(protocol),
             books: Books::new(correlation),
-            error: ErrorText::NONE,
+            error: LastError::default(),
             tunnel: None,
         }
     }
@@ -100,8 +101,11 @@ impl<T: Default> Tap<T> {
         if let Some(reason) = self.tunnel {
             return Step::Tunnel(reason);
         }
-        if let Some(exchange) = self.books.pending(way, !input.is_empty(), limits) {
-            return ended(0, exchange, said_by(way, &self.error));
+        if let Some(exchange) = self.books.pending(way, !input.is_empty(), limits, now_ns) {
+            // Of what nothing is said, nothing is wrong.
+            let is_unsaid = exchange.outcome == Outcome::Sent;
+            let error = if is_unsaid { &[] } else { said_by(way, &self.error) };
+            return ended(0, exchange, error);
         }
         if input.is_empty() {
             return Step::Need;
@@ -118,7 +122,7 @@ impl<T: Default> Tap<T> {
             Event::End(count) => {
                 self.books.count(way, count);
                 let is_late = self.books.is_late(way);
-                match self.books.finish_message(way) {
+                match self.books.finish_message(way, now_ns) {
                     None if is_late => Step::Late(count),
                     Some(exchange) => ended(count, exchange, said_by(way, &self.error)),
                     None => Step::Body(count),
@@ -136,8 +140,10 @@ impl<T: Default> Tap<T> {
                     Way::Request => self.books.request(head, whole, limits),
                     Way::Response => self.books.answer(head, bytes, whole, &mut self.error),
                 };
-                if head.kind == Kind::Response && matches!(booked, Booked::Aside) {
-                    head.kind = Kind::Stray;
+                if matches!(head.kind, Kind::Response | Kind::Quiet)
+                    && matches!(booked, Booked::Aside)
+                {
+                    head.kind = if head.kind == Kind::Quiet { Kind::Push } else { Kind::Stray };
                 }
                 let message = Message::new(self.codec.protocol(), head, bytes);
                 match booked {
@@ -286,7 +292,7 @@ impl<T: Default> Tap<T> {
     /// Takes the exchanges that will not be finished, oldest first: for the end of a connection,
     /// or of the tap. With each comes what the beginning of its answer says is wrong.
     pub fn drain(&mut self) -> impl Iterator<Item = (Exchange<T>, ErrorText)> {
-        self.books.drain(self.tunnel.is_some(), self.error)
+        self.books.drain(self.tunnel.is_some(), self.error.text())
     }
 
     /// Bytes that are held on the heap: heads that came in pieces, and open exchanges.
@@ -298,6 +304,9 @@ impl<T: Default> Tap<T> {
     pub fn release_memory(&mut self) {
         self.codec.release_memory();
         self.books.release_memory();
+        if !self.books.is_answering() {
+            self.error = LastError::default();
+        }
     }
 }
 
@@ -309,7 +318,7 @@ fn ended<T>(consumed: usize, exchange: Exchange<T>, error: &[u8]) -> Step<'_, T>
 
 /// What is wrong with an exchange that bytes of this way have finished.
 #[inline]
-fn said_by(way: Way, error: &ErrorText) -> &[u8] {
+fn said_by(way: Way, error: &LastError) -> &[u8] {
     if way == Way::Response { error.as_bytes() } else { &[] }
 }
 
@@ -319,4 +328,4 @@ fn give_up<'b, T>(tunnel: &mut Option<Reason>, reason: Reason) -> Step<'b, T> {
     Step::Tunnel(reason)
 }
 
-const _: () = assert!(size_of::<Tap<Option<Box<u64>>>>() <= 600);
+const _: () = assert!(size_of::<Tap<Option<Box<u64>>>>() <= 456);

@@ -121,8 +121,7 @@ pub struct Thrift {
     stream: Stream,
 }
 
-// One of them for each connection, in place: nothing is on the heap while it idles.
-#[allow(clippy::large_enum_variant)]
+// One of them for each connection.
 #[derive(Debug)]
 enum Stream {
     /// The first bytes of the first request, while they do not say enough.
@@ -131,7 +130,8 @@ enum Stream {
         len: u8,
     },
     Framed(Framed<ThriftFrames>),
-    Unframed(Unframed),
+    /// Has more to remember than the others, and is rare.
+    Unframed(Box<Unframed>),
 }
 
 impl Default for Stream {
@@ -268,7 +268,7 @@ impl Thrift {
             Err(Frame::Not(reason)) => return Event::Not(reason),
             Err(_) => return Event::Need,
             Ok(Shape::Unframed(encoding)) => {
-                self.stream = Stream::Unframed(Unframed::new(encoding));
+                self.stream = Stream::Unframed(Box::new(Unframed::new(encoding)));
             }
             Ok(shape) => {
                 let mut framed = Framed::<ThriftFrames>::default();

@@ -79,6 +79,11 @@ impl Taster {
         self.show_piece(part.way, &part.bytes);
     }
 
+    /// Nothing comes for so long.
+    pub fn wait(&mut self, ns: u64) {
+        self.now_ns += ns;
+    }
+
     /// Shows a part in pieces.
     pub fn show_in(&mut self, part: &Part, pieces: Pieces) {
         self.now_ns += 1;

@@ -7,7 +7,10 @@ use perf_event::{Builder, SampleFlag, Sampler, data::Record, events::Software};
 use std::{
     collections::HashMap,
     fmt, fs, io,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -67,16 +70,60 @@ struct Thread {
     system_ticks: u64,
 }
 
-/// Where a thread was seen: its index, then the stack as the kernel wrote it.
-/// Different stacks that are kept, each with the names of its calls: a long profile of a busy process
-/// has a thousand.
+/// Different stacks that are kept.
 const STACKS_MAX: usize = 4096;
+/// What an address of a stack may cost, all in all: in the stack, in its row, and as text with the name of
+/// its function.
+const ADDRESS_BYTES: u64 = 128;
+/// A profile of less would say nothing.
+const ADDRESSES_LEAST: u64 = 4096;
+/// A busy process has some hundred stacks of 40 calls.
+const ADDRESSES_MAX: u64 = 32 * 1024;
 
-type Stacks = HashMap<(usize, Vec<u64>), i64>;
+/// What a profile may take of memory, beside the samplers themselves.
+#[derive(Debug)]
+pub struct Room<N> {
+    /// Bytes for stacks, and for what is made of them.
+    pub stacks: u64,
+    /// Says, when the sampling is over, how many bytes debug information may take.
+    pub names: N,
+}
+
+/// Where threads were seen, and how often.
+#[derive(Debug)]
+struct Stacks {
+    /// By the index of the thread, then the stack as the kernel wrote it.
+    counts: HashMap<(usize, Vec<u64>), i64>,
+    /// Addresses in all of them together, so far and at most.
+    addresses: u64,
+    addresses_max: u64,
+}
+
+impl Stacks {
+    /// Of so many bytes, all in all.
+    fn within(bytes: u64) -> Self {
+        let addresses_max = (bytes / ADDRESS_BYTES).clamp(ADDRESSES_LEAST, ADDRESSES_MAX);
+        Self { counts: HashMap::new(), addresses: 0, addresses_max }
+    }
+
+    /// Counts a stack; false when it is one more than are kept.
+    fn note(&mut self, stack: (usize, Vec<u64>)) -> bool {
+        if let Some(count) = self.counts.get_mut(&stack) {
+            *count += 1;
+            return true;
+        }
+        let addresses = self.addresses + stack.1.len() as u64;
+        if self.counts.len() >= STACKS_MAX || addresses > self.addresses_max {
+            return false;
+        }
+        self.addresses = addresses;
+        self.counts.insert(stack, 1);
+        true
+    }
+}
 
 /// Samples all threads for a while. Blocks; ends early when `stop` is set. The kernel's own part is
-/// sampled where that is allowed, and else taken from /proc. `room` says, when that is over, how much
-/// memory the names of functions may take.
+/// sampled where that is allowed, and else taken from /proc.
 ///
 /// # Errors
 /// The kernel does not let this process sample itself.
@@ -84,13 +131,13 @@ pub fn sample_cpu(
     hz: u32,
     time: Duration,
     stop: &AtomicBool,
-    room: impl Fn() -> u64,
+    room: &Room<impl Fn() -> u64>,
 ) -> Result<Profile, Refused> {
     let hz = hz.clamp(1, HZ_MAX);
     let (started, begun) = (SystemTime::now(), Instant::now());
     let own = thread_id();
     let (mut threads, has_kernel) = open(hz, own)?;
-    let (mut stacks, mut lost) = (Stacks::new(), 0);
+    let (mut stacks, mut lost) = (Stacks::within(room.stacks), 0);
     while begun.elapsed() < time && !stop.load(Relaxed) {
         thread::park_timeout(LOOK_EVERY.min(time.saturating_sub(begun.elapsed())));
         for (index, thread) in threads.iter_mut().enumerate() {
@@ -99,7 +146,9 @@ pub fn sample_cpu(
     }
     let took = begun.elapsed();
     let period_ns = i64::from(1_000_000_000 / hz);
-    let mut symbols = Symbols::within(room());
+    let mut symbols = Symbols::within((room.names)());
+    symbols.read_kernel(all(&stacks, true).map(|spot| spot.address));
+    symbols.read_user(all(&stacks, false).map(|spot| (spot.address, spot.is_call)));
     let mut profile = Profile {
         values: vec![("samples", "count"), ("cpu", "nanoseconds")],
         period: Some(("cpu", "nanoseconds", period_ns)),
@@ -109,7 +158,8 @@ pub fn sample_cpu(
         comments: vec![format!("netra: software cpu-clock at {hz} Hz, {lost} samples lost")],
     };
     if symbols.is_cramped() {
-        let text = "there is too little memory left to read the names of functions";
+        let text = "there is too little memory to read debug information: lines and inlined functions \
+                    are missing";
         profile.comments.push(text.into());
     }
     if !has_kernel {
@@ -186,7 +236,7 @@ fn drain(index: usize, sampler: &mut Sampler, stacks: &mut Stacks) -> u64 {
             Ok(Record::Sample(sample)) => {
                 let chain = sample.callchain().map(<[u64]>::to_vec);
                 let stack = chain.or(sample.ip().map(|ip| vec![ip])).unwrap_or_default();
-                lost += u64::from(!note(stacks, (index, stack)));
+                lost += u64::from(!stacks.note((index, stack)));
             }
             Ok(Record::Lost(record)) => lost += record.lost,
             _ => {}
@@ -195,17 +245,9 @@ fn drain(index: usize, sampler: &mut Sampler, stacks: &mut Stacks) -> u64 {
     lost
 }
 
-/// Counts a stack; false when it is one more than are kept.
-fn note(stacks: &mut Stacks, stack: (usize, Vec<u64>)) -> bool {
-    if stacks.len() >= STACKS_MAX && !stacks.contains_key(&stack) {
-        return false;
-    }
-    *stacks.entry(stack).or_default() += 1;
-    true
-}
-
 fn rows(stacks: &Stacks, threads: &[Thread], period_ns: i64, symbols: &mut Symbols) -> Vec<Row> {
     stacks
+        .counts
         .iter()
         .map(|((index, stack), count)| Row {
             stack: places(stack, symbols),
@@ -215,27 +257,49 @@ fn rows(stacks: &Stacks, threads: &[Thread], period_ns: i64, symbols: &mut Symbo
         .collect()
 }
 
-/// Names a stack. The kernel marks where its own part and the program's begin.
-fn places(stack: &[u64], symbols: &mut Symbols) -> Vec<Place> {
+/// An address of a stack, and whether it is the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Spot {
+    address: u64,
+    is_kernel: bool,
+    /// It is where a call returns to.
+    is_call: bool,
+}
+
+/// The addresses of a stack. The kernel marks where its own part and the program's begin.
+fn spots(stack: &[u64]) -> impl Iterator<Item = Spot> {
     let (mut is_kernel, mut is_call) = (false, false);
-    let mut places = Vec::with_capacity(stack.len());
-    for address in stack {
-        if *address >= MARKS_FROM {
-            match *address {
-                KERNEL_BEGINS => (is_kernel, is_call) = (true, false),
-                USER_BEGINS => (is_kernel, is_call) = (false, false),
-                _ => {}
-            }
-            continue;
+    stack.iter().filter_map(move |address| {
+        let address = *address;
+        if address < MARKS_FROM {
+            return Some(Spot {
+                address,
+                is_kernel,
+                is_call: std::mem::replace(&mut is_call, true),
+            });
         }
-        places.push(if is_kernel {
-            symbols.kernel(*address)
-        } else {
-            symbols.user(*address, is_call)
-        });
-        is_call = true;
-    }
-    places
+        match address {
+            KERNEL_BEGINS => (is_kernel, is_call) = (true, false),
+            USER_BEGINS => (is_kernel, is_call) = (false, false),
+            _ => {}
+        }
+        None
+    })
+}
+
+/// The kernel's addresses of all stacks, or the program's.
+fn all(stacks: &Stacks, is_kernel: bool) -> impl Iterator<Item = Spot> {
+    let all = stacks.counts.keys().flat_map(|(_, stack)| spots(stack));
+    all.filter(move |spot| spot.is_kernel == is_kernel)
+}
+
+/// Names a stack.
+fn places(stack: &[u64], symbols: &mut Symbols) -> Vec<Arc<Place>> {
+    let place = |spot: Spot| match spot.is_kernel {
+        true => symbols.kernel(spot.address),
+        false => symbols.user(spot.address, spot.is_call),
+    };
+    spots(stack).map(place).collect()
 }
 
 /// What a thread spent in the kernel meanwhile, when that could not be sampled.
@@ -244,7 +308,7 @@ fn kernel_row(thread: &Thread, period_ns: i64) -> Option<Row> {
     let ticks = system_ticks(thread.id).saturating_sub(thread.system_ticks);
     let ns = i64::try_from(ticks).ok().filter(|ticks| *ticks > 0)? * TICK_NS;
     Some(Row {
-        stack: vec![Place::named("[k] kernel, not sampled")],
+        stack: vec![Arc::new(Place::named("[k] kernel, not sampled"))],
         values: vec![ns / period_ns, ns],
         labels: vec![("thread", thread.name.clone())],
     })
@@ -259,18 +323,48 @@ fn system_ticks(id: i32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::sync::Arc;
+    use super::{super::Call, *};
 
     #[test]
     fn a_profile_keeps_so_many_stacks_and_counts_on() {
-        let mut stacks = Stacks::new();
+        let mut stacks = Stacks::within(u64::MAX);
         for n in 0..STACKS_MAX as u64 {
-            assert!(note(&mut stacks, (0, vec![n])));
+            assert!(stacks.note((0, vec![n])));
         }
-        assert!(!note(&mut stacks, (1, vec![0])));
-        assert!(note(&mut stacks, (0, vec![0])));
-        assert_eq!((stacks.len(), stacks[&(0, vec![0])]), (STACKS_MAX, 2));
+        assert!(!stacks.note((1, vec![0])));
+        assert!(stacks.note((0, vec![0])));
+        assert_eq!((stacks.counts.len(), stacks.counts[&(0, vec![0])]), (STACKS_MAX, 2));
+    }
+
+    /// As many deep stacks as are kept, none like another.
+    #[test]
+    fn whatever_the_stacks_are_a_profile_takes_no_more_than_its_room() {
+        // The deepest that the kernel walks.
+        const DEEP: u64 = 127;
+        const BYTES: u64 = 1 << 20;
+        let mut stacks = Stacks::within(BYTES);
+        let deep = |n: u64| (0, (0..DEEP).map(|at| n * DEEP + at + 1).collect());
+        let kept = (0..STACKS_MAX as u64).filter(|n| stacks.note(deep(*n))).count() as u64;
+        assert_eq!(kept, BYTES / ADDRESS_BYTES / DEEP);
+        assert!(stacks.note(deep(0)), "one that is there");
+        let place = |spot: Spot| {
+            let function = format!("netra::{}{}", "module::".repeat(9), spot.address);
+            Arc::new(Place {
+                address: spot.address,
+                calls: vec![Call { function, ..Call::default() }],
+            })
+        };
+        let rows = stacks.counts.keys().map(|(_, stack)| Row {
+            stack: spots(stack).map(place).collect(),
+            values: vec![1],
+            labels: vec![("thread", "shard-0".into())],
+        });
+        let profile = Profile { rows: rows.collect(), ..Profile::default() };
+        let (folded, picture) = (profile.to_folded().len(), profile.to_flame_graph("all").len());
+        assert!(folded <= 1 << 20 && picture < 3 << 19, "{folded} and {picture} bytes");
+        assert!(profile.to_pprof().unwrap().len() < 1 << 19);
+        assert_eq!(Stacks::within(0).addresses_max, ADDRESSES_LEAST);
+        assert_eq!(Stacks::within(u64::MAX).addresses_max, ADDRESSES_MAX);
     }
 
     #[inline(never)]
@@ -288,8 +382,8 @@ mod tests {
         let burn = Arc::clone(&stop);
         let burning =
             thread::Builder::new().name("burner".into()).spawn(move || burns_cpu(&burn)).unwrap();
-        let profile =
-            sample_cpu(199, Duration::from_millis(700), &AtomicBool::new(false), || u64::MAX);
+        let room = Room { stacks: u64::MAX, names: || u64::MAX };
+        let profile = sample_cpu(199, Duration::from_millis(700), &AtomicBool::new(false), &room);
         stop.store(true, Relaxed);
         burning.join().unwrap();
         let profile = match profile {

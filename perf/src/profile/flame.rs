@@ -1,32 +1,52 @@
 //! A flame graph as one SVG without scripts: wide is much, up is inward, names on hover.
 
 use super::Profile;
-use std::{collections::BTreeMap, fmt::Write};
+use std::fmt::Write;
 
 const WIDTH: f64 = 1200.0;
 const ROW: f64 = 18.0;
 /// Narrower boxes are left out; nobody could see them.
 const NARROWEST: f64 = 0.4;
+/// Boxes there are at most: 1 MB of text. Of more the narrowest are left out, too.
+const BOXES_MAX: usize = 4096;
 const LETTER: f64 = 6.6;
 const HEADER: f64 = 34.0;
 
 /// A function on the way from the root, with what was seen of it.
 #[derive(Default)]
 struct Node<'n> {
+    name: &'n str,
     count: i64,
-    inner: BTreeMap<&'n str, Self>,
+    /// By name. Most have one: a map would be ten times as large.
+    inner: Vec<Self>,
 }
 
 impl<'n> Node<'n> {
     fn add(&mut self, mut path: impl Iterator<Item = &'n str>, count: i64) {
         self.count += count;
-        if let Some(name) = path.next() {
-            self.inner.entry(name).or_default().add(path, count);
-        }
+        let Some(name) = path.next() else { return };
+        let at = match self.inner.binary_search_by_key(&name, |inner| inner.name) {
+            Ok(at) => at,
+            Err(at) => {
+                self.inner.reserve_exact(1);
+                self.inner.insert(at, Self { name, ..Self::default() });
+                at
+            }
+        };
+        self.inner[at].add(path, count);
     }
 
     fn depth(&self) -> u16 {
-        self.inner.values().map(Self::depth).max().map_or(1, |inner| inner.saturating_add(1))
+        self.inner.iter().map(Self::depth).max().map_or(1, |inner| inner.saturating_add(1))
+    }
+
+    /// Boxes of at least so many samples.
+    #[allow(clippy::cast_precision_loss)]
+    fn boxes(&self, least: f64) -> usize {
+        if (self.count as f64) < least {
+            return 0;
+        }
+        1 + self.inner.iter().map(|inner| inner.boxes(least)).sum::<usize>()
     }
 }
 
@@ -46,7 +66,7 @@ impl Profile {
              <text x=\"8\" y=\"20\" font-size=\"14\">{}</text>\n",
             escaped(title)
         );
-        let picture = Picture { total: root.count.max(1), floor: height - ROW };
+        let picture = Picture::of(&root, height - ROW);
         picture.draw(&mut out, "all", &root, 0.0, 0);
         out.push_str("</svg>\n");
         out
@@ -56,14 +76,26 @@ impl Profile {
 struct Picture {
     total: i64,
     floor: f64,
+    /// Narrower boxes are left out.
+    narrowest: f64,
 }
 
 impl Picture {
     #[allow(clippy::cast_precision_loss)]
+    fn of(root: &Node<'_>, floor: f64) -> Self {
+        let total = root.count.max(1);
+        let mut narrowest = NARROWEST;
+        while root.boxes(narrowest / WIDTH * total as f64) > BOXES_MAX {
+            narrowest *= 2.0;
+        }
+        Self { total, floor, narrowest }
+    }
+
+    #[allow(clippy::cast_precision_loss)]
     fn draw(&self, out: &mut String, name: &str, node: &Node<'_>, x: f64, level: u16) {
         let share = node.count as f64 / self.total as f64;
         let width = share * WIDTH;
-        if width < NARROWEST {
+        if width < self.narrowest {
             return;
         }
         let y = self.floor - f64::from(level) * ROW;
@@ -87,8 +119,8 @@ impl Picture {
         }
         out.push_str("</g>\n");
         let mut x = x;
-        for (name, inner) in &node.inner {
-            self.draw(out, name, inner, x, level.saturating_add(1));
+        for inner in &node.inner {
+            self.draw(out, inner.name, inner, x, level.saturating_add(1));
             x += inner.count as f64 / self.total as f64 * WIDTH;
         }
     }

@@ -2,13 +2,17 @@
 //! Whatever is slow here, symbols above all, runs in the thread of whoever asks, never on a shard.
 
 mod cpu;
+mod elf;
 mod flame;
 mod folded;
+mod nearest;
 mod pprof;
 mod symbols;
 
-pub use cpu::{HZ_MAX, Refused, sample_cpu};
+pub use cpu::{HZ_MAX, Refused, Room, sample_cpu};
 pub use symbols::Symbols;
+
+use std::sync::Arc;
 
 /// A profile: stacks with values.
 #[derive(Clone, Debug, Default)]
@@ -30,8 +34,8 @@ pub struct Profile {
 /// A stack and how much was seen of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
-    /// The innermost place first.
-    pub stack: Vec<Place>,
+    /// The innermost place first; stacks share them.
+    pub stack: Vec<Arc<Place>>,
     /// One for each of [`Profile::values`].
     pub values: Vec<i64>,
     /// Labels, such as the thread.
@@ -76,12 +80,9 @@ impl Row {
 
 #[cfg(test)]
 pub(crate) fn example() -> Profile {
-    let place = |address, names: &[&str]| Place {
-        address,
-        calls: names
-            .iter()
-            .map(|name| Call { function: (*name).into(), file: "a.rs".into(), line: 7 })
-            .collect(),
+    let place = |address, names: &[&str]| {
+        let call = |name: &&str| Call { function: (*name).into(), file: "a.rs".into(), line: 7 };
+        Arc::new(Place { address, calls: names.iter().map(call).collect() })
     };
     let row = |stack, count: i64| Row {
         stack,

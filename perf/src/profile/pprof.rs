@@ -1,11 +1,12 @@
 //! pprof's profile.proto, gzipped: what `go tool pprof` reads.
 
-use super::{Call, Profile};
+use super::{Call, Place, Profile};
 use flate2::{Compression, write::GzEncoder};
 use prost::Message;
 use std::{
     collections::{HashMap, HashSet},
     io::{self, Write},
+    sync::Arc,
 };
 
 /// Messages of github.com/google/pprof/proto/profile.proto, the fields that netra has.
@@ -172,7 +173,7 @@ struct Tables {
     functions: Vec<proto::Function>,
     function_ids: HashMap<(i64, i64), u64>,
     locations: Vec<proto::Location>,
-    location_ids: HashMap<super::Place, u64>,
+    location_ids: HashMap<Arc<Place>, u64>,
 }
 
 #[derive(Default)]
@@ -208,7 +209,7 @@ impl Tables {
         proto::Sample { location_id, value: row.values.clone(), label }
     }
 
-    fn location(&mut self, place: &super::Place) -> u64 {
+    fn location(&mut self, place: &Arc<Place>) -> u64 {
         if let Some(id) = self.location_ids.get(place) {
             return *id;
         }
@@ -216,7 +217,7 @@ impl Tables {
         let id = self.locations.len() as u64 + 1;
         let address = place.address;
         self.locations.push(proto::Location { id, mapping_id: 1, address, line });
-        self.location_ids.insert(place.clone(), id);
+        self.location_ids.insert(Arc::clone(place), id);
         id
     }
 

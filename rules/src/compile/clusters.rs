@@ -6,6 +6,7 @@ use crate::{
     choice::{Ring, maglev, schedule},
     hash::Stable,
     key::Protocol,
+    near::nearest,
     shape::short,
     spec::{
         DestinationSpec, EndpointSpec, HashSpec, PolicySpec, RouterSpec, ServiceSpec, Specs,
@@ -199,6 +200,9 @@ impl Compiler<'_> {
             if service.is_some_and(|service| service.is_original) || (is_own && to.port.is_none()) {
                 return original();
             }
+            if service.is_none() {
+                self.warn_of_unknown_host(to);
+            }
             let host = to.host.as_str().into();
             let address = EndpointAddress::Name { host, port: to.port };
             return vec![(0, [Endpoint { address, weight: 1 }].into())];
@@ -225,6 +229,20 @@ impl Compiler<'_> {
             found.push((asked, endpoints));
         }
         found
+    }
+
+    /// A name that no document has may be one that a name server has, or a misspelt one.
+    fn warn_of_unknown_host(&mut self, to: &DestinationSpec) {
+        let meant = match nearest(&to.host, self.clusters.services.keys().copied()) {
+            Some(host) => format!(" (there is one for {host:?})"),
+            None => String::new(),
+        };
+        let what = format!(
+            "host={:?}: no ServiceEntry has it{meant}, so that a name server is asked for it when \
+             a message is to go there. If it has it, a ServiceEntry with resolution: DNS says so",
+            short(&to.host)
+        );
+        self.troubles.warn(to.place.clone(), what);
     }
 
     /// The port that is asked for, its name, and the port of endpoints.

@@ -2,7 +2,7 @@
 
 use super::Compiler;
 use crate::{
-    key::{Protocol, SlotId},
+    key::{Key, Protocol, SlotId},
     matcher::{Condition, Subject},
     pattern::{Network, Regex, Test},
     shape::short,
@@ -30,8 +30,28 @@ impl Compiler<'_> {
                 .collect();
             let what = format!("no attribute {:?}: {}", short(name), has.join("; "));
             self.troubles.error(place.clone(), what);
+        } else {
+            self.warn_of_slips(name, candidates, place);
         }
         slot
+    }
+
+    /// Where messages carry fields of any name, a misspelt attribute is one that nobody sends: a route
+    /// that is never taken, a DENY that denies nobody.
+    fn warn_of_slips(&mut self, name: &str, candidates: &[Protocol], place: &Place) {
+        let keys = candidates.iter().filter_map(|protocol| protocol.key(name));
+        if keys.into_iter().any(|key| !matches!(key, Key::Pair(_))) {
+            return;
+        }
+        let mut meant = candidates.iter().filter_map(|protocol| protocol.may_mean(name));
+        if let Some(meant) = meant.next() {
+            let what = format!(
+                "attribute {:?}: messages may carry something of this name, and only that is \
+                 asked for. If {meant:?} is meant, write that",
+                short(name)
+            );
+            self.troubles.warn(place.clone(), what);
+        }
     }
 
     /// Conditions that all have to hold. `denies`: what cannot be asked counts against the asker.

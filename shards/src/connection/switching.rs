@@ -10,7 +10,11 @@ use crate::{
     patience::{Overdue, Patience},
     switch::{Stand, Switch, seats::Seats},
 };
-use netra_codecs::trace::{Fault, Outcome};
+use netra_codecs::{
+    codec::Why,
+    trace::{Fault, Outcome},
+};
+use netra_perf::Key;
 use std::net::SocketAddr;
 
 impl Connection {
@@ -155,6 +159,7 @@ impl Connection {
             }
             (Some(http), _) => {
                 let answer = http.refusal(why);
+                core.recorder.bump(Key::refused(Why::Unreachable as usize));
                 http.give_up_with(core, Outcome::Unreachable, Some(fault));
                 Some(answer.into_bytes())
             }

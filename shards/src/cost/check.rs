@@ -167,16 +167,17 @@ fn costs(profile: &str, program: &str) -> [u64; 2] {
     sums
 }
 
-/// What is done by a program of its own: the exporter's encoding, which is not this crate's.
-const ENCODING: &str = "SpanEncoding";
+/// What is done by a program of its own: the exporter's encoding, which is not this crate's. What it is
+/// called, and of what spans it is.
+const ENCODINGS: [(&str, &str); 2] = [("SpanEncoding", "http"), ("RedisEncoding", "redis")];
 
 /// The program that does this work so often.
 fn program(work: &str, times: u32) -> (PathBuf, Vec<String>) {
     let tests = env::current_exe().unwrap();
-    if work == ENCODING {
+    if let Some((_, of)) = ENCODINGS.iter().find(|(name, _)| *name == work) {
         let encode = tests.parent().unwrap().parent().unwrap().join("examples/encode");
         assert!(encode.exists(), "{} is not built: see `make bench-check`", encode.display());
-        return (encode, vec![times.to_string()]);
+        return (encode, vec![times.to_string(), (*of).to_owned()]);
     }
     let args = ["cost::a_request_allocates_nothing", "--exact", "--test-threads=1"];
     (tests, args.map(str::to_owned).to_vec())
@@ -223,8 +224,9 @@ fn count(work: &str) -> Count {
 
 /// Two at a time: nothing is timed, so they may stand in each other's way.
 fn count_all() -> Vec<(String, Count)> {
+    let encodings = ENCODINGS.map(|(name, _)| name.to_owned());
     let works: Vec<_> =
-        Work::ALL.map(|work| format!("{work:?}")).into_iter().chain([ENCODING.into()]).collect();
+        Work::ALL.map(|work| format!("{work:?}")).into_iter().chain(encodings).collect();
     let every_second = |from: usize| -> Vec<_> {
         works.iter().skip(from).step_by(2).map(|work| (work.clone(), count(work))).collect()
     };

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     core::Core,
     error::End,
-    exchange::{Decide, Gates, Source},
+    exchange::{Decide, Gates, Source, Wants},
     io::{Io, Side, Token},
     sends::{Gated, is_long, send},
     tap::waits_no_more,
@@ -19,6 +19,7 @@ use netra_codecs::{
     tap::{Message, Step},
     trace::Outcome,
 };
+use netra_perf::Recorder;
 
 impl Gate {
     /// Sends answers.
@@ -62,18 +63,6 @@ impl Gate {
             if is_between && (waits || (is_in_order && !is_next(&mut tapped.tap, lane))) {
                 break;
             }
-            let mut edit_it = |message: &Message<'_>, number: u32| {
-                gates.pairs.clear();
-                let Gates { pairs, decides, rules, .. } = gates;
-                let decider: Option<&dyn Decide> = match (decides, rules) {
-                    (Some(decides), _) => Some(&**decides),
-                    (None, rules) => rules.as_deref().map(|rules| rules as _),
-                };
-                if let Some(decider) = decider.filter(|_| number != 0) {
-                    decider.answer(number, pairs);
-                }
-                edit(message, gates, wants, recorder);
-            };
             let rest = &input[run.at..];
             match tapped.tap.step(Way::Response, rest, &taps.limits, at_ns, &mut head) {
                 Step::Need => run.hold(out, io, to, input)?,
@@ -87,7 +76,7 @@ impl Gate {
                 Step::Answered { consumed, message, exchange } => {
                     (run.at, run.begun) = (run.at + consumed, run.begun + 1);
                     exchange.data.add_overhead(at_ns.saturating_sub(*now));
-                    edit_it(&message, exchange.data.answer);
+                    edit_answer(&message, exchange.data.answer, (gates, wants), recorder);
                     let message = (message.bytes(), &*gates.edits, consumed);
                     run.go_on(out, io, to, input, message, Fate::Passes)?;
                 }
@@ -100,7 +89,7 @@ impl Gate {
                     tapped.of.finish(&exchange, error, told, observer, recorder);
                     if let Some(message) = message {
                         run.begun += 1;
-                        edit_it(&message, exchange.data.answer);
+                        edit_answer(&message, exchange.data.answer, (gates, wants), recorder);
                         let message = (message.bytes(), &*gates.edits, consumed);
                         run.go_on(out, io, to, input, message, Fate::Passes)?;
                     }
@@ -143,6 +132,25 @@ impl Gate {
             self.tapped.of.finish(&exchange, error, told, observer, recorder);
         }
     }
+}
+
+/// Edits an answer by the number that its request was decided with.
+fn edit_answer(
+    message: &Message<'_>,
+    number: u32,
+    (gates, wants): (&mut Gates, &mut Wants),
+    recorder: &Recorder,
+) {
+    gates.pairs.clear();
+    let Gates { pairs, decides, rules, .. } = gates;
+    let decider: Option<&dyn Decide> = match (decides, rules) {
+        (Some(decides), _) => Some(&**decides),
+        (None, rules) => rules.as_deref().map(|rules| rules as _),
+    };
+    if let Some(decider) = decider.filter(|_| number != 0) {
+        decider.answer(number, pairs);
+    }
+    edit(message, gates, wants, recorder);
 }
 
 /// An answer that nobody waits for: of several legs, perhaps to what another was asked.

@@ -17,7 +17,7 @@ use crate::{
     tap::{Carried, waits_no_more},
 };
 use netra_codecs::{
-    codec::{Correlation, Exchange, Way, Why},
+    codec::{Correlation, Exchange, Kind, Way, Why},
     trace::{Fault, Flag, Outcome},
 };
 use netra_perf::Key;
@@ -79,12 +79,16 @@ impl Gate {
         let answering = tapped.tap.answering().map(|open| open.data.timed);
         let patience = tapped.patience.as_deref_mut()?;
         let open_count = tapped.tap.open_count();
+        let mut is_turn = true;
         for (index, open) in tapped.tap.newest(usize::MAX).enumerate() {
             let timed = open.data.timed;
+            let is_its_turn = is_turn;
+            // Of those that may be left without an answer nobody knows whether it is their turn.
+            is_turn &= open.kind == Kind::Quiet;
             let Some(limit) = patience.limit(timed) else { continue };
             let is_newest = index + 1 == open_count;
             let waits = open.data.waits || open.is_refused() || (is_newest && is_delayed);
-            if waits || (is_fifo && index > 0) {
+            if waits || (is_fifo && !is_its_turn) {
                 // It has not been sent, or it is not its turn.
                 patience.want(now.saturating_add(limit));
                 continue;

@@ -20,6 +20,7 @@ use crate::{
 use netra_codecs::{
     codec::{Correlation, Kind, Way, Why},
     route::Target,
+    tap::Protocol,
 };
 use netra_perf::Key;
 use netra_rules::Heard;
@@ -146,8 +147,10 @@ impl Gate {
 
     /// Whether it may have any: its answers can be told apart.
     pub(crate) fn may_have_legs(&self) -> bool {
-        let about = self.tapped.protocol().about();
-        self.tapped.protocol().moves() && about.correlation != Correlation::Loose
+        let protocol = self.tapped.protocol();
+        // Whether quiet commands of memcached were answered is told by what comes behind them.
+        let is_clear = protocol != Protocol::Memcached;
+        is_clear && protocol.moves() && protocol.about().correlation != Correlation::Loose
     }
 
     /// Answers come in the order of their requests, or may: ids that come again tell a client nothing of

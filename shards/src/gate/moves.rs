@@ -74,7 +74,7 @@ impl Judged<'_> {
         // Until it is sent, no answer is meant for it.
         exchange.refuse();
         exchange.data.waits = true;
-        if exchange.kind == Kind::Oneway {
+        if exchange.kind.is_silent() {
             return;
         }
         let text = match target {
@@ -109,7 +109,8 @@ impl Gate {
     /// Everything that was asked before the request that waits has been answered, and has left.
     pub(crate) fn has_drained(&mut self) -> bool {
         let tap = &mut self.tapped.tap;
-        let is_answered = tap.newest(usize::MAX).all(|open| open.data.waits);
+        let may_be_left = |open: &Open<Carried>| open.data.waits || open.kind == Kind::Quiet;
+        let is_answered = tap.newest(usize::MAX).all(|open| may_be_left(open));
         let is_between = !tap.is_within_message(Way::Response) && !tap.has_ended(Way::Response);
         let has_left = self.request.carry.is_empty();
         let has_told = self.response.kept() == 0 && self.response.cleared == 0;

@@ -113,9 +113,7 @@ impl Gate {
                 }
                 Step::Finished { consumed, exchange, .. } => {
                     run.at += consumed;
-                    forget_words(&mut self.legs, &exchange.data);
-                    let Shared { observer, recorder, now, .. } = &mut shared;
-                    tapped.of.finish_request(exchange, *now, observer, recorder);
+                    finish_one(tapped, &mut self.legs, exchange, &mut shared);
                 }
                 Step::Tunnel(reason) => {
                     tapped.give_up(reason, recorder);
@@ -165,6 +163,18 @@ impl Gate {
         self.drops = tapped.tap.is_within_message(Way::Request);
         Ok(Gated { taken, ..Gated::default() })
     }
+}
+
+/// A request is over without an answer.
+fn finish_one(
+    tapped: &Tapped,
+    legs: &mut Option<Box<Legs>>,
+    exchange: netra_codecs::codec::Exchange<Carried>,
+    shared: &mut Shared<'_>,
+) {
+    forget_words(legs, &exchange.data);
+    let Shared { observer, recorder, now, .. } = shared;
+    tapped.of.finish_request(exchange, *now, observer, recorder);
 }
 
 /// An exchange is over whose leg may not end without a word.
@@ -419,7 +429,7 @@ impl Judged<'_> {
             exchange.refuse();
             exchange.data.is_refused = true;
             let refusal = Refusal { is_alone: self.is_alone, ..refusal };
-            if exchange.kind != Kind::Oneway {
+            if !exchange.kind.is_silent() {
                 self.replies.add(refusal.why, |out| message.reply(&refusal, out));
                 self.replies.last_waits = waits;
             } else if message.leaves() != Leaves::Nothing {
@@ -428,7 +438,7 @@ impl Judged<'_> {
             }
             return Fate::Refused;
         }
-        if ruling.answer != 0 && exchange.kind != Kind::Oneway {
+        if ruling.answer != 0 && !exchange.kind.is_silent() {
             exchange.data.answer = ruling.answer;
             *self.edits_answers = true;
         }

@@ -80,6 +80,7 @@ impl Http {
         let Some(words) = words else { return Overdue::Cut };
         let text = String::from_utf8_lossy(words).into_owned();
         *waiting = Some(front.id);
+        core.recorder.bump(Key::refused(Why::TimedOut as usize));
         self.refused = Some(Box::new(Refused { status: 504, text, why: Why::TimedOut }));
         Overdue::Leave
     }

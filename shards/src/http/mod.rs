@@ -18,7 +18,7 @@ use self::switch::{heard, obey, sit};
 pub(crate) use two::GOODBYE;
 
 use crate::{
-    access::Known,
+    access::{Known, Tunnel},
     core::Core,
     core::HttpCore,
     editor::{Asked, Open},
@@ -447,6 +447,12 @@ impl Http {
         self.give_up(outcome, *now, observer, recorder);
         shared.held_bytes -= std::mem::take(&mut self.held_bytes);
         self.carry = Vec::new();
+    }
+
+    /// What it was read as, and why it is no longer.
+    pub(crate) fn tunnel(&self) -> Option<Tunnel> {
+        let reason = self.sealed()?;
+        Some(Tunnel { protocol: self.name(), reason: reason.name() })
     }
 
     /// The connection is no longer HTTP.

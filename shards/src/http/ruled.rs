@@ -65,7 +65,9 @@ pub(crate) fn rule<'t>(
     let (target, refused) = match verdict.action {
         Action::Refuse(refusal) => {
             let (status, text) = (refusal.http_status, table.refusal_text(&verdict).to_owned());
-            (None, Some(Box::new(Refused { status, text, why: why_of(refusal.kind) })))
+            let why = why_of(refusal.kind);
+            recorder.bump(PerfKey::refused(why as usize));
+            (None, Some(Box::new(Refused { status, text, why })))
         }
         Action::Pass => (Some(None), None),
         Action::Route(route) => {

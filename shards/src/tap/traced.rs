@@ -71,8 +71,14 @@ impl Of {
             tracer.context(caller, (b"", b""), random, now)
         };
         if !is_outbound && !self.is_trial {
-            let joins = joins.as_mut();
-            carried.served = joins.map(|it| it.serve(Some(context), caller_id(self.remote)));
+            carried.served = match joins.as_mut() {
+                // Nobody knows when it is over.
+                Some(joins) if message.kind() == Kind::Quiet => {
+                    joins.doubt(now);
+                    None
+                }
+                joins => joins.map(|it| it.serve(Some(context), caller_id(self.remote))),
+            };
         }
         if let Some(mut writing) = writing {
             writing.write(key, &context);
@@ -97,7 +103,7 @@ impl Of {
         let key = CallKey::new(self.remote, joined(message.name(), &mut name));
         let mut begun = joins.look(key, now);
         // Whoever waits for no answer may be done before anybody has seen this.
-        begun.seen.is_all &= message.kind() != Kind::Oneway;
+        begun.seen.is_all &= !message.kind().is_silent();
         begun
     }
 

@@ -1,0 +1,63 @@
+"""What the measurements beside it stand on: a folder, network namespaces and programs that end with the script, and
+the CPU that a program took."""
+import os, shutil, signal, subprocess, sys, tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BIN = os.path.abspath(os.environ.get("NETRA_BIN_DIR", os.path.join(HERE, "../../target/release")))
+DIR = os.path.join(tempfile.gettempdir(), f"netra-bench-{os.getpid()}")
+running, spaces = [], []
+
+
+def sh(*words, **more):
+    return subprocess.run(words, check=True, capture_output=True, text=True, **more).stdout
+
+
+def within(space, words, user=None):
+    own = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    return ["ip", "netns", "exec", space, *own, *words]
+
+
+def start(space, words, env=None, user=None):
+    """A program that runs until the end, with a log of its own."""
+    log = open(f"{DIR}/{os.path.basename(words[0])}-{len(running)}.log", "w")
+    process = subprocess.Popen(within(space, words, user), cwd=DIR, stdout=log, stderr=log,
+                               env={"PATH": os.environ["PATH"], **(env or {})})
+    running.append(process)
+    return process
+
+
+def write(name, text):
+    with open(f"{DIR}/{name}", "w") as file:
+        file.write(text)
+    return f"{DIR}/{name}"
+
+
+def cpu(process):
+    """CPU seconds of the process so far, by the scheduler's own count of each of its threads."""
+    total = 0
+    for task in os.listdir(f"/proc/{process.pid}/task"):
+        with open(f"/proc/{process.pid}/task/{task}/schedstat") as stat:
+            total += int(stat.read().split()[0])
+    return total / 1e9
+
+
+def clean():
+    for process in running:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    for space in spaces:
+        subprocess.run(["ip", "netns", "del", space], capture_output=True)
+    shutil.rmtree(DIR, ignore_errors=True)
+
+
+def run(measurement):
+    """All of it, whatever comes: nothing is left behind."""
+    os.mkdir(DIR)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was through"))
+    try:
+        measurement()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{error}\n{error.stdout}\n{error.stderr}")
+    finally:
+        clean()
