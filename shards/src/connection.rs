@@ -43,8 +43,6 @@ pub(crate) struct Connection {
     pub(crate) accepted_at: Nanos,
     /// One side has ended and its end has been passed on.
     half_closed: bool,
-    /// The slot is a leg of another connection: it has an upstream side alone.
-    pub(crate) is_leg: bool,
     pub(crate) link: Link,
     /// Downstream to upstream.
     pub(crate) request: Flow,
@@ -67,7 +65,6 @@ impl Connection {
             original_dst: SocketAddr::from(([0, 0, 0, 0], 0)),
             accepted_at: 0,
             half_closed: false,
-            is_leg: false,
             link: Link::default(),
             request: Flow::default(),
             response: Flow::default(),

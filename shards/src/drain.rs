@@ -53,7 +53,7 @@ impl<I: Io> Shard<I> {
             let connection = &self.slab[slot as usize];
             let moved_at = connection.last_moved().max(connection.accepted_at);
             let is_quiet = now.saturating_sub(moved_at) >= quiet;
-            let is_relayed = connection.phase == Phase::Relaying && !connection.is_leg;
+            let is_relayed = connection.phase == Phase::Relaying && !connection.is_leg();
             if !is_relayed || !(is_quiet || is_time) {
                 continue;
             }
@@ -91,7 +91,7 @@ impl<I: Io> Shard<I> {
         for slot in 0..u32::try_from(self.slab.len()).unwrap_or(u32::MAX) {
             let connection = &self.slab[slot as usize];
             let is_there = matches!(connection.phase, Phase::Dialling | Phase::Relaying);
-            if !is_there || connection.is_leg {
+            if !is_there || connection.is_leg() {
                 continue;
             }
             let token = self.downstream_of(slot);

@@ -383,7 +383,7 @@ fn rest(seed: u64, world: &mut World, legs_max: u32) {
         let wait = shard.park();
         shard.turn(wait).unwrap();
         assert!(turn < TURNS_MAX, "{seed}: never comes to rest");
-        let is_there = |it: &&Connection| it.is_leg && it.phase == Phase::Relaying;
+        let is_there = |it: &&Connection| it.is_leg() && it.phase == Phase::Relaying;
         let legs = u32::try_from(shard.slab.iter().filter(is_there).count()).unwrap();
         assert!(legs < legs_max, "{seed}: too many legs");
         if shard.core.io.idle {

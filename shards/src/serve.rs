@@ -282,7 +282,9 @@ impl<I: Io> Shard<I> {
         let connection = &mut self.slab[slot as usize];
         connection.phase = Phase::Free;
         self.free.push(slot);
-        if std::mem::take(&mut connection.is_leg) {
+        let is_leg = connection.is_leg();
+        connection.tap = None;
+        if is_leg {
             self.legs -= 1;
             self.core.recorder.set(Gauge::LegsActive, self.legs.into());
         } else {

@@ -104,7 +104,7 @@ impl<I: Io> Shard<I> {
         self.looks_again = false;
         for slot in 0..u32::try_from(self.slab.len()).unwrap_or(u32::MAX) {
             let connection = &self.slab[slot as usize];
-            if connection.phase == Phase::Relaying && !connection.is_leg {
+            if connection.phase == Phase::Relaying && !connection.is_leg() {
                 let has_heard = self.look_again_at(slot);
                 self.looks_again |= !has_heard;
             }

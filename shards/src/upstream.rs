@@ -327,7 +327,7 @@ impl<I: Io> Shard<I> {
 
     /// The message that waits goes to no endpoint of the rules.
     fn leave_seat(&mut self, slot: u32) {
-        let is_leg = self.slab[slot as usize].is_leg;
+        let is_leg = self.slab[slot as usize].is_leg();
         self.seats_of(slot).map(if is_leg { Seats::leave_next } else { Seats::leave });
     }
 

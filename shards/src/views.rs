@@ -50,8 +50,8 @@ impl<I: Io> Shard<I> {
             direction: connection.direction,
             original_dst: connection.original_dst,
             protocol: connection.protocol(),
-            is_dialling: is_dialling || (connection.is_leg && !connection.is_settled()),
-            is_leg: connection.is_leg,
+            is_dialling: is_dialling || (connection.is_leg() && !connection.is_settled()),
+            is_leg: connection.is_leg(),
             upstream: connection.remote(),
             age: since(connection.accepted_at),
             idle: since(connection.last_moved().max(connection.accepted_at)),
@@ -70,7 +70,7 @@ impl<I: Io> Shard<I> {
         let token = |side| Token { slot: id.slot, generation: id.generation, side };
         let http = connection.http.as_deref();
         let has_upstream = connection.switch().is_none_or(Switch::has_upstream);
-        let is_whole = !connection.is_leg;
+        let is_whole = !connection.is_leg();
         let owner = connection.tap.as_ref().and_then(Along::owner);
         let tcp = |side| self.core.io.tcp_info(token(side)).ok();
         Some(ConnectionDetails {

@@ -54,6 +54,11 @@ impl Connection {
         self.switch().is_none_or(|switch| switch.stand == Stand::Settled)
     }
 
+    /// The slot is a leg of another connection: it has an upstream side alone.
+    pub(crate) fn is_leg(&self) -> bool {
+        matches!(&self.tap, Some(Along::Leg(_)))
+    }
+
     /// It is a leg, or has legs.
     #[inline]
     pub(crate) fn has_legs(&self) -> bool {

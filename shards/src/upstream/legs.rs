@@ -35,7 +35,8 @@ impl<I: Io> Shard<I> {
 
     /// The connection that this slot is a leg of.
     pub(crate) fn owner_of(&mut self, slot: u32) -> Option<Token> {
-        self.slab[slot as usize].is_leg.then(|| self.leg_of(slot).map(|leg| leg.owner)).flatten()
+        let is_there = self.slab[slot as usize].phase == Phase::Relaying;
+        self.leg_of(slot).filter(|_| is_there).map(|leg| leg.owner)
     }
 
     /// An event of a socket that is a leg's, or of a connection that has legs.
@@ -460,7 +461,6 @@ impl<I: Io> Shard<I> {
             (has_upstream, awaits_close) = (switch.has_upstream(), switch.awaits_close());
         }
         connection.response.release(&mut self.core, upstream.other());
-        connection.tap = None;
         let is_pending = match has_upstream {
             true => self.core.io.close(upstream, how) == When::Later,
             false => awaits_close,
@@ -505,7 +505,7 @@ impl<I: Io> Shard<I> {
         let connection = &mut self.slab[slot as usize];
         let generation = connection.generation.wrapping_add(1);
         *connection = Connection::begun(generation, original_dst, direction, self.core.now);
-        (connection.phase, connection.is_leg) = (Phase::Relaying, true);
+        connection.phase = Phase::Relaying;
         self.legs += 1;
         self.core.recorder.set(Gauge::LegsActive, self.legs.into());
         slot
