@@ -85,7 +85,7 @@ impl Along {
         let tapped = match self {
             Self::Tapped(tapped) => tapped,
             Self::Gated(gate) => gate.tapped(),
-            Self::Watched(_) => return None,
+            Self::Watched(_) | Self::Leg(_) => return None,
         };
         let reason = tapped.tap.reason()?;
         Some(Tunnel { protocol: tapped.name(), reason: reason.name() })
