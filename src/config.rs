@@ -5,7 +5,7 @@ use crate::{
     log::{Format, Level},
     metrics_push::MetricsPlan,
     reach::{Headers, ReachSettings},
-    rules::Remote,
+    rules::{Own, Remote},
     statsd::StatsdSettings,
     token::Token,
     traces::{TraceSettings, Traces},
@@ -53,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) routing: RoutingSettings,
     /// Where documents of rules are; empty where there are none.
     pub(crate) rules: String,
+    /// Where this service stands: region/zone/subzone; empty where nobody says.
+    pub(crate) locality: String,
     /// The control plane that writes them there, if one does.
     pub(crate) remote_rules: Remote,
     /// How receivers are reached.
@@ -135,6 +137,12 @@ pub(crate) struct RoutingSettings {
 }
 
 impl Config {
+    /// Whom rules are read for.
+    pub(crate) fn own(&self) -> Own {
+        let name = self.service_name.clone();
+        Own { name, private: self.private.clone(), locality: self.locality.clone() }
+    }
+
     /// Whether requests are routed at all.
     pub(crate) fn has_routing(&self) -> bool {
         self.routing.is_enabled && !self.http.ports.is_empty()

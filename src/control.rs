@@ -4,6 +4,7 @@
 use crate::{
     access_log::AccessLog,
     admin::Admin,
+    checks,
     config::Config,
     counters::COUNTERS,
     cpus::Plan,
@@ -231,7 +232,8 @@ fn follow_rules(
 ) -> Option<Hurry> {
     let (first, config) = (loaded.rules.clone()?, &loaded.config);
     let remote = config.remote_rules.clone();
-    let own = rules::Own { name: config.service_name.clone(), private: config.private.clone() };
+    let own = config.own();
+    checks::follow(live.view());
     tokio::spawn(rules::follow_remote(remote, own.clone(), names.clone(), live.view()));
     let (hurry, tell) = (Hurry::default(), tell.clone());
     let tell = move |read| {

@@ -5,6 +5,7 @@ mod access_log;
 mod admin;
 mod args;
 mod budget;
+mod checks;
 mod codec_check;
 mod collect;
 mod config;
@@ -139,7 +140,7 @@ fn prepare(sources: &Sources) -> Result<(Loaded, Plan), Vec<String>> {
     if !loaded.config.rules.is_empty() {
         let config = &loaded.config;
         let is_remote = config.remote_rules.url.is_some();
-        let own = rules::Own { name: config.service_name.clone(), private: config.private.clone() };
+        let own = config.own();
         let first = rules::first(&config.rules, &own, is_remote);
         let read = first.map_err(|wrong| {
             let of_setting = |line| format!("NETRA_RULES: {line}");

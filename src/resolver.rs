@@ -9,7 +9,7 @@ use hickory_resolver::{
     TokioResolver,
     config::{LookupIpStrategy, ResolveHosts, ResolverOpts},
 };
-use netra_shards::{ADDRESSES_MAX, Resolved, Resolver, ToResolve, Unresolved};
+use netra_shards::{Resolved, Resolver, ToResolve, Unresolved};
 use std::{
     collections::HashMap,
     fmt, fs,
@@ -43,6 +43,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long both families are asked for. Name servers that do not answer to AAAA are asked again
 /// for A alone.
 const BOTH_PATIENCE: Duration = Duration::from_secs(1);
+/// Addresses of a name that are remembered: a cluster has so many endpoints of it. Shards try the
+/// first of them.
+const ADDRESSES_MAX: usize = 64;
 /// The least and the longest that addresses are remembered.
 const TTL_MIN: Duration = Duration::from_secs(1);
 const TTL_MAX: Duration = Duration::from_secs(60);

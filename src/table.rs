@@ -467,6 +467,7 @@ mod tests {
         ),
         ("NETRA_PROTOCOLS_WRITE_CONTEXT", &["false", "1"], &["off"]),
         ("NETRA_RULES", &["/etc/netra/rules", "rules.yaml"], &["a\nb"]),
+        ("NETRA_LOCALITY", &["eu-west-1/eu-west-1a/rack-7", "eu"], &["a\nb"]),
         ("NETRA_RULES_URL", &["", "https://c:14960"], &["c:14960", "ftp://c"]),
         ("NETRA_RULES_NAMESPACE", &["", "shop"], &["a\nb"]),
         ("NETRA_RULES_TOKEN_FILE", &["", "/run/token"], &["a\nb"]),

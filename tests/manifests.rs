@@ -98,6 +98,36 @@ fn the_memory_that_is_shipped_is_one_sum_everywhere() {
     assert!(document.contains(&said), "docs/DEPLOY.md lacks: {said}");
 }
 
+/// Rules are mounted the same by every way of deployment: by `inject`, by kustomize, by the chart.
+#[test]
+fn rules_are_mounted_the_same_everywhere() {
+    let lines = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.trim_start().to_owned()).collect()
+    };
+    let plain = inject(&["-f", "app.yaml"]);
+    let (is_good, with, stderr) = inject(&["-f", "app.yaml", "--rules-config-map", "netra-rules"]);
+    assert!(is_good && plain.0, "{stderr}");
+    let is_about = |line: &String| !line.contains("netra.io/injected");
+    let mut before = lines(&plain.1);
+    let mut added: Vec<String> = lines(&with).into_iter().filter(is_about).collect();
+    added.retain(|line| {
+        let known = before.iter().position(|other| other == line);
+        known.map(|known| before.remove(known)).is_none()
+    });
+    assert_eq!(added.len(), 10, "{added:?}");
+    let read = |file: &str| fs::read_to_string(folder().join(file)).unwrap();
+    let patch = lines(&read("kustomize/rules/rules.yaml"));
+    let missing: Vec<_> = added.iter().filter(|line| !patch.contains(line)).collect();
+    assert!(missing.is_empty(), "kustomize/rules/rules.yaml lacks {missing:?}");
+    let chart = read("helm/netra/templates/_netra.tpl");
+    let chart = lines(&chart.replace("{{ .netra.rules.configMap | quote }}", "\"netra-rules\""));
+    let bare = |line: &str| line.replace('"', "");
+    let missing: Vec<_> =
+        added.iter().filter(|line| !chart.iter().any(|it| bare(it) == bare(line))).collect();
+    // Its volumes are the author's to place.
+    assert_eq!(missing, ["volumes:"], "the chart lacks lines");
+}
+
 #[test]
 fn charts_are_of_this_version() {
     let version = env!("CARGO_PKG_VERSION");

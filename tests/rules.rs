@@ -4,10 +4,16 @@
 
 mod support;
 
+#[path = "rules/answers.rs"]
+mod answers;
 #[path = "rules/clusters.rs"]
 mod clusters;
+#[path = "rules/demos.rs"]
+mod demos;
 #[path = "rules/late.rs"]
 mod late;
+#[path = "rules/names.rs"]
+mod names_of_rules;
 #[path = "rules/routes.rs"]
 mod routes_of_others;
 #[path = "rules/soak.rs"]

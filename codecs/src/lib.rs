@@ -10,6 +10,7 @@
 //! - [`codec`]: what a protocol is, and what becomes of its messages; [`tap`] reads any of them along.
 //! - [`redis`], [`dubbo`], [`thrift`], [`postgresql`] and so on: each protocol; [`sql`]: what a text
 //!   of it does.
+//! - [`ping`]: how a server is asked whether it is well.
 //! - [`private`]: protocols that are not built in.
 //! - [`trace`]: trace context in headers, the map that carries it from a service's inbound request
 //!   to its outbound ones, request ids.
@@ -38,6 +39,7 @@ pub mod mqtt;
 pub mod mysql;
 pub mod nats;
 mod network;
+pub mod ping;
 pub mod ports;
 pub mod postgresql;
 pub mod private;

@@ -4,10 +4,12 @@ ways of deployment say the same; and ../compose.yaml and ../compose-canary.yaml 
 comes newer than the docker-compose that the tests run. `make manifests` runs it."""
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import helm_python
 import kubernetes_validate
@@ -268,10 +270,31 @@ def check_kustomize(native):
             golden.write_text(ran.stdout)
         if documents(ran.stdout) != documents(golden.read_text()):
             sys.exit("kustomize: rendered.yaml is not what kubectl renders; check.py --write")
+        check_kustomize_rules(native)
     else:
         print("*** no kubectl here: kustomize/example/rendered.yaml is taken for what it renders ***")
     found = validate("kustomize", documents(golden.read_text()), NATIVE)
     same("kustomize", containers(found), native)
+
+
+def check_kustomize_rules(native):
+    with tempfile.TemporaryDirectory(dir=HERE / "kustomize") as place:
+        place = pathlib.Path(place)
+        (place / "kustomization.yaml").write_text(yaml.safe_dump(
+            {"resources": [f"{os.pardir}/example"], "components": [f"{os.pardir}/rules"]}))
+        ran = subprocess.run(["kubectl", "kustomize", place], capture_output=True, text=True)
+    if ran.returncode:
+        sys.exit(f"kustomize, rules: {ran.stderr}")
+    found = validate("kustomize, rules", documents(ran.stdout), NATIVE)
+    ours = containers(found)
+    if list(ours) != list(native):
+        sys.exit(f"kustomize, rules: the containers are in another order: {list(ours)}")
+    mounts = ours["netra"].pop("volumeMounts", [])
+    spec = next(d for d in found if d["kind"] == "Deployment")["spec"]["template"]["spec"]
+    if [m["name"] for m in mounts] != [v["name"] for v in spec["volumes"]] or \
+            {"name": "NETRA_RULES", "value": mounts[0]["mountPath"]} not in ours["netra"]["env"]:
+        sys.exit(f"kustomize: rules are not mounted where netra looks: {ours['netra']} {spec['volumes']}")
+    same("kustomize, rules", ours, native)
 
 
 def check_compose():

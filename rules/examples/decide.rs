@@ -2,9 +2,11 @@
 //! many routes; HOW is `address` (Thrift, by where it goes) or `name` (Dubbo, by its interface). Two runs
 //! under callgrind differ by the messages alone. With `picks` as a fourth argument the host has a hundred
 //! endpoints, of which each message is given one, with all that a DestinationRule can say of them: what
-//! that adds to a message is what a pick costs.
+//! that adds to a message is what a pick costs. With `nearer` half of them are farther away than the rest.
 
-use netra_rules::{Context, Direction, Documents, Facts, Key, Protocol, Source, State, decide};
+use netra_rules::{
+    Context, Direction, Documents, Facts, Key, Locality, Protocol, Source, State, decide,
+};
 use std::{
     fmt::Write as _,
     net::{IpAddr, SocketAddr},
@@ -44,19 +46,21 @@ impl Facts for Call<'_> {
 }
 
 /// A hundred endpoints, and how they are treated.
-fn hundred() -> String {
+fn hundred(nearer: &str) -> String {
     let mut text = String::from(
         "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s}\nspec:\n  \
          hosts: [org.demo.greeter]\n  ports: [{number: 9090, name: tcp}]\n  resolution: STATIC\n  \
          endpoints:\n",
     );
     for number in 1..=100 {
-        let _ = writeln!(text, "  - {{address: 10.0.0.{number}}}");
+        let zone = ["a", "b"][number % 2];
+        let _ = writeln!(text, "  - {{address: 10.0.0.{number}, locality: eu/{zone}}}");
     }
     text + "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
             metadata: {name: d, annotations: {netra.io/balance-by: message}}\nspec:\n  \
             host: org.demo.greeter\n  trafficPolicy:\n    outlierDetection: {}\n    \
             connectionPool: {tcp: {maxConnections: 1000}, http: {http2MaxRequests: 1000}}\n"
+        + nearer
 }
 
 fn main() {
@@ -64,7 +68,11 @@ fn main() {
     let mut number = || args.next().and_then(|it| it.parse::<usize>().ok()).unwrap_or(10);
     let (routes, messages) = (number(), number());
     let is_named = args.next().as_deref() == Some("name");
-    let picks = args.next().as_deref() == Some("picks");
+    let more = args.next();
+    let nearer = match more.as_deref() {
+        Some("nearer") => "    loadBalancer: {localityLbSetting: {}}\n",
+        _ => "",
+    };
     let name = if is_named { "dubbo" } else { "thrift" };
     let mut text = format!(
         "apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: r}}\nspec:\n  \
@@ -77,14 +85,18 @@ fn main() {
              route: [{{destination: {{host: org.demo.greeter}}}}]"
         );
     }
-    if picks {
-        text += &hundred();
+    if more.is_some() {
+        text += &hundred(nearer);
     }
     let address = "10.0.0.1".parse().expect("an address");
     let addresses = [("org.demo.greeter".to_owned(), vec![address])].into();
     let begun = Instant::now();
     let documents = Documents::read(&[Source { name: "rules".into(), text }]);
-    let compiled = documents.compile(&Context { addresses, ..Context::default() });
+    let compiled = documents.compile(&Context {
+        addresses,
+        locality: Some(Locality::parse("eu/a")),
+        ..Context::default()
+    });
     let table = compiled.table.expect("good documents");
     eprintln!("{routes} routes: {:?}, {} bytes", begun.elapsed(), table.bytes());
     let process = Arc::new(table.process(None, 0));

@@ -19,8 +19,11 @@ pub(crate) struct Slot {
 pub(crate) struct Ask<'a, F> {
     pub(crate) facts: &'a F,
     slots: &'a [Slot],
-    protocol: usize,
-    known: [(SlotId, Option<&'a [u8]>); KNOWN],
+    /// The index of its protocol.
+    pub(crate) protocol: usize,
+    /// The slots of the values beside them.
+    known: [SlotId; KNOWN],
+    values: [Option<&'a [u8]>; KNOWN],
 }
 
 const KNOWN: usize = 4;
@@ -31,17 +34,18 @@ impl<'a, F: Facts> Ask<'a, F> {
     #[inline]
     pub(crate) fn new(facts: &'a F, slots: &'a [Slot]) -> Self {
         let protocol = facts.protocol().index();
-        Self { facts, slots, protocol, known: [(SlotId::MAX, None); KNOWN] }
+        Self { facts, slots, protocol, known: [SlotId::MAX; KNOWN], values: [None; KNOWN] }
     }
 
     /// The value of a slot.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn value(&mut self, slot: SlotId) -> Option<&'a [u8]> {
-        let known = &mut self.known[usize::from(slot) % KNOWN];
-        if known.0 != slot {
+        let place = usize::from(slot) % KNOWN;
+        if self.known[place] != slot {
             let key = self.slots.get(usize::from(slot)).and_then(|it| it.keys.get(self.protocol));
-            *known = (slot, key.and_then(Option::as_ref).and_then(|key| self.facts.value(key)));
+            self.known[place] = slot;
+            self.values[place] = key.and_then(Option::as_ref).and_then(|key| self.facts.value(key));
         }
-        known.1
+        self.values[place]
     }
 }

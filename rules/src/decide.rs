@@ -28,15 +28,21 @@ pub fn decide<F: Facts>(
 }
 
 /// The router that a message has to do with, and what it may be asked for.
+#[inline]
 pub(crate) fn router_of<'t, F: Facts>(table: &'t Table, facts: &F) -> Option<&'t Router> {
     let (direction, protocol) = (facts.direction(), facts.protocol());
     let port = facts.destination().port();
-    let router = table.landing.router(facts, |router| {
-        table.routers.get(router as usize).is_some_and(|router| {
-            router.is_for(protocol, port) && router.concern(direction).is_some()
-        })
-    })?;
-    table.routers.get(router as usize)
+    if let [only] = table.landing.first(facts)
+        && let Some(router) = table.routers.get(*only as usize)
+        && router.acts_on(direction)
+        && router.is_for(protocol, port)
+    {
+        return Some(router);
+    }
+    table.landing.router(facts, |router| {
+        let router = table.routers.get(router as usize)?;
+        (router.acts_on(direction) && router.is_for(protocol, port)).then_some(router)
+    })
 }
 
 /// A call of the application: routes and faults.
@@ -56,6 +62,9 @@ fn outbound<F: Facts>(
     let mut verdict = Verdict { rule: route.map(|route| route.rule), ..Verdict::NONE };
     let own_fault = route.and_then(|route| Some((route.rule, route.fault.as_ref()?)));
     let fault = own_fault.or_else(|| {
+        if router.fault_rules.is_empty() {
+            return None;
+        }
         let found = router.faults.first(&mut ask)?;
         router.fault_rules.get(found as usize).map(|(rule, fault)| (*rule, fault))
     });

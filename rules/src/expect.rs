@@ -301,7 +301,7 @@ fn differences(table: &Table, verdict: &Verdict, expect: &Node) -> Vec<String> {
         let given = id.map_or(&[][..], |id| table.mutations(id));
         for (key, value) in expect.get(name).map_or(&[][..], Node::entries) {
             let found = given.iter().find(|it| it.name == key.text);
-            let found = found.map(|it| String::from_utf8_lossy(&it.value).into_owned());
+            let found = found.and_then(|it| it.value.as_deref()).map(String::from_utf8_lossy);
             if found.as_deref() != value.text() {
                 let expected = value.text().unwrap_or_default();
                 let key = &key.text;

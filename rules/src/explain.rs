@@ -67,8 +67,11 @@ pub fn in_words(table: &Table, verdict: &Verdict) -> String {
     let mut add = |more: String| words = format!("{words}; {more}");
     for (whose, mutations) in [("request", verdict.request), ("answers", verdict.response)] {
         for mutation in mutations.map_or(&[][..], |id| table.mutations(id)) {
-            let value = String::from_utf8_lossy(&mutation.value);
-            add(format!("{whose}: {} = {value:?}", mutation.name));
+            let name = &mutation.name;
+            add(match mutation.value.as_deref().map(String::from_utf8_lossy) {
+                Some(value) => format!("{whose}: {name} = {value:?}"),
+                None => format!("{whose}: no {name}"),
+            });
         }
     }
     let time = Duration::from_nanos;

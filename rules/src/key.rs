@@ -48,7 +48,44 @@ impl Protocol {
     }
 }
 
+/// A protocol, or any: soon asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spoken {
+    /// None is any.
+    index: Option<u8>,
+    only: Option<Protocol>,
+}
+
+impl Spoken {
+    /// None is any.
+    pub(crate) fn new(only: Option<Protocol>) -> Self {
+        let index = only.and_then(|only| u8::try_from(only.index()).ok());
+        Self { index, only }
+    }
+
+    /// The only one, if it is one.
+    pub(crate) fn only(self) -> Option<Protocol> {
+        self.only
+    }
+
+    #[inline(always)]
+    pub(crate) fn has(&self, protocol: Protocol) -> bool {
+        match self.index {
+            None => true,
+            Some(index) if usize::from(index) != protocol.index() => false,
+            // Those that are not built in share an index.
+            Some(_) => !protocol.is_private() || self.only == Some(protocol),
+        }
+    }
+}
+
 impl Protocol {
+    /// Whether it is none that is built in.
+    #[inline]
+    fn is_private(self) -> bool {
+        matches!(self, Self::Of(tap::Protocol::Private(_)))
+    }
+
     /// The key that an attribute means in messages of the protocol, if they can have it.
     /// Names are compared without regard to case.
     pub fn key(self, attribute: &str) -> Option<Key> {

@@ -3,46 +3,48 @@
 
 use crate::{
     facts::{Direction, Facts},
-    hash::quick,
+    hash::{ByName, Name, is_plain},
     key::{Key, Protocol},
     pattern::{Network, wide},
 };
-use hashbrown::HashTable;
 use netra_codecs::{codec, tap};
 use std::net::SocketAddr;
-
-/// The longest name of a host.
-const HOST_BYTES_MAX: usize = 255;
 
 /// Routers by what they are for. A router is a number here.
 #[derive(Debug, Default)]
 pub(crate) struct Landing {
     /// By host, in small letters.
-    hosts: HashTable<(Box<[u8]>, Vec<u32>)>,
+    hosts: ByName<Host>,
     /// By address and port of the original destination; port 0 is any.
-    addresses: HashTable<((u128, u16), Vec<u32>)>,
+    addresses: ByName<Vec<u32>>,
     networks: Vec<(Network, u16, u32)>,
     /// Those of this service: of calls to it.
     own: Vec<u32>,
 }
 
+/// Routers of a host.
+#[derive(Debug)]
+struct Host {
+    name: Box<[u8]>,
+    /// What is found by its name is it.
+    is_sure: bool,
+    routers: Vec<u32>,
+}
+
 impl Landing {
     pub(crate) fn add_host(&mut self, host: &str, router: u32) {
         let host = host.to_ascii_lowercase();
-        let hash = quick(host.as_bytes());
-        let entry = self.hosts.entry(hash, |(it, _)| **it == *host.as_bytes(), |(it, _)| quick(it));
-        push(
-            &mut entry.or_insert_with(|| (host.as_bytes().into(), Vec::new())).into_mut().1,
-            router,
-        );
+        let name = Name::of_any_case(host.as_bytes());
+        let is_sure = name.says_all() && is_plain(host.as_bytes());
+        let make = || Host { name: host.as_bytes().into(), is_sure, routers: Vec::new() };
+        let is_it = |it: &Host| *it.name == *host.as_bytes();
+        push(&mut self.hosts.find_or_make(name, is_it, make).routers, router);
     }
 
     /// Port 0 is any.
     pub(crate) fn add_address(&mut self, address: SocketAddr, router: u32) {
-        let key = (wide(address.ip()), address.port());
-        let entry =
-            self.addresses.entry(hash_of(key), |(it, _)| *it == key, |(it, _)| hash_of(*it));
-        push(&mut entry.or_insert_with(|| (key, Vec::new())).into_mut().1, router);
+        let name = Name::of_address(wide(address.ip()), address.port());
+        push(self.addresses.find_or_make(name, |_| true, Vec::new), router);
     }
 
     pub(crate) fn add_network(&mut self, network: Network, port: u16, router: u32) {
@@ -53,65 +55,80 @@ impl Landing {
         push(&mut self.own, router);
     }
 
-    /// The first router that the message has to do with and that `is_it` takes.
-    #[inline]
-    pub(crate) fn router<F: Facts>(&self, facts: &F, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+    /// The routers that come first for a message: mostly one, and that is it.
+    #[inline(always)]
+    pub(crate) fn first<F: Facts>(&self, facts: &F) -> &[u32] {
+        if facts.direction() == Direction::Outbound
+            && let Some(key) = naming(facts.protocol())
+        {
+            return facts.value(key).map_or(&[], |host| self.named(host));
+        }
+        let destination = facts.destination();
+        self.addressed(Name::of_address(wide(destination.ip()), destination.port()))
+    }
+
+    /// The first router that the message has to do with, of those that are `of` something.
+    #[inline(never)]
+    pub(crate) fn router<F: Facts, R>(
+        &self,
+        facts: &F,
+        of: impl Fn(u32) -> Option<R>,
+    ) -> Option<R> {
         let direction = facts.direction();
         if direction == Direction::Outbound
             && let Some(key) = naming(facts.protocol())
         {
-            let named = facts.value(key).and_then(|name| self.named(name, &is_it));
+            let named = facts.value(key).map_or(&[][..], |host| self.named(host));
+            let named = named.iter().find_map(|it| of(*it));
             // Many names of HTTP may be behind one address: only the name tells.
             if named.is_some() || facts.protocol() == Protocol::Http1 {
                 return named;
             }
         }
-        self.at(direction, facts.destination(), is_it)
+        self.at(direction, facts.destination(), of)
     }
 
-    /// The first router for that place.
-    pub(crate) fn at(
+    /// The first router for that place, of those that are `of` something.
+    pub(crate) fn at<R>(
         &self,
         direction: Direction,
         destination: SocketAddr,
-        is_it: impl Fn(u32) -> bool,
-    ) -> Option<u32> {
-        let (ip, port) = (wide(destination.ip()), destination.port());
-        for key in [(ip, port), (ip, 0)] {
-            let found = self.addresses.find(hash_of(key), |(it, _)| *it == key);
-            let router = found.and_then(|(_, them)| them.iter().copied().find(|it| is_it(*it)));
-            if router.is_some() {
-                return router;
+        of: impl Fn(u32) -> Option<R>,
+    ) -> Option<R> {
+        let (address, port) = (wide(destination.ip()), destination.port());
+        for port in [port, 0] {
+            let found = self.addressed(Name::of_address(address, port)).iter();
+            if let Some(router) = found.copied().find_map(&of) {
+                return Some(router);
             }
         }
         if direction == Direction::Inbound {
-            return self.own.iter().copied().find(|it| is_it(*it));
+            return self.own.iter().find_map(|it| of(*it));
         }
         let is_there = |(network, on, _): &&(Network, u16, u32)| {
             (*on == 0 || *on == port) && network.has(destination.ip())
         };
-        self.networks.iter().filter(is_there).map(|(.., router)| *router).find(|it| is_it(*it))
+        self.networks.iter().filter(is_there).find_map(|(.., router)| of(*router))
     }
 
-    /// The first router for that host.
-    fn named(&self, name: &[u8], is_it: &impl Fn(u32) -> bool) -> Option<u32> {
-        if self.hosts.is_empty() || name.len() > HOST_BYTES_MAX {
-            return None;
-        }
-        let mut small = [0; HOST_BYTES_MAX];
-        let small = small.get_mut(..name.len())?;
-        for (small, byte) in small.iter_mut().zip(name) {
-            *small = byte.to_ascii_lowercase();
-        }
-        let found = self.hosts.find(quick(small), |(it, _)| **it == *small)?;
-        found.1.iter().copied().find(|it| is_it(*it))
+    /// Routers for that host.
+    #[inline(always)]
+    fn named(&self, host: &[u8]) -> &[u32] {
+        let is_it = |it: &Host| it.is_sure || it.name.eq_ignore_ascii_case(host);
+        self.hosts.find(Name::of_any_case(host), is_it).map_or(&[], |it| &it.routers)
+    }
+
+    /// Routers for an address and a port.
+    #[inline(always)]
+    fn addressed(&self, name: Name) -> &[u32] {
+        self.addresses.find(name, |_| true).map_or(&[], |routers| routers)
     }
 
     /// Whether messages of the protocol name their host, and a router that `is_it` takes is found
     /// by it.
     pub(crate) fn goes_by_name(&self, protocol: Protocol, is_it: impl Fn(u32) -> bool) -> bool {
         naming(protocol).is_some()
-            && self.hosts.iter().any(|(_, routers)| routers.iter().any(|it| is_it(*it)))
+            && self.hosts.iter().any(|host| host.routers.iter().any(|it| is_it(*it)))
     }
 }
 
@@ -122,14 +139,6 @@ fn naming(protocol: Protocol) -> Option<&'static Key> {
         Protocol::Of(tap::Protocol::Dubbo) => Some(&Key::Of(codec::Key::Service)),
         Protocol::Of(_) => None,
     }
-}
-
-#[inline]
-fn hash_of((address, port): (u128, u16)) -> u64 {
-    let mut bytes = [0; 18];
-    bytes[..16].copy_from_slice(&address.to_ne_bytes());
-    bytes[16..].copy_from_slice(&port.to_ne_bytes());
-    quick(&bytes)
 }
 
 fn push(routers: &mut Vec<u32>, router: u32) {

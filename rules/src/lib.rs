@@ -29,6 +29,7 @@ mod key;
 mod kinds;
 mod landing;
 mod limit;
+mod locality;
 mod matcher;
 mod near;
 mod pattern;
@@ -42,8 +43,9 @@ mod verdict;
 mod yaml;
 
 pub use balance::{
-    Balancer, Breakers, Cluster, ClusterView, Ejected, Endpoint, EndpointAddress, EndpointView,
-    Full, Heard, Outlier, Retries, Seat, Standing, TRIES_MAX, TrafficPolicy, Warmup,
+    Balancer, Breakers, CheckView, Checked, Cluster, ClusterView, Ejected, Endpoint,
+    EndpointAddress, EndpointView, Full, HealthCheck, Heard, Outlier, Retries, Seat, Standing,
+    SuccessRate, TRIES_MAX, TrafficPolicy, Unwell, Warmup,
 };
 pub use compile::{Compiled, Context, Documents, RouterLanding};
 pub use crd::{Crds, crds};
@@ -55,6 +57,7 @@ pub use explain::{explain, in_words};
 pub use facts::{Direction, Facts};
 pub use key::{Key, Protocol};
 pub use limit::{Bucket, Process};
+pub use locality::Locality;
 pub use near::distance;
 pub use schema::schema;
 pub use state::{Hits, RuleHits, State};

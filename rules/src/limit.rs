@@ -1,6 +1,6 @@
 //! Budgets that the shards of a process share: no lock, and for most messages nothing shared.
 
-use crate::balance::Balance;
+use crate::balance::{Balance, Checked};
 use std::{
     collections::HashMap,
     sync::{
@@ -203,6 +203,21 @@ impl Process {
             turns: (0..splits).map(|_| AtomicU64::new(0)).collect(),
             balances: Box::default(),
         }
+    }
+
+    /// Endpoints that are to be asked whether they are well.
+    pub fn checked(&self) -> Vec<Checked> {
+        Checked::all(&self.balances)
+    }
+
+    /// Whether anybody wants endpoints to be looked at beside messages: by checks, or by success rates.
+    pub fn is_watched(&self) -> bool {
+        self.balances.iter().any(|it| it.is_swept()) || !self.checked().is_empty()
+    }
+
+    /// Looks at success rates where it is time; when the next time is.
+    pub fn sweep(&self, now_ns: u64) -> Option<u64> {
+        self.balances.iter().filter_map(|it| it.sweep(now_ns)).min()
     }
 
     pub(crate) fn with(self, balances: Box<[Arc<Balance>]>) -> Self {

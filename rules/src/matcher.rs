@@ -4,11 +4,10 @@
 use crate::{
     ask::{Ask, Slot},
     facts::Facts,
-    hash::quick,
+    hash::{ByName, Name, same},
     key::SlotId,
     pattern::{Network, Test},
 };
-use hashbrown::HashTable;
 use std::{collections::HashMap, fmt::Write as _, net::IpAddr};
 
 /// Something that a message must have.
@@ -67,26 +66,34 @@ fn has(networks: &[Network], source: IpAddr) -> bool {
 pub(crate) struct Matcher {
     entries: Box<[Box<[Condition]>]>,
     probes: Box<[Probe]>,
-    /// Entries that the hash of a value leads to, list by list, each in order.
+    /// Entries that a value leads to, list by list, each in order.
     lists: Box<[u32]>,
     /// Entries that no probe leads to, in order.
     rest: Box<[u32]>,
 }
 
-/// Entries by the hash of a value, or of its first bytes.
+/// Entries by a value, or by its first bytes.
 #[derive(Debug)]
 struct Probe {
     slot: SlotId,
     /// So many bytes of the value count; None is all.
     length: Option<u16>,
-    lists: HashTable<List>,
+    lists: ByName<List>,
+}
+
+/// Entries of one text.
+#[derive(Debug)]
+struct List {
+    text: Box<[u8]>,
+    entries: Entries,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct List {
-    hash: u64,
-    start: u32,
-    len: u32,
+enum Entries {
+    /// One that asks for nothing but the text.
+    Sole(u32),
+    /// Those from here to there in [`Matcher::lists`].
+    Many(u32, u32),
 }
 
 /// Probes of one matcher, at most: each is tried for each message.
@@ -97,13 +104,13 @@ const FEW: usize = 3;
 impl Matcher {
     pub(crate) fn new(entries: Vec<Vec<Condition>>) -> Self {
         let entries: Box<[Box<[Condition]>]> = entries.into_iter().map(Vec::into).collect();
-        let mut planned: HashMap<Way, HashMap<u64, Vec<u32>>> = HashMap::new();
+        let mut planned: HashMap<Way, HashMap<&[u8], Vec<u32>>> = HashMap::new();
         let mut rest = Vec::new();
         let ways = Ways::of(&entries);
         for (index, conditions) in (0_u32..).zip(&*entries) {
             match ways.best(conditions).filter(|_| entries.len() > FEW) {
-                Some((way, hash)) => {
-                    planned.entry(way).or_default().entry(hash).or_default().push(index);
+                Some((way, text)) => {
+                    planned.entry(way).or_default().entry(text).or_default().push(index);
                 }
                 None => rest.push(index),
             }
@@ -115,40 +122,60 @@ impl Matcher {
         });
         let mut lists = Vec::new();
         let mut probes = Vec::new();
-        for (number, ((slot, length), by_hash)) in planned.into_iter().enumerate() {
+        for (number, ((slot, length), by_text)) in planned.into_iter().enumerate() {
             if number >= PROBES_MAX {
-                rest.extend(by_hash.into_values().flatten());
+                rest.extend(by_text.into_values().flatten());
                 continue;
             }
-            probes.push(Probe { slot, length, lists: table_of(by_hash, &mut lists) });
+            probes.push(Probe { slot, length, lists: table_of(by_text, &entries, &mut lists) });
         }
         rest.sort_unstable();
         Self { entries, probes: probes.into(), lists: lists.into(), rest: rest.into() }
     }
 
     /// The first entry all of whose conditions hold.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn first<F: Facts>(&self, ask: &mut Ask<'_, F>) -> Option<u32> {
-        let mut best = u32::MAX;
-        for probe in &self.probes {
-            let Some(value) = ask.value(probe.slot) else { continue };
-            let value = match probe.length {
-                None => value,
-                Some(length) => match value.get(..usize::from(length)) {
-                    Some(start) => start,
-                    None => continue,
-                },
-            };
-            let hash = quick(value);
-            let Some(list) = probe.lists.find(hash, |list| list.hash == hash) else { continue };
-            let list = self.lists.get(list.start as usize..(list.start + list.len) as usize);
-            best = self.first_of(list.unwrap_or_default(), best, ask);
-        }
-        best = self.first_of(&self.rest, best, ask);
+        let best = match (&*self.probes, &*self.rest) {
+            ([probe], []) => self.found(probe, u32::MAX, ask),
+            ([], []) => u32::MAX,
+            _ => self.best(ask),
+        };
         (best != u32::MAX).then_some(best)
     }
 
-    #[inline]
+    /// The same where several ways lead to entries.
+    #[inline(never)]
+    fn best<F: Facts>(&self, ask: &mut Ask<'_, F>) -> u32 {
+        let found = self.probes.iter().fold(u32::MAX, |best, probe| self.found(probe, best, ask));
+        self.first_of(&self.rest, found, ask)
+    }
+
+    /// The first entry that a way leads to, unless that of another way comes before it.
+    #[inline(always)]
+    fn found<F: Facts>(&self, probe: &Probe, best: u32, ask: &mut Ask<'_, F>) -> u32 {
+        let Some(value) = ask.value(probe.slot) else { return best };
+        let value = match probe.length {
+            None => value,
+            Some(length) => match value.get(..usize::from(length)) {
+                Some(start) => start,
+                None => return best,
+            },
+        };
+        let name = Name::of(value);
+        let is_it = |list: &List| name.says_all() || same(&list.text, value);
+        let found = probe.lists.find(name, is_it);
+        match found.map(|list| list.entries) {
+            Some(Entries::Sole(index)) => best.min(index),
+            Some(Entries::Many(from, to)) => {
+                let list = self.lists.get(from as usize..to as usize);
+                self.first_of(list.unwrap_or_default(), best, ask)
+            }
+            None => best,
+        }
+    }
+
+    #[inline(never)]
     fn first_of<F: Facts>(&self, list: &[u32], best: u32, ask: &mut Ask<'_, F>) -> u32 {
         for index in list {
             if *index >= best {
@@ -192,35 +219,37 @@ impl Matcher {
             Subject::Source(networks) => size_of_val(&**networks),
         };
         let conditions = self.entries.iter().flatten();
-        conditions.map(|it| size_of::<Condition>() + of(it)).sum::<usize>() + self.lists.len() * 32
+        conditions.map(|it| size_of::<Condition>() + of(it)).sum::<usize>()
+            + self.lists.len() * 4
+            + self.probes.iter().map(|probe| probe.lists.bytes()).sum::<usize>()
     }
 }
 
 /// A slot, and how much of its value counts.
 type Way = (SlotId, Option<u16>);
 
-/// How many entries lie on each way, and under each hash there.
-struct Ways {
+/// How many entries lie on each way, and under each text there.
+struct Ways<'e> {
     entries: HashMap<Way, usize>,
-    under: HashMap<(Way, u64), usize>,
+    under: HashMap<(Way, &'e [u8]), usize>,
 }
 
-impl Ways {
-    fn of(entries: &[Box<[Condition]>]) -> Self {
+impl<'e> Ways<'e> {
+    fn of(entries: &'e [Box<[Condition]>]) -> Self {
         let mut ways = Self { entries: HashMap::new(), under: HashMap::new() };
-        for (way, hash) in entries.iter().flatten().filter_map(way_of) {
+        for (way, text) in entries.iter().flatten().filter_map(way_of) {
             *ways.entries.entry(way).or_default() += 1;
-            *ways.under.entry((way, hash)).or_default() += 1;
+            *ways.under.entry((way, text)).or_default() += 1;
         }
         ways
     }
 
     /// The way on which an entry has the fewest others beside it; of equal ones the most used, so
     /// that there are few.
-    fn best(&self, conditions: &[Condition]) -> Option<(Way, u64)> {
+    fn best(&self, conditions: &'e [Condition]) -> Option<(Way, &'e [u8])> {
         let found = conditions.iter().filter_map(way_of);
-        found.min_by_key(|(way, hash)| {
-            let beside = self.under.get(&(*way, *hash)).copied().unwrap_or(0);
+        found.min_by_key(|(way, text)| {
+            let beside = self.under.get(&(*way, *text)).copied().unwrap_or(0);
             // Lists of a few are as good as lists of one: fewer ways are better.
             let others = std::cmp::Reverse(self.entries.get(way).copied().unwrap_or(0));
             (beside / 4, others, *way)
@@ -229,25 +258,43 @@ impl Ways {
 }
 
 /// The way that leads to a condition, if one does.
-fn way_of(condition: &Condition) -> Option<(Way, u64)> {
+fn way_of(condition: &Condition) -> Option<(Way, &[u8])> {
     match &condition.subject {
         _ if condition.is_not || condition.without => None,
-        Subject::Value(slot, Test::Exact(exact)) => Some(((*slot, None), quick(exact))),
+        Subject::Value(slot, Test::Exact(exact)) => Some(((*slot, None), exact)),
         Subject::Value(slot, Test::Prefix(prefix)) if !prefix.is_empty() => {
             let length = u16::try_from(prefix.len()).ok()?;
-            Some(((*slot, Some(length)), quick(prefix)))
+            Some(((*slot, Some(length)), prefix))
         }
         _ => None,
     }
 }
 
-fn table_of(by_hash: HashMap<u64, Vec<u32>>, lists: &mut Vec<u32>) -> HashTable<List> {
+fn table_of(
+    by_text: HashMap<&[u8], Vec<u32>>,
+    all: &[Box<[Condition]>],
+    lists: &mut Vec<u32>,
+) -> ByName<List> {
     let number = |it: usize| u32::try_from(it).unwrap_or(u32::MAX);
-    let mut table = HashTable::with_capacity(by_hash.len());
-    for (hash, entries) in by_hash {
-        let list = List { hash, start: number(lists.len()), len: number(entries.len()) };
-        lists.extend(entries);
-        table.insert_unique(hash, list, |list| list.hash);
+    let mut table = ByName::default();
+    for (text, entries) in by_text {
+        let entries = match sole(&entries, all) {
+            Some(index) => Entries::Sole(index),
+            None => {
+                let start = lists.len();
+                lists.extend(&entries);
+                Entries::Many(number(start), number(start + entries.len()))
+            }
+        };
+        let make = || List { text: text.into(), entries };
+        table.find_or_make(Name::of(text), |list| *list.text == *text, make);
     }
     table
+}
+
+/// The only entry of a text, if it asks for nothing else.
+fn sole(entries: &[u32], all: &[Box<[Condition]>]) -> Option<u32> {
+    let [index] = entries else { return None };
+    let [_] = &**all.get(*index as usize)? else { return None };
+    Some(*index)
 }

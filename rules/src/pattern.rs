@@ -1,5 +1,6 @@
 //! What a value is compared with.
 
+use crate::hash::same;
 use regex_automata::{
     Anchored, Input, MatchKind,
     dfa::{Automaton, dense},
@@ -29,7 +30,7 @@ impl Test {
     pub(crate) fn takes(&self, value: &[u8]) -> bool {
         match self {
             Self::Present => true,
-            Self::Exact(exact) => *value == **exact,
+            Self::Exact(exact) => same(value, exact),
             Self::Prefix(prefix) => value.starts_with(prefix),
             Self::PrefixAnyCase(prefix) => {
                 let start = value.get(..prefix.len());

@@ -4,7 +4,7 @@ use crate::{
     ask::Slot,
     balance::{Balance, Cluster, ClusterView, Endpoint, Hashed},
     facts::Direction,
-    key::{Protocol, SlotId},
+    key::{Protocol, SlotId, Spoken},
     landing::Landing,
     limit::{Limit, Process},
     matcher::Matcher,
@@ -54,8 +54,8 @@ pub struct RuleInfo {
 pub struct Mutation {
     /// Under which name, as the author wrote it.
     pub name: Box<str>,
-    /// The value.
-    pub value: Box<[u8]>,
+    /// The value; None takes out what is there.
+    pub value: Option<Box<[u8]>>,
 }
 
 /// What the rules have to do with the messages of a connection.
@@ -65,6 +65,8 @@ pub struct Concern {
     pub reads_requests: bool,
     /// Its answers may be edited, or timed.
     pub reads_responses: bool,
+    /// They may be edited.
+    pub edits_responses: bool,
     /// Values are asked for, or edited, that lie behind the body of a request (attachments of
     /// Dubbo).
     pub reads_pairs: bool,
@@ -75,6 +77,7 @@ impl Concern {
         Self {
             reads_requests: self.reads_requests | other.reads_requests,
             reads_responses: self.reads_responses | other.reads_responses,
+            edits_responses: self.edits_responses | other.edits_responses,
             reads_pairs: self.reads_pairs | other.reads_pairs,
         }
     }
@@ -85,8 +88,7 @@ impl Concern {
 pub(crate) struct Router {
     /// Refuses what no route is for.
     pub(crate) rule: RuleId,
-    /// None is any.
-    pub(crate) protocol: Option<Protocol>,
+    pub(crate) spoken: Spoken,
     /// None are all.
     pub(crate) ports: Box<[u16]>,
     pub(crate) routes: Matcher,
@@ -100,14 +102,15 @@ pub(crate) struct Router {
     /// What it has to do with calls of the application, and with calls to it.
     pub(crate) outbound: Concern,
     pub(crate) inbound: Concern,
+    /// Whether that is anything, of calls to it and of those of the application.
+    pub(crate) acts: [bool; 2],
 }
 
 impl Router {
     /// Whether it is for messages of this protocol to this port.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_for(&self, protocol: Protocol, port: u16) -> bool {
-        self.protocol.is_none_or(|own| own == protocol)
-            && (self.ports.is_empty() || self.ports.contains(&port))
+        self.spoken.has(protocol) && has_port(&self.ports, port)
     }
 
     /// What it has to do with messages of a direction; None is nothing.
@@ -118,6 +121,25 @@ impl Router {
             Direction::Outbound => self.outbound,
         };
         (concern != Concern::default()).then_some(concern)
+    }
+
+    /// Whether it has anything to do with them.
+    #[inline(always)]
+    pub(crate) fn acts_on(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::Inbound => self.acts[0],
+            Direction::Outbound => self.acts[1],
+        }
+    }
+}
+
+/// Whether a list of ports, of which none is all, has this one.
+#[inline(always)]
+fn has_port(ports: &[u16], port: u16) -> bool {
+    match ports {
+        [] => true,
+        [only] => *only == port,
+        many => many.contains(&port),
     }
 }
 
@@ -171,7 +193,7 @@ pub(crate) struct Policy {
     pub(crate) rule: RuleId,
     pub(crate) denies: bool,
     pub(crate) is_shadow: bool,
-    pub(crate) protocol: Option<Protocol>,
+    pub(crate) spoken: Spoken,
     /// None are all.
     pub(crate) ports: Box<[u16]>,
     pub(crate) matcher: Matcher,
@@ -180,10 +202,9 @@ pub(crate) struct Policy {
 
 impl Policy {
     /// Whether it is about messages of this protocol to this port.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_for(&self, protocol: Protocol, port: u16) -> bool {
-        self.protocol.is_none_or(|own| own == protocol)
-            && (self.ports.is_empty() || self.ports.contains(&port))
+        self.spoken.has(protocol) && has_port(&self.ports, port)
     }
 }
 
@@ -269,8 +290,8 @@ impl Table {
     /// Protocols that rules are about, each with one of these rules; rules for any protocol are left
     /// out.
     pub fn protocols(&self) -> Vec<(Protocol, &RuleInfo)> {
-        let routers = self.routers.iter().map(|router| (router.protocol, router.rule));
-        let policies = self.policies.iter().map(|policy| (policy.protocol, policy.rule));
+        let routers = self.routers.iter().map(|router| (router.spoken.only(), router.rule));
+        let policies = self.policies.iter().map(|policy| (policy.spoken.only(), policy.rule));
         let mut found: Vec<(Protocol, &RuleInfo)> = Vec::new();
         for (protocol, rule) in routers.chain(policies) {
             let (Some(protocol), Some(rule)) = (protocol, self.rule(rule)) else { continue };
@@ -305,16 +326,14 @@ impl Table {
             let routers = 0..u32::try_from(self.routers.len()).unwrap_or(u32::MAX);
             routers.filter_map(concern_of).for_each(&mut add);
         }
-        if let Some(router) = self.landing.at(direction, destination, is_it) {
-            concern_of(router).into_iter().for_each(&mut add);
-        }
+        self.landing.at(direction, destination, concern_of).into_iter().for_each(&mut add);
         if direction == Direction::Inbound {
             let policies = self.policies.iter();
             policies.filter(|it| it.is_for(protocol, destination.port())).for_each(|policy| {
                 add(Concern {
                     reads_requests: true,
-                    reads_responses: false,
                     reads_pairs: policy.reads_behind,
+                    ..Concern::default()
                 });
             });
         }

@@ -119,7 +119,8 @@ impl Connection {
     pub(crate) fn holds_bytes(&self) -> bool {
         // What waits for another upstream waits for nobody who is slow to read.
         let waits = self.switch().is_some_and(Switch::is_under_way);
-        (!waits && self.request.holds_bytes()) || self.response.holds_bytes()
+        let carries = self.http.as_deref().is_some_and(Http::carries_answers);
+        (!waits && self.request.holds_bytes()) || self.response.holds_bytes() || carries
     }
 
     /// Whether there is a limit to its silence: [`silence_allowed`](Self::silence_allowed) has it.

@@ -433,6 +433,9 @@ fn play_shard(work: Work, direction: Direction, requests: u32) -> u64 {
     if let Some(rules) = &shard.core.gates.rules {
         gates::have_decided(rules, played);
     }
+    if work == Work::DubboGated {
+        assert!(recorder.get(Key::edited(0)) + 1 >= played, "calls that were written into");
+    }
     allocated
 }
 

@@ -62,6 +62,8 @@ pub(crate) struct Open {
     pub(crate) may_call: bool,
     /// Its number among those whose answers may not take for ever, 0 where it may.
     pub(crate) timed: u32,
+    /// What its answer is to be given, by the number of the rules; 0 is nothing.
+    pub(crate) answer: u32,
 }
 
 impl Open {
@@ -188,8 +190,7 @@ impl Editor {
             && head.method() == b"POST"
             && head.field(b"content-type").is_some_and(is_json);
         let is_seated = false;
-        let open =
-            Open { span, is_logged, overhead_ns: 0, method, served, is_seated, may_call, timed: 0 };
+        let open = Open { span, is_logged, method, served, is_seated, may_call, ..Open::default() };
         Begun { open, target }
     }
 

@@ -67,11 +67,21 @@ impl<I: Io> Shard<I> {
                 known = http.cut.take().or_else(|| http.oldest(&mut core.observer));
             }
         }
+        // One that has not sent all that was held still has its reader.
+        let reader = (connection.http.as_deref(), connection.tap.as_ref());
+        let tunnel = match reader {
+            (Some(http), _) => http.tunnel(),
+            (None, tap) => tap.and_then(Along::tunnel),
+        };
+        if let Some(tunnel) = tunnel {
+            connection.tunnel = Some(Box::new(tunnel));
+        }
+        let is_bytes = connection.http.is_none() && is_opaque || connection.tunnel.is_some();
         let end = REASONS[end.index()];
         if fault.is_some() {
             let record = record_of(core, connection, token, end);
             core.fail(&ConnectionRecord { fault, known, ..record });
-        } else if connection.http.is_none() && is_opaque && core.logs_next() {
+        } else if is_bytes && core.logs_next() {
             let record = record_of(core, connection, token, end);
             core.log(&record);
         }

@@ -33,9 +33,9 @@ use std::{
 const OWN: [&[u8]; 3] = [b"x-request-id", b"uber-trace-id", b"x-source"];
 
 /// One request and its response.
-struct Exchange {
+pub(crate) struct Exchange {
     request: Vec<u8>,
-    response: Vec<u8>,
+    pub(crate) response: Vec<u8>,
     status: u16,
 }
 
@@ -73,7 +73,7 @@ fn body(rng: &mut Rng) -> (String, Vec<u8>) {
     ("Transfer-Encoding: chunked\r\n".into(), chunked)
 }
 
-fn exchange(rng: &mut Rng, connection: usize, index: usize) -> Exchange {
+pub(crate) fn exchange(rng: &mut Rng, connection: usize, index: usize) -> Exchange {
     let is_head = rng.chance(10);
     let (framing, content) = if rng.chance(50) { (String::new(), vec![]) } else { body(rng) };
     let method = match (is_head, content.is_empty()) {
@@ -157,7 +157,7 @@ pub(crate) fn without_own(request: &[u8]) -> (Vec<u8>, [usize; 3]) {
 }
 
 /// A server that answers each request when it has come whole.
-fn server(rng: &mut Rng, exchanges: &[Exchange]) -> Peer {
+pub(crate) fn server(rng: &mut Rng, exchanges: &[Exchange]) -> Peer {
     let mut ends = vec![0];
     for exchange in exchanges {
         ends.push(ends[ends.len() - 1] + exchange.response.len());
@@ -180,7 +180,7 @@ fn server(rng: &mut Rng, exchanges: &[Exchange]) -> Peer {
 }
 
 /// A client that pipelines, or waits for each response.
-fn client(rng: &mut Rng, exchanges: &[Exchange]) -> Peer {
+pub(crate) fn client(rng: &mut Rng, exchanges: &[Exchange]) -> Peer {
     let waits = rng.chance(50);
     let (mut asked, mut answered) = (vec![], vec![]);
     let (mut request, mut response) = (0, 0);

@@ -14,6 +14,8 @@ mod accept;
 mod access;
 mod along;
 #[cfg(test)]
+mod answers_simulation;
+#[cfg(test)]
 mod balance_simulation;
 mod buffers;
 mod classify;

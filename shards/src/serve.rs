@@ -144,7 +144,9 @@ impl<I: Io> Shard<I> {
         let is_http = self.core.is_http(connection.original_dst);
         is_http.then(|| {
             let asker = self.core.gates.rules.is_some().then(|| self.asker_of(downstream));
-            Box::new(Http::new(connection.direction, self.remote_of(downstream), asker))
+            let mut http = Http::new(connection.direction, self.remote_of(downstream), asker);
+            http.look_again(self.core.gates.rules.as_deref(), 0);
+            Box::new(http)
         })
     }
 

@@ -6,6 +6,7 @@ use crate::{
     connection::Phase,
     error::End,
     gate::Gate,
+    http::Http,
     io::{Io, Side, Token},
     patience::{Overdue, Patience},
     shard::Shard,
@@ -115,6 +116,11 @@ impl<I: Io> Shard<I> {
     }
 
     fn look_again_at(&mut self, slot: u32) -> bool {
+        let connection = &mut self.slab[slot as usize];
+        if let Some(http) = connection.http.as_deref_mut() {
+            let unsent = connection.response.queued(&self.core.pool);
+            return http.look_again(self.core.gates.rules.as_deref(), unsent);
+        }
         let asker = self.asker_of(self.downstream_of(slot));
         let connection = &mut self.slab[slot as usize];
         let is_idle = !connection.request.holds_bytes() && !connection.response.holds_bytes();
@@ -202,6 +208,11 @@ impl<I: Io> Shard<I> {
         }
         if http.must_let_go()
             && let Err(end) = connection.go_on(&mut self.core, downstream)
+        {
+            return self.end(downstream, end);
+        }
+        if connection.http.as_deref().is_some_and(Http::carries_answers)
+            && let Err(end) = connection.go_on(&mut self.core, downstream.other())
         {
             return self.end(downstream, end);
         }

@@ -67,7 +67,7 @@ const PAGES: &[(&str, bool, &str)] = &[
     (
         "/clusters",
         false,
-        "every cluster of the rules: endpoints, who is out and why, what is under way",
+        "?top=1000: every cluster of the rules: endpoints, who is out and why, what is under way",
     ),
     ("/config", false, "every setting, and where it comes from"),
     ("/log-level", true, "order: ?level=debug|info|warning|error|fatal; GET tells the present one"),
@@ -134,7 +134,7 @@ impl Admin {
             "/shards" => json(&self.shards()),
             "/contexts" => json(&self.contexts()),
             "/rules" => json(&self.rules.borrow().page(netra_shards::monotonic_ns())),
-            "/clusters" => json(&self.rules.borrow().clusters_page(netra_shards::monotonic_ns())),
+            "/clusters" => self.clusters(ask),
             "/connections" => self.connections(ask).await,
             "/failures" => self.failures(ask).await,
             "/config" => {

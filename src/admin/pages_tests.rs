@@ -65,6 +65,8 @@ fn methods_and_paths_are_checked_before_anything_happens() {
         (Method::POST, "/log-level?level=debug", 403),
         (Method::GET, "/connections?by=colour", 400),
         (Method::GET, "/connections?top=0", 400),
+        (Method::GET, "/clusters", 200),
+        (Method::GET, "/clusters?top=1001", 400),
         (Method::GET, "/debug/pprof/profile?seconds=1000", 400),
         (Method::GET, "/debug/pprof/profile?hz=x", 400),
         (Method::GET, "/debug/pprof", 200),

@@ -1,6 +1,10 @@
 //! What shards count and measure, read from their recorders without asking them.
 
-use super::Admin;
+use super::{Admin, json, number};
+use crate::{
+    endpoint::{Answer, Ask},
+    rules::LISTED_MAX,
+};
 use netra_perf::{
     FAMILIES, Gauge, HistogramSnapshot, Key, Recorder, Stage,
     labels::{DIRECTIONS, STATUS_CLASSES, WAYS},
@@ -51,6 +55,18 @@ impl Admin {
             "spans": self.family("netra_spans"),
             "durations": self.durations(),
         })
+    }
+
+    /// Clusters of the rules, those first that have something to tell.
+    pub(super) fn clusters(&self, ask: &Ask) -> Answer {
+        let most = u32::try_from(LISTED_MAX).unwrap_or(u32::MAX);
+        match number(ask, "top", most, most) {
+            Ok(top) => {
+                let now_ns = netra_shards::monotonic_ns();
+                json(&self.rules.borrow().clusters_page(now_ns, top as usize))
+            }
+            Err(wrong) => wrong,
+        }
     }
 
     /// What is remembered by request id.

@@ -10,6 +10,10 @@ const PORT: &str = "NETRA_PORT";
 const ADMIN_PORT: &str = "NETRA_PPROF_PORT";
 const METRICS_PORT: &str = "NETRA_PROMETHEUS_PORT";
 const SERVICE_NAME: &str = "NETRA_SERVICE_NAME";
+const RULES: &str = "NETRA_RULES";
+/// Where rules are mounted, and as what; the Helm chart and kustomize say the same.
+const RULES_FOLDER: &str = "/etc/netra/rules";
+pub(super) const RULES_VOLUME: &str = "netra-rules";
 /// Interfaces of guests: both containers have to know them, whichever was told.
 const GUESTS: &str = "NETRA_REROUTE_INTERFACES";
 const GUEST_FLAGS: [&str; 2] = ["reroute-interfaces", "reroute-virtual-interfaces"];
@@ -20,6 +24,8 @@ pub(super) const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startu
 pub(super) struct Containers {
     pub(super) init: Node,
     pub(super) sidecar: Node,
+    /// What the pod needs beside them.
+    pub(super) volume: Option<Node>,
 }
 
 impl Containers {
@@ -49,7 +55,7 @@ pub(super) fn make(
         let root = template.first().map(|document| &document.root);
         root.and_then(|root| root.get(key)).cloned().ok_or("no template")
     };
-    let mut made = Containers { init: part("init")?, sidecar: part("sidecar")? };
+    let mut made = Containers { init: part("init")?, sidecar: part("sidecar")?, volume: None };
     made.init.set("image", Node::text(wanted.init_image()));
     made.sidecar.set("image", Node::text(wanted.image()));
     if wanted.is_classic() {
@@ -62,6 +68,7 @@ pub(super) fn make(
     }
     resources(&mut made.sidecar, wanted);
     share_guests(&mut made, wanted);
+    rules(&mut made, wanted.rules_config_map()?);
     ports(&mut made, wanted);
     if let Some(args) = made.init.get_mut("args").and_then(Node::items_mut) {
         args.extend(wanted.init_arg.iter().map(|arg| Node::text(arg)));
@@ -102,6 +109,26 @@ fn keep_variables(made: &mut Containers, old: &Netramesh<'_>) {
         let name = |variable: &Node| variable.get("name").and_then(Node::as_str).map(str::to_owned);
         env.retain(|variable| name(variable).is_none_or(|name| !USERS.contains(&name.as_str())));
     }
+}
+
+/// Mounts rules where netra looks for them.
+fn rules(made: &mut Containers, config_map: Option<&str>) {
+    let Some(config_map) = config_map else { return };
+    let is_told = made.value(RULES).is_some();
+    if let Some(env) = made.sidecar.get_mut("env").and_then(Node::items_mut)
+        && !is_told
+    {
+        env.push(variable_plain(RULES, RULES_FOLDER));
+    }
+    let mount = [
+        ("name", Node::plain(RULES_VOLUME)),
+        ("mountPath", Node::plain(RULES_FOLDER)),
+        ("readOnly", Node::plain("true")),
+    ];
+    made.sidecar.set("volumeMounts", Node::sequence([Node::mapping(mount)]));
+    let config_map = Node::mapping([("name", Node::text(config_map))]);
+    made.volume =
+        Some(Node::mapping([("name", Node::plain(RULES_VOLUME)), ("configMap", config_map)]));
 }
 
 fn share_guests(made: &mut Containers, wanted: &Wanted) {

@@ -36,9 +36,11 @@ spec:
 ";
 
 /// Ways of injection.
-const WAYS: [&[&str]; 3] = [
+const WAYS: [&[&str]; 5] = [
     &[],
     &["--classic"],
+    &["--rules-config-map=shop-rules"],
+    &["--classic", "--rules-config-map=a.b"],
     &["--env=NETRA_HTTP_PORTS=80", "--env=A='\"\\ é", "--init-arg=--backend=nft-native"],
 ];
 
@@ -212,6 +214,41 @@ fn ports_move_wherever_they_are_told() {
     assert!(text.contains("- \"--own-ports=15001,14957,9102\"\n"), "{text}");
     assert!(!text.contains("14958"));
     assert!(!inject(DEPLOYMENT, &[]).contains("-ports"));
+}
+
+#[test]
+fn rules_are_mounted_where_netra_looks() {
+    let flag = "--rules-config-map=shop-rules";
+    let text = inject(DEPLOYMENT, &[flag, HTTP]);
+    for says in [
+        "- name: NETRA_RULES\n          value: \"/etc/netra/rules\"\n",
+        "volumeMounts:\n        - name: netra-rules\n          mountPath: /etc/netra/rules\n          \
+         readOnly: true\n",
+        "      volumes:\n      - name: netra-rules\n        configMap:\n          \
+         name: \"shop-rules\"\n      containers:\n",
+    ] {
+        assert_eq!(text.matches(says).count(), 1, "{says}: {text}");
+    }
+    // Other volumes, and a place of the author's own.
+    let with =
+        format!("{DEPLOYMENT}      volumes: # v\n      - name: data\n        emptyDir: {{}}\n");
+    let text = inject(&with, &[flag, "--env=NETRA_RULES=/etc/netra/rules/one.yaml"]);
+    assert!(text.contains("      volumes: # v\n      - name: netra-rules\n"), "{text}");
+    assert_eq!(text.matches("NETRA_RULES\n").count(), 1, "{text}");
+    // It is kept, changed and taken back as other flags are.
+    assert_eq!(inject(&text, &[]), text);
+    let other = inject(&text, &["--rules-config-map=other"]);
+    assert_eq!(other, text.replace("shop-rules", "other"));
+    assert_eq!(inject(&other, &["--uninject"]), with);
+    let without = inject(&other, &["--rules-config-map="]);
+    assert!(!without.contains("volumeMounts") && !without.contains("netra-rules"), "{without}");
+    // What is not ours stays.
+    let taken = with.replace("name: data", "name: netra-rules");
+    assert_eq!(inject(&inject(&taken, &[]), &["--uninject"]), taken);
+    let error = edit(&taken, &args(&[flag])).unwrap_err();
+    assert_eq!(error, "deployment/shop: has another volume called netra-rules");
+    let error = edit(DEPLOYMENT, &args(&["--rules-config-map=A_b"])).unwrap_err();
+    assert!(error.contains("--rules-config-map: bad value \"A_b\""), "{error}");
 }
 
 /// netra dials for a guest what it would not dial for a neighbour, so it has to know them, too.

@@ -1,9 +1,10 @@
 //! Putting the sidecar in.
 
-use super::containers::Containers;
+use super::containers::{Containers, RULES_VOLUME};
 use super::netramesh::Netramesh;
 use super::pods::{INJECTED, Pod};
 use super::record::{FLAGS, OVER, Over};
+use super::take::is_our_volume;
 use super::text::{Edits, parts};
 use super::wanted::Wanted;
 use super::yaml::{self, Node, Value};
@@ -24,6 +25,7 @@ pub(super) fn put_in(
         ("spec", Some(spec)),
         ("containers", Some(containers)),
         ("initContainers", inits),
+        ("volumes", spec.get("volumes")),
         ("metadata", metadata),
         ("annotations", metadata.and_then(|metadata| metadata.get("annotations"))),
     ])?;
@@ -35,7 +37,7 @@ pub(super) fn put_in(
         true => (vec![init], true),
         false => (vec![init, made.sidecar.clone()], false),
     };
-    put.inits(old.and_then(|old| old.init), &Node::sequence(first), last)?;
+    put.inits(old.and_then(|old| old.init), &Node::sequence(first), last, made)?;
     match old.map(|old| old.sidecar) {
         Some(index) if wanted.is_classic() => {
             put.exchange("containers", containers, index, &Node::sequence([made.sidecar.clone()]))?
@@ -73,26 +75,54 @@ struct Put<'e, 't, 'n> {
 }
 
 impl Put<'_, '_, '_> {
-    fn inits(&mut self, old: Option<usize>, new: &Node, is_last: bool) -> Result<(), String> {
-        let before = self.spec.position("containers").unwrap_or(0);
+    /// Puts init containers in, and the volume that ours need. What the pod has none of yet comes before
+    /// its containers, in one piece.
+    fn inits(
+        &mut self,
+        old: Option<usize>,
+        new: &Node,
+        is_last: bool,
+        made: &Containers,
+    ) -> Result<(), String> {
+        let mut entries = Node::mapping([]);
         match self.spec.get("initContainers") {
-            None => {
-                let entry = Node::mapping([("initContainers", new.clone())]);
-                self.edits.insert(self.spec, before, &entry, self.step)
-            }
-            Some(list) if list.is_empty() => {
-                self.fill("initContainers", list, new);
-                Ok(())
-            }
+            None => entries.set("initContainers", new.clone()),
+            Some(list) if list.is_empty() => self.fill("initContainers", list, new),
             Some(list) if matches!(list.value, Value::Sequence(_)) => match old {
-                Some(index) => self.exchange("initContainers", list, index, new),
+                Some(index) => self.exchange("initContainers", list, index, new)?,
                 None => {
                     let index = if is_last { list.items().len() } else { 0 };
-                    self.edits.insert(list, index, new, self.step)
+                    self.edits.insert(list, index, new, self.step)?;
                 }
             },
-            Some(_) => Err(not_a("initContainers")),
+            Some(_) => return Err(not_a("initContainers")),
         }
+        if let Some(volume) = &made.volume {
+            self.volume(volume, &mut entries)?;
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        // Behind what was put at the end of a list that ends here.
+        let before = self.spec.position("containers").unwrap_or(0);
+        self.edits.insert(self.spec, before, &entries, self.step)
+    }
+
+    /// Puts a volume in; where the pod has none yet, into the entries that it gets.
+    fn volume(&mut self, volume: &Node, entries: &mut Node) -> Result<(), String> {
+        let volume = Node::sequence([volume.clone()]);
+        match self.spec.get("volumes") {
+            None => entries.set("volumes", volume),
+            Some(list) if list.is_empty() => self.fill("volumes", list, &volume),
+            Some(list) if list.items().iter().any(is_our_volume) => {
+                return Err(format!("has another volume called {RULES_VOLUME}"));
+            }
+            Some(list) if matches!(list.value, Value::Sequence(_)) => {
+                self.edits.insert(list, 0, &volume, self.step)?;
+            }
+            Some(_) => return Err(not_a("volumes")),
+        }
+        Ok(())
     }
 
     /// Puts ours in the place of another container.

@@ -1,5 +1,6 @@
 //! Taking out what was put in.
 
+use super::containers::RULES_VOLUME;
 use super::pods::Pod;
 use super::record::{ANNOTATIONS, FLAGS, OVER, Over};
 use super::text::Edits;
@@ -21,37 +22,71 @@ pub(super) fn take_out(edits: &mut Edits<'_>, pod: &Pod<'_>) -> Result<Wanted, S
     let spec = pod.node.get("spec").ok_or("has no spec")?;
     let over = pod.annotation(OVER).map(Over::from_json).transpose();
     let over = over.map_err(|error| format!("{OVER}: {error}"))?.unwrap_or_default();
-    for key in ["initContainers", "containers"] {
-        if let Some(list) = spec.get(key) {
-            containers(edits, spec, key, list, &over)?;
+    let flags = pod.annotation(FLAGS).map(Wanted::from_json).transpose();
+    let flags = flags.map_err(|error| format!("{FLAGS}: {error}"))?.unwrap_or_default();
+    let has_volume = flags.rules_config_map()?.is_some();
+    let mut all_ours = Vec::new();
+    for (key, is_ours) in LISTS.into_iter().filter(|(key, _)| has_volume || *key != VOLUMES) {
+        if let Some(list) = spec.get(key)
+            && is_taken_whole(edits, list, key, is_ours, &over)?
+        {
+            all_ours.push(key);
         }
     }
+    entries(edits, spec, &all_ours, &over)?;
     if let Some(metadata) = pod.node.get("metadata") {
         annotations(edits, pod.node, metadata, &over)?;
     }
-    let flags = pod.annotation(FLAGS).map(Wanted::from_json).transpose();
-    Ok(flags.map_err(|error| format!("{FLAGS}: {error}"))?.unwrap_or_default())
+    Ok(flags)
 }
 
-fn containers(
+/// Lists of a pod that have something of ours, and what of them it is.
+type IsOurs = fn(&Node) -> bool;
+const LISTS: [(&str, IsOurs); 3] =
+    [("initContainers", is_ours), ("containers", is_ours), (VOLUMES, is_our_volume)];
+const VOLUMES: &str = "volumes";
+
+pub(super) fn is_our_volume(volume: &Node) -> bool {
+    volume.get("name").and_then(Node::as_str) == Some(RULES_VOLUME)
+}
+
+/// Takes what is ours out of a list. True where that is all of it, and the list is to go as a whole.
+fn is_taken_whole(
     edits: &mut Edits<'_>,
-    spec: &Node,
-    key: &str,
     list: &Node,
+    key: &str,
+    is_ours: IsOurs,
     over: &Over,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let runs = runs(list.items().iter().map(is_ours));
     let Some(first) = runs.first() else {
         let aside = over.aside.as_ref().filter(|_| key == "containers");
-        return aside.map_or(Ok(()), |aside| edits.put_back(list, aside));
+        return aside.map_or(Ok(()), |aside| edits.put_back(list, aside)).map(|()| false);
     };
     if let Some(old) = over.exchanged(key) {
-        return edits.exchange_back(list, first.clone(), old);
+        return edits.exchange_back(list, first.clone(), old).map(|()| false);
     }
     if first.len() == list.items().len() {
-        return take_away(edits, spec, key, list, over);
+        return Ok(true);
     }
-    runs.into_iter().try_for_each(|run| edits.remove(list, run))
+    runs.into_iter().try_for_each(|run| edits.remove(list, run)).map(|()| false)
+}
+
+/// Takes entries out that are ours as a whole, neighbours in one piece.
+fn entries(
+    edits: &mut Edits<'_>,
+    spec: &Node,
+    all_ours: &[&str],
+    over: &Over,
+) -> Result<(), String> {
+    let is_emptied = |key: &&&str| over.empty(key).is_some();
+    for key in all_ours.iter().filter(is_emptied) {
+        let list = spec.get(key).ok_or("lost its place")?;
+        take_away(edits, spec, key, list, over)?;
+    }
+    let is_removed = |key: &str| all_ours.contains(&key) && over.empty(key).is_none();
+    let are_ours = spec.entries().iter().map(|(key, _)| key.as_str().is_some_and(is_removed));
+    runs(are_ours).into_iter().try_for_each(|run| edits.remove(spec, run))
 }
 
 fn annotations(

@@ -34,6 +34,10 @@ pub(crate) struct Wanted {
     /// A flag of netra-init, such as --exclude-inbound-ports=22; again for more
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
     pub(super) init_arg: Vec<String>,
+    /// A ConfigMap of the pod's namespace with documents of rules (docs/RULES.md): mounted in the sidecar,
+    /// and read again whenever it changes
+    #[arg(long, value_name = "NAME")]
+    rules_config_map: Option<String>,
     /// CPU that the sidecar is promised [default: 10m]
     #[arg(long, value_name = "QUANTITY")]
     cpu_request: Option<String>,
@@ -66,6 +70,24 @@ impl Wanted {
 
     pub(super) fn init_image(&self) -> &str {
         self.init_image.as_deref().unwrap_or(concat!("netra-init:", env!("CARGO_PKG_VERSION")))
+    }
+
+    /// The ConfigMap with rules, if there is to be one.
+    pub(super) fn rules_config_map(&self) -> Result<Option<&str>, String> {
+        const NAME_BYTES_MAX: usize = 253;
+        let Some(name) = self.rules_config_map.as_deref().filter(|name| !name.is_empty()) else {
+            return Ok(None);
+        };
+        let is_end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        let is_of_it = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+        let bytes = name.as_bytes();
+        let is_name = bytes.iter().all(|byte| is_of_it(*byte))
+            && is_end(bytes.first())
+            && is_end(bytes.last())
+            && bytes.len() <= NAME_BYTES_MAX;
+        is_name.then_some(Some(name)).ok_or_else(|| {
+            format!("--rules-config-map: bad value {name:?}: allowed is the name of a ConfigMap")
+        })
     }
 
     /// What is asked of CPU and memory: where it stands in `resources`, and how much.
@@ -107,6 +129,7 @@ impl Wanted {
             env: earlier.env,
             env_field: earlier.env_field,
             init_arg: earlier.init_arg,
+            rules_config_map: self.rules_config_map.clone().or(earlier.rules_config_map),
             cpu_request: self.cpu_request.clone().or(earlier.cpu_request),
             cpu_limit: self.cpu_limit.clone().or(earlier.cpu_limit),
             memory_request: self.memory_request.clone().or(earlier.memory_request),
@@ -131,6 +154,7 @@ impl Wanted {
             ("image", &self.image),
             ("init-image", &self.init_image),
             ("service-name", &self.service_name),
+            ("rules-config-map", &self.rules_config_map),
             ("cpu-request", &self.cpu_request),
             ("cpu-limit", &self.cpu_limit),
             ("memory-request", &self.memory_request),

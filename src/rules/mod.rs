@@ -10,6 +10,7 @@ mod tool;
 mod view;
 mod watch;
 
+pub(crate) use clusters::LISTED_MAX;
 pub(crate) use live::Live;
 pub(crate) use remote::{Remote, follow as follow_remote};
 pub(crate) use tool::{RulesArgs, run};
@@ -19,7 +20,7 @@ pub(crate) use watch::{Hurry, follow};
 use files::Wrong;
 use netra_codecs::tap;
 use netra_codecs::tap::ProtocolPorts;
-use netra_rules::{Compiled, Context, Documents, Place, Protocol};
+use netra_rules::{Compiled, Context, Documents, Locality, Place, Protocol};
 use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc};
 
 /// Documents that were read, and the rules that they make.
@@ -30,6 +31,8 @@ pub(crate) struct Read {
     shape: files::Shape,
     /// Hosts whose addresses the rules would be told by.
     pub(crate) unknown_hosts: Vec<String>,
+    /// The same, and those whose addresses are endpoints.
+    pub(crate) asked_hosts: Vec<String>,
 }
 
 /// Whom rules are read for.
@@ -39,11 +42,14 @@ pub(crate) struct Own {
     pub(crate) name: String,
     /// Protocols that are not built in, which rules may name.
     pub(crate) private: Vec<tap::Protocol>,
+    /// Where it stands, as `region/zone/subzone`; empty where nobody says.
+    pub(crate) locality: String,
 }
 
 impl Own {
     fn context(&self) -> Context {
-        Context::of_sidecars(&self.name).with_private(&self.private)
+        let locality = Some(Locality::parse(&self.locality)).filter(|it| !it.is_empty());
+        Context { locality, ..Context::of_sidecars(&self.name).with_private(&self.private) }
     }
 }
 
@@ -63,9 +69,20 @@ pub(crate) fn read(
     let sources = files::read(path).map_err(lines_of)?;
     let documents = Documents::read(&sources);
     let context = Context { generation, addresses, endpoints_move, ..own.context() };
-    let compiled = documents.compile(&context);
+    let mut compiled = documents.compile(&context);
+    if context.locality.is_none() && documents.wants_locality() {
+        let place = Place { file: "NETRA_LOCALITY".into(), line: 0, column: 0 };
+        let what = "nobody is nearer, whatever localityLbSetting says: where this service stands is \
+                    not said (region/zone/subzone)";
+        compiled.troubles.warn(place, what);
+    }
     match compiled.troubles.is_good() {
-        true => Ok(Read { compiled, shape, unknown_hosts: documents.unknown_hosts() }),
+        true => Ok(Read {
+            compiled,
+            shape,
+            unknown_hosts: documents.unknown_hosts(),
+            asked_hosts: documents.asked_hosts(),
+        }),
         false => Err(compiled.troubles.to_string().lines().map(str::to_owned).collect()),
     }
 }
@@ -87,8 +104,8 @@ pub(crate) fn first(path: &str, own: &Own, is_remote: bool) -> Result<Read, Vec<
                 let place = Place { file: "cache".into(), line: 0, column: 0 };
                 compiled.troubles.warn(place, format!("no rules yet: {line}"));
             }
-            let unknown_hosts = Vec::new();
-            Ok(Read { compiled, shape: files::Shape::of(path), unknown_hosts })
+            let (unknown_hosts, asked_hosts) = (Vec::new(), Vec::new());
+            Ok(Read { compiled, shape: files::Shape::of(path), unknown_hosts, asked_hosts })
         }
         read => read,
     }

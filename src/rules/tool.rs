@@ -32,6 +32,9 @@ enum What {
         /// What this service is called: limits are for calls to it
         #[arg(long, value_name = "NAME", default_value = "")]
         service_name: String,
+        /// Where it stands, where documents say who is nearer
+        #[arg(long, value_name = "REGION/ZONE/SUBZONE", default_value = "")]
+        locality: String,
     },
     /// Say which rule decides about a message, and why no other
     Explain(Box<ExplainArgs>),
@@ -66,21 +69,28 @@ struct ExplainArgs {
     /// What this service is called
     #[arg(long, value_name = "NAME", default_value = "")]
     service_name: String,
+    /// Where it stands, where documents say who is nearer
+    #[arg(long, value_name = "REGION/ZONE/SUBZONE", default_value = "")]
+    locality: String,
 }
 
 /// Does it; what is wrong is said.
 pub(crate) fn run(args: &RulesArgs, private: Result<Vec<tap::Protocol>, String>) -> Exit {
     let private = private.map_err(|what| vec![what]);
-    let own = |name: &str| Ok(Own { name: name.to_owned(), private: private.clone()? });
+    let own = |name: &str, locality: &str| {
+        let (name, locality) = (name.to_owned(), locality.to_owned());
+        Ok(Own { name, private: private.clone()?, locality })
+    };
     let (said, exit) = match &args.what {
-        What::Check { path, service_name } => {
-            (own(service_name).and_then(|own| check(path, &own)), Exit::DONE)
+        What::Check { path, service_name, locality } => {
+            (own(service_name, locality).and_then(|own| check(path, &own)), Exit::DONE)
         }
         What::Explain(args) => {
-            (own(&args.service_name).and_then(|own| explained(args, &own)), Exit::DONE)
+            let own = own(&args.service_name, &args.locality);
+            (own.and_then(|own| explained(args, &own)), Exit::DONE)
         }
         What::Schema => (Ok(schema()), Exit::DONE),
-        What::Test { file } => match own("").and_then(|own| tested(file, &own.private)) {
+        What::Test { file } => match own("", "").and_then(|own| tested(file, &own.private)) {
             Ok((text, true)) => (Ok(text), Exit::DONE),
             Ok((text, false)) => (Ok(text), Exit::DIFFERS),
             Err(lines) => (Err(lines), Exit::CONFIG),

@@ -51,7 +51,7 @@ pub(crate) async fn follow<F: Future<Output = bool>>(
 ) {
     let Some(folder) = place(&path).map(Path::to_owned) else { return };
     let ears = Ears::new(&folder);
-    let (mut shape, mut hosts) = (first.shape.clone(), first.unknown_hosts.clone());
+    let (mut shape, mut hosts) = (first.shape.clone(), first.asked_hosts.clone());
     drop(first);
     let mut known = Known::default();
     let mut generation = 1;
@@ -86,7 +86,7 @@ pub(crate) async fn follow<F: Future<Output = bool>>(
         shape = seen;
         ears.listen(&folder);
         if let Ok(good) = &result {
-            hosts.clone_from(&good.unknown_hosts);
+            hosts.clone_from(&good.asked_hosts);
         }
         if !tell(result).await {
             return;

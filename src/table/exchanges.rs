@@ -154,6 +154,12 @@ pub(super) const EXCHANGES: &[Setting] = &[
         "File or directory with rules of traffic, read again whenever it changes",
     ),
     Setting::new(
+        "NETRA_LOCALITY",
+        "",
+        Text(|c, text| c.locality = text.into()),
+        "Where this service stands, as region/zone/subzone: rules with localityLbSetting ask who is nearer",
+    ),
+    Setting::new(
         "NETRA_RULES_URL",
         "",
         Custom("an http:// or https:// URL, or nothing", |c, text| {

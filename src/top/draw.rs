@@ -1,8 +1,9 @@
 //! The screen.
 
 use super::{
-    ORDERS, Screen,
+    ORDERS, Screen, clusters,
     figures::{Figures, Percentiles, ShardFigures},
+    units::{age, number, size, time},
 };
 use crate::mask;
 use ratatui::{
@@ -27,9 +28,9 @@ pub(super) fn size_of_all(screen: &Screen) -> (u16, u16) {
     let connections = screen.connections["connections"].as_array().map_or(0, Vec::len);
     let connections = u16::try_from(connections).unwrap_or(0) + 2;
     let gaps = u16::try_from(COLUMNS.len()).unwrap_or(0);
-    let of_failures = failures_height(screen);
-    let height =
-        1 + CARDS_HEIGHT + shards_height(screen, u16::MAX) + of_failures + connections.max(4) + 1;
+    let of_shards = shards_height(screen, u16::MAX);
+    let middle = clusters::height(&screen.clusters) + failures_height(screen);
+    let height = 1 + CARDS_HEIGHT + of_shards + middle + connections.max(4) + 1;
     (COLUMNS.iter().sum::<u16>() + gaps, height)
 }
 
@@ -48,20 +49,24 @@ fn failures_height(screen: &Screen) -> u16 {
 
 pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     let most = if screen.is_once { u16::MAX } else { 8 };
-    let [head, cards, of_shards, of_failures, of_connections, foot] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Length(CARDS_HEIGHT),
-        Constraint::Length(shards_height(screen, most)),
-        Constraint::Length(failures_height(screen)),
-        Constraint::Min(4),
-        Constraint::Length(1),
-    ])
-    .areas(frame.area());
+    let [head, cards, of_shards, of_clusters, of_failures, of_connections, foot] =
+        Layout::vertical([
+            Constraint::Length(1),
+            Constraint::Length(CARDS_HEIGHT),
+            Constraint::Length(shards_height(screen, most)),
+            Constraint::Length(clusters::height(&screen.clusters)),
+            Constraint::Length(failures_height(screen)),
+            Constraint::Min(4),
+            Constraint::Length(1),
+        ])
+        .areas(frame.area());
     if let Some(figures) = &screen.figures {
         frame.render_widget(header(figures), head);
         frame.render_widget(Paragraph::new(summary(figures)).block(titled("last second")), cards);
         frame.render_widget(shard_table(figures), of_shards);
     }
+    let title = clusters::title(&screen.clusters);
+    frame.render_widget(clusters::table(&screen.clusters).block(titled(&title)), of_clusters);
     frame.render_widget(failures(screen), of_failures);
     frame.render_widget(connection_table(screen), of_connections);
     frame.render_widget(footer(screen), foot);
@@ -237,49 +242,6 @@ fn footer(screen: &Screen) -> Line<'static> {
         [if at == screen.order { name.reversed() } else { name.dim() }, " ".into()]
     });
     orders.chain([" q quit".dim()]).collect::<Vec<_>>().into()
-}
-
-fn number(n: f64) -> String {
-    match n {
-        n if n >= 1e6 => format!("{:.1} M", n / 1e6),
-        n if n >= 1e4 => format!("{:.1} k", n / 1e3),
-        n if n >= 10.0 || n.fract() == 0.0 => format!("{n:.0}"),
-        n => format!("{n:.1}"),
-    }
-}
-
-fn size(bytes: f64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let mut at = 0;
-    let mut n = bytes;
-    while n >= 1000.0 && at + 1 < UNITS.len() {
-        (n, at) = (n / 1000.0, at + 1);
-    }
-    if at == 0 || n >= 100.0 {
-        format!("{n:.0} {}", UNITS[at])
-    } else {
-        format!("{n:.1} {}", UNITS[at])
-    }
-}
-
-fn time(us: Option<f64>) -> String {
-    match us {
-        None => "-".into(),
-        Some(us) if us < 10.0 => format!("{us:.1} us"),
-        Some(us) if us < 1e3 => format!("{us:.0} us"),
-        Some(us) if us < 1e6 => format!("{:.2} ms", us / 1e3),
-        Some(us) => format!("{:.2} s", us / 1e6),
-    }
-}
-
-fn age(seconds: f64) -> String {
-    match seconds {
-        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
-        s if s < 120.0 => format!("{s:.1} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
-        s => format!("{:.0} d", s / 86_400.0),
-    }
 }
 
 #[cfg(test)]

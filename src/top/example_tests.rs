@@ -1,4 +1,4 @@
-//! Answers of `/shards` and `/failures`, for tests.
+//! Answers of `/shards`, `/failures` and `/clusters`, for tests.
 
 use serde_json::{Value, json};
 
@@ -11,6 +11,23 @@ pub(super) fn failures() -> Value {
         "failures": [{"time": "2026-01-01T00:00:01.000Z", "flag": "UF", "side": "upstream",
                       "reason": "upstream_refused", "errno": "ECONNREFUSED", "direction": "outbound",
                       "dialled": "10.0.0.5:80", "original_dst": "10.0.0.5:80"}],
+    })
+}
+
+pub(super) fn clusters() -> Value {
+    let endpoint = |address: &str, state: &str, why: Option<&str>, out_for_ms: Option<u64>| {
+        json!({"address": address, "weight": 1, "state": state, "why": why, "out_for_ms": out_for_ms,
+               "requests": 1, "connections": 2, "answers": 30, "failures": 5, "ejections": 1,
+               "changed_ms_ago": out_for_ms})
+    };
+    json!({
+        "clusters_total": 2,
+        "clusters": [
+            {"name": "orders", "endpoints": [
+                endpoint("10.0.0.5:80", "ejected", Some("faults"), Some(12_000)),
+                endpoint("10.0.0.6:80", "up", None, None)]},
+            {"name": "empty", "endpoints": []},
+        ],
     })
 }
 

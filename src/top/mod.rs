@@ -1,11 +1,13 @@
 //! `netra top`: what the page at `/` shows, in a terminal. A program of its own that asks a running
 //! netra once a second. The only user of ratatui.
 
+mod clusters;
 mod draw;
 #[cfg(test)]
 #[path = "example_tests.rs"]
 mod example;
 mod figures;
+mod units;
 
 use crate::{exit::Exit, inside::get};
 use figures::{Figures, Totals};
@@ -36,6 +38,8 @@ pub(crate) struct TopArgs {
 const ORDERS: [&str; 5] = ["age", "idle", "bytes", "overhead", "stalled"];
 /// What is asked for of what has failed.
 const FAILURES: &str = "/failures?last=5&top=5";
+/// What is asked for of clusters: those first that have something to tell.
+const CLUSTERS: &str = "/clusters?top=12";
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Why nothing is drawn, and what helps.
@@ -108,6 +112,7 @@ struct Screen {
     figures: Option<Figures>,
     connections: Value,
     failures: Value,
+    clusters: Value,
     trouble: Option<String>,
 }
 
@@ -145,11 +150,12 @@ impl Screen {
         let target = format!("/connections?top=50&by={}", ORDERS[self.order]);
         let seen = get(&self.address, "/shards").and_then(|shards| {
             let totals = Totals::read(&shards).ok_or_else(|| io::Error::other("odd answer"))?;
-            Ok((totals, get(&self.address, &target)?, get(&self.address, FAILURES)?))
+            let failures = get(&self.address, FAILURES)?;
+            Ok((totals, get(&self.address, &target)?, failures, get(&self.address, CLUSTERS)?))
         });
         match seen {
-            Ok((totals, connections, failures)) => {
-                self.failures = failures;
+            Ok((totals, connections, failures, clusters)) => {
+                (self.failures, self.clusters) = (failures, clusters);
                 self.figures = Some(Figures::between(self.totals.as_ref(), &totals));
                 (self.totals, self.connections, self.trouble) = (Some(totals), connections, None);
             }
@@ -168,16 +174,18 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let server = thread::spawn(move || {
-            for (at, accepted) in listener.incoming().take(6).enumerate() {
+            for (at, accepted) in listener.incoming().take(8).enumerate() {
                 let mut stream = accepted.unwrap();
                 let mut head = [0; 256];
                 let len = stream.read(&mut head).unwrap();
                 let asks = |target: &str| head[..len].starts_with(target.as_bytes());
                 let (is_shards, is_failures) = (asks("GET /shards "), asks("GET /failures?"));
+                let is_clusters = asks("GET /clusters?top=");
                 let peers = (0..30).map(|n| serde_json::json!({"peer": format!("10.0.0.9:{n}")}));
                 let body = match () {
                     () if is_shards => example::answer(10.0 + at as f64, 1000 * (at as u64 + 1)),
                     () if is_failures => example::failures(),
+                    () if is_clusters => example::clusters(),
                     () => serde_json::json!({"total": 30, "connections": Value::from_iter(peers)}),
                 };
                 write!(stream, "HTTP/1.1 200 OK\r\n\r\n{body}").unwrap();
@@ -185,7 +193,7 @@ mod tests {
         });
         let text = once(&address);
         server.join().unwrap();
-        assert!(text.starts_with("netra shop  1.2.3  io_uring  up 13.0 s"), "{text}");
+        assert!(text.starts_with("netra shop  1.2.3  io_uring  up 14.0 s"), "{text}");
         for part in [
             "inbound      1100 req/s",
             "shard-0",
@@ -194,6 +202,9 @@ mod tests {
             "10.0.0.5:80",
             "nobody listens there",
             "ECONNREFUSED",
+            "clusters, 2; more at /clusters",
+            "ejected: faults, 12.0 s more",
+            "10.0.0.6:80",
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }

@@ -4,6 +4,7 @@
 //!
 //! Whoever opens a connection in the client's namespace reaches a relay there, which writes both ways
 //! down and goes on from an address of its own to the pod, where netra is.
+#![allow(clippy::disallowed_types, reason = "tests may lock")]
 
 use super::support::matrix::{Findings, cells_with};
 use super::support::netra::{Backend, Netra, Setup, apply_rules, remove_rules};

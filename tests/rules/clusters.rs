@@ -16,6 +16,11 @@ use crate::{
 
 /// Five endpoints on ports of one address, all of which anybody may be sent to.
 fn five(policy: &str) -> String {
+    five_annotated("", &format!("  trafficPolicy:\n{policy}"))
+}
+
+/// The same by a DestinationRule with these annotations, and with that in its specification.
+fn five_annotated(annotations: &str, policy: &str) -> String {
     let endpoints: String = (0..5)
         .map(|it| format!("  - {{address: {CLIENT_V4}, ports: {{tcp-redis: {}}}}}\n", 6379 + it))
         .collect();
@@ -23,7 +28,7 @@ fn five(policy: &str) -> String {
         "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: it}}\nspec:\n  \
          hosts: [cache]\n  ports: [{{number: 6379, name: tcp-redis}}]\n  resolution: STATIC\n  \
          endpoints:\n{endpoints}---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
-         metadata: {{name: it}}\nspec:\n  host: cache\n  trafficPolicy:\n{policy}---\n\
+         metadata: {{name: it, annotations: {{{annotations}}}}}\nspec:\n  host: cache\n{policy}---\n\
          apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: it}}\nspec:\n  \
          hosts: [cache]\n  routes: [{{route: [{{destination: {{host: cache}}}}]}}]\n"
     )
@@ -131,5 +136,55 @@ fn what_is_too_much_for_a_cluster_is_refused() {
             scrape.sum("netra_cluster_refused_total", &labels) >= 2
                 && scrape.sum("netra_messages_refused_total", &[("reason", "overflow")]) >= 1
         })
+    });
+}
+
+/// An endpoint is killed that nobody asks anything: its checks say so, and when it is back. They are
+/// netra's own dials, which the rules of the kernel leave alone.
+#[test]
+fn checks_find_out_who_is_dead_without_a_message() {
+    let Some(world) = World::new() else { return };
+    let annotations = "netra.io/health-check: redis, netra.io/health-check-interval: 1s, \
+                       netra.io/health-check-unhealthy: \"2\"";
+    let rules = five_annotated(annotations, "");
+    in_cells(&world, &cells_with(1), &rules, protocols, |netra, folder| {
+        let mut servers: Vec<_> = (6379..6384).map(|it| Some(redis_server(&world, it))).collect();
+        states(&world, &[("up", 5)])?;
+        let well = [("cluster", "cache"), ("outcome", "well")];
+        netra.scrape_until("all are asked", |scrape| {
+            scrape.sum("netra_cluster_checks_total", &well) >= 10
+        })?;
+        // SIGKILL.
+        servers[2] = None;
+        let page = states(&world, &[("unhealthy", 1), ("up", 4)])?;
+        if !page.contains("\"why\": \"check_refused\"") || !page.contains("\"last\": \"well\"") {
+            return Err(page);
+        }
+        // Whoever asks now is not sent there: no dial fails, none is tried elsewhere.
+        let host = CLIENT_V4.to_string();
+        for _ in 0..40 {
+            let said = run(&world.pod, &tool("redis-cli", "redis-tools"), &["-h", &host, "PING"]);
+            if said.trim_end() != "PONG" {
+                return Err(said);
+            }
+        }
+        netra.scrape_until("forty connections, and no check among them", |scrape| {
+            let opened = scrape.sum("netra_tcp_connections_opened_total", &[]);
+            let elsewhere = scrape.sum("netra_tried_elsewhere_total", &[]);
+            let state = [("cluster", "cache"), ("state", "unhealthy")];
+            let unhealthy = scrape.sum("netra_cluster_endpoints", &state);
+            (opened, elsewhere, unhealthy) == (40, 0, 1)
+        })?;
+        servers[2] = Some(redis_server(&world, 6381));
+        states(&world, &[("up", 5)])?;
+        // Who has another server on its port is not well, and a change of rules ends all of it.
+        let wrong = five_annotated(&annotations.replace(": redis", ": dubbo"), "");
+        crate::write(folder, &wrong);
+        let page = states(&world, &[("unhealthy", 4), ("up", 1)])?;
+        if !page.contains("\"is_failing\": true") || !page.contains("\"why\": \"check_") {
+            return Err(page);
+        }
+        crate::write(folder, &five_annotated("", ""));
+        states(&world, &[("up", 5)]).map(drop)
     });
 }

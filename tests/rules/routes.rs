@@ -13,7 +13,7 @@ use crate::support::{
 use crate::{in_cells, peer};
 
 /// A host of two versions on two ports of one address, and a third where nobody listens.
-fn versions(host: &str, ports: [u16; 3], name: &str) -> String {
+pub(crate) fn versions(host: &str, ports: [u16; 3], name: &str) -> String {
     let mut endpoints = String::new();
     let mut subsets = String::new();
     for (version, port) in ports.iter().enumerate() {

@@ -17,7 +17,7 @@ use crate::{
 use std::{
     fmt::Write as _,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
@@ -27,22 +27,32 @@ use std::{
 /// Routes of the huge documents: a table that takes a megabyte and more.
 const HUGE: usize = 4_000;
 
+/// Everything that there is a load of: host, port, protocol, an attribute of it, and whether huge documents
+/// have many routes of it.
+const HOSTS: [(&str, u16, &str, &str, bool); 9] = [
+    ("svc", 8080, "http1", "path", true),
+    ("cache", 6379, "redis", "operation", true),
+    ("memo", 11211, "memcached", "operation", true),
+    ("it", 20880, "dubbo", "method", false),
+    ("demo", 9090, "thrift", "method", false),
+    ("echo", 8002, "brpc", "method", false),
+    ("greeter", 8000, "trpc", "func", false),
+    ("log", 9092, "kafka", "operation", false),
+    ("game", 27015, "rcon", "operation", false),
+];
+
 /// Documents that all let everything pass, number by number different.
 fn documents(number: u64, is_huge: bool) -> String {
     let mut text = String::new();
-    for (host, port, name) in
-        [("svc", 8080, "http-svc"), ("cache", 6379, "tcp-redis"), ("memo", 11211, "tcp-memcached")]
-    {
-        text += &entry(host, &CLIENT_V4.to_string(), port, name);
-        let protocol = name.split('-').nth(1).unwrap().replace("svc", "http1");
+    for (host, port, protocol, attribute, may_be_huge) in HOSTS {
+        text += &entry(host, &CLIENT_V4.to_string(), port, &format!("tcp-{host}"));
         write!(
             text,
             "apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: {host}}}\nspec:\n  \
              hosts: [{host}]\n  protocol: {protocol}\n  default: originalDst\n  routes:\n"
         )
         .unwrap();
-        let attribute = if protocol == "http1" { "path" } else { "operation" };
-        for route in 0..if is_huge { HUGE } else { 3 } {
+        for route in 0..if is_huge && may_be_huge { HUGE } else { 3 } {
             write!(
                 text,
                 "  - match: {{attributes: {{{attribute}: {{exact: \"{number}-{route}\"}}}}}}\n    \
@@ -55,27 +65,105 @@ fn documents(number: u64, is_huge: bool) -> String {
     text
 }
 
-/// One connection on which requests are asked until it is over; how many were answered.
+/// A server that says the same to every request, which all have one length. It ends with the test.
+fn answering(world: &World, port: u16, request: usize, answer: Vec<u8>) {
+    let bound = world.client.enter(|| TcpListener::bind((CLIENT_V4, port)));
+    let listener = bound.expect("a free port");
+    let answer: &'static [u8] = answer.leak();
+    thread::spawn(move || {
+        for mut peer in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut asked = vec![0; request];
+                while peer.read_exact(&mut asked).and_then(|()| peer.write_all(answer)).is_ok() {}
+            });
+        }
+    });
+}
+
+/// A request and its answer, of each protocol that has no server of somebody else's here: port, request,
+/// answer.
+fn own() -> Vec<(u16, Vec<u8>, Vec<u8>)> {
+    let text = |field: u8, text: &[u8]| {
+        [&[field << 3 | 2, u8::try_from(text.len()).unwrap()], text].concat()
+    };
+    let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_be_bytes();
+    let dubbo = |flags: u8, status: u8, body: &[u8]| {
+        let head = [0xda, 0xbb, flags, status, 0, 0, 0, 0, 0, 0, 0, 7];
+        [&head[..], &size(body), body].concat()
+    };
+    let thrift = |kind: u8| {
+        let call = [&[0x80, 1, 0, kind, 0, 0, 0, 3][..], b"get", &[0, 0, 0, 7, 0]].concat();
+        [&size(&call)[..], &call].concat()
+    };
+    let brpc = |what: Vec<u8>| {
+        let meta = [&what[..], &[4 << 3, 7]].concat();
+        [b"PRPC", &size(&meta)[..], &size(&meta), &meta].concat()
+    };
+    let trpc = |names: Vec<u8>| {
+        let meta = [&[3 << 3, 7], &names[..]].concat();
+        let total = u32::try_from(16 + meta.len()).unwrap().to_be_bytes();
+        let len = u16::try_from(meta.len()).unwrap().to_be_bytes();
+        [&[9, 0x30, 0, 0][..], &total, &len, &[0, 0, 0, 7, 1, 0], &meta].concat()
+    };
+    let rcon = |kind: u8, said: &[u8]| {
+        let len = u8::try_from(10 + said.len()).unwrap();
+        [&[len, 0, 0, 0, 7, 0, 0, 0, kind, 0, 0, 0][..], said, b"\0\0"].concat()
+    };
+    let names = [text(1, b"demo.Echo"), text(2, b"Echo")].concat();
+    let call = [text(6, b"demo.Greeter"), text(7, b"/demo.Greeter/Hi")].concat();
+    vec![
+        (
+            20880,
+            dubbo(0xc2, 0, b"\x052.0.2\x06org.It\x00\x02hi\x12Ljava/lang/String;\x03joeHZ"),
+            dubbo(2, 20, b"\x91\x02ok"),
+        ),
+        (9090, thrift(1), thrift(2)),
+        (8002, brpc(text(1, &names)), brpc(text(2, b""))),
+        (8000, trpc(call), trpc(Vec::new())),
+        // ApiVersions, of which none are told.
+        (
+            9092,
+            [&[0, 0, 0, 11, 0, 18, 0, 0, 0, 0, 0, 7, 0, 1][..], b"c"].concat(),
+            vec![0, 0, 0, 10, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0],
+        ),
+        (27015, rcon(2, b"status"), rcon(0, b"ok")),
+    ]
+}
+
+/// How long answers took, in microseconds: while rules stayed what they are, and while they changed.
+type Took = [Vec<u32>; 2];
+
+/// One connection on which requests are asked until it is over.
 fn ask_on(
     namespace: &Namespace,
     to: SocketAddr,
     (request, answer): (&[u8], &[u8]),
-    is_over: &AtomicBool,
-) -> Result<u64, String> {
+    (is_changing, is_over): (&AtomicBool, &AtomicBool),
+) -> Result<Took, String> {
     let mut peer = script::connect(namespace, to).map_err(|error| error.to_string())?;
     peer.set_read_timeout(Some(Duration::from_secs(20))).map_err(|error| error.to_string())?;
-    let mut count = 0;
+    let mut took = Took::default();
     let mut got = vec![0; answer.len()];
     while !is_over.load(Relaxed) {
+        let phase = usize::from(is_changing.load(Relaxed));
+        let begun = Instant::now();
         let asked = peer.write_all(request).and_then(|()| peer.read_exact(&mut got));
         if asked.is_err() || got != answer {
-            let got = got.escape_ascii();
+            let (got, count) = (got.escape_ascii(), took[phase].len());
             return Err(format!("{to}: request {count}: {asked:?}, {got}"));
         }
-        count += 1;
+        took[phase].push(u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX));
         thread::sleep(Duration::from_millis(1));
     }
-    Ok(count)
+    Ok(took)
+}
+
+/// What of a hundred answers 50, 99 and all take at most.
+fn percentiles(mut took: Vec<u32>) -> String {
+    took.sort_unstable();
+    let at = |part: usize| took.get((took.len() * part / 100).min(took.len().max(1) - 1));
+    let [half, most, all] = [50, 99, 100].map(|part| at(part).copied().unwrap_or(0));
+    format!("{} answers, p50 {half} us, p99 {most} us, at most {all} us", took.len())
 }
 
 fn change(folder: &Path, number: u64) {
@@ -99,22 +187,30 @@ fn soak(
     span: Duration,
 ) -> Result<(), String> {
     let changes = u32::try_from((span.as_secs() * 5 / 3).max(40)).unwrap();
-    let is_over = AtomicBool::new(false);
+    let (is_changing, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
+    let own = own();
     let get = "GET / HTTP/1.1\r\nHost: svc\r\nX-Request-Id: 1\r\n\r\n";
-    let loads: [(SocketAddr, &[u8], &[u8]); 3] = [
+    let mut loads: Vec<(SocketAddr, &[u8], &[u8])> = vec![
         (http, get.as_bytes(), b"HTTP/1.1 200 X\r\nContent-Length: 2\r\n\r\nbb"),
         ((CLIENT_V4, 6379).into(), b"PING\r\n", b"+PONG\r\n"),
         ((CLIENT_V4, 11211).into(), b"set a 0 0 1\r\nb\r\n", b"STORED\r\n"),
     ];
+    loads.extend(
+        own.iter()
+            .map(|(port, asked, answer)| ((CLIENT_V4, *port).into(), &asked[..], &answer[..])),
+    );
     let mut memory = Vec::new();
-    let counts = thread::scope(|scope| {
-        let is_over = &is_over;
+    let took = thread::scope(|scope| {
+        let phases = (&is_changing, &is_over);
         let loads = loads.iter().flat_map(|load| [load; 2]);
         let asking: Vec<_> = loads
             .map(|(to, request, answer)| {
-                scope.spawn(move || ask_on(&world.pod, *to, (request, answer), is_over))
+                scope.spawn(move || ask_on(&world.pod, *to, (request, answer), phases))
             })
             .collect();
+        // As long again without a change, for what it is like then.
+        thread::sleep(span / 4);
+        is_changing.store(true, Relaxed);
         let begun = Instant::now();
         for number in 0..changes {
             change(folder, number.into());
@@ -126,18 +222,34 @@ fn soak(
             }
         }
         is_over.store(true, Relaxed);
-        let counts = asking.into_iter().map(|asking| asking.join().expect("a client"));
-        counts.collect::<Result<Vec<_>, _>>()
+        let took = asking.into_iter().map(|asking| asking.join().expect("a client"));
+        took.collect::<Result<Vec<Took>, _>>()
     })?;
     write(folder, &documents(0, false));
     netra.scrape_until("the last rules are in force", |scrape| {
         scrape.sum("netra_rules_current", &[]) == 1 && scrape.sum("netra_rules", &[]) > 0
     })?;
+    judge(netra, &took, &memory, changes.into())
+}
+
+/// Whether nobody has noticed anything, by what clients were answered and netra has counted.
+fn judge(netra: &Netra<'_>, took: &[Took], memory: &[u64], changes: u64) -> Result<(), String> {
     let seen = netra.scrape();
     let of = |outcome| seen.sum("netra_rules_reload_total", &[("outcome", outcome)]);
     let (good, bad) = (of("good"), of("bad"));
-    eprintln!("{counts:?} answered, {good} good and {bad} bad changes, {memory:?} bytes");
-    if good < u64::from(changes) / 4 || bad < u64::from(changes) / 8 {
+    for (phase, what) in ["without changes", "with changes"].into_iter().enumerate() {
+        let all = took.iter().flat_map(|it| it[phase].iter().copied()).collect();
+        eprintln!("{what}: {}", percentiles(all));
+    }
+    eprintln!("{good} good and {bad} bad changes, {memory:?} bytes");
+    if let Some(silent) = took.iter().position(|it| it[1].is_empty()) {
+        return Err(format!("load {silent} was never answered while rules changed"));
+    }
+    let unread = ["netra_tunnels_total", "netra_opaque_total"].map(|name| seen.labels_of(name));
+    if unread.iter().any(|labels| !labels.is_empty()) {
+        return Err(format!("connections were not read to their end: {unread:?}"));
+    }
+    if good < changes / 4 || bad < changes / 8 {
         return Err(format!("of {changes} changes {good} were good and {bad} bad"));
     }
     // With small rules in force again there is less than the most there was, huge ones among it, while
@@ -153,6 +265,13 @@ fn soak(
     }
 }
 
+/// What is spoken where, but for HTTP.
+fn protocols() -> String {
+    let others = HOSTS.iter().filter(|(_, _, protocol, ..)| *protocol != "http1");
+    let named = others.map(|(_, port, protocol, ..)| format!("{port}={protocol}"));
+    named.collect::<Vec<_>>().join(",")
+}
+
 /// Rules change all the time, also to bad ones, and nobody whose connection was there notices.
 #[test]
 fn heavy_reloads_disturb_nobody() {
@@ -163,7 +282,11 @@ fn heavy_reloads_disturb_nobody() {
     let mut command = world.client.command(tool("memcached", "memcached"));
     command.args(["-u", "nobody", "-l", "0.0.0.0", "-p", "11211", "-U", "0"]);
     let _memcached = Server::start(&world, &world.client, command, 11211);
+    for (port, asked, answer) in own() {
+        answering(&world, port, asked.len(), answer);
+    }
     let folder = folder(&world);
+    let rcon = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/protocols/rcon.yaml");
     let span = Duration::from_secs(setting("NETRA_TEST_SOAK_SECONDS", 30)) / 2;
     let mut findings = Findings::default();
     for cell in cells_with(2) {
@@ -171,7 +294,8 @@ fn heavy_reloads_disturb_nobody() {
         let setup = Setup::new(cell)
             .env("NETRA_REPORTER", "none")
             .env("NETRA_HTTP_PORTS", http.port())
-            .env("NETRA_PROTOCOLS", "6379=redis,11211=memcached")
+            .env("NETRA_PROTOCOLS", protocols())
+            .env("NETRA_PROTOCOL_FILES", rcon)
             .env("NETRA_RULES", folder.display());
         let netra = Netra::start(&world, &setup);
         findings.check(cell, soak(&world, &netra, &folder, http, span));

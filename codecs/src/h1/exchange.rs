@@ -27,7 +27,7 @@ pub struct Exchange<T> {
     /// Status of the final response; None before its head has come.
     pub status: Option<u16>,
     /// Interim responses (1xx, but not 101) so far.
-    pub interim_count: u32,
+    pub interim_count: u16,
     /// When the request head was whole.
     pub opened_ns: u64,
     /// Bytes of the request body so far.

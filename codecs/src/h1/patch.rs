@@ -120,6 +120,19 @@ impl HeadPatch {
         Ok(())
     }
 
+    /// Takes the lines of this name out, if there are any.
+    ///
+    /// # Errors
+    /// [`PatchError::Full`] and [`PatchError::Overlap`], and then none of it is done.
+    pub fn remove(&mut self, fields: Fields<'_>, name: &[u8]) -> Result<(), PatchError> {
+        self.edits.check_room(fields.lines(name).count(), 0)?;
+        if fields.lines(name).any(|field| self.edits.touches(&field.line)) {
+            return Err(PatchError::Overlap);
+        }
+        fields.lines(name).for_each(|field| self.edits.push(field.line, &[]));
+        Ok(())
+    }
+
     fn insert_own(
         &mut self,
         fields: Fields<'_>,
@@ -135,6 +148,11 @@ impl HeadPatch {
     /// The patched head as stretches of the original and of new text, in order; none is empty.
     pub fn pieces<'a>(&'a self, head: &'a [u8]) -> Pieces<'a> {
         self.edits.pieces(head)
+    }
+
+    /// The edits, for whoever sends heads of any protocol.
+    pub fn as_edits(&self) -> &Edits {
+        &self.edits
     }
 
     /// Each edit: what of the head it takes the place of, and its text.
@@ -213,6 +231,13 @@ mod tests {
             patch.set(fields, b"New", b"").unwrap();
         });
         assert_eq!(replaced, "GET / HTTP/1.1\r\nb: 9\r\nA: x\r\nc: z\r\nNew: \r\n\r\n");
+        let removed = patched(|patch, fields| {
+            patch.remove(fields, b"B").unwrap();
+            patch.remove(fields, b"none").unwrap();
+            assert_eq!(patch.remove(fields, b"b"), Err(PatchError::Overlap));
+            assert_eq!(patch.set(fields, b"b", b"1"), Err(PatchError::Overlap));
+        });
+        assert_eq!(removed, "GET / HTTP/1.1\r\nA: x\r\nc:\r\n\r\n");
     }
 
     #[test]

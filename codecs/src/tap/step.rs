@@ -102,9 +102,7 @@ impl<T: Default> Tap<T> {
             return Step::Tunnel(reason);
         }
         if let Some(exchange) = self.books.pending(way, !input.is_empty(), limits, now_ns) {
-            // Of what nothing is said, nothing is wrong.
-            let is_unsaid = exchange.outcome == Outcome::Sent;
-            let error = if is_unsaid { &[] } else { said_by(way, &self.error) };
+            let error = said_of(&exchange, way, &self.error);
             return ended(0, exchange, error);
         }
         if input.is_empty() {
@@ -140,10 +138,8 @@ impl<T: Default> Tap<T> {
                     Way::Request => self.books.request(head, whole, limits),
                     Way::Response => self.books.answer(head, bytes, whole, &mut self.error),
                 };
-                if matches!(head.kind, Kind::Response | Kind::Quiet)
-                    && matches!(booked, Booked::Aside)
-                {
-                    head.kind = if head.kind == Kind::Quiet { Kind::Push } else { Kind::Stray };
+                if matches!(booked, Booked::Aside) {
+                    head.kind = aside(head.kind);
                 }
                 let message = Message::new(self.codec.protocol(), head, bytes);
                 match booked {
@@ -320,6 +316,22 @@ fn ended<T>(consumed: usize, exchange: Exchange<T>, error: &[u8]) -> Step<'_, T>
 #[inline]
 fn said_by(way: Way, error: &LastError) -> &[u8] {
     if way == Way::Response { error.as_bytes() } else { &[] }
+}
+
+/// The same, of one that was over before: of what nothing is said, nothing is wrong.
+#[inline]
+fn said_of<'e, T>(exchange: &Exchange<T>, way: Way, error: &'e ErrorText) -> &'e [u8] {
+    if exchange.outcome == Outcome::Sent { &[] } else { said_by(way, error) }
+}
+
+/// What an answer is that belongs to no exchange.
+#[inline]
+fn aside(kind: Kind) -> Kind {
+    match kind {
+        Kind::Response => Kind::Stray,
+        Kind::Quiet => Kind::Push,
+        kind => kind,
+    }
 }
 
 #[cold]

@@ -170,7 +170,7 @@ impl Sidecar {
             status: exchange.status.expect("finished without an answer"),
             request_bytes: exchange.request_body_bytes,
             response_bytes: exchange.response_body_bytes,
-            interim: exchange.interim_count,
+            interim: exchange.interim_count.into(),
         });
     }
 

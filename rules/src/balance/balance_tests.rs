@@ -2,6 +2,9 @@ use super::*;
 use crate::choice::{Ring, maglev, schedule};
 use std::cell::Cell;
 
+#[path = "watched_tests.rs"]
+mod watched;
+
 const SECOND: u64 = 1_000_000_000;
 
 /// A cluster whose endpoints have these weights, and chance.
@@ -13,7 +16,7 @@ struct World {
 
 fn endpoint(index: usize, weight: u32) -> Endpoint {
     let address = format!("10.0.0.{}:80", index + 1).parse().unwrap();
-    Endpoint { address: EndpointAddress::Ip(address), weight }
+    Endpoint { address: EndpointAddress::Ip(address), weight, level: 0 }
 }
 
 fn cluster(weights: &[u32], policy: TrafficPolicy) -> Cluster {
@@ -23,6 +26,7 @@ fn cluster(weights: &[u32], policy: TrafficPolicy) -> Cluster {
         name: "it".into(),
         endpoints: weights.iter().enumerate().map(|(i, weight)| endpoint(i, *weight)).collect(),
         schedule: schedule(weights),
+        levels: Box::default(),
         by_hash: ByHash::Maglev(maglev(&names)),
         hash: Hashed::default(),
         policy,

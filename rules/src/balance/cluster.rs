@@ -16,6 +16,8 @@ pub struct Cluster {
     pub endpoints: Box<[Endpoint]>,
     /// Endpoints in an order that has each as often as its weight says.
     pub(crate) schedule: Box<[u32]>,
+    /// The same for each level of endpoints, the nearest first; empty where all are one.
+    pub(crate) levels: Box<[Box<[u32]>]>,
     /// Endpoints by hash; empty if nothing is hashed.
     pub(crate) by_hash: ByHash,
     /// How its endpoints are treated.
@@ -78,7 +80,8 @@ impl Cluster {
             ByHash::Ring(ring) => ring.bytes(),
         };
         // With what is counted of each.
-        256 + (64 + 192) * self.endpoints.len() + 4 * self.schedule.len() + by_hash
+        let levels: usize = self.levels.iter().map(|it| 16 + 4 * it.len()).sum();
+        256 + (64 + 256) * self.endpoints.len() + 4 * self.schedule.len() + levels + by_hash
     }
 }
 
@@ -89,6 +92,8 @@ pub struct Endpoint {
     pub address: EndpointAddress,
     /// Its part of what the cluster gets.
     pub weight: u32,
+    /// Who is nearer has its turn first: 0 is nearest.
+    pub level: u8,
 }
 
 /// Where an endpoint is.

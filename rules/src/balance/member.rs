@@ -1,7 +1,9 @@
 //! An endpoint of a cluster as it is now: what it has to do, and whether it is left out.
 
-use super::EndpointAddress;
-use super::{Outlier, TrafficPolicy};
+use super::{
+    EndpointAddress, Outlier, TrafficPolicy,
+    check::{Course, HealthCheck, Unwell},
+};
 use crate::hash::mix;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -31,6 +33,8 @@ pub enum Ejected {
     Local = 3,
     /// It was asked once, and that went wrong again.
     Again = 4,
+    /// Fewer of its answers are good than of the others'.
+    SuccessRate = 5,
 }
 
 impl Ejected {
@@ -41,6 +45,7 @@ impl Ejected {
             Self::Gateway => "gateway",
             Self::Local => "unreachable",
             Self::Again => "again",
+            Self::SuccessRate => "success_rate",
         }
     }
 
@@ -50,6 +55,7 @@ impl Ejected {
             2 => Some(Self::Gateway),
             3 => Some(Self::Local),
             4 => Some(Self::Again),
+            5 => Some(Self::SuccessRate),
             _ => None,
         }
     }
@@ -61,6 +67,8 @@ const EJECTION_MAX_NS: u64 = 300_000_000_000;
 const JITTER_PART: u64 = 10;
 /// Unanswered messages count as so slow, to begin with.
 const COST_MAX_US: u64 = u32::MAX as u64;
+/// Out until a check says something else: no message shows that it is well.
+const UNTIL_CHECKED: u64 = u64::MAX;
 /// In so many milliseconds what was slow is half forgotten.
 const COST_HALF_MS: u64 = 10_000;
 
@@ -89,6 +97,13 @@ pub(crate) struct Member {
     pub(super) ejections: AtomicU64,
     pub(super) answers: AtomicU64,
     pub(super) failures: AtomicU64,
+    /// What checks have come to: a [`Course`].
+    course: AtomicU32,
+    checked_ns: AtomicU64,
+    /// Good answers to checks, and bad ones.
+    pub(super) checks: [AtomicU64; 2],
+    /// Answers and failures when success rates were looked at last.
+    swept: [AtomicU64; 2],
 }
 
 /// How an endpoint stands.
@@ -102,6 +117,19 @@ pub enum Standing {
     Ejected(Ejected, u64),
     /// It was left out, and one message is to show what it is like now.
     Probing(Ejected),
+    /// It is left out until checks say that it is well: this is what they said last.
+    Unhealthy(Unwell),
+}
+
+/// What an endpoint answered when it was asked last whether it is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckView {
+    /// None is a good answer.
+    pub last: Option<Unwell>,
+    /// It should be out, and is not where it is the last.
+    pub is_failing: bool,
+    /// When that was.
+    pub at_ns: u64,
 }
 
 impl Member {
@@ -126,7 +154,11 @@ impl Member {
         let why = Ejected::of(self.why.load(Relaxed)).unwrap_or(Ejected::Faults);
         let born = self.born_ns.load(Relaxed);
         let age = now_ns.saturating_sub(born);
+        let course = Course::of(self.course.load(Relaxed));
         match policy.warmup {
+            _ if until == UNTIL_CHECKED => {
+                Standing::Unhealthy(course.last.unwrap_or(Unwell::Unreachable))
+            }
             _ if until != 0 && now_ns >= self.back_ns.load(Relaxed) => Standing::Probing(why),
             _ if until != 0 => Standing::Ejected(why, until),
             Some(warmup) if born != 0 && age < warmup.duration_ns => Standing::Warming,
@@ -136,7 +168,73 @@ impl Member {
 
     /// It has been out, and what was asked of it is to show what it is like.
     pub(super) fn is_probed(&self) -> bool {
-        !self.is_in()
+        !self.is_in() && !self.is_unhealthy()
+    }
+
+    /// Checks have taken it out.
+    pub(super) fn is_unhealthy(&self) -> bool {
+        self.out_until_ns.load(Relaxed) == UNTIL_CHECKED
+    }
+
+    /// Of how many messages how many went well, since somebody last asked that.
+    pub(super) fn since_swept(&self) -> (u64, u64) {
+        let since = |counter: &AtomicU64, swept: &AtomicU64| {
+            let now = counter.load(Relaxed);
+            now.saturating_sub(swept.swap(now, Relaxed))
+        };
+        let well = since(&self.answers, &self.swept[0]);
+        (well, well + since(&self.failures, &self.swept[1]))
+    }
+
+    /// It was asked whether it is well. It goes out only where there are others that are in. Some(true)
+    /// is that it has gone, Some(false) that it is back.
+    pub(super) fn checked(
+        &self,
+        answer: Option<Unwell>,
+        check: &HealthCheck,
+        has_others: bool,
+        now_ns: u64,
+    ) -> Option<bool> {
+        self.checks[usize::from(answer.is_some())].fetch_add(1, Relaxed);
+        let course = Course::of(self.course.load(Relaxed)).after(answer, check);
+        self.course.store(course.word(), Relaxed);
+        self.checked_ns.store(now_ns.max(1), Relaxed);
+        match (course.is_failing, self.is_unhealthy()) {
+            (true, false) if has_others => {
+                self.changed_ns.store(now_ns, Relaxed);
+                self.out_until_ns.store(UNTIL_CHECKED, Relaxed);
+                Some(true)
+            }
+            (false, true) => {
+                self.forget();
+                self.back_ns.store(now_ns, Relaxed);
+                self.changed_ns.store(now_ns, Relaxed);
+                self.out_until_ns.store(0, Relaxed);
+                Some(false)
+            }
+            _ => None,
+        }
+    }
+
+    /// Nobody asks it any longer: what checks said of it is forgotten.
+    pub(super) fn unchecked(&self) {
+        if self.course.swap(0, Relaxed) != 0 && self.is_unhealthy() {
+            self.out_until_ns.store(0, Relaxed);
+        }
+    }
+
+    /// What it answered last, if it was asked.
+    pub(super) fn check_view(&self) -> Option<CheckView> {
+        let course = Course::of(self.course.load(Relaxed));
+        let at_ns = self.checked_ns.load(Relaxed);
+        let Course { last, is_failing, .. } = course;
+        course.is_known().then_some(CheckView { last, is_failing, at_ns })
+    }
+
+    /// Out until then, or in (0), whatever it was; what checks say goes before it.
+    fn set_out(&self, until_ns: u64) {
+        let next = |now: u64| (now != UNTIL_CHECKED).then_some(until_ns);
+        let _ = self.out_until_ns.fetch_update(Relaxed, Relaxed, next);
     }
 
     /// A message is over; None where nobody is ever left out. True if it is to be left out.
@@ -178,6 +276,9 @@ impl Member {
 
     /// It is out from now on.
     pub(super) fn eject(&self, why: Ejected, outlier: &Outlier, now_ns: u64) {
+        if self.is_unhealthy() {
+            return;
+        }
         let calm_ns = now_ns.saturating_sub(self.back_ns.load(Relaxed));
         let calm = u32::try_from(calm_ns / outlier.interval_ns.max(1)).unwrap_or(u32::MAX);
         let before = self.times.load(Relaxed);
@@ -193,15 +294,18 @@ impl Member {
         self.changed_ns.store(now_ns, Relaxed);
         self.ejections.fetch_add(1, Relaxed);
         self.forget();
-        self.out_until_ns.store(until, Relaxed);
+        self.set_out(until);
     }
 
-    /// It is in again.
+    /// A message has shown that it is well. Where a check says that it is not, that goes before it.
     pub(super) fn readmit(&self, now_ns: u64) {
+        if self.is_unhealthy() {
+            return;
+        }
         self.forget();
         self.back_ns.store(now_ns, Relaxed);
         self.changed_ns.store(now_ns, Relaxed);
-        self.out_until_ns.store(0, Relaxed);
+        self.set_out(0);
     }
 
     fn forget(&self) {
@@ -233,6 +337,8 @@ pub struct EndpointView {
     pub address: EndpointAddress,
     /// Its weight.
     pub weight: u32,
+    /// Who is nearer has its turn first: 0 is nearest.
+    pub level: u8,
     /// How it stands.
     pub standing: Standing,
     /// Messages without an answer.
@@ -247,4 +353,8 @@ pub struct EndpointView {
     pub failures: u64,
     /// When its standing changed last; 0 is never.
     pub changed_ns: u64,
+    /// What it answered when it was asked last whether it is well, if anybody asks.
+    pub check: Option<CheckView>,
+    /// Good answers to that, and bad ones.
+    pub checks: [u64; 2],
 }

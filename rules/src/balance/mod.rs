@@ -4,16 +4,23 @@
 //! process's, and who is ejected is so for everybody. Endpoints keep what is known of them when rules
 //! change. Time and chance are arguments, as everywhere in this crate.
 
+mod check;
 mod cluster;
+mod levels;
 mod member;
 mod policy;
+mod rate;
 mod seat;
 
+pub use check::{Checked, HealthCheck, Unwell};
 pub(crate) use cluster::{ByHash, Hashed};
 pub use cluster::{Cluster, Endpoint, EndpointAddress};
+use levels::Parts;
 pub(crate) use member::Member;
-pub use member::{Ejected, EndpointView, Heard, Standing};
+pub use member::{CheckView, Ejected, EndpointView, Heard, Standing};
 pub use policy::{Balancer, Breakers, Outlier, Retries, TrafficPolicy, Warmup};
+pub use rate::SuccessRate;
+use rate::Swept;
 pub use seat::{Seat, TRIES_MAX};
 
 use crate::{choice::pick, hash::mix};
@@ -37,6 +44,8 @@ pub(crate) struct Shared {
     pending: AtomicU32,
     retrying: AtomicU32,
     turn: AtomicU64,
+    /// How often somebody went out or came back.
+    changes: AtomicU64,
     // What is seldom written.
     retries: AtomicU64,
     retries_refused: AtomicU64,
@@ -87,11 +96,14 @@ pub(crate) struct Balance {
     endpoints: Box<[Endpoint]>,
     members: Box<[Arc<Member>]>,
     shared: Arc<Shared>,
+    parts: Parts,
+    swept: Swept,
 }
 
 /// What is known of clusters before: endpoints by cluster and address, and what clusters have under
 /// way.
-type Known<'b> = (HashMap<(&'b str, String), &'b Arc<Member>>, HashMap<&'b str, &'b Arc<Shared>>);
+type Known<'b> =
+    (HashMap<(&'b str, String), &'b Arc<Member>>, HashMap<&'b str, (&'b Arc<Shared>, Swept)>);
 
 impl Balance {
     /// For the clusters of a table that is in force from `now_ns` on. Endpoints that were there
@@ -103,7 +115,7 @@ impl Balance {
     ) -> Box<[Arc<Self>]> {
         let (mut members, mut shared): Known<'_> = Default::default();
         for balance in before {
-            shared.insert(&balance.name, &balance.shared);
+            shared.insert(&balance.name, (&balance.shared, balance.swept.clone()));
             for (endpoint, member) in balance.endpoints.iter().zip(&balance.members) {
                 members.insert((&balance.name, endpoint.address.to_string()), member);
             }
@@ -111,10 +123,14 @@ impl Balance {
         // Two clusters of one name (other ports) have one budget, and an endpoint of both is one.
         let (mut new_members, mut new_shared) = (HashMap::new(), HashMap::new());
         let mut of = |cluster: &Cluster| {
-            let was_there = shared.get(&*cluster.name).copied();
+            let known = shared.get(&*cluster.name);
+            let was_there = known.map(|(shared, _)| *shared);
             let mut member = |endpoint: &Endpoint| {
                 let key = (&*cluster.name, endpoint.address.to_string());
                 if let Some(member) = members.get(&key) {
+                    if cluster.policy.check.is_none() {
+                        member.unchecked();
+                    }
                     return Arc::clone(member);
                 }
                 let made = new_members.entry((cluster.name.clone(), key.1)).or_insert_with(|| {
@@ -139,6 +155,8 @@ impl Balance {
                 endpoints: cluster.endpoints.clone(),
                 members,
                 shared,
+                parts: Parts::default(),
+                swept: known.map(|(_, swept)| swept.clone()).unwrap_or_default(),
             })
         };
         clusters.iter().map(&mut of).collect()
@@ -158,7 +176,9 @@ impl Balance {
             return self.full(Full::Requests);
         }
         let here = seat.and_then(|seat| seat.index_in(self));
-        let kept = here.filter(|_| seat.is_some_and(Seat::may_stay));
+        let may_stay =
+            |here: &u32| seat.is_some_and(Seat::may_stay) && self.has_turn(cluster, *here);
+        let kept = here.filter(may_stay);
         let is_free = hash.is_none() && !self.policy.by_message;
         if let (Some(kept), true) = (kept, is_free) {
             return Picked::Endpoint(kept);
@@ -195,14 +215,21 @@ impl Balance {
 
     #[cold]
     fn may_be_again(&self, member: &Member, now_ns: u64) -> bool {
-        self.policy.outlier.as_ref().is_none_or(|outlier| member.claim(outlier, now_ns))
+        let outlier = self.policy.outlier.as_ref();
+        !member.is_unhealthy() && outlier.is_none_or(|outlier| member.claim(outlier, now_ns))
     }
 
     /// One that no hash says.
     #[inline]
     fn free(&self, cluster: &Cluster, now_ns: u64, draw: u64) -> Option<u32> {
-        let schedule = &cluster.schedule;
-        if let [only] = **schedule {
+        let schedule = match &*cluster.levels {
+            [] => &*cluster.schedule,
+            levels => match self.turn(levels, now_ns, draw) {
+                Ok(schedule) => schedule,
+                Err(due) => return Some(due),
+            },
+        };
+        if let [only] = *schedule {
             return Some(only);
         }
         let first = match self.policy.balancer {
@@ -359,19 +386,25 @@ impl Balance {
         let found = others()
             .filter(of)
             .filter(|it| self.is_in(*it))
-            .min_by_key(|it| self.load(*it, now_ns));
+            .min_by_key(|it| (self.level(*it), self.load(*it, now_ns)));
         found.or_else(|| others().find(of))
+    }
+
+    fn level(&self, index: u32) -> u8 {
+        self.endpoints.get(index as usize).map_or(0, |it| it.level)
     }
 
     /// Whether one more may be left out.
     fn may_eject(&self, outlier: &Outlier) -> bool {
         let all = self.members.len() as u64;
         let out = self.members.iter().filter(|it| !it.is_in()).count() as u64;
+        // What checks have taken out is none of what may be ejected.
+        let ejected = out - self.members.iter().filter(|it| it.is_unhealthy()).count() as u64;
         let percent = u64::from(outlier.percent_max);
         let most = if percent == 0 { 0 } else { (all * percent / 100).max(1) };
         let is_healthy =
             (all - out).saturating_sub(1) * 100 >= all * u64::from(outlier.health_percent_min);
-        out < most && out + 1 < all && is_healthy
+        ejected < most && out + 1 < all && is_healthy
     }
 
     pub(crate) fn view(&self, cluster: &Cluster, now_ns: u64) -> ClusterView {
@@ -386,10 +419,12 @@ impl Balance {
             retries: load(&self.shared.retries),
             retries_refused: load(&self.shared.retries_refused),
             refused: Full::ALL.map(|full| load(&self.shared.refused[full as usize])),
+            parts: self.percents(cluster),
             endpoints: endpoints
                 .map(|(endpoint, member)| EndpointView {
                     address: endpoint.address.clone(),
                     weight: endpoint.weight,
+                    level: endpoint.level,
                     standing: member.standing(&self.policy, now_ns),
                     requests: member.requests.load(Relaxed),
                     connections: member.connections.load(Relaxed),
@@ -397,6 +432,8 @@ impl Balance {
                     answers: load(&member.answers),
                     failures: load(&member.failures),
                     changed_ns: load(&member.changed_ns),
+                    check: self.policy.check.as_ref().and_then(|_| member.check_view()),
+                    checks: [load(&member.checks[0]), load(&member.checks[1])],
                 })
                 .collect(),
         }
@@ -422,6 +459,8 @@ pub struct ClusterView {
     pub retries_refused: u64,
     /// Messages that were refused, by [`Full`].
     pub refused: [u64; 3],
+    /// What percent of messages each level of endpoints has; empty where all are one.
+    pub parts: Vec<u8>,
     /// What it consists of.
     pub endpoints: Vec<EndpointView>,
 }

@@ -1,5 +1,6 @@
 //! What documents say of how a cluster treats its endpoints.
 
+use super::{HealthCheck, SuccessRate};
 use std::{fmt::Write as _, time::Duration};
 
 /// How a cluster treats its endpoints.
@@ -22,6 +23,12 @@ pub struct TrafficPolicy {
     pub outlier: Option<Outlier>,
     /// Dials that failed and are tried again elsewhere.
     pub retries: Retries,
+    /// How endpoints are asked whether they are well.
+    pub check: Option<HealthCheck>,
+    /// Whose success rate is much worse than the others'; with `outlier` alone.
+    pub success_rate: Option<SuccessRate>,
+    /// Who is nearer, in words.
+    pub nearer: Option<Box<str>>,
 }
 
 impl Default for TrafficPolicy {
@@ -35,6 +42,9 @@ impl Default for TrafficPolicy {
             warmup: None,
             outlier: None,
             retries: Retries { percent: 20, least: 3, most: u32::MAX },
+            check: None,
+            success_rate: None,
+            nearer: None,
         }
     }
 }
@@ -192,6 +202,15 @@ impl TrafficPolicy {
         }
         if let Some(outlier) = &self.outlier {
             add(outlier.in_words());
+            if let Some(rate) = &self.success_rate {
+                add(rate.in_words());
+            }
+        }
+        if let Some(nearer) = &self.nearer {
+            add(nearer.to_string());
+        }
+        if let Some(check) = &self.check {
+            add(check.in_words());
         }
         if self.retries != Self::default().retries {
             let Retries { percent, least, most } = self.retries;

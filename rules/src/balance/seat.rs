@@ -116,17 +116,19 @@ impl Seat {
         let Some(outlier) = outlier else { return };
         if self.is_probe.get() && heard != Heard::Nothing {
             self.is_probe.set(false);
-            return match heard {
+            match heard {
                 Heard::Well => self.member.readmit(now_ns),
                 _ if self.member.is_in() => {}
                 _ => self.member.eject(Ejected::Again, outlier, now_ns),
-            };
+            }
+            return self.balance.changed();
         }
         if let Some(why) = ejected
             && self.member.is_in()
             && self.balance.may_eject(outlier)
         {
             self.member.eject(why, outlier, now_ns);
+            self.balance.changed();
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::Compiler;
 use crate::{
+    key::Spoken,
     matcher::{Matcher, Subject},
     table::Policy,
     verdict::RefusalKind,
@@ -44,7 +45,7 @@ impl Compiler<'_> {
                 rule,
                 denies: spec.denies,
                 is_shadow: spec.is_shadow,
-                protocol,
+                spoken: Spoken::new(protocol),
                 ports: spec.ports.as_slice().into(),
                 matcher: Matcher::new(entries),
                 reads_behind,

@@ -2,10 +2,11 @@
 
 use super::Compiler;
 use crate::{
-    balance::{ByHash, Cluster, Endpoint, EndpointAddress, Hashed},
+    balance::{ByHash, Cluster, Endpoint, EndpointAddress, Hashed, TrafficPolicy},
     choice::{Ring, maglev, schedule},
     hash::Stable,
     key::Protocol,
+    locality::{Locality, Preference},
     near::nearest,
     shape::short,
     spec::{
@@ -15,7 +16,10 @@ use crate::{
     table::Where,
     verdict::ClusterId,
 };
-use std::{collections::HashMap, net::SocketAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+};
 
 /// A host, a subset and a port; whether it is the router's own host, and whether the route hashes.
 type Wanted = (String, Option<String>, Option<u16>, bool, bool);
@@ -104,16 +108,23 @@ impl Compiler<'_> {
         let is_pinned = candidates.iter().all(|it| self.context.pinned.contains(it));
         let stays = is_own && is_pinned && to.subset.is_none() && to.port.is_none();
         let policy = PolicySpec { is_original: stays || policy.is_original, ..policy };
-        for (port, endpoints) in self.endpoints(to, is_own, labels, &policy) {
+        let service = self.clusters.service(&to.host);
+        let is_by_name = service.is_some_and(|it| it.names(&to.host).next().is_some());
+        let nearer = self.nearer(&policy, wants_table);
+        let nearer = nearer.as_ref();
+        let words = nearer.map(|(preference, own)| preference.in_words(own).into());
+        for (port, endpoints) in self.endpoints(to, is_own, labels, &policy, nearer) {
             let single = matches!(&*endpoints, [Endpoint { address, .. }]
                 if !matches!(address, EndpointAddress::Ip(_)));
+            // Until the name is known.
+            let single = single && !is_by_name;
             if let (true, true, Some((_, place))) = (single, wants_table, &policy.hash) {
                 let what = "consistentHash: the host has no endpoints of a ServiceEntry, and which \
                             address of its name is asked does not depend on the hash";
                 self.troubles.warn(place.clone(), what);
             }
-            let is_original =
-                matches!(&*endpoints, [Endpoint { address: EndpointAddress::Original, .. }]);
+            let is_original = !is_by_name
+                && matches!(&*endpoints, [Endpoint { address: EndpointAddress::Original, .. }]);
             if let (true, Some(place)) = (is_original, &policy.place) {
                 let what = "has no effect: the host has no endpoints of a ServiceEntry, so that its \
                             messages go where they went";
@@ -122,7 +133,8 @@ impl Compiler<'_> {
             let id = ClusterId(u32::try_from(self.clusters.made.len()).unwrap_or(u32::MAX));
             let subset = to.subset.iter().map(|subset| format!("/{subset}")).collect::<String>();
             let name = format!("{}{subset}", to.host).into();
-            let cluster = cluster(name, endpoints, hash.clone(), wants_table, &policy);
+            let mut cluster = cluster(name, endpoints, hash.clone(), wants_table, &policy);
+            cluster.policy.nearer.clone_from(&words);
             self.clusters.made.push(cluster);
             made.push((port, id));
         }
@@ -177,44 +189,35 @@ impl Compiler<'_> {
         is_own: bool,
         labels: &Labels,
         policy: &PolicySpec,
+        nearer: Option<&(Preference, Locality)>,
     ) -> Vec<(u16, Box<[Endpoint]>)> {
-        let original =
-            || vec![(0, [Endpoint { address: EndpointAddress::Original, weight: 1 }].into())];
         if policy.is_original {
-            return original();
+            return vec![(0, original())];
         }
         let service = self.clusters.service(&to.host);
         // A subset of a host whose endpoints come and go may have none now.
         let may_be_empty = self.context.endpoints_move && to.subset.is_some();
         let described = service.filter(|service| may_be_empty || !service.endpoints.is_empty());
-        let Some(service) = described else {
-            if to.subset.is_some() {
-                let what = format!(
-                    "subset: no ServiceEntry has endpoints for the host {:?}, and labels of \
-                     workloads are not known without a control plane",
-                    to.host
-                );
-                self.troubles.error(to.place.clone(), what);
-                return Vec::new();
-            }
-            if service.is_some_and(|service| service.is_original) || (is_own && to.port.is_none()) {
-                return original();
-            }
-            if service.is_none() {
-                self.warn_of_unknown_host(to);
-            }
-            let host = to.host.as_str().into();
-            let address = EndpointAddress::Name { host, port: to.port };
-            return vec![(0, [Endpoint { address, weight: 1 }].into())];
+        let by_name = service.and_then(|service| self.named(to, service));
+        let (service, listed) = match (described, service, &by_name) {
+            (Some(service), ..) => (service, &*service.endpoints),
+            (None, Some(service), Some(named)) => (service, std::slice::from_ref(named)),
+            _ => return self.undescribed(to, is_own),
         };
         let mut found = Vec::new();
         for (asked, name, target) in self.ports(to, service) {
-            let endpoints: Box<[Endpoint]> = service
-                .endpoints
-                .iter()
-                .filter(|it| labels.iter().all(|label| it.labels.contains(label)))
-                .map(|it| Endpoint { address: address_of(it, &name, target), weight: it.weight })
-                .collect();
+            let mut known = HashSet::new();
+            let has_labels =
+                |it: &&EndpointSpec| labels.iter().all(|it_is| it.labels.contains(it_is));
+            let (mut endpoints, mut where_they_are) = (Vec::new(), Vec::new());
+            for it in listed.iter().filter(has_labels) {
+                let places = self.places_of(it, it.port(&name, target), &mut known);
+                where_they_are.extend(places.iter().map(|_| it.locality.clone()));
+                endpoints.extend(places);
+            }
+            if let Some((preference, own)) = nearer {
+                prefer(preference, own, &mut endpoints, where_they_are);
+            }
             if endpoints.is_empty() {
                 let what = format!(
                     "no endpoint of {:?} has the labels of the subset: {labels:?}",
@@ -226,9 +229,79 @@ impl Compiler<'_> {
                 }
                 self.troubles.warn(to.place.clone(), what + " now: messages for it are refused");
             }
-            found.push((asked, endpoints));
+            found.push((asked, endpoints.into()));
         }
         found
+    }
+
+    /// Of a host that no document has endpoints for: it is where its name is, or where messages went.
+    fn undescribed(&mut self, to: &DestinationSpec, is_own: bool) -> Vec<(u16, Box<[Endpoint]>)> {
+        let service = self.clusters.service(&to.host);
+        if to.subset.is_some() {
+            let what = format!(
+                "subset: no ServiceEntry has endpoints for the host {:?}, and labels of \
+                 workloads are not known without a control plane",
+                to.host
+            );
+            self.troubles.error(to.place.clone(), what);
+            return Vec::new();
+        }
+        if service.is_some_and(|service| service.is_original) || (is_own && to.port.is_none()) {
+            return vec![(0, original())];
+        }
+        if service.is_none() {
+            self.warn_of_unknown_host(to);
+        }
+        let host = to.host.as_str().into();
+        let address = EndpointAddress::Name { host, port: to.port };
+        vec![(0, [Endpoint { address, weight: 1, level: 0 }].into())]
+    }
+
+    /// The host itself as an endpoint, where its name is to be asked for and has addresses.
+    fn named(&self, to: &DestinationSpec, service: &ServiceSpec) -> Option<EndpointSpec> {
+        let has_port = to.port.is_some() || !service.ports.is_empty();
+        let is_known = !self.addresses_of(&to.host).is_empty();
+        let is_it = service.is_by_name && to.subset.is_none() && has_port && is_known;
+        is_it.then(|| EndpointSpec {
+            address: to.host.clone(),
+            ports: Vec::new(),
+            labels: Vec::new(),
+            weight: 1,
+            locality: Locality::default(),
+        })
+    }
+
+    /// Where an endpoint is: each address of a name is one by itself. Until the name has any it is one
+    /// endpoint, which is looked up by who dials it.
+    fn places_of(
+        &self,
+        endpoint: &EndpointSpec,
+        port: u16,
+        known: &mut HashSet<SocketAddr>,
+    ) -> Vec<Endpoint> {
+        let weight = endpoint.weight;
+        let at = |address| Endpoint { address, weight, level: 0 };
+        if let Ok(ip) = endpoint.address.parse() {
+            let address = SocketAddr::new(ip, port);
+            known.insert(address);
+            return vec![at(EndpointAddress::Ip(address))];
+        }
+        let addresses = self.addresses_of(&endpoint.address);
+        if addresses.is_empty() {
+            let host = endpoint.address.as_str().into();
+            return vec![at(EndpointAddress::Name { host, port: Some(port) })];
+        }
+        let all = addresses.into_iter().map(|ip| SocketAddr::new(ip, port));
+        // Two names may have an address in common.
+        all.filter(|it| known.insert(*it)).map(|it| at(EndpointAddress::Ip(it))).collect()
+    }
+
+    /// Addresses of a name, as far as they are known: those of IPv4, or of IPv6 where there are none.
+    /// A host with both is not two hosts.
+    pub(super) fn addresses_of(&self, host: &str) -> Vec<IpAddr> {
+        let all = self.context.addresses.get(host).map_or(&[][..], |all| all);
+        let has_v4 = all.iter().any(IpAddr::is_ipv4);
+        all.iter().copied().filter(|ip| ip.is_ipv4() == has_v4).collect()
     }
 
     /// A name that no document has may be one that a name server has, or a misspelt one.
@@ -267,6 +340,57 @@ impl Compiler<'_> {
     }
 }
 
+/// Who is nearer has its turn first, or parts go by where endpoints are.
+fn prefer(
+    preference: &Preference,
+    own: &Locality,
+    endpoints: &mut [Endpoint],
+    places: Vec<Locality>,
+) {
+    if !preference.parts() {
+        let levels = preference.levels(own, &places);
+        endpoints.iter_mut().zip(levels).for_each(|(it, level)| it.level = level);
+        return;
+    }
+    let weighed: Vec<_> = places.into_iter().zip(endpoints.iter().map(|it| it.weight)).collect();
+    if let Some(weights) = preference.weights(own, &weighed) {
+        endpoints.iter_mut().zip(weights).for_each(|(it, weight)| it.weight = weight);
+    }
+}
+
+/// Wherever messages went.
+fn original() -> Box<[Endpoint]> {
+    [Endpoint { address: EndpointAddress::Original, weight: 1, level: 0 }].into()
+}
+
+impl Compiler<'_> {
+    /// Who is nearer to where this service stands, where both are known and it has an effect.
+    fn nearer(&mut self, policy: &PolicySpec, hashes: bool) -> Option<(Preference, Locality)> {
+        let (preference, place) = policy.nearer.clone()?;
+        let TrafficPolicy { outlier, check, .. } = &policy.policy;
+        let why = match (hashes, outlier.is_some() || check.is_some()) {
+            (true, _) => "localityLbSetting has no effect: what is hashed goes where its hash says",
+            (_, false) if !preference.parts() => {
+                "localityLbSetting has no effect: without outlierDetection or a health check nobody \
+                 knows who is well"
+            }
+            _ => return self.context.locality.clone().map(|own| (preference, own)),
+        };
+        self.troubles.warn(place, why);
+        None
+    }
+}
+
+/// Endpoints of each level in turn, where there are several.
+fn levels_of(endpoints: &[Endpoint]) -> Box<[Box<[u32]>]> {
+    let last = endpoints.iter().map(|it| it.level).max().unwrap_or(0);
+    let of = |level: u8| {
+        let weight = |it: &Endpoint| if it.level == level { it.weight } else { 0 };
+        schedule(&endpoints.iter().map(weight).collect::<Vec<_>>())
+    };
+    if last == 0 { Box::default() } else { (0..=last).map(of).collect() }
+}
+
 fn cluster(
     name: Box<str>,
     endpoints: Box<[Endpoint]>,
@@ -286,15 +410,6 @@ fn cluster(
         _ => ByHash::Maglev(maglev(&names)),
     };
     let policy = spec.policy.clone();
-    Cluster { name, schedule: schedule(&weights), by_hash, hash, endpoints, policy }
-}
-
-fn address_of(endpoint: &EndpointSpec, name: &str, target: u16) -> EndpointAddress {
-    let port = endpoint.port(name, target);
-    match endpoint.address.parse() {
-        Ok(ip) => EndpointAddress::Ip(SocketAddr::new(ip, port)),
-        Err(_) => {
-            EndpointAddress::Name { host: endpoint.address.as_str().into(), port: Some(port) }
-        }
-    }
+    let levels = levels_of(&endpoints);
+    Cluster { name, schedule: schedule(&weights), levels, by_hash, hash, endpoints, policy }
 }

@@ -12,6 +12,7 @@ mod slots;
 use crate::{
     document::{self, Source},
     key::Protocol,
+    locality::Locality,
     spec::{self, Specs},
     table::{RuleInfo, Table},
     trouble::{Place, Troubles},
@@ -48,11 +49,11 @@ pub struct Context {
     pub private: Vec<Protocol>,
     /// Protocols whose connections cannot change their upstream: they have no routes elsewhere.
     pub pinned: Vec<Protocol>,
-    /// Protocols whose answers cannot be given anything.
-    pub plain_answers: Vec<Protocol>,
     /// Endpoints come and go with a control plane: a subset that has none now is no fault of the
     /// documents, and messages for it are refused until it has one.
     pub endpoints_move: bool,
+    /// Where this service stands; None where that is not known, and nobody is nearer.
+    pub locality: Option<Locality>,
     /// Addresses of hosts, as far as they are known.
     pub addresses: HashMap<String, Vec<IpAddr>>,
 }
@@ -64,7 +65,6 @@ impl Context {
         Self {
             own_name: own_name.to_owned(),
             pinned: Protocol::all().filter(|protocol| !protocol.moves()).collect(),
-            plain_answers: vec![Protocol::Http1],
             ..Self::default()
         }
     }
@@ -131,6 +131,33 @@ impl Documents {
             services.any(|it| !it.addresses.is_empty() || !it.endpoints.is_empty())
         };
         hosts.into_iter().filter(|host| !is_known(host)).cloned().collect()
+    }
+
+    /// Hosts whose addresses are to be found: those by which connections are told, and those whose
+    /// addresses are endpoints.
+    pub fn asked_hosts(&self) -> Vec<String> {
+        let routers = self.specs.routers.iter();
+        let used: BTreeSet<&str> = routers
+            .flat_map(|router| {
+                let to = router.routes.iter().flat_map(|route| &route.to);
+                to.map(|to| &*to.host).chain(std::iter::once(&*router.host))
+            })
+            .collect();
+        let services = self.specs.services.iter();
+        let pairs = services.flat_map(|it| it.hosts.iter().map(move |(host, _)| (it, host)));
+        let pairs = pairs.filter(|(_, host)| used.contains(host.as_str()));
+        let names = pairs.flat_map(|(service, host)| service.names(host)).map(str::to_owned);
+        let all: BTreeSet<String> = self.unknown_hosts().into_iter().chain(names).collect();
+        all.into_iter().collect()
+    }
+
+    /// Whether it matters where this service stands.
+    pub fn wants_locality(&self) -> bool {
+        let rules = self.specs.subsets.values();
+        let mut policies = rules.flat_map(|rule| {
+            rule.subsets.iter().map(|it| &it.policy).chain(std::iter::once(&rule.policy))
+        });
+        policies.any(|policy| policy.nearer.is_some())
     }
 
     /// Makes the table.

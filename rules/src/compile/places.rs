@@ -95,14 +95,19 @@ impl Compiler<'_> {
                 |(ip, length): &&(IpAddr, u8)| *length == if ip.is_ipv4() { 32 } else { 128 };
             single.extend(service.addresses.iter().filter(is_one).map(|(ip, _)| *ip));
             for endpoint in &service.endpoints {
-                let Ok(ip) = endpoint.address.parse() else { continue };
-                if service.ports.is_empty() {
-                    found.insert(SocketAddr::new(ip, 0));
-                }
+                let ips = match endpoint.address.parse() {
+                    Ok(ip) => vec![ip],
+                    Err(_) => self.addresses_of(&endpoint.address),
+                };
                 let wanted = |number: &u16| spec.ports.is_empty() || spec.ports.contains(number);
-                for port in service.ports.iter().filter(|port| wanted(&port.number)) {
-                    found.insert(SocketAddr::new(ip, endpoint.port(&port.name, port.target)));
+                let ports = service.ports.iter().filter(|port| wanted(&port.number));
+                let mut ports: Vec<_> =
+                    ports.map(|port| endpoint.port(&port.name, port.target)).collect();
+                if service.ports.is_empty() {
+                    ports.push(0);
                 }
+                let all = |ip| ports.iter().map(move |port| SocketAddr::new(ip, *port));
+                found.extend(ips.into_iter().flat_map(all));
             }
         }
         for port in ports(spec, service) {

@@ -4,7 +4,7 @@ use super::Compiler;
 use crate::{
     balance::Hashed,
     choice::schedule,
-    key::{Protocol, SlotId},
+    key::{Protocol, SlotId, Spoken},
     limit::{Bucket, Limit},
     matcher::{Matcher, Subject},
     spec::{Fault as FaultSpec, LimitSpec, MutationSpec, RouteSpec, RouterSpec},
@@ -44,7 +44,7 @@ impl Compiler<'_> {
         }
         let router = Router {
             rule,
-            protocol: if let [protocol] = *candidates { Some(protocol) } else { None },
+            spoken: Spoken::new(if let [only] = *candidates { Some(only) } else { None }),
             ports: spec.ports.as_slice().into(),
             routes: Matcher::new(conditions),
             to: to.into(),
@@ -55,6 +55,7 @@ impl Compiler<'_> {
             limit_rules: limit_rules.into(),
             outbound: Concern::default(),
             inbound: Concern::default(),
+            acts: [false; 2],
         };
         let router = self.concerned(router, &candidates);
         self.land(spec, &router, &candidates);
@@ -134,18 +135,6 @@ impl Compiler<'_> {
 
     /// What nobody would do is not promised.
     fn complain_of_what_nobody_does(&mut self, route: &RouteSpec, candidates: &[Protocol]) {
-        let plain = &self.context.plain_answers;
-        if let Some(first) = route.response.first()
-            && candidates.iter().all(|it| plain.contains(it))
-        {
-            let names: Vec<_> = candidates.iter().map(|protocol| protocol.name()).collect();
-            let what = format!(
-                "responseMutation: answers of {} are given nothing in this version \
-                                of netra. Take it out",
-                names.join(", ")
-            );
-            self.troubles.error(first.place.clone(), what);
-        }
         let has_no_order = |it: &Protocol| matches!(it, Protocol::Of(it) if it.about().correlation == Correlation::Loose);
         if (route.first_byte_ns > 0 || route.idle_ns > 0) && candidates.iter().all(has_no_order) {
             let names: Vec<_> = candidates.iter().map(|protocol| protocol.name()).collect();
@@ -238,7 +227,7 @@ impl Compiler<'_> {
         }
         let made = mutations.iter().map(|mutation| Mutation {
             name: mutation.key.as_str().into(),
-            value: mutation.value.as_bytes().into(),
+            value: mutation.value.as_ref().map(|value| value.as_bytes().into()),
         });
         let id = u32::try_from(self.table.mutations.len()).ok().map(MutationsId);
         self.table.mutations.push(made.collect());
@@ -267,8 +256,17 @@ impl Compiler<'_> {
             let what = format!("key={:?} is no name of a field of HTTP", mutation.key);
             self.troubles.error(mutation.place.clone(), what);
         }
-        if http && !mutation.value.bytes().all(is_text) {
-            let what = format!("value={:?} is no value of a field of HTTP", mutation.value);
+        let value = mutation.value.as_deref().unwrap_or_default();
+        if http && !value.bytes().all(is_text) {
+            let what = format!("value={value:?} is no value of a field of HTTP");
+            self.troubles.error(mutation.place.clone(), what);
+        }
+        if mutation.value.is_none() && *candidates != [Protocol::Http1] {
+            let what = format!(
+                "{}: fields are taken out of messages of http1 alone: say `protocol: http1`, or \
+                 take it out of the document",
+                mutation.key
+            );
             self.troubles.error(mutation.place.clone(), what);
         }
         let framing = ["host", "content-length", "transfer-encoding", "connection", "upgrade"];
@@ -296,10 +294,12 @@ impl Compiler<'_> {
         let hashes_behind = |hash: &Hashed| hash.slots.iter().any(|slot| is_behind(*slot));
         let clusters = self.clusters.hashes();
         let edits = router.to.iter().any(|to| to.request.is_some());
+        let edits_responses = router.to.iter().any(|to| to.response.is_some());
         let is_timed = |to: &RouteTo| to.first_byte_ns > 0 || to.idle_ns > 0;
         let outbound = Concern {
             reads_requests: !router.to.is_empty() || !router.fault_rules.is_empty(),
-            reads_responses: router.to.iter().any(|to| to.response.is_some() || is_timed(to)),
+            reads_responses: edits_responses || router.to.iter().any(is_timed),
+            edits_responses,
             reads_pairs: has_dubbo && edits
                 || asks_behind(&router.routes)
                 || asks_behind(&router.faults)
@@ -309,11 +309,12 @@ impl Compiler<'_> {
         let limits = router.limit_rules.iter();
         let inbound = Concern {
             reads_requests: !router.limit_rules.is_empty(),
-            reads_responses: false,
             reads_pairs: asks_behind(&router.limits)
                 || limits.filter_map(|(.., slot)| *slot).any(is_behind),
+            ..Concern::default()
         };
-        Router { outbound, inbound, ..router }
+        let acts = [inbound, outbound].map(|concern| concern != Concern::default());
+        Router { outbound, inbound, acts, ..router }
     }
 }
 
@@ -338,14 +339,14 @@ fn route_words(route: &RouteSpec) -> String {
     };
     let mut words = format!("to {}", route.to.iter().map(to).collect::<Vec<_>>().join(", "));
     let mut add = |more: String| words = format!("{words}; {more}");
-    let names = |list: &[MutationSpec]| {
-        list.iter().map(|it| it.key.as_str()).collect::<Vec<_>>().join(", ")
-    };
-    if !route.request.is_empty() {
-        add(format!("sets {} of requests", names(&route.request)));
-    }
-    if !route.response.is_empty() {
-        add(format!("sets {} of answers", names(&route.response)));
+    for (list, whose) in [(&route.request, "requests"), (&route.response, "answers")] {
+        for (does, removes) in [("sets", false), ("removes", true)] {
+            let them = list.iter().filter(|it| it.value.is_none() == removes);
+            let names: Vec<_> = them.map(|it| it.key.as_str()).collect();
+            if !names.is_empty() {
+                add(format!("{does} {} of {whose}", names.join(", ")));
+            }
+        }
     }
     if let Some(fault) = &route.fault {
         add(fault_words(fault));

@@ -58,7 +58,7 @@ const BALANCER: Shape = Shape::Object(&[
         "How an endpoint is chosen; LEAST_REQUEST",
     ),
     field("consistentHash", &HASH, "Messages with the same value go to the same endpoint"),
-    refused("localityLbSetting", WITH_LEGS),
+    field("localityLbSetting", &NEARER, "Who is nearer is asked first"),
     refused("zoneAwareLbSetting", WITH_LEGS),
     field(
         "warmup",
@@ -70,6 +70,31 @@ const BALANCER: Shape = Shape::Object(&[
         "How endpoints begin that come later than others",
     ),
     field("warmupDurationSecs", &Shape::Time(0), "The same in an older document"),
+]);
+
+const NEARER: Shape = Shape::Object(&[
+    field("enabled", &Shape::Switch, "Whether it has an effect; true"),
+    field(
+        "failover",
+        &Shape::List(&Shape::Object(&[
+            needed("from", &Shape::Filled, "A region"),
+            needed("to", &Shape::Filled, "The region that is asked when nobody of it is well"),
+        ])),
+        "Where those of a region go; else any region is as good",
+    ),
+    field(
+        "distribute",
+        &Shape::List(&Shape::Object(&[
+            needed("from", &Shape::Filled, "Who is there: region/zone/*"),
+            needed("to", &Shape::Map(&Shape::Whole(0, 100)), "What percent go where"),
+        ])),
+        "Parts by where endpoints are, in the place of failover",
+    ),
+    refused(
+        "failoverPriority",
+        "netra does not know the labels of its own workload: region, zone and subzone are what it \
+         goes by. Take the field out",
+    ),
 ]);
 
 const OUTLIER: Shape = Shape::Object(&[
@@ -212,7 +237,7 @@ pub(super) const SERVICE_ENTRY: &[Field] = &[
             field("labels", &LABELS, "By which subsets are told apart"),
             field("weight", &Shape::Whole(0, 10_000), "Its part; 1"),
             warned("network", &Shape::Filled, "has no effect: endpoints are dialled as they are"),
-            warned("locality", &Shape::Filled, "has no effect: no endpoint is preferred"),
+            field("locality", &Shape::Filled, "Where it is: region/zone/subzone"),
             warned("serviceAccount", &Shape::Filled, "has no effect: netra checks no identities"),
         ])),
         "Where the hosts are",

@@ -67,6 +67,8 @@ const OWN_ROUTE: Shape = Shape::Object(&[
     MIRROR_PERCENTAGE,
     REQUEST_MUTATION,
     RESPONSE_MUTATION,
+    REQUEST_REMOVAL,
+    RESPONSE_REMOVAL,
     TIMEOUT,
     refused("retry", WITH_LEGS),
     FAULT,
@@ -90,6 +92,12 @@ const REQUEST_MUTATION: Field =
     field("requestMutation", &MUTATIONS, "Values that each request is given, in place of its own");
 const RESPONSE_MUTATION: Field =
     field("responseMutation", &MUTATIONS, "Values that each answer is given (Aeraki: none)");
+
+const REQUEST_REMOVAL: Field =
+    field("requestRemoval", &NAMES, "Fields of HTTP that are taken out of each request");
+const RESPONSE_REMOVAL: Field =
+    field("responseRemoval", &NAMES, "Fields of HTTP that are taken out of each answer");
+const NAMES: Shape = Shape::List(&Shape::Filled);
 
 const MATCHES: Shape = Shape::Object(&[ATTRIBUTES]);
 const ATTRIBUTES: Field = field(

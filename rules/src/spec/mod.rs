@@ -1,5 +1,6 @@
 //! What documents say, in types: defaults filled in, and what is wrong beyond the shape found.
 
+mod annotations;
 mod authorization;
 mod policy;
 mod redis;
@@ -71,7 +72,8 @@ pub(crate) struct DestinationSpec {
 #[derive(Debug)]
 pub(crate) struct MutationSpec {
     pub(crate) key: String,
-    pub(crate) value: String,
+    /// None takes out what is there.
+    pub(crate) value: Option<String>,
     pub(crate) place: Place,
 }
 

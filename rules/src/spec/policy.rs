@@ -3,7 +3,8 @@
 use super::{Reader, number_of, time_of};
 use crate::{
     balance::{Balancer, Breakers, Outlier, Retries, TrafficPolicy, Warmup},
-    shape::{percent_parts, short, switch, whole},
+    locality::Preference,
+    shape::{percent_parts, switch, whole},
     trouble::Place,
     yaml::Node,
 };
@@ -17,6 +18,8 @@ pub(crate) struct PolicySpec {
     /// A ring of at least so many points, in the place of a table of Maglev.
     pub(crate) ring: Option<u32>,
     pub(crate) policy: TrafficPolicy,
+    /// Who is nearer, and where that is said.
+    pub(crate) nearer: Option<(Preference, Place)>,
     /// Where something is said that only endpoints have an effect on.
     pub(crate) place: Option<Place>,
 }
@@ -27,48 +30,10 @@ pub(crate) enum HashSpec {
     Source,
 }
 
-/// What Istio's document has no field for: annotations of the document.
-const BALANCER: &str = "netra.io/balancer";
-const BALANCE_BY: &str = "netra.io/balance-by";
-const HASH_BOUND: &str = "netra.io/hash-balance-factor";
-const OWN: &str = "netra.io/";
-
 /// Points of a ring when it is not said, as in Istio.
 const RING_POINTS: u32 = 1024;
 
 impl Reader<'_> {
-    /// What a DestinationRule says without trafficPolicy: its annotations.
-    pub(super) fn annotated_policy(&mut self) -> PolicySpec {
-        let mut spec = PolicySpec::default();
-        let policy = &mut spec.policy;
-        let mut wrong = Vec::new();
-        let annotations = self.document.root.at(&["metadata", "annotations"]);
-        for (key, value) in annotations.map_or(&[][..], Node::entries) {
-            let text = value.text().unwrap_or_default();
-            let factor = text.parse().ok().filter(|it| (101..=10_000).contains(it));
-            match (&*key.text, text) {
-                (BALANCER, "peak-ewma") => policy.balancer = Balancer::PeakEwma,
-                (BALANCE_BY, "message") => policy.by_message = true,
-                (BALANCE_BY, "connection") => policy.by_message = false,
-                (HASH_BOUND, _) if factor.is_some() => {
-                    policy.hash_bound_percent = factor.unwrap_or_default();
-                }
-                (name, _) if name.starts_with(OWN) => wrong.push((value, name, text)),
-                _ => {}
-            }
-        }
-        for (node, name, text) in wrong {
-            let what = format!(
-                "annotation {}={:?}: allowed are {BALANCER} with peak-ewma, {BALANCE_BY} with \
-                 message or connection, and {HASH_BOUND} with a percentage from 101 to 10000",
-                short(name),
-                short(text)
-            );
-            self.error(node, what);
-        }
-        spec
-    }
-
     /// What a trafficPolicy says; what it does not speak of is as `outer` says.
     pub(super) fn policy_of(&mut self, node: &Node, outer: &PolicySpec) -> PolicySpec {
         let mut spec = outer.clone();
@@ -108,6 +73,9 @@ impl Reader<'_> {
             _ => Balancer::LeastRequest,
         };
         spec.is_original = simple == Some("PASSTHROUGH");
+        if let Some(nearer) = node.get("localityLbSetting").filter(|it| !it.is_null()) {
+            spec.nearer = self.nearer(nearer);
+        }
         (spec.hash, spec.ring) = (None, None);
         if let Some(hash) = node.get("consistentHash").filter(|it| !it.is_null()) {
             let asked = hashes(hash);
@@ -131,6 +99,35 @@ impl Reader<'_> {
                 Some(Warmup { duration_ns, least_percent: 10, aggression_milli: 1000 })
             }
         };
+    }
+}
+
+impl Reader<'_> {
+    fn nearer(&mut self, node: &Node) -> Option<(Preference, Place)> {
+        let place = self.place(node);
+        if node.get("enabled").and_then(switch) == Some(false) {
+            return None;
+        }
+        let text = |node: &Node, name| node.text_of(name).unwrap_or_default().to_owned();
+        let failover = node.list("failover").iter();
+        let failover = failover.map(|it| (text(it, "from"), text(it, "to"))).collect();
+        let mut distribute = Vec::new();
+        for from in node.list("distribute") {
+            let to = from.get("to").map_or(&[][..], Node::entries).iter();
+            let to: Vec<(String, u32)> = to
+                .filter_map(|(key, part)| Some((key.text.to_string(), part.text()?.parse().ok()?)))
+                .collect();
+            let sum: u32 = to.iter().map(|(_, part)| part).sum();
+            if sum != 100 {
+                self.error(from, format!("parts are {sum} together: allowed is 100"));
+            }
+            distribute.push((text(from, "from"), to));
+        }
+        let preference = Preference { failover, distribute };
+        if preference.parts() && !preference.failover.is_empty() {
+            self.error(node, "allowed is one of distribute and failover");
+        }
+        Some((preference, place))
     }
 }
 

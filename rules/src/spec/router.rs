@@ -85,8 +85,8 @@ impl Reader<'_> {
             place: self.place(node),
             conditions: self.attributes(node.get("match")),
             to: self.destinations(node),
-            request: self.mutations(node, "requestMutation"),
-            response: self.mutations(node, "responseMutation"),
+            request: self.mutations(node, ["requestMutation", "requestRemoval"]),
+            response: self.mutations(node, ["responseMutation", "responseRemoval"]),
             first_byte_ns: if first_byte_ns > 0 { first_byte_ns } else { own.times.0 },
             idle_ns: if idle_ns > 0 { idle_ns } else { own.times.1 },
             fault: node.get("fault").filter(|it| !it.is_null()).map(fault_of),
@@ -128,15 +128,23 @@ impl Reader<'_> {
         nodes.iter().zip(&weights).filter_map(destination).collect()
     }
 
-    fn mutations(&self, node: &Node, name: &str) -> Vec<MutationSpec> {
+    fn mutations(&self, node: &Node, [given, removed]: [&str; 2]) -> Vec<MutationSpec> {
         let mutation = |node: &Node| {
             Some(MutationSpec {
                 key: node.text_of("key")?.to_owned(),
-                value: node.text_of("value")?.to_owned(),
+                value: Some(node.text_of("value")?.to_owned()),
                 place: self.place(node),
             })
         };
-        node.list(name).iter().filter_map(mutation).collect()
+        let removal = |node: &Node| {
+            Some(MutationSpec {
+                key: node.text()?.to_owned(),
+                value: None,
+                place: self.place(node),
+            })
+        };
+        let given = node.list(given).iter().filter_map(mutation);
+        given.chain(node.list(removed).iter().filter_map(removal)).collect()
     }
 
     /// Conditions in their order, and what is for all other messages behind them.

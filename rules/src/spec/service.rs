@@ -2,6 +2,7 @@
 
 use super::{PolicySpec, Reader, number_of, port_of};
 use crate::{
+    locality::Locality,
     shape::{is_host, short},
     trouble::Place,
     yaml::Node,
@@ -24,6 +25,17 @@ pub(crate) struct ServiceSpec {
     pub(crate) endpoints: Vec<EndpointSpec>,
     /// Wherever the connection went.
     pub(crate) is_original: bool,
+    /// Where nobody says endpoints: each address of the host's name is one.
+    pub(crate) is_by_name: bool,
+}
+
+impl ServiceSpec {
+    /// Names whose addresses are endpoints, for a host of it.
+    pub(crate) fn names<'s>(&'s self, host: &'s str) -> impl Iterator<Item = &'s str> {
+        let own = (self.is_by_name && self.endpoints.is_empty()).then_some(host);
+        let named = self.endpoints.iter().map(|it| it.address.as_str());
+        named.filter(|it| it.parse::<IpAddr>().is_err()).chain(own)
+    }
 }
 
 #[derive(Debug)]
@@ -42,6 +54,7 @@ pub(crate) struct EndpointSpec {
     pub(crate) ports: Vec<(String, u16)>,
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) weight: u32,
+    pub(crate) locality: Locality,
 }
 
 impl EndpointSpec {
@@ -103,6 +116,7 @@ impl Reader<'_> {
             ports: spec.list("ports").iter().filter_map(|node| self.port(node)).collect(),
             endpoints: spec.list("endpoints").iter().filter_map(|it| self.endpoint(it)).collect(),
             is_original: spec.text_of("resolution") == Some("NONE"),
+            is_by_name: spec.text_of("resolution") == Some("DNS"),
         }
     }
 
@@ -127,14 +141,17 @@ impl Reader<'_> {
             self.error(address, what);
         }
         let ports = node.get("ports").map_or(&[][..], Node::entries).iter();
+        let labels = labels(node);
+        let said = node.text_of("locality").map(Locality::parse);
         Some(EndpointSpec {
+            locality: said.unwrap_or_else(|| Locality::of_labels(&labels)),
             address: text.to_owned(),
             ports: ports
                 .filter_map(|(name, _)| {
                     Some((name.text.to_string(), port_of(node.get("ports")?, &name.text)?))
                 })
                 .collect(),
-            labels: labels(node),
+            labels,
             // As in protobuf, 0 is what is not said.
             weight: number_of(node, "weight").unwrap_or(1).max(1),
         })
@@ -146,7 +163,7 @@ impl Reader<'_> {
         subsets: &mut HashMap<String, SubsetsSpec>,
     ) {
         let Some(host) = spec.text_of("host") else { return };
-        let annotated = self.annotated_policy();
+        let annotated = self.annotated_policy(host);
         let policy = self.policy_of(spec, &annotated);
         let mut named: Vec<SubsetSpec> = Vec::new();
         for node in spec.list("subsets") {

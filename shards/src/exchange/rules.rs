@@ -9,8 +9,8 @@ use netra_codecs::{
     tap::{self, Message},
 };
 use netra_rules::{
-    Action, EndpointAddress, Facts, Hits, Key, MutationsId, Process, Protocol, RefusalKind, Route,
-    Seat, State, Table, Verdict, decide,
+    Action, EndpointAddress, Facts, Hits, Key, Mutation, MutationsId, Process, Protocol,
+    RefusalKind, Route, Seat, State, Table, Verdict, decide,
 };
 use std::{
     io::Write as _,
@@ -26,6 +26,8 @@ use std::{
 pub(crate) struct ShardRules {
     table: Arc<Table>,
     state: State,
+    /// Some answers are given something.
+    edits_answers: bool,
     /// Those before it that say what answers are given, the newest first.
     old: Vec<Arc<Table>>,
 }
@@ -36,6 +38,7 @@ impl ShardRules {
         Self {
             table: Arc::clone(table),
             state: State::new(table, process, shards),
+            edits_answers: table.edits_answers(),
             old: Vec::new(),
         }
     }
@@ -88,8 +91,25 @@ impl ShardRules {
         self.old = tables.filter(edits_answers).take(OLD_MAX).cloned().collect();
     }
 
+    /// Whether answers to requests of HTTP are given anything on a connection of theirs.
+    pub(crate) fn edits_answers_to(&self, asker: &Asker) -> bool {
+        let concern = || {
+            let direction = direction_of(asker.direction);
+            self.table.concern(direction, asker.original_dst, Protocol::Http1)
+        };
+        self.edits_answers && concern().is_some_and(|concern| concern.edits_responses)
+    }
+
+    /// What the answer to a request is given, by the number that it was decided with.
+    pub(crate) fn given(&self, number: u32) -> &[Mutation] {
+        let of = |table: &&Arc<Table>| table.generation() & 0xfff == u64::from(number >> 20);
+        let table = std::iter::once(&self.table).chain(&self.old).find(of);
+        let id = (number & 0xf_ffff).checked_sub(1).map(MutationsId);
+        table.zip(id).map_or(&[], |(table, id)| table.mutations(id))
+    }
+
     /// A number for what answers are given: which table says it, and where.
-    fn answer_number(&self, mutations: Option<MutationsId>) -> u32 {
+    pub(crate) fn answer_number(&self, mutations: Option<MutationsId>) -> u32 {
         let generation = u32::try_from(self.table.generation() & 0xfff).unwrap_or(0);
         mutations.map_or(0, |MutationsId(id)| generation << 20 | ((id + 1) & 0xf_ffff))
     }
@@ -111,7 +131,7 @@ impl Decide for ShardRules {
     ) -> Ruling<'_> {
         let facts = OfMessage { message, asker, seat };
         let verdict = decide(&self.table, &facts, &mut self.state, now, random);
-        add(&self.table, verdict.request, pairs);
+        add(verdict.request.map_or(&[], |id| self.table.mutations(id)), pairs);
         let (mut refusal, mut to) = (None, Routed::Home);
         match verdict.action {
             Action::Refuse(refused) => {
@@ -138,11 +158,7 @@ impl Decide for ShardRules {
     }
 
     fn answer(&self, number: u32, pairs: &mut Pairs) {
-        let of = |table: &&Arc<Table>| table.generation() & 0xfff == u64::from(number >> 20);
-        let table = std::iter::once(&self.table).chain(&self.old).find(of);
-        if let (Some(table), Some(id)) = (table, (number & 0xf_ffff).checked_sub(1)) {
-            add(table, Some(MutationsId(id)), pairs);
-        }
+        add(self.given(number), pairs);
     }
 }
 
@@ -168,9 +184,10 @@ pub(crate) fn target_at(address: &EndpointAddress, original: SocketAddr) -> Opti
 }
 
 /// Adds what a message is given; what there is no room for is counted where it is written.
-fn add(table: &Table, mutations: Option<MutationsId>, pairs: &mut Pairs) {
-    for mutation in mutations.map_or(&[][..], |id| table.mutations(id)) {
-        let _ = pairs.add(mutation.name.as_bytes(), &mutation.value);
+fn add(mutations: &[Mutation], pairs: &mut Pairs) {
+    for mutation in mutations {
+        let value = mutation.value.as_deref().unwrap_or_default();
+        let _ = pairs.add(mutation.name.as_bytes(), value);
     }
 }
 

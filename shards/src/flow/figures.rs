@@ -1,7 +1,7 @@
 //! What a flow tells of itself.
 
 use super::{Flow, Mover, Reading};
-use crate::sys::Nanos;
+use crate::{buffers::BufferPool, sys::Nanos};
 
 impl Flow {
     /// When bytes last came in or, after waiting, went out.
@@ -49,6 +49,11 @@ impl Flow {
     /// Bytes wait for the receiver.
     pub(crate) fn holds_bytes(&self) -> bool {
         !self.queue.is_empty() || self.in_pipe > 0
+    }
+
+    /// Bytes that wait in buffers.
+    pub(crate) fn queued(&self, pool: &BufferPool) -> usize {
+        self.queue.iter(pool).map(|id| pool.bytes(id).len()).sum()
     }
 
     /// The source's end has been passed on, or is about to be.

@@ -17,7 +17,8 @@ use crate::{
 pub(crate) enum Half<'h> {
     /// Nothing: bytes are bytes.
     None,
-    /// HTTP/1: the request flow is gated, the response flow is tapped.
+    /// HTTP/1: the request flow is gated, the response flow is tapped, but where answers are given
+    /// something.
     Http(&'h mut Http),
     /// Another protocol: both flows are tapped.
     Tap(&'h mut Along),
@@ -41,7 +42,7 @@ impl Half<'_> {
     pub(super) fn is_gated(&self, from: Side) -> bool {
         match self {
             Self::None => false,
-            Self::Http(_) => from == Side::Downstream,
+            Self::Http(http) => from == Side::Downstream || http.cuts_answers(),
             Self::Tap(tap) => tap.is_gated(),
         }
     }
@@ -96,6 +97,7 @@ impl Half<'_> {
         match self {
             Self::None => Ok(None),
             Self::Tap(tap) => tap.next(core, from, source),
+            Self::Http(http) if to.side == Side::Downstream => http.next_answer(core, to, source),
             Self::Http(http) if http.has_carry() => http.send_carry(core, to).map(Some),
             Self::Http(http) => match source {
                 Some(source) => http.gate(core, to, source).map(Some),
@@ -112,9 +114,12 @@ impl Half<'_> {
         from: Token,
         len: usize,
     ) -> Result<Gated, End> {
-        let source = Source::Scratch(len);
+        let (source, to) = (Source::Scratch(len), from.other());
         match self {
-            Self::Http(http) => http.gate(core, from.other(), source),
+            Self::Http(http) if to.side == Side::Downstream => {
+                http.next_answer(core, to, Some(source)).map(Option::unwrap_or_default)
+            }
+            Self::Http(http) => http.gate(core, to, source),
             Self::Tap(tap) => tap.next(core, from, Some(source)).map(Option::unwrap_or_default),
             Self::None => Ok(Gated::default()),
         }
@@ -133,7 +138,7 @@ impl Half<'_> {
             }
             Self::Http(http) if from == Side::Upstream => {
                 http.end_response(core);
-                false
+                http.carries_answers()
             }
             Self::Http(http) if http.switch.gave_up() => false,
             Self::Http(http) => {

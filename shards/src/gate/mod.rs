@@ -39,8 +39,9 @@ use netra_codecs::{
     trace::Outcome,
 };
 use netra_perf::{Key, Recorder};
-use outgoing::Outgoing;
+pub(crate) use outgoing::Outgoing;
 use replies::Replies;
+pub(crate) use requests::{Fate, Run};
 
 /// The gate of one connection.
 #[derive(Debug)]

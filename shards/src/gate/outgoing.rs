@@ -9,17 +9,17 @@ use netra_codecs::codec::Edits;
 
 /// One way's bytes that have been received and not sent.
 #[derive(Debug, Default)]
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     /// The beginning of a message whose head is not known yet, as it came.
-    pub(super) held: Vec<u8>,
+    pub(crate) held: Vec<u8>,
     /// What has passed and a full socket did not take, to be sent before anything else.
-    pub(super) carry: Vec<u8>,
+    pub(crate) carry: Vec<u8>,
     /// Bytes at the source that have passed: they may be sent as they are.
-    pub(super) cleared: u64,
+    pub(crate) cleared: u64,
     /// Where what it is sent to breaks, the connection goes on.
-    pub(super) survives: bool,
+    pub(crate) survives: bool,
     /// That has broken: what is sent goes nowhere.
-    pub(super) is_dead: bool,
+    pub(crate) is_dead: bool,
 }
 
 /// A message as it is to go out.
@@ -59,12 +59,12 @@ impl<'m> Edited<'m> {
 
 impl Outgoing {
     /// Bytes that are kept.
-    pub(super) fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         self.held.len() + self.carry.len()
     }
 
     /// Sends what is carried; whether all of it went.
-    pub(super) fn send_carry(&mut self, io: &mut impl Io, to: Token) -> Result<bool, End> {
+    pub(crate) fn send_carry(&mut self, io: &mut impl Io, to: Token) -> Result<bool, End> {
         let sent = match self.is_dead {
             true => Ok((0, 0)),
             false => send_carry(&mut self.carry, io, to).map(|()| (0, 0)),
@@ -93,7 +93,7 @@ impl Outgoing {
     }
 
     /// Sends bytes that have passed, or all of them; returns how many went.
-    pub(super) fn send_cleared(
+    pub(crate) fn send_cleared(
         &mut self,
         io: &mut impl Io,
         to: Token,

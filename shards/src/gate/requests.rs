@@ -32,13 +32,13 @@ const ENDED: &str = "netra: its upstream has ended before it answered";
 
 /// How far a gate has come with its input.
 #[derive(Debug, Default)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// Bytes that have been read.
-    pub(super) at: usize,
+    pub(crate) at: usize,
     /// Messages that have begun, whose exchanges are the newest.
-    pub(super) begun: usize,
+    pub(crate) begun: usize,
     /// Somebody has sent, or kept, all that was read: offered and sent.
-    pub(super) sent: Option<(usize, usize)>,
+    pub(crate) sent: Option<(usize, usize)>,
     /// The last message, which waits for another upstream.
     parked: Vec<u8>,
 }
@@ -54,7 +54,7 @@ struct Shared<'c> {
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     Passes,
     Refused,
     Waits,
@@ -224,7 +224,7 @@ impl Run {
     }
 
     /// The head that begins behind what was read is not whole.
-    pub(super) fn hold(
+    pub(crate) fn hold(
         &mut self,
         out: &mut Outgoing,
         io: &mut impl Io,
@@ -262,7 +262,7 @@ impl Run {
 
     /// Sends what was read, the last of which is this message: its head, the edits, and how many bytes
     /// of the input belong to it. Nothing is sent where it goes out as it came: others may follow.
-    pub(super) fn go_on(
+    pub(crate) fn go_on(
         &mut self,
         out: &mut Outgoing,
         io: &mut impl Io,
@@ -346,7 +346,7 @@ impl Run {
     }
 
     /// Sends what was read, unless somebody has.
-    pub(super) fn finish(
+    pub(crate) fn finish(
         &self,
         out: &mut Outgoing,
         io: &mut impl Io,

@@ -9,7 +9,8 @@ impl Http {
     /// The flows have moved, and there is nothing to do but that.
     #[inline]
     pub(crate) fn wants_nothing(&self) -> bool {
-        !self.wants_timing() && !self.is_switching() && !self.must_let_go() && !self.is_over()
+        let sends = self.must_let_go() || self.carries_answers();
+        !self.wants_timing() && !self.is_switching() && !sends && !self.is_over()
     }
 
     /// A head is held that has no deadline, or a deadline is set that is not of the head that is

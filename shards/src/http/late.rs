@@ -41,6 +41,7 @@ impl Http {
         let is_waiting = self.is_switching();
         let is_last = self.exchanges.len() == 1;
         let has_some = self.response.held_len() > 0;
+        let is_slow = self.has_unsent_answers();
         let Self { exchanges, patience: Some(patience), waiting, .. } = self else {
             return Overdue::GoOn;
         };
@@ -62,7 +63,7 @@ impl Http {
         };
         let time = patience.time(timed, &standing, now);
         // Where it waits for a slow client, the upstream is not to blame.
-        let is_slow = flows.hold[1];
+        let is_slow = is_slow || flows.hold[1];
         match time {
             Time::Free => return Overdue::GoOn,
             Time::Left(at) => {

@@ -2,9 +2,11 @@
 //!
 //! The request flow is a *gate*: what it has received passes through [`Http::gate`], which holds
 //! heads until they are whole and sends them edited; bodies pass as they came. The response flow
-//! is *tapped*: bytes are sent first and shown to [`Http::tap`] after, which finishes exchanges.
+//! is *tapped*: bytes are sent first and shown to [`Http::tap`] after, which finishes exchanges; where
+//! rules give answers something it is gated, too (`answers.rs`).
 //! Whatever is not certain makes the connection opaque, and then it is a relay of bytes.
 
+mod answers;
 mod aside;
 mod held;
 mod late;
@@ -24,6 +26,7 @@ use crate::{
     editor::{Asked, Open},
     error::{Direction, End},
     exchange::{Asker, Observer, Source},
+    gate::Outgoing,
     io::{Io, Token},
     patience::Patience,
     sends::{Gated, is_long, send, send_carry},
@@ -86,6 +89,8 @@ pub(crate) struct Http {
     pub(crate) refused: Option<Box<Refused>>,
     /// Of its answers that may not take for ever; none before there are any.
     pub(crate) patience: Option<Box<Patience>>,
+    /// What waits on the response way; none where answers are sent first and read after.
+    answers: Option<Box<Outgoing>>,
     /// The connection turned out to be one of HTTP/2: it is read here, and the halves idle.
     two: Option<Box<Http2<Open>>>,
     /// What its client has sent, while its first request may still lead the connection elsewhere.
@@ -121,6 +126,7 @@ impl Http {
             waiting: None,
             refused: None,
             patience: None,
+            answers: None,
             two: None,
             sent: None,
         }
@@ -174,7 +180,7 @@ impl Http {
                 begun.open.is_seated = sit(&mut self.seats, &self.switch, begun.target, &mut ruled);
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);
                 let open = late::time(&mut self.patience, (ruled.allowed, now), begun.open);
-                begin(&mut self.exchanges, exchange, open);
+                begin(&mut self.exchanges, exchange, Open { answer: ruled.answer, ..open });
                 let body = body_of(head.framing(), &input[consumed..]);
                 let head_len = patch.patched_len(head.bytes().len());
                 let sent =
@@ -305,10 +311,12 @@ impl Http {
 
     /// Bytes of the response direction that may pass from here without being shown.
     pub(crate) fn response_passable(&self) -> u64 {
-        match &self.two {
+        let passable = match &self.two {
             Some(two) => two.passable(Way::Response),
             None => self.response.passable(),
-        }
+        };
+        let cleared = self.answers.as_deref().map_or(0, |out| out.cleared);
+        cleared.saturating_add(passable)
     }
 
     /// Bytes of the request direction have passed.
@@ -322,7 +330,12 @@ impl Http {
     }
 
     /// Bytes of the response direction have passed.
-    pub(crate) fn response_passed<I: Io>(&mut self, core: &mut Core<I>, count: u64) {
+    pub(crate) fn response_passed<I: Io>(&mut self, core: &mut Core<I>, mut count: u64) {
+        if let Some(out) = &mut self.answers {
+            let cleared = count.min(out.cleared);
+            out.cleared -= cleared;
+            count -= cleared;
+        }
         match &mut self.two {
             Some(two) => two.passed(Way::Response, count),
             None => self.response.passed(count, &mut self.exchanges),
@@ -339,6 +352,7 @@ impl Http {
             && self.response.held_len() == 0
             && self.carry.is_empty()
             && self.cleared == 0
+            && !self.has_unsent_answers()
             && !self.is_switching()
     }
 
@@ -382,7 +396,8 @@ impl Http {
             Some(two) => two.is_opaque(Way::Request),
             None => self.request.is_opaque() && self.response.is_opaque(),
         };
-        is_opaque && self.carry.is_empty() && !self.is_switching()
+        let is_sent = self.carry.is_empty() && !self.carries_answers();
+        is_opaque && is_sent && !self.is_switching()
     }
 
     /// The upstream is being changed: nothing may be sent to it.
@@ -415,6 +430,7 @@ impl Http {
             self.cut = self.oldest(observer);
         }
         self.give_up(Outcome::UpstreamGone, *now, observer, recorder);
+        self.let_answer_go();
     }
 
     /// What is known of the request that has waited longest.
@@ -446,7 +462,7 @@ impl Http {
         let Core { http: Some(shared), observer, recorder, now, .. } = core else { return };
         self.give_up(outcome, *now, observer, recorder);
         shared.held_bytes -= std::mem::take(&mut self.held_bytes);
-        self.carry = Vec::new();
+        (self.carry, self.answers) = (Vec::new(), None);
     }
 
     /// What it was read as, and why it is no longer.
@@ -484,7 +500,8 @@ impl Http {
     #[inline]
     fn held_len(&self) -> usize {
         let halves = self.request.held_len() + self.response.held_len() + self.carry.len();
-        halves + self.two.as_deref().map_or(0, Http2::storage)
+        let answers = self.answers.as_deref().map_or(0, Outgoing::kept);
+        halves + answers + self.two.as_deref().map_or(0, Http2::storage)
     }
 
     fn count_held(&mut self, shared: &mut HttpCore) {

@@ -7,12 +7,12 @@ use crate::{
 };
 use netra_codecs::{
     codec::Why,
-    h1::{HeadPatch, RequestHead},
+    h1::{Fields, HeadPatch, RequestHead},
     route::{Target, cookie_value},
     trace::SpanText,
 };
 use netra_perf::{Key as PerfKey, Recorder};
-use netra_rules::{Action, Direction, Facts, Key, Protocol, Seat, Verdict};
+use netra_rules::{Action, Direction, Facts, Key, Mutation, Protocol, Seat, Verdict};
 use std::net::{IpAddr, SocketAddr};
 
 /// What is done with a request.
@@ -29,6 +29,8 @@ pub(crate) struct Ruled<'t> {
     pub(crate) refused: Option<Box<Refused>>,
     /// How long its answer may take.
     pub(crate) allowed: Allowed<'t>,
+    /// What [`ShardRules::given`] is asked for when its answer comes; 0 is nothing.
+    pub(crate) answer: u32,
 }
 
 /// What the client of a refused request is told.
@@ -55,12 +57,8 @@ pub(crate) fn rule<'t>(
         observer.record_mut(span).put(SpanText::Rule, name);
     }
     let table = rules.table();
-    for mutation in verdict.request.map_or(&[][..], |id| table.mutations(id)) {
-        let set = patch.set(head.fields(), mutation.name.as_bytes(), &mutation.value);
-        if set.is_err() {
-            recorder.bump(PerfKey::PATCH_FULL);
-        }
-    }
+    let mutations = verdict.request.map_or(&[][..], |id| table.mutations(id));
+    mutate(patch, head.fields(), mutations, recorder);
     let mut seating = Seating::None;
     let (target, refused) = match verdict.action {
         Action::Refuse(refusal) => {
@@ -75,8 +73,27 @@ pub(crate) fn rule<'t>(
             (Some(target_of(table, route, asker.original_dst)), None)
         }
     };
-    let allowed = rules.allowed(&verdict);
-    Ruled { target, seating, delay_ns: verdict.delay_ns, refused, allowed }
+    let (allowed, answer) = (rules.allowed(&verdict), rules.answer_number(verdict.response));
+    Ruled { target, seating, delay_ns: verdict.delay_ns, refused, allowed, answer }
+}
+
+/// Gives a head what rules say it is given; what there is no room for is counted.
+pub(super) fn mutate(
+    patch: &mut HeadPatch,
+    fields: Fields<'_>,
+    mutations: &[Mutation],
+    recorder: &Recorder,
+) {
+    for mutation in mutations {
+        let name = mutation.name.as_bytes();
+        let is_done = match &mutation.value {
+            Some(value) => patch.set(fields, name, value),
+            None => patch.remove(fields, name),
+        };
+        if is_done.is_err() {
+            recorder.bump(PerfKey::PATCH_FULL);
+        }
+    }
 }
 
 /// What is known of a request of HTTP.

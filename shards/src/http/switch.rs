@@ -130,6 +130,9 @@ impl Http {
             // The first request of HTTP/2, before which nothing was asked.
             return true;
         }
+        if self.carries_answers() {
+            return false;
+        }
         let is_answered = match self.exchanges.front_mut() {
             Some(front) if Some(front.id) != self.waiting => return false,
             Some(front) => front.status.is_some() || front.interim_count > 0,

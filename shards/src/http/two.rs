@@ -371,7 +371,7 @@ impl Http {
         }
     }
 
-    /// Makes it so. What is held of the response direction has long been sent, so that nobody else
+    /// Makes it so. What is held of the response direction has mostly been sent, so that nobody else
     /// would let go of it.
     pub(super) fn seal(&mut self, reason: Reason) {
         if let Some(two) = &mut self.two {
@@ -382,6 +382,7 @@ impl Http {
         self.exchanges.seal(reason);
         if self.response.held_len() > 0 {
             self.response.let_go();
+            self.let_answer_go();
         }
     }
 

@@ -5,13 +5,13 @@ use super::{Carried, Of, joined};
 use crate::{
     error::Direction,
     exchange::{Caller, Observer, OpenSpan, Writing},
-    joins::{Begun, CallKey, Joins, caller_id},
+    joins::{Begun, CallKey, Joins, Served, caller_id},
     sys::Nanos,
 };
 use netra_codecs::{
     codec::Kind,
     tap::Message,
-    trace::{Extracted, Join, VALUE_BYTES_MAX, extract, may_be_trace},
+    trace::{Extracted, Join, TraceContext, VALUE_BYTES_MAX, extract, may_be_trace},
 };
 use netra_perf::Recorder;
 
@@ -71,14 +71,7 @@ impl Of {
             tracer.context(caller, (b"", b""), random, now)
         };
         if !is_outbound && !self.is_trial {
-            carried.served = match joins.as_mut() {
-                // Nobody knows when it is over.
-                Some(joins) if message.kind() == Kind::Quiet => {
-                    joins.doubt(now);
-                    None
-                }
-                joins => joins.map(|it| it.serve(Some(context), caller_id(self.remote))),
-            };
+            carried.served = joins.as_mut().and_then(|it| self.serve(it, message, context, now));
         }
         if let Some(mut writing) = writing {
             writing.write(key, &context);
@@ -95,6 +88,22 @@ impl Of {
             joins.keep(open.index(), begun);
         }
         carried.span = Some(open);
+    }
+
+    /// A request is about to be passed on that calls may belong to.
+    fn serve(
+        &self,
+        joins: &mut Joins,
+        message: &Message<'_>,
+        context: TraceContext,
+        now: Nanos,
+    ) -> Option<Served> {
+        if message.kind() == Kind::Quiet {
+            // Nobody knows when it is over.
+            joins.doubt(now);
+            return None;
+        }
+        Some(joins.serve(Some(context), caller_id(self.remote)))
     }
 
     /// What a call may belong to.

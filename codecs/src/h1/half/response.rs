@@ -1,4 +1,5 @@
-//! The tap: response bytes are sent first and parsed after.
+//! The tap: response bytes are sent first and parsed after. Whoever edits answers shows them before, and
+//! keeps the beginning of a head himself until it is whole.
 
 use super::{Fed, HeldHead};
 use crate::h1::body::{Advance, BodyCursor};
