@@ -424,7 +424,7 @@ mod tests {
 
     #[test]
     fn an_idle_gated_connection_costs_little() {
-        assert!(size_of::<Gate>() <= 920, "{}", size_of::<Gate>());
+        assert!(size_of::<Gate>() <= 928, "{}", size_of::<Gate>());
     }
 
     #[test]
