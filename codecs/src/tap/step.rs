@@ -320,7 +320,7 @@ fn said_by(way: Way, error: &LastError) -> &[u8] {
 
 /// The same, of one that was over before: of what nothing is said, nothing is wrong.
 #[inline]
-fn said_of<'e, T>(exchange: &Exchange<T>, way: Way, error: &'e ErrorText) -> &'e [u8] {
+fn said_of<'e, T>(exchange: &Exchange<T>, way: Way, error: &'e LastError) -> &'e [u8] {
     if exchange.outcome == Outcome::Sent { &[] } else { said_by(way, error) }
 }
 
