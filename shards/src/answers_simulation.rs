@@ -156,7 +156,10 @@ fn simulate(seed: u64) -> (Arc<Recorder>, [u64; 2], bool) {
             changes.remove(0);
             gives = !gives;
             let generation = 2 + u64::from(turn);
-            world.commands.send(Command::Obey(rules(gives, generation))).unwrap();
+            world
+                .commands
+                .send(Command::Obey(rules(gives, generation), std::sync::mpsc::channel().0))
+                .unwrap();
             world.shard.core.io.wake();
         }
         let wait = world.shard.park();
