@@ -49,7 +49,9 @@ pub(crate) struct Turns {
 type Judge = Box<dyn FnMut(&[u8]) -> usize>;
 
 /// Says what a peer sends next, from all that it has received.
-pub(crate) struct Replies(Box<dyn FnMut(&[u8], &mut Vec<u8>)>);
+pub(crate) struct Replies(Reply);
+
+type Reply = Box<dyn FnMut(&[u8], &mut Vec<u8>)>;
 
 impl fmt::Debug for Replies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
