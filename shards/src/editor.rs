@@ -67,6 +67,12 @@ pub(crate) struct Open {
 }
 
 impl Open {
+    /// Its answer is to be given this.
+    #[inline]
+    pub(crate) fn promised(self, answer: u32) -> Self {
+        Self { answer, ..self }
+    }
+
     /// netra itself took so much more.
     pub(crate) fn add_overhead(&mut self, took: Nanos) {
         self.overhead_ns = self.overhead_ns.saturating_add(u32::try_from(took).unwrap_or(u32::MAX));

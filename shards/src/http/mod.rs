@@ -180,7 +180,7 @@ impl Http {
                 begun.open.is_seated = sit(&mut self.seats, &self.switch, begun.target, &mut ruled);
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);
                 let open = late::time(&mut self.patience, (ruled.allowed, now), begun.open);
-                begin(&mut self.exchanges, exchange, Open { answer: ruled.answer, ..open });
+                begin(&mut self.exchanges, exchange, open.promised(ruled.answer));
                 let body = body_of(head.framing(), &input[consumed..]);
                 let head_len = patch.patched_len(head.bytes().len());
                 let sent =
