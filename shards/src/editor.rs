@@ -55,7 +55,7 @@ pub(crate) struct Open {
     /// Index of the method among the label values.
     pub(crate) method: u8,
     /// It is a request that calls may belong to.
-    pub(crate) served: Option<Served>,
+    served: Option<Served>,
     /// It counts where its connection sits.
     pub(crate) is_seated: bool,
     /// Its body may be a message of the Model Context Protocol, and somebody wants to know.
