@@ -28,7 +28,7 @@ use std::{
 
 const RULES: &str = "apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {name: it}\nspec:\n  \
     hosts: [shop]\n  protocol: http1\n  routes:\n  - route: [{destination: {host: shop}}]\n";
-const GIVEN: &str = "    responseMutation: [{key: server, value: netra}, {key: X-Given, value: granted}]\n    \
+const GIVEN: &str = "    responseMutation: [{key: Server, value: netra}, {key: X-Given, value: granted}]\n    \
     responseRemoval: [X-Gone]\n";
 
 fn rules(gives: bool, generation: u64) -> Box<ShardRules> {
