@@ -47,7 +47,7 @@ use support::matrix::{Findings, cells_with};
 use support::netra::{Backend, Netra, Setup, apply_rules, remove_rules};
 use support::programs::{Server, run, tool};
 use support::scrape::Scrape;
-use support::sink::Sink;
+use support::sink::{Sink, Span};
 use support::spans::python_path;
 use support::world::{Namespace, POD_V4, World};
 use support::{PATIENCE, wait_until};
@@ -148,6 +148,22 @@ fn exchanges(scrape: &Scrape, protocol: &str) -> BTreeMap<(String, String), u64>
         seen.insert(key.clone(), scrape.sum(EXCHANGES, &of));
     }
     seen
+}
+
+/// The span of a query by this name that ended with this code.
+fn ended<'s>(spans: &'s [Span], name: &str, code: &str) -> Result<&'s Span, String> {
+    let is_it = |span: &&Span| span.name == name && span.tag("db.response.status_code") == code;
+    let names = || spans.iter().map(|span| span.name.as_str()).collect::<Vec<_>>();
+    let found = spans.iter().find(is_it);
+    found.ok_or_else(|| format!("no {name} that ends with {code}: {:?}", names()))
+}
+
+/// No span tells a value: each value of the clients has this word in it.
+fn no_secret(spans: &[Span]) -> Result<(), String> {
+    match spans.iter().find(|span| format!("{span:?}").contains("secret")) {
+        Some(span) => Err(format!("a value is told: {span:?}")),
+        None => Ok(()),
+    }
 }
 
 /// No connection stopped being read.

@@ -5,9 +5,10 @@
 use crate::{
     config::Limits,
     core::HttpCore,
-    correlate::{Keep, correlate, seed},
     exchange::{Gates, Observer, ShardRules},
-    http_simulation::{Exchange, client, exchange, http_config, request_end, server},
+    http_simulation::{
+        Exchange, client, correlation, exchange, http_config, request_end, room, server,
+    },
     io::{
         sim::{Faults, Rng, SimIo},
         sim_peer::{Answer, Arrival, Ending, Peer, Turns},
@@ -84,14 +85,7 @@ fn world(seed_: u64) -> World {
     let gives = rng.chance(80);
     let changes = if rng.chance(40) { rng.len(3) } else { 0 };
     let changes = (0..changes).map(|_| u32::try_from(rng.below(300)).unwrap()).collect();
-    let limits = Limits {
-        direction_buffers_max: u32::try_from(rng.len(8)).unwrap(),
-        splice_from_bytes: [0, 1, 4_096, 65_536][usize::try_from(rng.below(4)).unwrap()],
-        pipes_max: u32::try_from(rng.len(8)).unwrap(),
-        half_close_linger: Duration::from_secs(3600),
-        ..Limits::default()
-    };
-    let buffers = if rng.chance(50) { u32::try_from(rng.len(8)).unwrap() } else { 512 };
+    let (limits, buffers) = room(&mut rng);
     let io = SimIo::outbound(rng, faults, arrivals, BTreeMap::new());
     let (shard, commands, spans) = stage(io, limits, buffers, gives);
     World { shard, commands, spans, conversations, gives, changes }
@@ -103,13 +97,10 @@ fn stage(
     buffers: u32,
     gives: bool,
 ) -> (Shard<SimIo>, mpsc::Sender<Command>, SpanSource) {
-    let ttl = Duration::from_secs(5);
-    let keep = Keep { entries_max: 4096, context_ttl: ttl, route_ttl: ttl };
-    let correlation = correlate(seed(), keep, &[-1]).remove(0);
     let (sink, spans) = spans::ring(1024, Waker::noop().clone());
     let (commands, receiver) = mpsc::channel();
     let parts = Parts {
-        http: Some(Box::new(HttpCore::new(&http_config(), correlation))),
+        http: Some(Box::new(HttpCore::new(&http_config(), correlation()))),
         observer: Observer::new(http_config().tracing.as_ref(), 1, (Some(sink), None)),
         gates: Gates { rules: Some(rules(gives, 1)), ..Gates::default() },
         ..parts(limits, buffers, receiver)

@@ -3,9 +3,8 @@
 //! left behind.
 
 use crate::{
-    config::Limits,
     exchange::{Asker, Decide, Gates, Observer, Place, Ruling, Taps},
-    http_simulation::http_config,
+    http_simulation::{http_config, room},
     io::{
         sim::{Faults, Rng, SimIo},
         sim_peer::{Answer, Arrival, Ending, Peer, Turns},
@@ -26,7 +25,6 @@ use std::{
     net::SocketAddr,
     sync::{Arc, mpsc},
     task::Waker,
-    time::Duration,
 };
 
 const TOLD: Refusal<'static> =
@@ -309,14 +307,7 @@ fn world(seed: u64, protocol: Protocol) -> World {
         Arrival { at: index as u64 * 1_000_000, client, server, answer }
     });
     let arrivals = arrivals.collect();
-    let limits = Limits {
-        direction_buffers_max: u32::try_from(rng.len(8)).unwrap(),
-        splice_from_bytes: [0, 1, 4_096, 65_536][usize::try_from(rng.below(4)).unwrap()],
-        pipes_max: u32::try_from(rng.len(8)).unwrap(),
-        half_close_linger: Duration::from_secs(3600),
-        ..Limits::default()
-    };
-    let buffers = if rng.chance(50) { u32::try_from(rng.len(8)).unwrap() } else { 512 };
+    let (limits, buffers) = room(&mut rng);
     let ports: Vec<String> = (1..=999).map(|port| format!("{port}={protocol}")).collect();
     let ports = ports.join(",").parse().unwrap();
     let (sink, spans) = spans::ring(1024, Waker::noop().clone());

@@ -4,7 +4,7 @@
 use crate::{
     config::{HttpConfig, JoinLevel, Limits, TracingConfig},
     core::HttpCore,
-    correlate::{Keep, correlate, seed},
+    correlate::{Correlation, Keep, correlate, seed},
     exchange::Observer,
     io::{
         sim::{Faults, Rng, SimIo},
@@ -284,14 +284,8 @@ fn world(seed_: u64) -> World {
     World { shard, commands, spans, conversations }
 }
 
-/// A shard that reads HTTP and traces every request, and what it is driven and looked at by.
-pub(crate) struct Stage {
-    pub(crate) shard: Shard<SimIo>,
-    pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) spans: SpanSource,
-}
-
-pub(crate) fn stage(mut rng: Rng, faults: Faults, arrivals: Vec<Arrival>) -> Stage {
+/// Limits of a shard that messages go through, and how many buffers it has: often too few.
+pub(crate) fn room(rng: &mut Rng) -> (Limits, u32) {
     let limits = Limits {
         direction_buffers_max: u32::try_from(rng.len(8)).unwrap(),
         splice_from_bytes: [0, 1, 4_096, 65_536][usize::try_from(rng.below(4)).unwrap()],
@@ -301,15 +295,31 @@ pub(crate) fn stage(mut rng: Rng, faults: Faults, arrivals: Vec<Arrival>) -> Sta
         ..Limits::default()
     };
     let buffers = if rng.chance(50) { u32::try_from(rng.len(8)).unwrap() } else { 512 };
+    (limits, buffers)
+}
+
+/// What such a shard remembers by request id: all of it is its own.
+pub(crate) fn correlation() -> Correlation {
     let ttl = Duration::from_secs(5);
     let keep = Keep { entries_max: 4096, context_ttl: ttl, route_ttl: ttl };
-    let correlation = correlate(seed(), keep, &[-1]).remove(0);
+    correlate(seed(), keep, &[-1]).remove(0)
+}
+
+/// A shard that reads HTTP and traces every request, and what it is driven and looked at by.
+pub(crate) struct Stage {
+    pub(crate) shard: Shard<SimIo>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) spans: SpanSource,
+}
+
+pub(crate) fn stage(mut rng: Rng, faults: Faults, arrivals: Vec<Arrival>) -> Stage {
+    let (limits, buffers) = room(&mut rng);
     let config = http_config();
     let (sink, spans) =
         spans::ring(config.tracing.as_ref().unwrap().spans_max, Waker::noop().clone());
     let (commands, receiver) = mpsc::channel();
     let parts = Parts {
-        http: Some(Box::new(HttpCore::new(&config, correlation))),
+        http: Some(Box::new(HttpCore::new(&config, correlation()))),
         observer: Observer::new(config.tracing.as_ref(), 1, (Some(sink), None)).joining(
             &Shared::new(1),
             0,

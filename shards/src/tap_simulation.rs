@@ -2,9 +2,9 @@
 //! every exchange has its span and its count, garbage becomes a relay, and nothing is left behind.
 
 use crate::{
-    config::{JoinLevel, Limits},
+    config::JoinLevel,
     exchange::{Observer, Taps},
-    http_simulation::http_config,
+    http_simulation::{http_config, room},
     io::{
         sim::{Faults, Rng, SimIo},
         sim_peer::{Answer, Arrival, Ending, Peer, Turns},
@@ -22,7 +22,6 @@ use netra_perf::{Key, Recorder};
 use std::{
     sync::{Arc, mpsc},
     task::Waker,
-    time::Duration,
 };
 
 /// One command and its answer.
@@ -146,14 +145,7 @@ fn world(seed: u64, detects: bool) -> World {
         Arrival { at: index as u64 * 1_000_000, client, server, answer }
     });
     let arrivals = arrivals.collect();
-    let limits = Limits {
-        direction_buffers_max: u32::try_from(rng.len(8)).unwrap(),
-        splice_from_bytes: [0, 1, 4_096, 65_536][usize::try_from(rng.below(4)).unwrap()],
-        pipes_max: u32::try_from(rng.len(8)).unwrap(),
-        half_close_linger: Duration::from_secs(3600),
-        ..Limits::default()
-    };
-    let buffers = if rng.chance(50) { u32::try_from(rng.len(8)).unwrap() } else { 512 };
+    let (limits, buffers) = room(&mut rng);
     let named = if detects { 0 } else { 999 };
     let ports: Vec<String> = (1..=named).map(|port| format!("{port}=redis")).collect();
     let ports = ports.join(",").parse().unwrap();

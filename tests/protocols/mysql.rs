@@ -6,7 +6,9 @@ use super::support::programs::{Server, number_after, run, tool};
 use super::support::sink::{Sink, Span};
 use super::support::world::{POD_V4, World, checked};
 use super::support::{PATIENCE, wait_until};
-use super::{Capture, EXCHANGES, compare, exchanges, java, no_tunnel, peer, python};
+use super::{
+    Capture, EXCHANGES, compare, ended, exchanges, java, no_secret, no_tunnel, peer, python,
+};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -104,11 +106,7 @@ fn as_pymysql_uses_it_and_as_tshark_reads_it() {
         }
         let total: u64 = seen.values().sum();
         let spans = sink.take(usize::try_from(total - of("login")).expect("few"))?;
-        let wrong = |name: &str, code: &str| {
-            let is_it =
-                |span: &&Span| span.name == name && span.tag("db.response.status_code") == code;
-            spans.iter().find(is_it).ok_or(format!("no {name} that ends with {code}"))
-        };
+        let wrong = |name: &str, code: &str| ended(&spans, name, code);
         wrong("select nowhere", "1146")?;
         // Behind rows that were fine.
         wrong("select select kv kv", "1242")?;
@@ -127,10 +125,7 @@ fn as_pymysql_uses_it_and_as_tshark_reads_it() {
                 return Err(format!("{key} is {said:?}, not {value}"));
             }
         }
-        match spans.iter().find(|span| format!("{span:?}").contains("secret")) {
-            Some(span) => Err(format!("a value is told: {span:?}")),
-            None => Ok(()),
-        }
+        no_secret(&spans)
     });
 }
 
@@ -235,17 +230,9 @@ fn agree(
     let total: u64 = told.map(|(_, count)| count).sum();
     let spans = sink.take(usize::try_from(total).expect("few"))?;
     for (name, code) in wrong {
-        let is_it =
-            |span: &Span| span.name == *name && span.tag("db.response.status_code") == *code;
-        if !spans.iter().any(is_it) {
-            let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
-            return Err(format!("no {name} that ends with {code}: {names:?}"));
-        }
+        ended(&spans, name, code)?;
     }
-    match spans.iter().find(|span| format!("{span:?}").contains("secret")) {
-        Some(span) => Err(format!("a value is told: {span:?}")),
-        None => Ok(()),
-    }
+    no_secret(&spans)
 }
 
 /// The C library by Python: another user on the same connection, statistics, procedures, a lock that is

@@ -2,10 +2,9 @@
 //! reader.
 
 use super::support::programs::{Server, number_after, run, tool};
-use super::support::sink::Span;
 use super::support::world::{Namespace, POD_V4, World, checked};
 use super::support::{PATIENCE, wait_until};
-use super::{Capture, EXCHANGES, compare, exchanges, java, no_tunnel, python};
+use super::{Capture, EXCHANGES, compare, ended, exchanges, java, no_secret, no_tunnel, python};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::cell::Cell;
@@ -94,11 +93,7 @@ fn as_psycopg_uses_it_and_as_tshark_reads_it() {
             return Err(format!("one cancel, one refused startup, but {seen:?}"));
         }
         let spans = sink.take(usize::try_from(total - set_up).expect("few"))?;
-        let wrong = |name: &str, code: &str| {
-            let is_it =
-                |span: &&Span| span.name == name && span.tag("db.response.status_code") == code;
-            spans.iter().find(is_it).ok_or(format!("no {name} that ends with {code}"))
-        };
+        let wrong = |name: &str, code: &str| ended(&spans, name, code);
         for (name, code) in [
             ("insert kv", "23505"),
             ("select nowhere", "42P01"),
@@ -120,10 +115,7 @@ fn as_psycopg_uses_it_and_as_tshark_reads_it() {
                 return Err(format!("{key} is {said:?}, not {value}"));
             }
         }
-        match spans.iter().find(|span| format!("{span:?}").contains("secret")) {
-            Some(span) => Err(format!("a value is told: {span:?}")),
-            None => Ok(()),
-        }
+        no_secret(&spans)
     });
 }
 
@@ -235,17 +227,9 @@ fn as_its_jdbc_driver_uses_it_and_as_tshark_reads_it() {
             ("select", "57014"),
             ("select", "25P02"),
         ] {
-            let is_it =
-                |span: &Span| span.name == name && span.tag("db.response.status_code") == code;
-            if !spans.iter().any(is_it) {
-                let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
-                return Err(format!("no {name} that ends with {code}: {names:?}"));
-            }
+            ended(&spans, name, code)?;
         }
-        match spans.iter().find(|span| format!("{span:?}").contains("secret")) {
-            Some(span) => Err(format!("a value is told: {span:?}")),
-            None => Ok(()),
-        }
+        no_secret(&spans)
     });
 }
 
