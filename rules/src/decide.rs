@@ -91,6 +91,7 @@ fn outbound<F: Facts>(
     state.note(route.rule, false, now_ns);
     (verdict.request, verdict.response) = (route.request, route.response);
     (verdict.first_byte_ns, verdict.idle_ns) = (route.first_byte_ns, route.idle_ns);
+    verdict.retries = route.retries;
     verdict
 }
 

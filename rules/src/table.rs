@@ -154,6 +154,7 @@ pub(crate) struct RouteTo {
     pub(crate) response: Option<MutationsId>,
     pub(crate) first_byte_ns: u64,
     pub(crate) idle_ns: u64,
+    pub(crate) retries: u8,
     pub(crate) fault: Option<Fault>,
     pub(crate) hash: Hashed,
 }

@@ -143,6 +143,9 @@ impl Http {
                 ResponseStep::Head { head, consumed, exchange, .. } => {
                     (run.at, run.begun) = (run.at + consumed, run.begun + 1);
                     upgrades = two::is_upgrade(&head);
+                    if let Some(again) = self.again.as_deref_mut() {
+                        again.answered(&head);
+                    }
                     let open = self.exchanges.get_mut(exchange);
                     let number = open.map_or(0, |it| it.data.answer);
                     give(patch, &head, (number, gates.rules.as_deref()), recorder);

@@ -6,6 +6,7 @@
 //! rules give answers something it is gated, too (`answers.rs`).
 //! Whatever is not certain makes the connection opaque, and then it is a relay of bytes.
 
+mod again;
 mod answers;
 mod aside;
 mod held;
@@ -17,6 +18,7 @@ mod switch;
 mod two;
 
 use self::switch::{heard, obey, sit};
+pub(crate) use again::UpstreamEnd;
 pub(crate) use two::GOODBYE;
 
 use crate::{
@@ -27,7 +29,7 @@ use crate::{
     error::{Direction, End},
     exchange::{Asker, Observer, Source},
     gate::Outgoing,
-    io::{Io, Token},
+    io::{Io, Side, Token},
     patience::Patience,
     sends::{Gated, is_long, send, send_carry},
     switch::{Switch, seats::Seats},
@@ -89,6 +91,8 @@ pub(crate) struct Http {
     pub(crate) refused: Option<Box<Refused>>,
     /// Of its answers that may not take for ever; none before there are any.
     pub(crate) patience: Option<Box<Patience>>,
+    /// The last request that may be asked again; none before there was one.
+    again: Option<Box<again::Again>>,
     /// What waits on the response way; none where answers are sent first and read after.
     answers: Option<Box<Outgoing>>,
     /// The connection turned out to be one of HTTP/2: it is read here, and the halves idle.
@@ -126,6 +130,7 @@ impl Http {
             waiting: None,
             refused: None,
             patience: None,
+            again: None,
             answers: None,
             two: None,
             sent: None,
@@ -151,7 +156,16 @@ impl Http {
         if self.two.is_some() {
             return self.gate_two(core, to, source);
         }
-        let HttpCore { reader, patch, editor, asks_for_last, .. } = &mut **shared;
+        let HttpCore {
+            reader,
+            patch,
+            editor,
+            asks_for_last,
+            held_bytes,
+            held_bytes_max,
+            is_tight,
+            ..
+        } = &mut **shared;
         let gated = match self.request.step(input, reader, &mut self.exchanges, now) {
             RequestStep::Need => Gated { taken: input.len(), ..Gated::default() },
             RequestStep::Forward(len) => {
@@ -164,6 +178,9 @@ impl Http {
                     self.become_two(&held, shared, recorder);
                     self.sent = self.may_lead(shared).then(Vec::new);
                     return Ok(Gated::default());
+                }
+                if self.switch.is_parted {
+                    return Err(End::Reset(Side::Upstream));
                 }
                 self.send_held(io, to, &held)?
             }
@@ -181,10 +198,19 @@ impl Http {
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);
                 let open = late::time(&mut self.patience, (ruled.allowed, now), begun.open);
                 begin(&mut self.exchanges, exchange, open.promised(ruled.answer));
+                let is_kept = ruled.retries > 0 && {
+                    let room = again::room(*is_tight, *held_bytes, *held_bytes_max);
+                    let how = (ruled.retries, room);
+                    again::keep(&mut self.again, exchange, (&head, patch), how, recorder)
+                };
                 let body = body_of(head.framing(), &input[consumed..]);
                 let head_len = patch.patched_len(head.bytes().len());
-                let sent =
-                    if is_elsewhere { 0 } else { send_head(io, to, patch, head.bytes(), body)? };
+                let sent = match is_elsewhere {
+                    true => Ok(0),
+                    false => send_head(io, to, patch, head.bytes(), body),
+                };
+                // Where the upstream has ended, its own event says so in a moment.
+                let sent = if is_kept { sent.unwrap_or(0) } else { sent? };
                 if sent < head_len {
                     keep_rest(&mut self.carry, patch, head.bytes(), sent);
                 }
@@ -268,6 +294,9 @@ impl Http {
                 ResponseStep::Body(len) => rest = &rest[len..],
                 ResponseStep::Head { head, consumed, exchange, .. } => {
                     upgrades = two::is_upgrade(&head);
+                    if let Some(again) = self.again.as_deref_mut() {
+                        again.answered(&head);
+                    }
                     rest = &rest[consumed..];
                     has_begun = true;
                     self.heads = self.heads.wrapping_add(1);
@@ -410,6 +439,11 @@ impl Http {
         if self.two.is_some() {
             return self.end_request_two(core);
         }
+        if self.switch.is_parted {
+            // There is nobody to whom part of a head could go, and nobody who waits for an answer.
+            self.request.end(&mut self.exchanges);
+            return;
+        }
         let held = self.request.end(&mut self.exchanges);
         self.carry.extend_from_slice(held);
         self.request.release_memory();
@@ -462,7 +496,7 @@ impl Http {
         let Core { http: Some(shared), observer, recorder, now, .. } = core else { return };
         self.give_up(outcome, *now, observer, recorder);
         shared.held_bytes -= std::mem::take(&mut self.held_bytes);
-        (self.carry, self.answers) = (Vec::new(), None);
+        (self.carry, self.answers, self.again) = (Vec::new(), None, None);
     }
 
     /// What it was read as, and why it is no longer.
@@ -501,6 +535,7 @@ impl Http {
     fn held_len(&self) -> usize {
         let halves = self.request.held_len() + self.response.held_len() + self.carry.len();
         let answers = self.answers.as_deref().map_or(0, Outgoing::kept);
+        let answers = answers + self.again.as_deref().map_or(0, again::Again::storage);
         halves + answers + self.two.as_deref().map_or(0, Http2::storage)
     }
 
