@@ -135,7 +135,7 @@ class Load:
         print(json.dumps(self.rows))
 
 
-def rules(outside, reads):
+def rules(outside, reads, more=""):
     endpoints = "".join(f"  - {{address: {outside}, ports: {{http: {port}}}}}\n" for port in PORTS)
     retry = ", retry: {on: [reset]}" if reads else ""
     return f"""apiVersion: networking.istio.io/v1
@@ -149,7 +149,7 @@ spec:
 {endpoints}---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
-metadata: {{name: fleet, annotations: {{netra.io/balance-by: message}}}}
+metadata: {{name: fleet, annotations: {{netra.io/balance-by: message{more}}}}}
 spec:
   host: fleet
   trafficPolicy:
@@ -167,13 +167,17 @@ spec:
 """
 
 
-def netra(space, outside, reads):
+def netra(space, outside, reads, more=""):
     sh("ip", "netns", "exec", space, f"{BIN}/netra-init", "apply", "--backend", "nft-native",
        env={"PATH": os.environ["PATH"], "NETRA_SIDECAR_USER_ID": str(UID), "NETRA_SIDECAR_GROUP_ID": str(UID)})
     start(space, [f"{BIN}/netra", "--service-name", "bench"], user=UID, env={
         "NETRA_SHARDS": "1", "NETRA_HTTP_PORTS": str(PORTS[0]), "NETRA_REPORTER": "none",
-        "NETRA_RULES": write(f"rules-{space}.yaml", rules(outside, reads))})
+        "NETRA_RULES": write(f"rules-{space}.yaml", rules(outside, reads, more))})
     return outside, PORTS[0]
+
+
+def peak_ewma(space, outside, reads):
+    return netra(space, outside, reads, ", netra.io/balancer: peak-ewma")
 
 
 def haproxy(space, outside, reads):
@@ -245,9 +249,9 @@ def server(port, service_s=SERVICE_S):
     return start(OUTSIDE, [sys.executable, os.path.abspath(__file__), "serve", str(port), str(service_s)])
 
 
-def proxies(reads):
+def proxies(reads, also=()):
     """Each proxy in a pod of its own: by name, where its load is and whom it asks."""
-    made = {"netra": netra, "HAProxy": haproxy}
+    made = {"netra": netra, **dict(also), "HAProxy": haproxy}
     if ENVOY:
         made["Envoy"] = envoy
     found = {}
@@ -314,9 +318,9 @@ def phases(reads):
         time.sleep(6)
 
 
-def rounds(what, rate, reads, before):
+def rounds(what, rate, reads, before, also=()):
     """Of each proxy in turns; `before` is done a while into each load."""
-    subjects = proxies(reads)
+    subjects = proxies(reads, also)
     found = {name: [] for name in subjects}
     for number in range(ROUNDS):
         for name, (space, address) in subjects.items():
@@ -336,7 +340,7 @@ def rounds(what, rate, reads, before):
 def slow():
     for port in PORTS:
         server(port, SERVICE_S * (50 if port == 8083 else 1))
-    rounds("one of five takes 100 ms, the others 2", RATE, False, lambda: lambda: None)
+    rounds("one of five takes 100 ms, the others 2", RATE, False, lambda: lambda: None, [("netra, peak-ewma", peak_ewma)])
 
 
 def kill():

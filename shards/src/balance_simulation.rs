@@ -160,10 +160,11 @@ fn unkind<W: Wire>(rng: &mut Rng, port: u16) -> Peer {
 }
 
 /// One that resets at once, or ends when it has given so many answers, whatever it was asked by then. A
-/// reset takes what lies before it along, so that behind answers it could cut one.
+/// reset takes what lies before it along: behind answers it could cut one.
 fn leaving<W: Wire>(rng: &mut Rng, port: u16) -> Peer {
     let mut peer = server::<W>(rng, port);
     if rng.chance(40) {
+        peer.sends.clear();
         peer.ending = Ending::Reset(0);
     } else {
         peer.sends.truncate(W::LEN * rng.len(3).saturating_sub(1));

@@ -382,3 +382,58 @@ fn checks_tell_servers_of_others_that_are_well_from_those_that_are_not() {
         Ok(())
     });
 }
+
+/// A server of a program of its own, which takes 10 ms for an answer.
+fn killable(world: &World, port: u16) -> Server {
+    let mut command = world.client.command("python3");
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bench/fleets.py");
+    command.args([program, "serve", &port.to_string(), "0.01"]);
+    Server::start(world, &world.client, command, port)
+}
+
+/// About 2,000 reads a second on 32 connections, of which none may fail or end, while three of five
+/// servers are killed one after the other: where a route lets them be asked again.
+#[test]
+fn reads_survive_servers_that_are_killed() {
+    let Some(world) = World::new() else { return };
+    let policy = "retryBudget: {percent: 50, minRetryConcurrency: 20}, outlierDetection: \
+                  {consecutive5xxErrors: 5, baseEjectionTime: 1s, maxEjectionPercent: 50}";
+    let rules = documents(&[""; 5], "netra.io/balance-by: message", policy)
+        .replace("host: shop}}]}]", "host: shop}}], retry: {on: [reset]}}]");
+    in_cells(&world, &cells_with(2), &rules, http, |netra, _| {
+        // The first is where connections want to go, and stays.
+        let mut fleet: Vec<Option<Server>> =
+            (PORT..PORT + 5).map(|port| Some(killable(&world, port))).collect();
+        let is_over = AtomicBool::new(false);
+        let asked = AtomicU64::new(0);
+        let bad = thread::scope(|scope| {
+            let client = || {
+                let mut client = webapp::Client::connect(&world.pod, at());
+                let (mut bad, mut due) = (0, Instant::now());
+                while !is_over.load(Relaxed) {
+                    bad += u32::from(client.get("/") != 200);
+                    asked.fetch_add(1, Relaxed);
+                    due += Duration::from_millis(16);
+                    thread::sleep(due.saturating_duration_since(Instant::now()));
+                }
+                bad
+            };
+            let clients: Vec<_> = (0..32).map(|_| scope.spawn(client)).collect();
+            for victim in 1..4 {
+                thread::sleep(Duration::from_millis(400));
+                // SIGKILL.
+                fleet[victim] = None;
+                thread::sleep(Duration::from_millis(400));
+                fleet[victim] = Some(killable(&world, PORT + u16::try_from(victim).unwrap()));
+            }
+            is_over.store(true, Relaxed);
+            clients.into_iter().map(|it| it.join().expect("no client fails")).sum::<u32>()
+        });
+        let scrape = netra.scrape();
+        let again = scrape.sum("netra_sent_again_total", &[]);
+        match (bad, again, asked.load(Relaxed)) {
+            (0, 1.., 500..) => Ok(()),
+            (bad, again, asked) => Err(format!("{bad} of {asked} failed, {again} sent again")),
+        }
+    });
+}

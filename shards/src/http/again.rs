@@ -63,6 +63,7 @@ pub(super) fn keep(
         Box::new(Again { head, exchange, attempts, is_repeated: false, persists: false })
     });
     again.head.clear();
+    again.head.reserve_exact(len);
     patch.pieces(head.bytes()).for_each(|piece| again.head.extend_from_slice(piece.bytes()));
     (again.exchange, again.attempts, again.is_repeated) = (exchange, attempts, false);
     let is_last = head.fields().named(b"connection").any(says_close);
