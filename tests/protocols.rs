@@ -39,6 +39,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
@@ -47,6 +48,7 @@ use support::matrix::{Findings, cells_with};
 use support::netra::{Backend, Netra, Setup, apply_rules, remove_rules};
 use support::programs::{Server, run, tool};
 use support::scrape::Scrape;
+use support::script;
 use support::sink::{Sink, Span};
 use support::spans::python_path;
 use support::world::{Namespace, POD_V4, World};
@@ -241,7 +243,7 @@ fn redis_as_redis_py_uses_it_and_as_tshark_reads_it() {
     let host = POD_V4.to_string();
     let capture = world.dir().join("redis.pcap");
     let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 6379");
+        let tshark = Capture::start(&world, &capture, &[6379]);
         let said = python(&world.client, "redis_client.py", &[&host, "6379"]);
         tshark.stop();
         said
@@ -287,28 +289,50 @@ fn redis_as_redis_py_uses_it_and_as_tshark_reads_it() {
 }
 
 /// tshark while it writes packets of the pod's link into a file.
-struct Capture(std::process::Child);
+struct Capture<'a> {
+    tshark: std::process::Child,
+    world: &'a World,
+    file: &'a Path,
+    port: u16,
+}
 
-impl Capture {
-    fn start(world: &World, file: &Path, filter: &str) -> Self {
+impl<'a> Capture<'a> {
+    /// TCP of these ports.
+    fn start(world: &'a World, file: &'a Path, ports: &[u16]) -> Self {
         let _ = fs::remove_file(file);
+        let filter: Vec<String> = ports.iter().map(|port| format!("tcp port {port}")).collect();
         let mut command = world.client.command(tool("tshark", "tshark"));
-        command.args(["-q", "-i", "any", "-f", filter, "-w"]).arg(file);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().expect("tshark starts");
-        let writes = || fs::metadata(file).is_ok_and(|it| it.len() > 0);
-        assert!(wait_until(PATIENCE, writes), "tshark captures nothing");
+        // 2 MiB, its own choice, are full when it does not run for a moment on a busy machine.
+        command.args(["-q", "-i", "any", "-B", "64", "-f", &filter.join(" or "), "-w"]).arg(file);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let tshark = command.spawn().expect("tshark starts");
+        let capture = Self { tshark, world, file, port: ports[0] };
         // Its file begins before its filter is in the kernel.
-        thread::sleep(Duration::from_millis(300));
-        Self(child)
+        capture.until_it_has_a_knock(Ipv4Addr::new(127, 0, 0, 2));
+        capture
     }
 
-    fn stop(mut self) {
-        // What is in the kernel's ring is written when it is told to stop.
-        thread::sleep(Duration::from_millis(300));
-        let pid = Pid::from_raw(i32::try_from(self.0.id()).expect("a pid"));
+    /// Connects to where nobody listens, inside the client, until the file has that: what was sent before
+    /// is in it, too.
+    fn until_it_has_a_knock(&self, at: Ipv4Addr) {
+        let to = SocketAddr::from((at, self.port));
+        let is_there = || {
+            let refused = script::connect(&self.world.client, to);
+            assert!(refused.is_err(), "{to} of the client is meant to be free");
+            let bytes = fs::read(self.file).unwrap_or_default();
+            let end = &bytes[bytes.len().saturating_sub(0x4000)..];
+            end.windows(4).any(|it| it == at.octets())
+        };
+        assert!(wait_until(PATIENCE, is_there), "tshark captures nothing");
+    }
+
+    fn stop(self) {
+        self.until_it_has_a_knock(Ipv4Addr::new(127, 0, 0, 3));
+        let pid = Pid::from_raw(i32::try_from(self.tshark.id()).expect("a pid"));
         kill(pid, Signal::SIGINT).expect("the child is ours and not yet reaped");
-        self.0.wait().expect("tshark ends");
+        let said = self.tshark.wait_with_output().expect("tshark ends").stderr;
+        let said = String::from_utf8_lossy(&said);
+        assert!(!said.contains("dropped"), "the capture is not whole: {said}");
     }
 }
 

@@ -127,7 +127,7 @@ fn mqtt_as_paho_uses_it_and_as_tshark_reads_it() {
     let host = POD_V4.to_string();
     let capture = world.dir().join("mqtt.pcap");
     let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 1883");
+        let tshark = Capture::start(&world, &capture, &[1883]);
         let said = python(&world.client, "mqtt_client.py", &[&host, "1883", "20000"]);
         tshark.stop();
         said
@@ -190,7 +190,7 @@ fn amqp_as_pika_uses_it_and_as_tshark_reads_it() {
     let host = POD_V4.to_string();
     let capture = world.dir().join("amqp.pcap");
     let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 5672");
+        let tshark = Capture::start(&world, &capture, &[5672]);
         let said = python(&world.client, "amqp_client.py", &[&host, "5672", "20000"]);
         tshark.stop();
         said

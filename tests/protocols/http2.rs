@@ -288,7 +288,7 @@ fn http2_as_nghttp2_and_curl_speak_it_and_as_tshark_reads_it() {
     let capture = world.dir().join("h2.pcap");
     let url = |port: u16, path: &str| format!("http://{POD_V4}:{port}/{path}");
     let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp portrange 8080-8081");
+        let tshark = Capture::start(&world, &capture, &[8080, 8081]);
         let mut said = String::new();
         for port in [8080, 8081] {
             let (small, large) = (url(port, "small"), url(port, "large"));

@@ -11,7 +11,7 @@ fn kafka_as_two_clients_use_it_and_as_tshark_reads_it() {
     let _server = python_server(&world, "kafka_peer.py", 9092, &["server", &host, "9092"]);
     let capture = world.dir().join("kafka.pcap");
     let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 9092");
+        let tshark = Capture::start(&world, &capture, &[9092]);
         let said = python(&world.client, "kafka_peer.py", &["client", &host, "9092"]);
         tshark.stop();
         said

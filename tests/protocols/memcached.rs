@@ -60,7 +60,7 @@ fn memcached_binary_as_tshark_reads_it() {
     let host = POD_V4.to_string();
     let capture = world.dir().join("memcached.pcap");
     let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 11211");
+        let tshark = Capture::start(&world, &capture, &[11211]);
         let said = python(&world.client, "memcached_client.py", &[&host, "11211", "binary"]);
         tshark.stop();
         said

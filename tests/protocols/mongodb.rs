@@ -60,7 +60,7 @@ fn mongodb_as_pymongo_uses_it_and_as_tshark_reads_it() {
     let host = POD_V4.to_string();
     let capture = world.dir().join("mongodb.pcap");
     let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 27017");
+        let tshark = Capture::start(&world, &capture, &[27017]);
         let said = python(&world.client, "mongodb_client.py", &[&host, "27017"]);
         tshark.stop();
         said

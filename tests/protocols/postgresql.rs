@@ -69,7 +69,7 @@ fn as_psycopg_uses_it_and_as_tshark_reads_it() {
     let host = POD_V4.to_string();
     let capture = world.dir().join("postgresql.pcap");
     let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 5432");
+        let tshark = Capture::start(&world, &capture, &[5432]);
         let said = python(&world.client, "postgresql_client.py", &[&host, "5432"]);
         tshark.stop();
         said
@@ -199,7 +199,7 @@ fn as_its_jdbc_driver_uses_it_and_as_tshark_reads_it() {
     let capture = world.dir().join("postgresql.pcap");
     let driver = ("postgresql.jar", "libpostgresql-jdbc-java");
     let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 5432");
+        let tshark = Capture::start(&world, &capture, &[5432]);
         let said = java(&world.client, "pgjdbc_client.bsh", driver, &[&host, "5432"]);
         tshark.stop();
         said

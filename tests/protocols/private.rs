@@ -73,7 +73,7 @@ fn a_described_protocol_is_told_as_those_that_are_built_in() {
     for cell in cells_with(2) {
         let setup = sink.wire(Setup::new(cell)).env("NETRA_PROTOCOL_FILES", description());
         let netra = Netra::start(&world, &setup.env("NETRA_PROTOCOLS", "445=smb2"));
-        let tshark = Capture::start(&world, &capture, "tcp port 445");
+        let tshark = Capture::start(&world, &capture, &[445]);
         let through = load();
         tshark.stop();
         if through != direct {
