@@ -5,6 +5,8 @@
 
 #[path = "protocols/brokers.rs"]
 mod brokers;
+#[path = "protocols/capture.rs"]
+mod capture;
 #[path = "protocols/cluster.rs"]
 mod cluster;
 #[path = "protocols/found.rs"]
@@ -35,20 +37,15 @@ mod support;
 #[path = "protocols/tonic_peers.rs"]
 mod tonic_peers;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use capture::captured;
 use std::collections::BTreeMap;
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 use support::matrix::{Findings, cells_with};
 use support::netra::{Backend, Netra, Setup, apply_rules, remove_rules};
 use support::programs::{Server, run, tool};
 use support::scrape::Scrape;
-use support::script;
 use support::sink::{Sink, Span};
 use support::spans::python_path;
 use support::world::{Namespace, POD_V4, World};
@@ -242,12 +239,8 @@ fn redis_as_redis_py_uses_it_and_as_tshark_reads_it() {
     let _server = redis_server(&world);
     let host = POD_V4.to_string();
     let capture = world.dir().join("redis.pcap");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, &[6379]);
-        let said = python(&world.client, "redis_client.py", &[&host, "6379"]);
-        tshark.stop();
-        said
-    };
+    let ask = || python(&world.client, "redis_client.py", &[&host, "6379"]);
+    let load = || captured(&world, &capture, &[6379], ask);
     compare(&world, "6379=redis", load, |netra, sink| {
         netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
         let scrape = netra.scrape();
@@ -286,54 +279,6 @@ fn redis_as_redis_py_uses_it_and_as_tshark_reads_it() {
         }
         Ok(())
     });
-}
-
-/// tshark while it writes packets of the pod's link into a file.
-struct Capture<'a> {
-    tshark: std::process::Child,
-    world: &'a World,
-    file: &'a Path,
-    port: u16,
-}
-
-impl<'a> Capture<'a> {
-    /// TCP of these ports.
-    fn start(world: &'a World, file: &'a Path, ports: &[u16]) -> Self {
-        let _ = fs::remove_file(file);
-        let filter: Vec<String> = ports.iter().map(|port| format!("tcp port {port}")).collect();
-        let mut command = world.client.command(tool("tshark", "tshark"));
-        // 2 MiB, its own choice, are full when it does not run for a moment on a busy machine.
-        command.args(["-q", "-i", "any", "-B", "64", "-f", &filter.join(" or "), "-w"]).arg(file);
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let tshark = command.spawn().expect("tshark starts");
-        let capture = Self { tshark, world, file, port: ports[0] };
-        // Its file begins before its filter is in the kernel.
-        capture.until_it_has_a_knock(Ipv4Addr::new(127, 0, 0, 2));
-        capture
-    }
-
-    /// Connects to where nobody listens, inside the client, until the file has that: what was sent before
-    /// is in it, too.
-    fn until_it_has_a_knock(&self, at: Ipv4Addr) {
-        let to = SocketAddr::from((at, self.port));
-        let is_there = || {
-            let refused = script::connect(&self.world.client, to);
-            assert!(refused.is_err(), "{to} of the client is meant to be free");
-            let bytes = fs::read(self.file).unwrap_or_default();
-            let end = &bytes[bytes.len().saturating_sub(0x4000)..];
-            end.windows(4).any(|it| it == at.octets())
-        };
-        assert!(wait_until(PATIENCE, is_there), "tshark captures nothing");
-    }
-
-    fn stop(self) {
-        self.until_it_has_a_knock(Ipv4Addr::new(127, 0, 0, 3));
-        let pid = Pid::from_raw(i32::try_from(self.tshark.id()).expect("a pid"));
-        kill(pid, Signal::SIGINT).expect("the child is ours and not yet reaped");
-        let said = self.tshark.wait_with_output().expect("tshark ends").stderr;
-        let said = String::from_utf8_lossy(&said);
-        assert!(!said.contains("dropped"), "the capture is not whole: {said}");
-    }
 }
 
 /// The commands of a capture by name, as tshark reads them.

@@ -1,14 +1,13 @@
 //! MariaDB by PyMySQL, mysqlclient, its JDBC driver, its own client and mysqlslap, with tshark as a second
 //! reader.
 
+use super::capture::captured;
 use super::support::netra::Netra;
 use super::support::programs::{Server, number_after, run, tool};
 use super::support::sink::{Sink, Span};
 use super::support::world::{POD_V4, World, checked};
 use super::support::{PATIENCE, wait_until};
-use super::{
-    Capture, EXCHANGES, compare, ended, exchanges, java, no_secret, no_tunnel, peer, python,
-};
+use super::{EXCHANGES, compare, ended, exchanges, java, no_secret, no_tunnel, peer, python};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -81,12 +80,8 @@ fn as_pymysql_uses_it_and_as_tshark_reads_it() {
     let host = POD_V4.to_string();
     let folder = world.dir().display().to_string();
     let capture = world.dir().join("mysql.pcap");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, &[3306]);
-        let said = python(&world.client, "mysql_client.py", &[&host, "3306", &folder]);
-        tshark.stop();
-        said
-    };
+    let ask = || python(&world.client, "mysql_client.py", &[&host, "3306", &folder]);
+    let load = || captured(&world, &capture, &[3306], ask);
     compare(&world, "3306=mysql", load, |netra, sink| {
         netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
         let scrape = netra.scrape();
@@ -247,12 +242,8 @@ fn as_mysqlclient_uses_it_and_as_tshark_reads_it() {
     assert!(module.exists(), "{} is missing: python3-mysqldb", module.display());
     let (host, script) = (POD_V4.to_string(), peer("mysqlclient_client.py").display().to_string());
     let capture = world.dir().join("mysql.pcap");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, &[3306]);
-        let said = run(&world.client, Path::new("/usr/bin/python3"), &[&script, &host, "3306"]);
-        tshark.stop();
-        said
-    };
+    let ask = || run(&world.client, Path::new("/usr/bin/python3"), &[&script, &host, "3306"]);
+    let load = || captured(&world, &capture, &[3306], ask);
     compare(&world, "3306=mysql", load, |netra, sink| {
         let wrong = [("insert kv", "1062"), ("select nowhere", "1146"), ("update kv", "1205")];
         agree(&world, (netra, sink), &capture, &wrong)
@@ -267,12 +258,8 @@ fn as_its_jdbc_driver_uses_it_and_as_tshark_reads_it() {
     let host = POD_V4.to_string();
     let capture = world.dir().join("mysql.pcap");
     let driver = ("mariadb-java-client.jar", "libmariadb-java");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, &[3306]);
-        let said = java(&world.client, "connectorj_client.bsh", driver, &[&host, "3306"]);
-        tshark.stop();
-        said
-    };
+    let ask = || java(&world.client, "connectorj_client.bsh", driver, &[&host, "3306"]);
+    let load = || captured(&world, &capture, &[3306], ask);
     compare(&world, "3306=mysql", load, |netra, sink| {
         let wrong = [("insert kv", "1062"), ("select nowhere", "1146")];
         agree(&world, (netra, sink), &capture, &wrong)
