@@ -181,7 +181,7 @@ impl Key {
     /// Requests that were sent again, because the upstream that had them ended without a word.
     pub const SENT_AGAIN: Self = Self(SINGLES + 30);
 
-    /// Requests that could not be sent again if they had to, because there was no room to keep them.
+    /// Requests that could not be sent again if they had to, because they were not kept.
     pub const NOT_KEPT: Self = Self(SINGLES + 31);
 
     const COUNT: usize = SINGLES + 32;
@@ -528,7 +528,7 @@ pub const FAMILIES: &[Family] = &[
     ),
     single(
         "netra_not_kept",
-        "Requests that a rule lets be sent again, and that were too long to keep or found no room",
+        "Requests that a rule lets be sent again, and that were too long or not kept for want of memory",
         Key::NOT_KEPT,
     ),
     single("netra_loop_rejected", "Connections that would lead back to netra", Key::LOOP_REJECTED),

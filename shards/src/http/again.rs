@@ -5,13 +5,16 @@
 //! The same connections are not ended where their upstream ends between two requests: they are *parted*
 //! from it, and the next request dials. A client that asks just then does not learn of it.
 
-use super::Http;
-use crate::{core::Core, io::Io};
+use super::{Http, ruled::Ruled};
+use crate::{
+    core::{Core, HttpCore},
+    io::Io,
+};
 use netra_codecs::h1::{ExchangeId, Framing, HeadPatch, RequestHead, ResponseHead, Version};
 use netra_perf::{Key, Recorder};
 
 /// A longer head is not kept: it is asked once.
-pub(super) const HEAD_BYTES_MAX: usize = 8 * 1024;
+const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// A request that may be asked again.
 #[derive(Debug)]
@@ -37,24 +40,29 @@ pub(crate) enum UpstreamEnd {
     Unanswered(u8),
 }
 
-/// How much may be kept: half of what may be held, so that heads which have not come whole find room.
-pub(super) fn room(is_tight: bool, held_bytes: usize, held_bytes_max: usize) -> usize {
-    if is_tight { 0 } else { (held_bytes_max / 2).saturating_sub(held_bytes) }
-}
-
-/// Keeps a request that a route lets be asked `attempts` times more. Whether it may be.
+/// Keeps a request that a route lets be asked again. Whether it may be.
+#[inline]
 pub(super) fn keep(
     kept: &mut Option<Box<Again>>,
     exchange: ExchangeId,
-    (head, patch): (&RequestHead<'_>, &HeadPatch),
-    (attempts, room): (u8, usize),
+    ruled: &Ruled<'_>,
+    head: &RequestHead<'_>,
+    patch: &HeadPatch,
     recorder: &Recorder,
 ) -> bool {
-    if !is_safe(head) {
-        return false;
-    }
+    ruled.retries > 0
+        && is_safe(head)
+        && copy(kept, (exchange, ruled.retries), (head, patch), recorder)
+}
+
+fn copy(
+    kept: &mut Option<Box<Again>>,
+    (exchange, attempts): (ExchangeId, u8),
+    (head, patch): (&RequestHead<'_>, &HeadPatch),
+    recorder: &Recorder,
+) -> bool {
     let len = patch.patched_len(head.bytes().len());
-    if len > HEAD_BYTES_MAX.min(room) {
+    if len > HEAD_BYTES_MAX {
         recorder.bump(Key::NOT_KEPT);
         return false;
     }
@@ -83,13 +91,16 @@ fn says_close(value: &[u8]) -> bool {
     value.split(|byte| *byte == b',').any(|it| it.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
-impl Again {
-    /// Its answer has come, or another one's.
-    pub(super) fn answered(&mut self, head: &ResponseHead<'_>) {
+/// An answer has come: the one of the kept request, or another one.
+#[inline]
+pub(super) fn answered(kept: &mut Option<Box<Again>>, head: &ResponseHead<'_>) {
+    if let Some(again) = kept {
         let is_last = head.fields().named(b"connection").any(says_close);
-        self.persists &= head.version() == Version::Http11 && !is_last;
+        again.persists &= head.version() == Version::Http11 && !is_last;
     }
+}
 
+impl Again {
     /// Bytes that it takes: the same for as long as its connection's heads are of one size.
     pub(super) fn storage(&self) -> usize {
         self.head.capacity()
@@ -127,6 +138,23 @@ impl Http {
     /// The request that waits has been sent before.
     pub(crate) fn is_repeated(&self) -> bool {
         self.again.as_deref().is_some_and(|it| it.is_repeated && self.waiting == Some(it.exchange))
+    }
+
+    /// There is much in memory: nothing is kept.
+    pub(super) fn keep_none(&mut self, shared: &mut HttpCore, recorder: &Recorder) {
+        if self.again.take().is_some() {
+            recorder.bump(Key::NOT_KEPT);
+            self.count_held(shared);
+        }
+    }
+
+    /// The client has ended its stream. True where there is no upstream to which part of a head could go,
+    /// and nobody who waits for an answer.
+    pub(super) fn end_parted(&mut self) -> bool {
+        if self.switch.is_parted {
+            self.request.end(&mut self.exchanges);
+        }
+        self.switch.is_parted
     }
 
     /// Its kept request goes out again, whole, when there is an upstream.

@@ -156,16 +156,7 @@ impl Http {
         if self.two.is_some() {
             return self.gate_two(core, to, source);
         }
-        let HttpCore {
-            reader,
-            patch,
-            editor,
-            asks_for_last,
-            held_bytes,
-            held_bytes_max,
-            is_tight,
-            ..
-        } = &mut **shared;
+        let HttpCore { reader, patch, editor, asks_for_last, .. } = &mut **shared;
         let gated = match self.request.step(input, reader, &mut self.exchanges, now) {
             RequestStep::Need => Gated { taken: input.len(), ..Gated::default() },
             RequestStep::Forward(len) => {
@@ -178,9 +169,6 @@ impl Http {
                     self.become_two(&held, shared, recorder);
                     self.sent = self.may_lead(shared).then(Vec::new);
                     return Ok(Gated::default());
-                }
-                if self.switch.is_parted {
-                    return Err(End::Reset(Side::Upstream));
                 }
                 self.send_held(io, to, &held)?
             }
@@ -195,22 +183,13 @@ impl Http {
                 });
                 let is_elsewhere = obey(&mut self.switch, begun.target, &ruled, now);
                 begun.open.is_seated = sit(&mut self.seats, &self.switch, begun.target, &mut ruled);
+                let kept = again::keep(&mut self.again, exchange, &ruled, &head, patch, recorder);
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);
                 let open = late::time(&mut self.patience, (ruled.allowed, now), begun.open);
                 begin(&mut self.exchanges, exchange, open.promised(ruled.answer));
-                let is_kept = ruled.retries > 0 && {
-                    let room = again::room(*is_tight, *held_bytes, *held_bytes_max);
-                    let how = (ruled.retries, room);
-                    again::keep(&mut self.again, exchange, (&head, patch), how, recorder)
-                };
                 let body = body_of(head.framing(), &input[consumed..]);
                 let head_len = patch.patched_len(head.bytes().len());
-                let sent = match is_elsewhere {
-                    true => Ok(0),
-                    false => send_head(io, to, patch, head.bytes(), body),
-                };
-                // Where the upstream has ended, its own event says so in a moment.
-                let sent = if is_kept { sent.unwrap_or(0) } else { sent? };
+                let sent = send_head(io, to, patch, (head.bytes(), body), (is_elsewhere, kept))?;
                 if sent < head_len {
                     keep_rest(&mut self.carry, patch, head.bytes(), sent);
                 }
@@ -233,6 +212,9 @@ impl Http {
     /// Sends what was held of a head that is none.
     #[cold]
     fn send_held(&mut self, io: &mut impl Io, to: Token, held: &[u8]) -> Result<Gated, End> {
+        if self.switch.is_parted {
+            return Err(End::Reset(Side::Upstream));
+        }
         let sent = send(io, to, held)?;
         self.carry.extend_from_slice(&held[sent..]);
         // The response may not come for long, and only then the state goes.
@@ -294,9 +276,7 @@ impl Http {
                 ResponseStep::Body(len) => rest = &rest[len..],
                 ResponseStep::Head { head, consumed, exchange, .. } => {
                     upgrades = two::is_upgrade(&head);
-                    if let Some(again) = self.again.as_deref_mut() {
-                        again.answered(&head);
-                    }
+                    again::answered(&mut self.again, &head);
                     rest = &rest[consumed..];
                     has_begun = true;
                     self.heads = self.heads.wrapping_add(1);
@@ -439,9 +419,7 @@ impl Http {
         if self.two.is_some() {
             return self.end_request_two(core);
         }
-        if self.switch.is_parted {
-            // There is nobody to whom part of a head could go, and nobody who waits for an answer.
-            self.request.end(&mut self.exchanges);
+        if self.end_parted() {
             return;
         }
         let held = self.request.end(&mut self.exchanges);
@@ -560,6 +538,9 @@ impl Http {
         let may_stop = self.carry.is_empty();
         self.count_held(shared);
         let is_much = shared.is_tight || shared.held_bytes > shared.held_bytes_max;
+        if is_much {
+            self.keep_none(shared, recorder);
+        }
         if self.held_bytes > before && may_stop && is_much {
             self.seal(Reason::HeldTooMuch);
             self.count_held(shared);
