@@ -419,12 +419,12 @@ fn reads_survive_servers_that_are_killed() {
                 bad
             };
             let clients: Vec<_> = (0..32).map(|_| scope.spawn(client)).collect();
-            for victim in 1..4 {
+            for (port, victim) in (PORT + 1..).zip(&mut fleet[1..4]) {
                 thread::sleep(Duration::from_millis(400));
                 // SIGKILL.
-                fleet[victim] = None;
+                *victim = None;
                 thread::sleep(Duration::from_millis(400));
-                fleet[victim] = Some(killable(&world, PORT + u16::try_from(victim).unwrap()));
+                *victim = Some(killable(&world, port));
             }
             is_over.store(true, Relaxed);
             clients.into_iter().map(|it| it.join().expect("no client fails")).sum::<u32>()

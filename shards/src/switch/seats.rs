@@ -36,13 +36,13 @@ impl Seats {
             two.next = Some(seat);
             return;
         }
-        two.now = seat.map(|seat| {
+        if let Some(seat) = &seat {
             if let Some(now) = &two.now {
                 seat.take_over(now);
             }
             seat.connected();
-            seat
-        });
+        }
+        two.now = seat;
     }
 
     /// The old upstream has been left.
