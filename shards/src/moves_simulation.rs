@@ -3,6 +3,7 @@
 //! be reached its client is told in the protocol's words.
 
 use crate::{
+    config::Limits,
     exchange::{Asker, Decide, Gates, Observer, Place, Routed, Ruling, Taps},
     http_simulation::http_config,
     io::{
@@ -310,7 +311,7 @@ fn world(io: SimIo, protocol: Protocol, buffers: u32, many: Arc<[IpAddr]>) -> Wo
         taps: Taps::new(ports, false, netra_codecs::Limits::DEFAULT, 1 << 20),
         gates: Gates { decides: Some(Box::new(ByDigit)), ..Gates::default() },
         resolver: Some(Arc::new(Names(asked))),
-        ..parts(limits(), buffers, receiver)
+        ..parts(Limits { legs_max: 1, ..limits() }, buffers, receiver)
     };
     World { shard: Shard::new(io, parts), commands, names, many, _spans: spans }
 }
