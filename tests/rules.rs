@@ -12,6 +12,8 @@ mod clusters;
 mod demos;
 #[path = "rules/late.rs"]
 mod late;
+#[path = "rules/legs.rs"]
+mod legs;
 #[path = "rules/names.rs"]
 mod names_of_rules;
 #[path = "rules/routes.rs"]

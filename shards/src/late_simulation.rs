@@ -15,6 +15,7 @@ use crate::{
     shard::{Parts, Shard},
     simulation::{come_to_rest, parts, with_seed},
     spans::{self, SpanSource},
+    switch::seats::Seats,
     sys::Nanos,
 };
 use netra_codecs::{
@@ -24,7 +25,7 @@ use netra_codecs::{
     trace::Flag,
 };
 use netra_perf::{Key, Recorder};
-use netra_rules::{Context, Documents, Seat, Source};
+use netra_rules::{Context, Documents, Source};
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
@@ -48,7 +49,7 @@ impl Decide for Impatient {
     fn decide(
         &mut self,
         _: &Message<'_>,
-        _: (&Asker, Option<&Seat>),
+        _: (&Asker, &Seats),
         _: &mut Pairs,
         _: Nanos,
         _: u64,

@@ -16,6 +16,7 @@ use crate::{
     shard::{Command, Shard},
     simulation::{TURNS_MAX, parts, with_seed},
     spans,
+    switch::seats::Seats,
     sys::Nanos,
 };
 use netra_codecs::{
@@ -24,7 +25,7 @@ use netra_codecs::{
     tap::{Message, Protocol},
 };
 use netra_perf::{Key, Recorder};
-use netra_rules::{ClusterId, EndpointId, Route, Seat};
+use netra_rules::{ClusterId, EndpointId, Route};
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
@@ -53,7 +54,7 @@ impl Decide for ByDigit {
     fn decide(
         &mut self,
         message: &Message<'_>,
-        _: (&Asker, Option<&Seat>),
+        _: (&Asker, &Seats),
         _: &mut Pairs,
         _: Nanos,
         _: u64,

@@ -1,6 +1,6 @@
 //! Who decides about messages, and what is decided.
 
-use crate::{error::Direction, patience::Allowed, sys::Nanos};
+use crate::{error::Direction, patience::Allowed, switch::seats::Seats, sys::Nanos};
 use netra_codecs::{
     codec::{Pairs, Refusal},
     route::Target,
@@ -76,12 +76,12 @@ pub(crate) trait Decide: fmt::Debug + Send {
     /// Whether it has anything to say about a connection: asked once for each.
     fn concerns(&self, asker: &Asker, protocol: netra_codecs::tap::Protocol) -> bool;
 
-    /// What is done with a request of a connection that sits at `seat`; pairs that are to travel with it
+    /// What is done with a request of a connection that has these seats; pairs that are to travel with it
     /// are added to `pairs`. `random` is chance.
     fn decide(
         &mut self,
         message: &Message<'_>,
-        asked: (&Asker, Option<&Seat>),
+        asked: (&Asker, &Seats),
         pairs: &mut Pairs,
         now: Nanos,
         random: u64,

@@ -2,7 +2,7 @@
 //! them.
 
 use super::decide::{Asker, Decide, Place, Routed, Ruling, Seating};
-use crate::{error::Direction, patience::Allowed, sys::Nanos};
+use crate::{error::Direction, patience::Allowed, switch::seats::Seats, sys::Nanos};
 use netra_codecs::{
     codec::{Pairs, Refusal, Why},
     route::Target,
@@ -124,12 +124,12 @@ impl Decide for ShardRules {
     fn decide(
         &mut self,
         message: &Message<'_>,
-        (asker, seat): (&Asker, Option<&Seat>),
+        (asker, seats): (&Asker, &Seats),
         pairs: &mut Pairs,
         now: Nanos,
         random: u64,
     ) -> Ruling<'_> {
-        let facts = OfMessage { message, asker, seat };
+        let facts = OfMessage { message, asker, seats };
         let verdict = decide(&self.table, &facts, &mut self.state, now, random);
         add(verdict.request.map_or(&[], |id| self.table.mutations(id)), pairs);
         let (mut refusal, mut to) = (None, Routed::Home);
@@ -213,7 +213,7 @@ pub(crate) fn direction_of(direction: Direction) -> netra_rules::Direction {
 struct OfMessage<'m, 'b> {
     message: &'m Message<'b>,
     asker: &'m Asker,
-    seat: Option<&'m Seat>,
+    seats: &'m Seats,
 }
 
 impl Facts for OfMessage<'_, '_> {
@@ -234,7 +234,11 @@ impl Facts for OfMessage<'_, '_> {
     }
 
     fn seat(&self) -> Option<&Seat> {
-        self.seat
+        self.seats.now()
+    }
+
+    fn other_seat(&self, is_it: impl Fn(&Seat) -> bool) -> Option<&Seat> {
+        self.seats.other(is_it)
     }
 
     fn protocol(&self) -> Protocol {

@@ -145,6 +145,11 @@ impl Gate {
         self.legs.is_some()
     }
 
+    /// How many upstreams it has beside its own.
+    pub(crate) fn leg_count(&self) -> usize {
+        self.legs.as_deref().map_or(0, Legs::count)
+    }
+
     /// Whether it may have any: its answers can be told apart.
     pub(crate) fn may_have_legs(&self) -> bool {
         let protocol = self.tapped.protocol();

@@ -26,6 +26,11 @@ impl Seats {
         self.0.as_deref()?.now.as_deref()
     }
 
+    /// Where messages go that go by another leg, if one is it.
+    pub(crate) fn other(&self, is_it: impl Fn(&Seat) -> bool) -> Option<&Seat> {
+        self.0.as_deref()?.others.iter().map(|(_, seat)| &**seat).find(|seat| is_it(seat))
+    }
+
     /// The next message goes there, `elsewhere` or by the upstream that there is.
     pub(crate) fn take(&mut self, seating: Seating, is_elsewhere: bool) {
         let seat = match seating {

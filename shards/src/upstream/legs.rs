@@ -340,7 +340,11 @@ impl<I: Io> Shard<I> {
         let has_room = self.descriptors.room() > 0;
         let gate = self.slab[owner.slot as usize].tap.as_mut().and_then(Along::gate);
         match gate {
-            Some(gate) if gate.has_legs() => legs_max.max(2) - 1,
+            Some(gate) if gate.has_legs() => {
+                // Without room one takes another's place; only where there is no other it is one more.
+                let most = if has_room { usize::MAX } else { gate.leg_count().max(1) };
+                most.min(legs_max.max(2) - 1)
+            }
             Some(gate) if gate.may_have_legs() && has_room => legs_max.max(1) - 1,
             _ => 0,
         }
