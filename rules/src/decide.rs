@@ -2,7 +2,7 @@
 
 use crate::{
     ask::Ask,
-    balance::{Cluster, EndpointAddress, Hashed, Picked},
+    balance::{Cluster, EndpointAddress, Hashed, Picked, Seat},
     choice::pick,
     facts::{Direction, Facts},
     hash::{Stable, mix},
