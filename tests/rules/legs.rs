@@ -6,6 +6,8 @@ use crate::{
     routes_of_others::{redis, redis_server, route, router, versions},
     support::{
         PATIENCE,
+        http::shown,
+        lockstep::Peer,
         matrix::{cells, cells_with},
         netra::{ADMIN_PORT, Netra, Setup},
         programs::Server,
@@ -350,4 +352,58 @@ fn who_ends_its_stream_has_all_answers() {
             no_leg_is_left(netra)
         });
     }
+}
+
+/// A host of two servers that may have one connection, and another host: whoever comes back to the first
+/// keeps the server that it has a leg to, and is not refused for having it.
+#[test]
+fn who_comes_back_to_a_host_keeps_its_server() {
+    let Some(world) = World::new() else { return };
+    let kind = KINDS[2];
+    let _servers = kind.servers(&world);
+    let endpoint =
+        |port: u16| format!("  - {{address: {CLIENT_V4}, ports: {{tcp-redis: {port}}}}}\n");
+    let entry = |host: &str, port: u16, endpoints: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {host}}}\nspec:\n  \
+             hosts: [{host}]\n  ports: [{{number: {port}, name: tcp-redis}}]\n  resolution: STATIC\n  \
+             endpoints:\n{endpoints}---\n"
+        )
+    };
+    let rules = entry("cache", 6379, &(endpoint(6379) + &endpoint(6380)))
+        + &entry("other", 6381, &endpoint(6381))
+        + "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: it}\nspec:\n  \
+           host: cache\n  trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}}\n---\n"
+        + &router(
+            "cache",
+            "  - match: {attributes: {key: {prefix: \"one:\"}}}\n    \
+                 route: [{destination: {host: cache}}]\n  \
+             - match: {attributes: {key: {prefix: \"three:\"}}}\n    \
+                 route: [{destination: {host: other}}]\n",
+        );
+    in_cells(
+        &world,
+        &cells_with(1),
+        &rules,
+        |setup| kind.setup(setup),
+        |netra, _| {
+            let mut client = Peer::connect(&world.pod, (CLIENT_V4, kind.port).into())?;
+            (0..100).try_for_each(|_| client.send(b"GET three:7\r\nGET one:7\r\n"))?;
+            let is_it = |first: &str| {
+                let one = format!("${}\r\n{first} 7\r\n", first.len() + 2);
+                let expected = format!("$7\r\nthree 7\r\n{one}").repeat(100).into_bytes();
+                move |client: &Peer| client.received == expected
+            };
+            let (one, two) = (is_it("one"), is_it("two"));
+            client.until(|client| match one(client) || two(client) {
+                true => Ok(()),
+                false => Err(shown(&client.received)),
+            })?;
+            client.close();
+            if netra.scrape().sum("netra_legs_opened_total", &[]) != 1 {
+                return Err("not one leg".into());
+            }
+            no_leg_is_left(netra)
+        },
+    );
 }
