@@ -106,7 +106,8 @@ class Thrift:
         for service in [*NAMES, "split"]:
             services.register_processor(service, TProcessor(demo.Demo, Handler()))
         listener = TServerSocket(host=host, port=port, client_timeout=None)
-        TThreadedServer(services, listener, TBinaryProtocolFactory(), itrans_factory=TFramedTransportFactory()).serve()
+        wire = {"iprot_factory": TBinaryProtocolFactory(), "itrans_factory": TFramedTransportFactory()}
+        TThreadedServer(services, listener, **wire).serve()
 
 
 class Redis:
