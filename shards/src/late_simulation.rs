@@ -5,7 +5,7 @@ use crate::{
     config::Limits,
     core::HttpCore,
     correlate::{Keep, correlate, seed},
-    exchange::{Asker, Decide, Gates, Observer, Place, Ruling, ShardRules, Taps},
+    exchange::{Asker, Decide, Gates, Observer, Place, Ruling, ShardRules, Sits, Taps},
     http_simulation::http_config,
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},
@@ -15,7 +15,6 @@ use crate::{
     shard::{Parts, Shard},
     simulation::{come_to_rest, parts, with_seed},
     spans::{self, SpanSource},
-    switch::seats::Seats,
     sys::Nanos,
 };
 use netra_codecs::{
@@ -49,7 +48,7 @@ impl Decide for Impatient {
     fn decide(
         &mut self,
         _: &Message<'_>,
-        _: (&Asker, &Seats),
+        _: (&Asker, Sits<'_>),
         _: &mut Pairs,
         _: Nanos,
         _: u64,

@@ -6,7 +6,7 @@
 use crate::{
     config::Limits,
     connection::{Connection, Phase},
-    exchange::{Asker, Decide, Gates, Observer, Place, Routed, Ruling, Taps},
+    exchange::{Asker, Decide, Gates, Observer, Place, Routed, Ruling, Sits, Taps},
     http_simulation::http_config,
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},
@@ -16,7 +16,6 @@ use crate::{
     shard::{Command, Shard},
     simulation::{TURNS_MAX, parts, with_seed},
     spans,
-    switch::seats::Seats,
     sys::Nanos,
 };
 use netra_codecs::{
@@ -54,7 +53,7 @@ impl Decide for ByDigit {
     fn decide(
         &mut self,
         message: &Message<'_>,
-        _: (&Asker, &Seats),
+        _: (&Asker, Sits<'_>),
         _: &mut Pairs,
         _: Nanos,
         _: u64,

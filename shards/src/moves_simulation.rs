@@ -4,7 +4,7 @@
 
 use crate::{
     config::Limits,
-    exchange::{Asker, Decide, Gates, Observer, Place, Routed, Ruling, Taps},
+    exchange::{Asker, Decide, Gates, Observer, Place, Routed, Ruling, Sits, Taps},
     http_simulation::http_config,
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},
@@ -18,7 +18,6 @@ use crate::{
     shard::{Command, Shard},
     simulation::{TURNS_MAX, parts, with_seed},
     spans,
-    switch::seats::Seats,
     sys::Nanos,
 };
 use netra_codecs::{
@@ -64,7 +63,7 @@ impl Decide for ByDigit {
     fn decide(
         &mut self,
         message: &Message<'_>,
-        _: (&Asker, &Seats),
+        _: (&Asker, Sits<'_>),
         _: &mut Pairs,
         _: Nanos,
         _: u64,

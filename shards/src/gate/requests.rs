@@ -403,7 +403,7 @@ impl Judged<'_> {
         };
         let ruling = match decider.filter(|_| self.wants.decides) {
             Some(it) => {
-                let asked = (self.asker, &self.of.seats);
+                let asked = (self.asker, self.of.seats.sits());
                 it.decide(message, asked, pairs, now, observer.random.u64(..))
             }
             None => Ruling::default(),

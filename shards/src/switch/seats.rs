@@ -1,7 +1,10 @@
 //! Where a connection sits: at the endpoint that its messages go to, and at the one that it is about to
 //! go to while its upstream is changed. What is under way is counted there.
 
-use crate::{exchange::Seating, sys::Nanos};
+use crate::{
+    exchange::{Seating, Sits},
+    sys::Nanos,
+};
 use netra_codecs::{codec, trace::Outcome};
 use netra_rules::{Heard, Seat};
 
@@ -26,9 +29,13 @@ impl Seats {
         self.0.as_deref()?.now.as_deref()
     }
 
-    /// Where messages go that go by another leg, if one is it.
-    pub(crate) fn other(&self, is_it: impl Fn(&Seat) -> bool) -> Option<&Seat> {
-        self.0.as_deref()?.others.iter().map(|(_, seat)| &**seat).find(|seat| is_it(seat))
+    /// The same with where they go by other legs, for those who decide.
+    #[inline]
+    pub(crate) fn sits(&self) -> Sits<'_> {
+        match self.0.as_deref() {
+            Some(two) => Sits { now: two.now.as_deref(), others: &two.others },
+            None => Sits::default(),
+        }
     }
 
     /// The next message goes there, `elsewhere` or by the upstream that there is.
