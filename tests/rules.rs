@@ -16,6 +16,8 @@ mod late;
 mod legs;
 #[path = "rules/names.rs"]
 mod names_of_rules;
+#[path = "rules/ports.rs"]
+mod ports;
 #[path = "rules/routes.rs"]
 mod routes_of_others;
 #[path = "rules/soak.rs"]

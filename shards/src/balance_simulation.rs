@@ -6,7 +6,7 @@ use crate::{
     config::{JoinLevel, Limits},
     core::HttpCore,
     correlate::{Keep, correlate, seed},
-    exchange::{Gates, Observer, ShardRules, Taps},
+    exchange::{Gates, Observer, ShardRules, Reads, Taps},
     http_simulation::{http_config, request_end},
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},
@@ -242,8 +242,8 @@ impl World {
                 ..parts
             },
             false => Parts {
-                recorder: Arc::new(Recorder::of(&Taps::tables(&ports, false))),
-                taps: Taps::new(ports, false, netra_codecs::Limits::DEFAULT, 1 << 20),
+                recorder: Arc::new(Recorder::of(&Reads::on(&ports).tables())),
+                taps: Taps::new(Reads::on(&ports), netra_codecs::Limits::DEFAULT, 1 << 20),
                 observer,
                 ..parts
             },

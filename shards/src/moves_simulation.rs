@@ -4,7 +4,7 @@
 
 use crate::{
     config::Limits,
-    exchange::{Asker, Decide, Gates, Observer, Place, Routed, Ruling, Sits, Taps},
+    exchange::{Asker, Decide, Gates, Observer, Place, Reads, Routed, Ruling, Sits, Taps},
     http_simulation::http_config,
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},
@@ -306,9 +306,9 @@ fn world(io: SimIo, protocol: Protocol, buffers: u32, many: Arc<[IpAddr]>) -> Wo
     let (commands, receiver) = mpsc::channel();
     let (asked, names) = mpsc::channel();
     let parts = crate::shard::Parts {
-        recorder: Arc::new(Recorder::of(&Taps::tables(&ports, false))),
+        recorder: Arc::new(Recorder::of(&Reads::on(&ports).tables())),
         observer: Observer::new(http_config().tracing.as_ref(), 1, (Some(sink), None)),
-        taps: Taps::new(ports, false, netra_codecs::Limits::DEFAULT, 1 << 20),
+        taps: Taps::new(Reads::on(&ports), netra_codecs::Limits::DEFAULT, 1 << 20),
         gates: Gates { decides: Some(Box::new(ByDigit)), ..Gates::default() },
         resolver: Some(Arc::new(Names(asked))),
         ..parts(Limits { legs_max: 1, ..limits() }, buffers, receiver)

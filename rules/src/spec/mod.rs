@@ -17,7 +17,7 @@ use crate::{
 use std::collections::HashMap;
 
 pub(crate) use policy::{HashSpec, PolicySpec};
-pub(crate) use service::{EndpointSpec, ServiceSpec, SubsetsSpec, network};
+pub(crate) use service::{EndpointSpec, PortSpec, ServiceSpec, SubsetsSpec, network};
 
 /// All of it.
 #[derive(Debug, Default)]
