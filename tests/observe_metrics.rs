@@ -134,6 +134,8 @@ const SERIES: &[(&str, usize)] = &[
     ("netra_tried_elsewhere_total", 1),
     ("netra_legs_opened_total", 1),
     ("netra_legs_lost_total", 1),
+    ("netra_sent_again_total", 1),
+    ("netra_not_kept_total", 1),
     ("netra_loop_rejected_total", 1),
     ("netra_foreign_destination_total", 1),
     ("netra_own_dial_rejected_total", 1),

@@ -178,12 +178,18 @@ impl Key {
     /// Messages that were sent to another endpoint, because the dial to theirs had failed.
     pub const TRIED_ELSEWHERE: Self = Self(SINGLES + 29);
 
-    /// Further upstreams of connections that were begun to be reached.
-    pub const LEG_OPENED: Self = Self(SINGLES + 30);
-    /// Upstreams that ended before the connection, which went on by others.
-    pub const LEG_LOST: Self = Self(SINGLES + 31);
+    /// Requests that were sent again, because the upstream that had them ended without a word.
+    pub const SENT_AGAIN: Self = Self(SINGLES + 30);
 
-    const COUNT: usize = SINGLES + 32;
+    /// Requests that could not be sent again if they had to, because they were not kept.
+    pub const NOT_KEPT: Self = Self(SINGLES + 31);
+
+    /// Further upstreams of connections that were begun to be reached.
+    pub const LEG_OPENED: Self = Self(SINGLES + 32);
+    /// Upstreams that ended before the connection, which went on by others.
+    pub const LEG_LOST: Self = Self(SINGLES + 33);
+
+    const COUNT: usize = SINGLES + 34;
 }
 
 /// A value that goes up and down, set by the shard.
@@ -531,6 +537,16 @@ pub const FAMILIES: &[Family] = &[
         "netra_legs_lost",
         "Upstreams that ended while their connection went on by others",
         Key::LEG_LOST,
+    ),
+    single(
+        "netra_sent_again",
+        "Requests sent again to another endpoint, because theirs had ended before it answered",
+        Key::SENT_AGAIN,
+    ),
+    single(
+        "netra_not_kept",
+        "Requests that a rule lets be sent again, and that were too long or not kept for want of memory",
+        Key::NOT_KEPT,
     ),
     single("netra_loop_rejected", "Connections that would lead back to netra", Key::LOOP_REJECTED),
     single(

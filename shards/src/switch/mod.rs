@@ -9,7 +9,8 @@
 //!                                       |                          |
 //!                                       +----> the client is told <+
 //! ```
-//! Where no address of the target may be dialled, the original destination is. While it drains, the old
+//! An upstream that ends between two requests may be parted from (`Parting`, then `Settled` without an
+//! upstream): the next request goes on from `Draining`. Where no address of the target may be dialled, the original destination is. While it drains, the old
 //! upstream may end its stream: then so does the connection. Or its answers can no longer be told
 //! apart: then the connection is opaque, and the upstream stays.
 //!
@@ -39,6 +40,8 @@ pub(crate) enum Stand {
     Reaching,
     /// The old upstream is being closed.
     Closing,
+    /// The old upstream is being closed, which has ended by itself, and nobody waits for another.
+    Parting,
     /// The control thread looks the name up.
     Resolving,
     /// The new upstream has not answered yet.
@@ -60,6 +63,9 @@ pub(crate) struct Switch {
     pub(crate) goal: Option<Box<Goal>>,
     /// The upstream has ended, and others of the connection have not: every request goes elsewhere.
     pub(crate) is_gone: bool,
+    /// The last upstream has ended between two requests, and nobody has asked since: the next request
+    /// dials.
+    pub(crate) is_parted: bool,
     /// The request that was looked at last waits until then, before anything is done for it.
     pub(crate) until: Option<Nanos>,
 }
@@ -117,7 +123,11 @@ impl Switch {
 
     /// The connection has no upstream that could tell anything, or not one that should.
     pub(crate) fn is_detached(&self) -> bool {
-        !matches!(self.stand, Stand::Settled | Stand::Draining | Stand::Reaching | Stand::Stranded)
+        let is_attached = matches!(
+            self.stand,
+            Stand::Settled | Stand::Draining | Stand::Reaching | Stand::Stranded
+        );
+        self.is_parted || !is_attached
     }
 
     /// What its client still sends is thrown away.
@@ -132,6 +142,6 @@ impl Switch {
 
     /// The backend will tell that the upstream's socket is closed.
     pub(crate) fn awaits_close(&self) -> bool {
-        matches!(self.stand, Stand::Closing | Stand::GivingUp(_))
+        matches!(self.stand, Stand::Closing | Stand::Parting | Stand::GivingUp(_))
     }
 }
