@@ -226,6 +226,13 @@ const LIMITS: &[Setting] = &[
         "Connections of the whole process; 0 is what memory and the descriptor limit allow",
     ),
     Setting::new(
+        "NETRA_LEGS_MAX",
+        "8",
+        Number(1, 64, |c, n| c.limits.legs_max = n),
+        "Upstreams that one connection may have at a time, where rules send its messages to several; \
+         1 changes its upstream when the one before has answered everything",
+    ),
+    Setting::new(
         "NETRA_BUFFERS_MAX",
         "512",
         Number(16, 32_768, |c, n| c.limits.buffers_max = n),
@@ -426,6 +433,7 @@ mod tests {
         ("NETRA_TCP_USER_TIMEOUT_MS", &["0", "1"], &["1.5"]),
         ("NETRA_TCP_KEEPALIVE_MS", &["1000"], &["999"]),
         ("NETRA_CONNECTIONS_MAX", &["0", "50000"], &["10000001"]),
+        ("NETRA_LEGS_MAX", &["1", "64"], &["0", "65"]),
         ("NETRA_BUFFERS_MAX", &["16", "1024"], &["15", "32769"]),
         ("NETRA_BUFFER_BYTES", &["4096", "65536"], &["5000", "2048", "2097152"]),
         ("NETRA_DIRECTION_BUFFERS_MAX", &["1"], &["0"]),

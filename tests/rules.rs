@@ -14,6 +14,8 @@ mod demos;
 mod fleets;
 #[path = "rules/late.rs"]
 mod late;
+#[path = "rules/legs.rs"]
+mod legs;
 #[path = "rules/names.rs"]
 mod names_of_rules;
 #[path = "rules/ports.rs"]

@@ -115,6 +115,7 @@ pub trait More: fmt::Debug + Send + Sync {
 /// Gauges, each shown for each shard.
 const GAUGES: &[(&str, &str, Gauge)] = &[
     ("netra_tcp_connections_active", "Connections being relayed", Gauge::ConnectionsActive),
+    ("netra_legs_active", "Upstreams of connections beside their first", Gauge::LegsActive),
     ("netra_buffers_used", "Relay buffers that hold bytes", Gauge::BuffersUsed),
     ("netra_buffers_max", "Relay buffers that may be used at most", Gauge::BuffersMax),
     ("netra_pipes_used", "Pipes lent for splicing", Gauge::PipesUsed),

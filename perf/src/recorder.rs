@@ -184,7 +184,12 @@ impl Key {
     /// Requests that could not be sent again if they had to, because they were not kept.
     pub const NOT_KEPT: Self = Self(SINGLES + 31);
 
-    const COUNT: usize = SINGLES + 32;
+    /// Further upstreams of connections that were begun to be reached.
+    pub const LEG_OPENED: Self = Self(SINGLES + 32);
+    /// Upstreams that ended before the connection, which went on by others.
+    pub const LEG_LOST: Self = Self(SINGLES + 33);
+
+    const COUNT: usize = SINGLES + 34;
 }
 
 /// A value that goes up and down, set by the shard.
@@ -204,8 +209,10 @@ pub enum Gauge {
     HeldBytes,
     /// 1 while new connections are left in the kernel's queue, for want of descriptors or memory.
     AcceptFull,
+    /// Upstreams of connections beside their first.
+    LegsActive,
 }
-const GAUGES: usize = 7;
+const GAUGES: usize = 8;
 
 /// A duration that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -520,6 +527,16 @@ pub const FAMILIES: &[Family] = &[
         "netra_tried_elsewhere",
         "Messages sent to another endpoint, because the dial to theirs had failed",
         Key::TRIED_ELSEWHERE,
+    ),
+    single(
+        "netra_legs_opened",
+        "Further upstreams of connections whose messages go to several at a time",
+        Key::LEG_OPENED,
+    ),
+    single(
+        "netra_legs_lost",
+        "Upstreams that ended while their connection went on by others",
+        Key::LEG_LOST,
     ),
     single(
         "netra_sent_again",

@@ -2,7 +2,7 @@
 
 use crate::{
     ask::Ask,
-    balance::{Cluster, EndpointAddress, Hashed, Picked},
+    balance::{Cluster, EndpointAddress, Hashed, Picked, Seat},
     choice::pick,
     facts::{Direction, Facts},
     hash::{Stable, mix},
@@ -141,7 +141,10 @@ fn action<F: Facts>(
     let balance = state.balance(id).ok_or(nobody)?;
     // Numbers of connections may have any pattern.
     let draw = if cluster.policy.by_message { random } else { mix(ask.facts.connection()) };
-    match balance.pick(cluster, hash, ask.facts.seat(), (now_ns, draw)) {
+    let now = ask.facts.seat();
+    let is_here = |seat: &Seat| balance.holds(seat);
+    let here = now.filter(|seat| is_here(seat)).or_else(|| ask.facts.other_seat(is_here));
+    match balance.pick(cluster, hash, here.or(now), (now_ns, draw)) {
         Picked::Endpoint(index) => {
             Ok(Action::Route(Route { cluster: id, endpoint: EndpointId(index) }))
         }

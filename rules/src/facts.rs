@@ -36,6 +36,12 @@ pub trait Facts {
         None
     }
 
+    /// Another endpoint that its connection sits at, where it has several upstreams: one that is it.
+    fn other_seat(&self, is_it: impl Fn(&Seat) -> bool) -> Option<&Seat> {
+        let _ = is_it;
+        None
+    }
+
     /// The protocol.
     fn protocol(&self) -> Protocol;
 

@@ -12,8 +12,7 @@ use crate::{
     io::{Io, Side, Token},
     patience::Patience,
     sends::Gated,
-    switch::Switch,
-    switch::seats::Seats,
+    switch::{Switch, leg::Leg, seats::Seats},
     sys::Nanos,
     tap::{Carried, Of, Tapped, way_of},
 };
@@ -35,6 +34,8 @@ pub(crate) enum Along {
     Watched(Box<Watched>),
     /// It is known, and somebody decides about its messages, or writes into them.
     Gated(Box<Gate>),
+    /// The slot is a leg of another connection, whose gate reads it.
+    Leg(Box<Leg>),
 }
 
 impl Along {
@@ -44,6 +45,33 @@ impl Along {
             Self::Tapped(tapped) => tapped.name(),
             Self::Gated(gate) => gate.tapped().name(),
             Self::Watched(_) => "opaque",
+            Self::Leg(leg) => leg.protocol,
+        }
+    }
+
+    /// The leg that the slot is, if it is one.
+    pub(crate) fn leg(&mut self) -> Option<&mut Leg> {
+        match self {
+            Self::Leg(leg) => Some(leg),
+            Self::Tapped(_) | Self::Watched(_) | Self::Gated(_) => None,
+        }
+    }
+
+    /// The connection that it is a leg of.
+    pub(crate) fn owner(&self) -> Option<Token> {
+        match self {
+            Self::Leg(leg) => Some(leg.owner),
+            Self::Tapped(_) | Self::Watched(_) | Self::Gated(_) => None,
+        }
+    }
+
+    /// It is a leg, or has legs: what its sockets say may concern several slots.
+    #[inline]
+    pub(crate) fn has_legs(&self) -> bool {
+        match self {
+            Self::Tapped(_) | Self::Watched(_) => false,
+            Self::Gated(gate) => gate.has_legs(),
+            Self::Leg(_) => true,
         }
     }
 
@@ -57,7 +85,7 @@ impl Along {
         let tapped = match self {
             Self::Tapped(tapped) => tapped,
             Self::Gated(gate) => gate.tapped(),
-            Self::Watched(_) => return None,
+            Self::Watched(_) | Self::Leg(_) => return None,
         };
         let reason = tapped.tap.reason()?;
         Some(Tunnel { protocol: tapped.name(), reason: reason.name() })
@@ -69,6 +97,7 @@ impl Along {
             Self::Tapped(tapped) => tapped.is_over(),
             Self::Gated(gate) => gate.is_over(),
             Self::Watched(watched) => watched.is_over,
+            Self::Leg(_) => false,
         }
     }
 
@@ -77,7 +106,7 @@ impl Along {
     /// message.
     pub(crate) fn look_again(self, asker: Asker, gates: &Gates, is_idle: bool) -> (Self, bool) {
         match self {
-            Self::Watched(_) => (self, true),
+            Self::Watched(_) | Self::Leg(_) => (self, true),
             Self::Gated(mut gate) => {
                 gate.look_again(gates);
                 (Self::Gated(gate), true)
@@ -105,7 +134,7 @@ impl Along {
     pub(crate) fn gate(&mut self) -> Option<&mut Gate> {
         match self {
             Self::Gated(gate) => Some(gate),
-            Self::Tapped(_) | Self::Watched(_) => None,
+            Self::Tapped(_) | Self::Watched(_) | Self::Leg(_) => None,
         }
     }
 
@@ -113,6 +142,7 @@ impl Along {
     pub(crate) fn switch(&self) -> Option<&Switch> {
         match self {
             Self::Gated(gate) => Some(gate.switch()),
+            Self::Leg(leg) => Some(&leg.switch),
             Self::Tapped(_) | Self::Watched(_) => None,
         }
     }
@@ -130,7 +160,7 @@ impl Along {
         match self {
             Self::Tapped(tapped) => tapped.patience.as_deref(),
             Self::Gated(gate) => gate.tapped().patience.as_deref(),
-            Self::Watched(_) => None,
+            Self::Watched(_) | Self::Leg(_) => None,
         }
     }
 
@@ -138,25 +168,38 @@ impl Along {
         match self {
             Self::Tapped(tapped) => tapped.patience.as_deref_mut(),
             Self::Gated(gate) => gate.patience_mut(),
-            Self::Watched(_) => None,
+            Self::Watched(_) | Self::Leg(_) => None,
         }
     }
 
     /// Nothing of the flow from this side may be sent now.
-    pub(crate) fn is_paused(&self, from: Side) -> bool {
-        matches!(self, Self::Gated(gate) if gate.is_paused(from))
+    pub(crate) fn is_paused(&mut self, from: Token) -> bool {
+        self.gate().is_some_and(|gate| gate.is_paused(from))
+    }
+
+    /// Nothing at all may be sent by this flow now, see [`Gate::is_stopped`].
+    pub(crate) fn is_stopped(&mut self, from: Token) -> bool {
+        self.gate().is_some_and(|gate| gate.is_stopped(from))
+    }
+
+    /// What the bytes of this flow are sent to.
+    pub(crate) fn receiver(&self, from: Token) -> Token {
+        match self {
+            Self::Gated(gate) => gate.receiver(from),
+            Self::Tapped(_) | Self::Watched(_) | Self::Leg(_) => from.other(),
+        }
     }
 
     /// Takes a step of the gate, see [`Gate::next`].
     pub(crate) fn next<I: Io>(
         &mut self,
         core: &mut Core<I>,
-        to: Token,
+        from: Token,
         source: Option<Source>,
     ) -> Result<Option<Gated>, End> {
         match self {
-            Self::Gated(gate) => gate.next(core, to, source),
-            Self::Tapped(_) | Self::Watched(_) => Ok(None),
+            Self::Gated(gate) => gate.next(core, from, source),
+            Self::Tapped(_) | Self::Watched(_) | Self::Leg(_) => Ok(None),
         }
     }
 
@@ -166,16 +209,18 @@ impl Along {
             Self::Tapped(tapped) => tapped.overhead_ns(),
             Self::Gated(gate) => gate.tapped().overhead_ns(),
             Self::Watched(watched) => watched.overhead_ns,
+            Self::Leg(_) => 0,
         }
     }
 
     /// Bytes that may pass from here without being shown.
-    pub(crate) fn passable(&self, from: Side) -> u64 {
+    pub(crate) fn passable(&self, from: Token) -> u64 {
         match self {
-            Self::Tapped(tapped) => tapped.passable(from),
+            Self::Tapped(tapped) => tapped.passable(from.side),
             Self::Gated(gate) => gate.passable(from),
             Self::Watched(watched) if watched.is_over => u64::MAX,
-            Self::Watched(watched) => watched.detector.passable(way_of(from)),
+            Self::Watched(watched) => watched.detector.passable(way_of(from.side)),
+            Self::Leg(_) => 0,
         }
     }
 
@@ -188,6 +233,7 @@ impl Along {
                 watched.detector.passed(way_of(from), count);
                 self.tap(core, from, Source::Nothing);
             }
+            Self::Leg(_) => {}
         }
     }
 
@@ -196,7 +242,7 @@ impl Along {
     pub(crate) fn tap<I: Io>(&mut self, core: &mut Core<I>, from: Side, source: Source) -> bool {
         match self {
             Self::Tapped(tapped) => tapped.tap(core, from, source),
-            Self::Gated(_) => false,
+            Self::Gated(_) | Self::Leg(_) => false,
             Self::Watched(watched) => {
                 if let Some(tapped) = watched.look(core, from, source) {
                     *self = Self::Tapped(Box::new(tapped));
@@ -211,7 +257,7 @@ impl Along {
         match self {
             Self::Tapped(tapped) => tapped.end_way(core, from),
             Self::Gated(gate) => gate.end_way(core, from),
-            Self::Watched(_) => {}
+            Self::Watched(_) | Self::Leg(_) => {}
         }
     }
 
@@ -221,6 +267,7 @@ impl Along {
             Self::Tapped(tapped) => tapped.end(core, outcome),
             Self::Gated(gate) => gate.end(core, outcome),
             Self::Watched(watched) => watched.end(core),
+            Self::Leg(_) => {}
         }
     }
 }

@@ -39,6 +39,9 @@ pub struct Limits {
     pub splice_from_bytes: u32,
     /// Connections of the whole process; 0 derives it from the descriptor limit.
     pub connections_max: u32,
+    /// Upstreams that one connection may have at a time, where its messages go to several; 1 leaves one
+    /// before it dials the next.
+    pub legs_max: u32,
     /// How long a dial may take. Long enough for a lost SYN to be sent again (after 1 s and 3 s).
     pub connect_timeout: Duration,
     /// How long a half-closed connection may stay silent.
@@ -63,6 +66,7 @@ impl Default for Limits {
             pipe_bytes: 64 * 1024,
             splice_from_bytes: 64 * 1024,
             connections_max: 0,
+            legs_max: 8,
             connect_timeout: Duration::from_millis(5000),
             half_close_linger: Duration::from_secs(30),
             idle_timeout: None,

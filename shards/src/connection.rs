@@ -277,7 +277,7 @@ impl Connection {
         self.pass_end(core, from)
     }
 
-    fn counted(&self, from: Side) -> Counted {
+    pub(crate) fn counted(&self, from: Side) -> Counted {
         let way = usize::from(from == Side::Upstream);
         let overhead = match self.direction {
             Direction::Inbound => Stage::OverheadInbound,
@@ -315,9 +315,18 @@ impl Connection {
         self.response.is_finished()
     }
 
+    /// Its client has ended, and its legs have been told.
+    pub(crate) fn half_close(&mut self) {
+        self.half_closed = true;
+    }
+
     /// A finished flow shuts its receiver's side; two finished flows end the connection.
     fn pass_end<I: Io>(&mut self, core: &mut Core<I>, from: Token) -> Result<(), End> {
         if !self.flow(from.side).is_finished() {
+            return Ok(());
+        }
+        if self.has_legs() {
+            // Whose end it is, and whether it is one, is for the shard to see.
             return Ok(());
         }
         let is_parted = self.switch().is_some_and(|it| it.is_parted);

@@ -53,7 +53,8 @@ impl<I: Io> Shard<I> {
             let connection = &self.slab[slot as usize];
             let moved_at = connection.last_moved().max(connection.accepted_at);
             let is_quiet = now.saturating_sub(moved_at) >= quiet;
-            if connection.phase != Phase::Relaying || !(is_quiet || is_time) {
+            let is_relayed = connection.phase == Phase::Relaying && !connection.is_leg();
+            if !is_relayed || !(is_quiet || is_time) {
                 continue;
             }
             let downstream = self.downstream_of(slot);
@@ -79,7 +80,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Nothing has come that is not seen yet.
-    fn is_silent(&mut self, token: Token) -> bool {
+    pub(crate) fn is_silent(&mut self, token: Token) -> bool {
         let scratch = &mut self.core.scratch[..1];
         self.core.io.peek(token, scratch).is_err_and(|error| would_block(&error))
     }
@@ -89,7 +90,8 @@ impl<I: Io> Shard<I> {
         let Some(until) = self.drain_until.filter(|until| self.core.now >= *until) else { return };
         for slot in 0..u32::try_from(self.slab.len()).unwrap_or(u32::MAX) {
             let connection = &self.slab[slot as usize];
-            if !matches!(connection.phase, Phase::Dialling | Phase::Relaying) {
+            let is_there = matches!(connection.phase, Phase::Dialling | Phase::Relaying);
+            if !is_there || connection.is_leg() {
                 continue;
             }
             let token = self.downstream_of(slot);

@@ -158,11 +158,12 @@ impl<I: Io> Shard<I> {
 
     /// Tells of a routed request that could not be sent where it was to go; its connection lives.
     pub(crate) fn tell_of_unrouted(&mut self, downstream: Token, fault: Fault) {
+        let dialled = self.slab[downstream.slot as usize].remote();
+        let downstream = self.owner_of(downstream.slot).unwrap_or(downstream);
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];
         let http = connection.http.as_deref_mut();
         let known = http.and_then(|http| http.oldest(&mut core.observer));
-        let dialled = connection.remote();
         let record = record_of(core, connection, downstream, fault.flag.word());
         core.fail(&ConnectionRecord { fault: Some(fault), known, dialled, ..record });
     }

@@ -221,7 +221,7 @@ impl Flow {
         }
         self.queue.push(&mut core.pool, buffer, 0);
         self.pump(core, from, &mut half)?;
-        self.hold(core, from, half.passable(from.side));
+        self.hold(core, from, half.passable(from));
         self.advance(core, from, counted, half)
     }
 
@@ -232,10 +232,10 @@ impl Flow {
         from: Token,
         half: &mut Half<'_>,
     ) -> Result<(), End> {
-        let to = from.other();
         // What is in the pipe has passed before, and goes first.
-        while !self.blocked && self.in_pipe == 0 && !half.is_paused(from.side) {
-            let Some(gated) = half.next(core, to, self.queue.first())? else { return Ok(()) };
+        while !self.blocked && self.in_pipe == 0 && !half.is_stopped(from) {
+            let to = half.receiver(from);
+            let Some(gated) = half.next(core, from, self.queue.first())? else { return Ok(()) };
             self.last_moved = core.now;
             self.queue.advance(&mut core.pool, gated.taken);
             if gated.is_long {
@@ -299,7 +299,7 @@ impl Flow {
                 self.await_room(core, to);
             }
         }
-        self.hold(core, from, half.passable(from.side));
+        self.hold(core, from, half.passable(from));
         self.advance(core, from, counted, half)
     }
 
@@ -353,7 +353,7 @@ impl Flow {
                 }
                 break;
             }
-            if half.is_paused(from.side) {
+            if half.is_paused(from) {
                 break;
             }
             if rounds == 0 {
@@ -390,7 +390,7 @@ impl Flow {
         }
         if !self.blocked && half.end_way(core, from.side) {
             self.pump(core, from, &mut half)?;
-            if half.is_paused(from.side) {
+            if half.is_paused(from) {
                 return Ok(());
             }
         }
@@ -457,6 +457,12 @@ impl Flow {
             core.pipes.give_back(pipe, self.in_pipe as usize);
             self.in_pipe = 0;
         }
+    }
+
+    /// The source is lost while the connection goes on by others: nothing more is read of it.
+    pub(crate) fn abandon<I: Io>(&mut self, core: &mut Core<I>, to: Token) {
+        self.release(core, to);
+        (self.reading, self.finished, self.blocked) = (Reading::Over, true, false);
     }
 
     /// Returns all that the flow holds, when its connection closes.

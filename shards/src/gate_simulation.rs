@@ -48,7 +48,7 @@ impl Decide for ByLetter {
     fn decide(
         &mut self,
         message: &Message<'_>,
-        _: (&Asker, Option<&netra_rules::Seat>),
+        _: (&Asker, crate::exchange::Sits<'_>),
         pairs: &mut Pairs,
         _: Nanos,
         _: u64,

@@ -5,7 +5,7 @@ use crate::{
     config::Limits,
     core::HttpCore,
     correlate::{Keep, correlate, seed},
-    exchange::{Asker, Decide, Gates, Observer, Place, Ruling, ShardRules, Reads, Taps},
+    exchange::{Asker, Decide, Gates, Observer, Place, Reads, Ruling, ShardRules, Sits, Taps},
     http_simulation::http_config,
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},
@@ -24,7 +24,7 @@ use netra_codecs::{
     trace::Flag,
 };
 use netra_perf::{Key, Recorder};
-use netra_rules::{Context, Documents, Seat, Source};
+use netra_rules::{Context, Documents, Source};
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
@@ -48,7 +48,7 @@ impl Decide for Impatient {
     fn decide(
         &mut self,
         _: &Message<'_>,
-        _: (&Asker, Option<&Seat>),
+        _: (&Asker, Sits<'_>),
         _: &mut Pairs,
         _: Nanos,
         _: u64,

@@ -48,6 +48,8 @@ mod io;
 mod joins;
 #[cfg(test)]
 mod late_simulation;
+#[cfg(test)]
+mod legs_simulation;
 mod links;
 mod look;
 #[cfg(test)]

@@ -41,6 +41,10 @@ pub struct ConnectionView {
     pub protocol: &'static str,
     /// Its upstream has not answered yet.
     pub is_dialling: bool,
+    /// It is a leg: a further upstream of a connection with the same peer.
+    pub is_leg: bool,
+    /// Where its messages go, where rules or routes say so.
+    pub upstream: Option<SocketAddr>,
     /// Since it was accepted.
     pub age: Duration,
     /// Since bytes last moved.

@@ -3,7 +3,8 @@
 //! be reached its client is told in the protocol's words.
 
 use crate::{
-    exchange::{Asker, Decide, Gates, Observer, Place, Routed, Ruling, Reads, Taps},
+    config::Limits,
+    exchange::{Asker, Decide, Gates, Observer, Place, Reads, Routed, Ruling, Sits, Taps},
     http_simulation::http_config,
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},
@@ -25,7 +26,7 @@ use netra_codecs::{
     tap::{Message, Protocol},
 };
 use netra_perf::{Key, Recorder};
-use netra_rules::{ClusterId, EndpointId, Route, Seat};
+use netra_rules::{ClusterId, EndpointId, Route};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -62,7 +63,7 @@ impl Decide for ByDigit {
     fn decide(
         &mut self,
         message: &Message<'_>,
-        _: (&Asker, Option<&Seat>),
+        _: (&Asker, Sits<'_>),
         _: &mut Pairs,
         _: Nanos,
         _: u64,
@@ -310,7 +311,7 @@ fn world(io: SimIo, protocol: Protocol, buffers: u32, many: Arc<[IpAddr]>) -> Wo
         taps: Taps::new(Reads::on(&ports), netra_codecs::Limits::DEFAULT, 1 << 20),
         gates: Gates { decides: Some(Box::new(ByDigit)), ..Gates::default() },
         resolver: Some(Arc::new(Names(asked))),
-        ..parts(limits(), buffers, receiver)
+        ..parts(Limits { legs_max: 1, ..limits() }, buffers, receiver)
     };
     World { shard: Shard::new(io, parts), commands, names, many, _spans: spans }
 }

@@ -95,16 +95,21 @@ impl<I: Io> Shard<I> {
 
     /// Takes a slot for a connection and returns its downstream token.
     fn occupy(&mut self, original_dst: SocketAddr, direction: Direction) -> Token {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slab.push(Connection::vacant());
-            u32::try_from(self.slab.len() - 1).unwrap_or(u32::MAX)
-        });
+        let slot = self.free_slot();
         let connection = &mut self.slab[slot as usize];
         let generation = connection.generation.wrapping_add(1);
         *connection = Connection::begun(generation, original_dst, direction, self.core.now);
         self.active += 1;
         self.core.recorder.set(Gauge::ConnectionsActive, self.active.into());
         Token { slot, generation, side: Side::Downstream }
+    }
+
+    /// A slot that nobody has.
+    pub(crate) fn free_slot(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.slab.push(Connection::vacant());
+            u32::try_from(self.slab.len() - 1).unwrap_or(u32::MAX)
+        })
     }
 
     /// Begins to relay both ways: the upstream has answered.
@@ -203,6 +208,9 @@ impl<I: Io> Shard<I> {
 
     /// Ends a connection: closes both sockets, returns what it held and records it.
     pub(crate) fn end(&mut self, token: Token, end: End) {
+        if let Some(owner) = self.owner_of(token.slot) {
+            return self.end(owner, end);
+        }
         let connection = &self.slab[token.slot as usize];
         if matches!(connection.phase, Phase::Free | Phase::Closing(_)) {
             return;
@@ -224,7 +232,9 @@ impl<I: Io> Shard<I> {
             }
             _ => Close::Reset,
         };
+        self.end_legs(downstream, how);
         self.core.own_dials.forget(token.slot);
+        let connection = &mut self.slab[token.slot as usize];
         let mut pending = 0;
         let (mut has_upstream, mut awaits_close) = (true, false);
         if let Some(switch) = connection.switch() {
@@ -274,12 +284,20 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn vacate(&mut self, slot: u32) {
+    pub(crate) fn vacate(&mut self, slot: u32) {
         self.timers.clear(&mut self.slab, slot);
-        self.slab[slot as usize].phase = Phase::Free;
+        let connection = &mut self.slab[slot as usize];
+        connection.phase = Phase::Free;
         self.free.push(slot);
-        self.active -= 1;
-        self.core.recorder.set(Gauge::ConnectionsActive, self.active.into());
+        let is_leg = connection.is_leg();
+        connection.tap = None;
+        if is_leg {
+            self.legs -= 1;
+            self.core.recorder.set(Gauge::LegsActive, self.legs.into());
+        } else {
+            self.active -= 1;
+            self.core.recorder.set(Gauge::ConnectionsActive, self.active.into());
+        }
         self.release_descriptors();
     }
 }

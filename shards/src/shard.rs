@@ -105,6 +105,8 @@ pub(crate) struct Shard<I: Io> {
     /// When answers are due.
     pub(crate) answers: Delays,
     pub(crate) active: u32,
+    /// Legs of connections, which have slots of their own.
+    pub(crate) legs: u32,
     pub(crate) descriptors: Arc<Descriptors>,
     pub(crate) young: Young,
     /// Connections there are that have not heard of the rules in force yet: something of theirs was
@@ -201,6 +203,7 @@ impl<I: Io> Shard<I> {
             delays: Delays::default(),
             answers: Delays::default(),
             active: 0,
+            legs: 0,
             descriptors: parts.descriptors,
             young,
             accept_again_at: None,
@@ -314,7 +317,7 @@ impl<I: Io> Shard<I> {
 
     /// The drain is over: the listener is closed and no connection is left.
     pub(crate) fn is_over(&self) -> bool {
-        self.drain_until.is_some() && self.active == 0 && self.core.io.listener_closed()
+        self.drain_until.is_some() && self.active + self.legs == 0 && self.core.io.listener_closed()
     }
 
     /// What the drain came to.
@@ -343,6 +346,10 @@ impl<I: Io> Shard<I> {
         if connection.generation != token.generation || !relaying {
             self.on_stray(token, &event);
             return;
+        }
+        let may_be_a_legs = token.side == Side::Upstream || matches!(event, Event::Writable(_));
+        if may_be_a_legs && connection.has_legs() {
+            return self.on_leg_event(token, event);
         }
         if token.side == Side::Upstream && connection.is_detached() {
             self.on_switch_event(token, &event);
@@ -379,6 +386,10 @@ impl<I: Io> Shard<I> {
             if connection.generation != from.generation || connection.phase != Phase::Relaying {
                 continue;
             }
+            if from.side == Side::Upstream && connection.has_legs() {
+                self.go_on_with_leg(from);
+                continue;
+            }
             match connection.go_on(&mut self.core, from) {
                 Ok(()) => self.moved(from),
                 Err(end) => self.end(from, end),
@@ -407,12 +418,13 @@ impl<I: Io> Shard<I> {
             Timer::Dial => self.on_dial_deadline(token),
             Timer::Address => self.on_address_step(token),
             Timer::Drain => self.end(token, End::DialTimeout),
-            Timer::HalfCloseLinger | Timer::Idle if self.slab[slot as usize].holds_bytes() => {
+            Timer::HalfCloseLinger | Timer::Idle if self.holds_bytes(token) => {
                 let at = self.core.now + self.silence_of(timer);
                 self.timers.set(&mut self.slab, slot, timer, at);
             }
             Timer::HalfCloseLinger => self.end(token, End::HalfCloseLinger),
             Timer::Idle => self.end(token, End::IdleTimeout),
+            Timer::Leg => self.on_leg_idle(slot),
             Timer::Head => debug_assert!(false, "heads have a list of their own"),
         }
     }

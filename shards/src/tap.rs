@@ -44,6 +44,8 @@ pub(crate) struct Carried {
     pub(crate) answer: u32,
     /// Its number among those whose answers may not take for ever, 0 where it may.
     pub(crate) timed: u32,
+    /// The number of what its client is told if its leg ends, 0 where there is nothing.
+    pub(crate) words: u32,
 }
 
 /// What is read of one connection.
@@ -247,7 +249,7 @@ impl Tapped {
             // A connection that ends is one failure of its server, however many wait.
             if !is_sent && open.data.is_seated && std::mem::replace(&mut has_told, true) {
                 open.data.is_seated = false;
-                self.of.seats.end(Heard::Nothing, 0, now);
+                self.of.seats.end(open.lane, Heard::Nothing, 0, now);
             }
             let calls = Calls { session: &mut self.session, transaction: None };
             let how = (outcome, now);
@@ -409,7 +411,8 @@ impl Of {
         let now = done.ended_ns().unwrap_or(now);
         let duration_ns = now.saturating_sub(done.opened_ns);
         if done.data.is_seated {
-            self.seats.end(heard_of(done.outcome, outcome), duration_ns, now);
+            let heard = heard_of(done.outcome, outcome);
+            self.seats.end(done.lane, heard, duration_ns, now);
         }
         let overhead_ns = Nanos::from(done.data.overhead_ns);
         let exchanges = recorder.exchanges();

@@ -72,7 +72,7 @@ impl<I: Io> Shard<I> {
             patience.rang();
             match connection.look_at_answers(&mut self.core) {
                 Overdue::GoOn => self.moved(downstream),
-                Overdue::Leave => self.leave_upstream(downstream),
+                Overdue::Leave => self.leave_legs(downstream),
                 Overdue::Cut => self.end(downstream, End::AnswerTimeout),
             }
         }
@@ -104,7 +104,8 @@ impl<I: Io> Shard<I> {
     pub(crate) fn look_again(&mut self) {
         self.looks_again = false;
         for slot in 0..u32::try_from(self.slab.len()).unwrap_or(u32::MAX) {
-            if self.slab[slot as usize].phase == Phase::Relaying {
+            let connection = &self.slab[slot as usize];
+            if connection.phase == Phase::Relaying && !connection.is_leg() {
                 let has_heard = self.look_again_at(slot);
                 self.looks_again |= !has_heard;
             }
@@ -131,6 +132,14 @@ impl<I: Io> Shard<I> {
 
     /// What a gated connection needs after its flows have moved.
     fn tend_gate(&mut self, downstream: Token) {
+        while self.tend_gate_once(downstream) {}
+    }
+
+    /// Whether there is more to be done: a request goes on by another leg.
+    fn tend_gate_once(&mut self, downstream: Token) -> bool {
+        if self.slab[downstream.slot as usize].has_legs() && !self.tend_legs(downstream) {
+            return false;
+        }
         let slot = downstream.slot as usize;
         let gate = |shard: &mut Self, of: fn(&mut Gate, Side) -> bool, side| {
             let tap = shard.slab[slot].tap.as_mut();
@@ -140,24 +149,32 @@ impl<I: Io> Shard<I> {
             if gate(self, Gate::wants_pump, from.side)
                 && let Err(end) = self.slab[slot].go_on(&mut self.core, from)
             {
-                return self.end(downstream, end);
+                self.end(downstream, end);
+                return false;
             }
+        }
+        // Who waited for what netra had to say has his turn now.
+        if self.slab[slot].has_legs() && self.hear_legs(downstream) {
+            return true;
         }
         if gate(self, |gate, _| gate.wants_timing(), Side::Downstream) {
             self.time_head(downstream.slot);
         }
         let connection = &mut self.slab[slot];
         let is_idle = !connection.request.holds_bytes() && !connection.response.holds_bytes();
-        let Some(gate) = connection.tap.as_mut().and_then(Along::gate) else { return };
+        let Some(gate) = connection.tap.as_mut().and_then(Along::gate) else { return false };
         if gate.switch().is_under_way() {
-            return match gate.switch().until {
+            match gate.switch().until {
                 Some(until) => self.delays.set(downstream.slot, until),
+                None if gate.may_have_legs() => return self.switch_legs(downstream),
                 None => self.begin_switch(downstream),
-            };
+            }
+            return false;
         }
         if is_idle && gate.may_be_tap() {
             connection.tap = connection.tap.take().map(Along::drop_gate);
         }
+        false
     }
 
     /// Goes on with those requests that have waited long enough.

@@ -18,13 +18,22 @@ pub(crate) enum Timer {
     HalfCloseLinger,
     /// A connection must have moved bytes.
     Idle,
+    /// By a leg something must have been asked.
+    Leg,
     /// A head that comes in pieces must be whole. These have a place of their own, beside the one
     /// above: [`HeadDeadlines`].
     Head,
 }
 
-const KINDS: [Timer; 6] =
-    [Timer::Dial, Timer::Address, Timer::Drain, Timer::HalfCloseLinger, Timer::Idle, Timer::Head];
+const KINDS: [Timer; 7] = [
+    Timer::Dial,
+    Timer::Address,
+    Timer::Drain,
+    Timer::HalfCloseLinger,
+    Timer::Idle,
+    Timer::Leg,
+    Timer::Head,
+];
 const NONE: u32 = u32::MAX;
 
 /// A connection's place in a list.

@@ -1,6 +1,8 @@
 //! Another upstream for a routed request, step by step (`switch/mod.rs` has where it stands): wait
 //! until what was asked before has been answered, close the upstream, resolve, dial, go on.
 
+mod legs;
+
 use crate::{
     connection::{Connection, Phase},
     core::Core,
@@ -84,7 +86,15 @@ impl<I: Io> Shard<I> {
         }
         if has_drained && is_quiet {
             self.leave_upstream(downstream);
-        } else if connection.may_wait_for_ever() && connection.link.timer() != Some(Timer::Drain) {
+        } else {
+            self.wait_for_leg(downstream);
+        }
+    }
+
+    /// What an upstream owes is waited for, and not for ever.
+    fn wait_for_leg(&mut self, downstream: Token) {
+        let connection = &self.slab[downstream.slot as usize];
+        if connection.may_wait_for_ever() && connection.link.timer() != Some(Timer::Drain) {
             let until = self.core.now + DRAIN_NS;
             self.timers.set(&mut self.slab, downstream.slot, Timer::Drain, until);
         }
@@ -239,8 +249,8 @@ impl<I: Io> Shard<I> {
         });
         if let (true, Some(why)) = (goal.is_dead(), refusal) {
             goal.is_refused = true;
-            connection.seats().map(Seats::leave);
-            core.recorder.bump(Key::route_refused(why as usize));
+            self.leave_seat(downstream.slot);
+            self.core.recorder.bump(Key::route_refused(why as usize));
             return self.dial_original(downstream, original_dst);
         }
         if goal.has_others() {
@@ -329,8 +339,17 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// The message that waits goes to no endpoint of the rules.
+    fn leave_seat(&mut self, slot: u32) {
+        let is_leg = self.slab[slot as usize].is_leg();
+        self.seats_of(slot).map(if is_leg { Seats::leave_next } else { Seats::leave });
+    }
+
     /// The new upstream is there: what waits goes out.
     fn settle(&mut self, downstream: Token) {
+        if let Some(owner) = self.owner_of(downstream.slot) {
+            return self.settle_leg(downstream, owner);
+        }
         self.timers.clear(&mut self.slab, downstream.slot);
         let connection = &mut self.slab[downstream.slot as usize];
         connection.attach();
@@ -399,6 +418,7 @@ impl<I: Io> Shard<I> {
             Stand::Closing => self.end(downstream, End::DialTimeout),
             Stand::Settled
             | Stand::Draining
+            | Stand::Reaching
             | Stand::Parting
             | Stand::GivingUp(_)
             | Stand::Stranded
@@ -414,6 +434,9 @@ impl<I: Io> Shard<I> {
         }
         self.tell_of_unrouted(downstream, fault);
         self.core.recorder.bump(Key::ROUTE_UNREACHABLE);
+        if let Some(owner) = self.owner_of(downstream.slot) {
+            return self.give_up_leg(downstream, owner);
+        }
         let connection = &mut self.slab[downstream.slot as usize];
         match connection.fail(&mut self.core, why, fault) {
             Some(answer) => self.answer_and_end(downstream, &answer),
@@ -434,13 +457,17 @@ impl<I: Io> Shard<I> {
             UpstreamRefused | DialTimeout | NoRoute | DialFailed | NameUnknown
         );
         let now = self.core.now;
-        let connection = &mut self.slab[downstream.slot as usize];
-        let original_dst = connection.original_dst;
-        let next = connection.seats().filter(|_| is_its).and_then(|seats| seats.again(now));
+        let original_dst = self.slab[downstream.slot as usize].original_dst;
+        let seats = self.seats_of(downstream.slot).filter(|_| is_its);
+        let next = seats.and_then(|seats| seats.again(now));
         let Some(target) = next.and_then(|seat| target_at(seat.address(), original_dst)) else {
             return false;
         };
-        let deadline = connection.dial_until(&self.core);
+        let timeout =
+            self.seats_of(downstream.slot).and_then(|it| it.wanted()?.connect_timeout_ns());
+        let usual = nanos(self.core.limits.connect_timeout);
+        let deadline = now.saturating_add(timeout.unwrap_or(usual));
+        let connection = &mut self.slab[downstream.slot as usize];
         if let Some(switch) = connection.switch_mut() {
             let mut goal = Goal::new(target, true);
             goal.until = deadline;

@@ -1,6 +1,7 @@
 //! How a shard answers who looks: a slice of the slab at a time, so that no turn grows long.
 
 use crate::{
+    along::Along,
     connection::Phase,
     http::Http,
     io::{Io, Side, Token},
@@ -49,7 +50,9 @@ impl<I: Io> Shard<I> {
             direction: connection.direction,
             original_dst: connection.original_dst,
             protocol: connection.protocol(),
-            is_dialling,
+            is_dialling: is_dialling || (connection.is_leg() && !connection.is_settled()),
+            is_leg: connection.is_leg(),
+            upstream: connection.remote(),
             age: since(connection.accepted_at),
             idle: since(connection.last_moved().max(connection.accepted_at)),
             bytes: connection.bytes(),
@@ -67,11 +70,16 @@ impl<I: Io> Shard<I> {
         let token = |side| Token { slot: id.slot, generation: id.generation, side };
         let http = connection.http.as_deref();
         let has_upstream = connection.switch().is_none_or(Switch::has_upstream);
+        let is_whole = !connection.is_leg();
+        let owner = connection.tap.as_ref().and_then(Along::owner);
         let tcp = |side| self.core.io.tcp_info(token(side)).ok();
         Some(ConnectionDetails {
             id,
-            peer: self.core.io.peer_addr(token(Side::Downstream)).ok(),
-            tcp: [tcp(Side::Downstream), has_upstream.then(|| tcp(Side::Upstream)).flatten()],
+            peer: self.core.io.peer_addr(owner.unwrap_or(token(Side::Downstream))).ok(),
+            tcp: [
+                is_whole.then(|| tcp(Side::Downstream)).flatten(),
+                has_upstream.then(|| tcp(Side::Upstream)).flatten(),
+            ],
             streams: http.map_or_else(Vec::new, |http| http.streams(&self.core)),
             stream_count: http.map_or(0, Http::stream_count),
         })

@@ -87,7 +87,7 @@ struct Top {
 
 impl Top {
     fn take(&mut self, shard: usize, seen: Vec<ConnectionView>) {
-        self.total += seen.len();
+        self.total += seen.iter().filter(|view| !view.is_leg).count();
         self.shown.extend(seen.into_iter().map(|view| (shard, view)));
         self.shown.sort_by_key(|(_, view)| Reverse(self.order.key(view)));
         self.shown.truncate(self.shown_max);
@@ -176,7 +176,13 @@ fn row(shard: usize, view: &ConnectionView, details: Option<&ConnectionDetails>)
         "shard": shard,
         "direction": view.direction.name(),
         "protocol": view.protocol,
-        "state": if view.is_dialling { "dialling" } else { "relaying" },
+        "state": match (view.is_dialling, view.is_leg) {
+            (true, _) => "dialling",
+            (false, true) => "leg",
+            (false, false) => "relaying",
+        },
+        "is_leg": view.is_leg,
+        "upstream": view.upstream.map(|upstream| upstream.to_string()),
         "peer": details.and_then(|it| it.peer).map(|peer| peer.to_string()),
         "original_dst": view.original_dst.to_string(),
         "age_s": view.age.as_secs_f64(),

@@ -218,7 +218,7 @@ fn connection(it: &Value) -> Row<'static> {
         Cell::from(text("peer")),
         text("original_dst").into(),
         Cell::from(text("direction")).style(Style::new().fg(colour)),
-        text(if it["state"] == "dialling" { "state" } else { "protocol" }).into(),
+        text(if it["state"] == "relaying" { "protocol" } else { "state" }).into(),
         age(whole("age_s")).into(),
         age(whole("idle_s")).into(),
         size(whole("bytes_request")).into(),

@@ -33,7 +33,7 @@ pub(crate) fn versions(host: &str, ports: [u16; 3], name: &str) -> String {
 }
 
 /// A route by one attribute to shares of the versions.
-fn route(host: &str, name: &str, attribute: &str, shares: &[(u8, u8)]) -> String {
+pub(crate) fn route(host: &str, name: &str, attribute: &str, shares: &[(u8, u8)]) -> String {
     let to = shares.iter().map(|(version, weight)| {
         format!("    - {{destination: {{host: {host}, subset: v{version}}}, weight: {weight}}}\n")
     });
@@ -41,7 +41,7 @@ fn route(host: &str, name: &str, attribute: &str, shares: &[(u8, u8)]) -> String
     format!("  - name: {name}\n    match: {{attributes: {{{attribute}}}}}\n    route:\n{to}")
 }
 
-fn router(host: &str, routes: &str) -> String {
+pub(crate) fn router(host: &str, routes: &str) -> String {
     format!(
         "apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: it}}\nspec:\n  \
          hosts: [{host}]\n  default: originalDst\n  routes:\n{routes}"

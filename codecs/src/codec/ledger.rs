@@ -23,6 +23,8 @@ pub struct Open<T> {
     pub operation: u8,
     /// It was not passed on.
     is_refused: bool,
+    /// Which of several servers it went to: only what that one says answers it.
+    pub lane: u8,
     /// The caller's own.
     pub data: T,
 }
@@ -82,6 +84,8 @@ pub struct Exchange<T> {
     pub request_bytes: u64,
     /// Bytes of the answer so far.
     pub response_bytes: u64,
+    /// Which of several servers it went to.
+    pub lane: u8,
     /// The caller's own.
     pub data: T,
 }
@@ -106,6 +110,7 @@ impl<T> Exchange<T> {
             response_first_ns: answer.first_ns,
             request_bytes: open.request_bytes,
             response_bytes: answer.bytes,
+            lane: open.lane,
             data: open.data,
         }
     }
@@ -142,22 +147,24 @@ impl<T> Ledger<T> {
         self.open.len().saturating_sub(1) * size_of::<Open<T>>()
     }
 
-    /// What is known of the request whose answer comes next, where answers come in order.
+    /// What is known of the request whose answer comes next, where answers come in order: if
+    /// it went to this one of several servers.
     #[inline]
-    pub fn asked(&self) -> Option<Asked> {
+    pub fn asked(&self, lane: u8) -> Option<Asked> {
         let mut front = self.open.front()?;
         if front.kind == Kind::Quiet {
             front = self.open.get(self.behind_quiet()?)?;
         }
         let Open { kind, operation, note, id, .. } = *front;
         let asked = Asked { kind, operation, note, id };
-        (front.kind != Kind::Oneway && !front.is_refused).then_some(asked)
+        let is_mine = front.lane == lane;
+        (front.kind != Kind::Oneway && !front.is_refused && is_mine).then_some(asked)
     }
 
     /// The place of that request.
     #[inline]
-    pub fn turn(&self) -> Option<usize> {
-        self.asked()?;
+    pub fn turn(&self, lane: u8) -> Option<usize> {
+        self.asked(lane)?;
         if self.open.front()?.kind == Kind::Quiet { self.behind_quiet() } else { Some(0) }
     }
 
@@ -208,6 +215,7 @@ impl<T> Ledger<T> {
             kind: head.kind,
             operation: head.operation,
             is_refused: false,
+            lane: 0,
             data: T::default(),
         });
         &mut self.open[place]
@@ -229,12 +237,13 @@ impl<T> Ledger<T> {
         self.open.get_mut(place)
     }
 
-    /// The place of the oldest request with this id whose note agrees, unless one of them is 0.
-    pub fn find(&self, id: u64, note: u32) -> Option<usize> {
+    /// The place of the oldest request to this server with this id whose note agrees, unless one of them is 0.
+    pub fn find(&self, lane: u8, id: u64, note: u32) -> Option<usize> {
         self.open.iter().position(|open| {
             open.id == id
                 && open.kind != Kind::Oneway
                 && !open.is_refused
+                && open.lane == lane
                 && (open.note == note || open.note == 0 || note == 0)
         })
     }
@@ -255,10 +264,11 @@ impl<T> Ledger<T> {
         self.open.iter().position(|open| is_it(&open.data))
     }
 
-    /// The place of the oldest request with one of these ids.
-    pub fn find_among(&self, ids: RangeInclusive<u64>) -> Option<usize> {
+    /// The place of the oldest request to this server with one of these ids.
+    pub fn find_among(&self, lane: u8, ids: RangeInclusive<u64>) -> Option<usize> {
         self.open.iter().position(|open| {
-            ids.contains(&open.id) && open.kind != Kind::Oneway && !open.is_refused
+            let is_mine = open.lane == lane;
+            ids.contains(&open.id) && open.kind != Kind::Oneway && !open.is_refused && is_mine
         })
     }
 

@@ -53,6 +53,8 @@ pub(super) struct Books<T> {
     correlation: Correlation,
     strays: u8,
     opened_any: bool,
+    /// Which of several servers says what is read of answers.
+    lane: u8,
     /// There are, or were, quiet requests.
     has_quiet: bool,
     /// So many requests, the oldest, were quiet, and nothing was said of them.
@@ -103,6 +105,7 @@ impl<T: Default> Books<T> {
             correlation,
             strays: 0,
             opened_any: false,
+            lane: 0,
             has_quiet: false,
             unsaid: 0,
             under: [Under::default(); 2],
@@ -170,7 +173,7 @@ impl<T: Default> Books<T> {
     #[cold]
     fn finish_together(&mut self, last: u64) -> Option<Exchange<T>> {
         let answer = self.answer;
-        let Some(place) = self.ledger.find_among(last - last % UPTO..=last) else {
+        let Some(place) = self.ledger.find_among(self.lane, last - last % UPTO..=last) else {
             self.together = None;
             return None;
         };
@@ -251,7 +254,7 @@ impl<T: Default> Books<T> {
     #[inline]
     pub(super) fn asked(&self, way: Way) -> Option<Asked> {
         let by_order = way == Way::Response && self.correlation == Correlation::Fifo;
-        if by_order { self.ledger.asked() } else { None }
+        if by_order { self.ledger.asked(self.lane) } else { None }
     }
 
     /// Books the end of the message under way; returns the exchange that it finished.
@@ -358,9 +361,9 @@ impl<T: Default> Books<T> {
         }
         let place = match self.correlation {
             _ if is_to_quiet => self.ledger.find_quiet(head.operation, head.note),
-            Correlation::Fifo => self.ledger.turn(),
-            _ if head.upto => self.ledger.find_among(head.id - head.id % UPTO..=head.id),
-            _ => self.ledger.find(head.id, head.note),
+            Correlation::Fifo => self.ledger.turn(self.lane),
+            _ if head.upto => self.ledger.find_among(self.lane, head.id - head.id % UPTO..=head.id),
+            _ => self.ledger.find(self.lane, head.id, head.note),
         };
         let Some(place) = place else {
             if is_to_quiet {
@@ -442,9 +445,19 @@ impl<T: Default> Books<T> {
         self.late.take_if(|late| late.ids.is_empty() && !late.is_confused);
     }
 
+    /// What is read of answers from here on is said by this one of several servers.
+    pub(super) fn hear(&mut self, lane: u8) {
+        self.lane = lane;
+    }
+
+    /// The oldest that is open.
+    pub(super) fn oldest(&mut self) -> Option<&mut Open<T>> {
+        self.ledger.get_mut(0)
+    }
+
     /// The exchange whose answer comes next, where answers come in order.
     pub(super) fn next_answered(&mut self) -> Option<&mut Open<T>> {
-        let place = self.ledger.turn()?;
+        let place = self.ledger.turn(self.lane)?;
         self.ledger.get_mut(place)
     }
 

@@ -239,6 +239,17 @@ impl<T: Default> Tap<T> {
         self.books.newest(count)
     }
 
+    /// Answers that are shown from here on come from this one of several servers, and answer only what
+    /// went there: see [`Open::lane`]. Between two answers.
+    pub fn hear(&mut self, lane: u8) {
+        self.books.hear(lane);
+    }
+
+    /// The oldest of the open exchanges.
+    pub fn oldest(&mut self) -> Option<&mut Open<T>> {
+        self.books.oldest()
+    }
+
     /// The exchange whose answer comes next, in protocols where answers come in order.
     pub fn next_answered(&mut self) -> Option<&mut Open<T>> {
         self.books.next_answered()

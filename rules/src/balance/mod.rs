@@ -162,6 +162,13 @@ impl Balance {
         clusters.iter().map(&mut of).collect()
     }
 
+    /// Whether the seat is one here, as far as can be seen at once.
+    #[inline]
+    pub(crate) fn holds(&self, seat: &Seat) -> bool {
+        let member = self.members.get(seat.index as usize);
+        member.is_some_and(|member| Arc::ptr_eq(member, &seat.member))
+    }
+
     /// Who is asked next. `draw` is chance: of a message, or always the same of a connection.
     #[inline]
     pub(crate) fn pick(

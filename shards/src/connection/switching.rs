@@ -30,6 +30,7 @@ impl Connection {
     pub(crate) fn switch_mut(&mut self) -> Option<&mut Switch> {
         match (&mut self.http, &mut self.tap) {
             (Some(http), _) => Some(&mut http.switch),
+            (None, Some(Along::Leg(leg))) => Some(&mut leg.switch),
             (None, tap) => Some(tap.as_mut()?.gate()?.switch_mut()),
         }
     }
@@ -46,6 +47,22 @@ impl Connection {
     #[inline]
     pub(crate) fn is_detached(&self) -> bool {
         self.is_read() && self.switch().is_some_and(Switch::is_detached)
+    }
+
+    /// The upstream that there is is the one that is wanted.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.switch().is_none_or(|switch| switch.stand == Stand::Settled)
+    }
+
+    /// The slot is a leg of another connection: it has an upstream side alone.
+    pub(crate) fn is_leg(&self) -> bool {
+        matches!(&self.tap, Some(Along::Leg(_)))
+    }
+
+    /// It is a leg, or has legs.
+    #[inline]
+    pub(crate) fn has_legs(&self) -> bool {
+        self.tap.as_ref().is_some_and(Along::has_legs)
     }
 
     /// Its exchanges can no longer be told apart.
@@ -81,12 +98,16 @@ impl Connection {
         match (&self.http, &self.tap) {
             (Some(http), _) => http.remote,
             (None, Some(Along::Gated(gate))) => gate.remote(),
+            (None, Some(Along::Leg(leg))) => leg.remote,
             _ => None,
         }
     }
 
     /// Its requests go there from now on. Those that come in are told of by who asked.
     pub(crate) fn set_remote(&mut self, remote: Option<SocketAddr>) {
+        if let Some(Along::Leg(leg)) = &mut self.tap {
+            leg.remote = remote;
+        }
         if self.direction == Direction::Inbound {
             return;
         }

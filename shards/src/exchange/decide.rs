@@ -71,17 +71,24 @@ pub(crate) enum Seating {
     New(Box<Seat>),
 }
 
+/// Where the messages of a connection go: now, and by its other upstreams, which have a number each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sits<'s> {
+    pub(crate) now: Option<&'s Seat>,
+    pub(crate) others: &'s [(u8, Box<Seat>)],
+}
+
 /// Decides about messages; one for a shard. It neither blocks nor allocates for a message.
 pub(crate) trait Decide: fmt::Debug + Send {
     /// Whether it has anything to say about a connection: asked once for each.
     fn concerns(&self, asker: &Asker, protocol: netra_codecs::tap::Protocol) -> bool;
 
-    /// What is done with a request of a connection that sits at `seat`; pairs that are to travel with it
+    /// What is done with a request of a connection that sits there; pairs that are to travel with it
     /// are added to `pairs`. `random` is chance.
     fn decide(
         &mut self,
         message: &Message<'_>,
-        asked: (&Asker, Option<&Seat>),
+        asked: (&Asker, Sits<'_>),
         pairs: &mut Pairs,
         now: Nanos,
         random: u64,

@@ -1,7 +1,7 @@
 //! The rules that shards decide by: how they get them, what they ask of them, and where they leave
 //! them.
 
-use super::decide::{Asker, Decide, Place, Routed, Ruling, Seating};
+use super::decide::{Asker, Decide, Place, Routed, Ruling, Seating, Sits};
 use crate::{error::Direction, patience::Allowed, sys::Nanos};
 use netra_codecs::{
     codec::{Pairs, Refusal, Why},
@@ -132,12 +132,12 @@ impl Decide for ShardRules {
     fn decide(
         &mut self,
         message: &Message<'_>,
-        (asker, seat): (&Asker, Option<&Seat>),
+        (asker, sits): (&Asker, Sits<'_>),
         pairs: &mut Pairs,
         now: Nanos,
         random: u64,
     ) -> Ruling<'_> {
-        let facts = OfMessage { message, asker, seat };
+        let facts = OfMessage { message, asker, sits };
         let verdict = decide(&self.table, &facts, &mut self.state, now, random);
         add(verdict.request.map_or(&[], |id| self.table.mutations(id)), pairs);
         let (mut refusal, mut to) = (None, Routed::Home);
@@ -221,7 +221,7 @@ pub(crate) fn direction_of(direction: Direction) -> netra_rules::Direction {
 struct OfMessage<'m, 'b> {
     message: &'m Message<'b>,
     asker: &'m Asker,
-    seat: Option<&'m Seat>,
+    sits: Sits<'m>,
 }
 
 impl Facts for OfMessage<'_, '_> {
@@ -242,7 +242,11 @@ impl Facts for OfMessage<'_, '_> {
     }
 
     fn seat(&self) -> Option<&Seat> {
-        self.seat
+        self.sits.now
+    }
+
+    fn other_seat(&self, is_it: impl Fn(&Seat) -> bool) -> Option<&Seat> {
+        self.sits.others.iter().map(|(_, seat)| &**seat).find(|seat| is_it(seat))
     }
 
     fn protocol(&self) -> Protocol {

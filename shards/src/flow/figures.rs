@@ -1,6 +1,6 @@
 //! What a flow tells of itself.
 
-use super::{Flow, Reading};
+use super::{Flow, Mover, Reading};
 use crate::{buffers::BufferPool, sys::Nanos};
 
 impl Flow {
@@ -22,6 +22,28 @@ impl Flow {
     /// The receiver takes nothing, though there is something.
     pub(crate) fn is_stalled(&self) -> bool {
         self.blocked
+    }
+
+    /// Another receiver takes its place: whether that one takes nothing now.
+    pub(crate) fn set_stalled(&mut self, is_stalled: bool) {
+        self.blocked = is_stalled;
+    }
+
+    /// There are bytes that could be sent.
+    pub(crate) fn has_something(&self) -> bool {
+        !self.queue.is_empty() && !self.blocked
+    }
+
+    /// There may be bytes that it looks for without keeping them.
+    pub(crate) fn may_have_something(&self) -> bool {
+        let looks = self.mover != Mover::Copy && self.reading == Reading::Stopped;
+        looks && self.queue.is_empty() && !self.blocked
+    }
+
+    /// Another flow of the same connection has moved so many bytes.
+    pub(crate) fn also_moved(&mut self, bytes: u64, at: Nanos) {
+        self.bytes += bytes;
+        self.last_moved = self.last_moved.max(at);
     }
 
     /// Bytes wait for the receiver.

@@ -57,12 +57,30 @@ impl Half<'_> {
             }
     }
 
-    /// Nothing of this flow may be sent now: the upstream is being changed, or a request waits.
-    pub(super) fn is_paused(&self, from: Side) -> bool {
+    /// Nothing that comes by this flow may be sent now: the upstream is being changed, a request waits,
+    /// or another leg has its turn.
+    pub(super) fn is_paused(&mut self, from: Token) -> bool {
         match self {
             Self::None => false,
-            Self::Http(http) => from == Side::Downstream && http.is_switching(),
+            Self::Http(http) => from.side == Side::Downstream && http.is_switching(),
             Self::Tap(tap) => tap.is_paused(from),
+        }
+    }
+
+    /// Nothing at all may be sent by this flow, be it netra's own.
+    pub(super) fn is_stopped(&mut self, from: Token) -> bool {
+        match self {
+            Self::None => false,
+            Self::Http(http) => from.side == Side::Downstream && http.is_switching(),
+            Self::Tap(tap) => tap.is_stopped(from),
+        }
+    }
+
+    /// What the bytes of this flow are sent to.
+    pub(super) fn receiver(&self, from: Token) -> Token {
+        match self {
+            Self::None | Self::Http(_) => from.other(),
+            Self::Tap(tap) => tap.receiver(from),
         }
     }
 
@@ -71,13 +89,14 @@ impl Half<'_> {
     pub(super) fn next<I: Io>(
         &mut self,
         core: &mut Core<I>,
-        to: Token,
+        from: Token,
         first: Option<BufferId>,
     ) -> Result<Option<Gated>, End> {
         let source = first.map(Source::Buffer);
+        let to = from.other();
         match self {
             Self::None => Ok(None),
-            Self::Tap(tap) => tap.next(core, to, source),
+            Self::Tap(tap) => tap.next(core, from, source),
             Self::Http(http) if to.side == Side::Downstream => http.next_answer(core, to, source),
             Self::Http(http) if http.has_carry() => http.send_carry(core, to).map(Some),
             Self::Http(http) => match source {
@@ -92,16 +111,16 @@ impl Half<'_> {
     pub(super) fn peeked<I: Io>(
         &mut self,
         core: &mut Core<I>,
-        to: Token,
+        from: Token,
         len: usize,
     ) -> Result<Gated, End> {
-        let source = Source::Scratch(len);
+        let (source, to) = (Source::Scratch(len), from.other());
         match self {
             Self::Http(http) if to.side == Side::Downstream => {
                 http.next_answer(core, to, Some(source)).map(Option::unwrap_or_default)
             }
             Self::Http(http) => http.gate(core, to, source),
-            Self::Tap(tap) => tap.next(core, to, Some(source)).map(Option::unwrap_or_default),
+            Self::Tap(tap) => tap.next(core, from, Some(source)).map(Option::unwrap_or_default),
             Self::None => Ok(Gated::default()),
         }
     }
@@ -119,6 +138,8 @@ impl Half<'_> {
         match self {
             Self::None => false,
             Self::Tap(_) if self.gave_up(from) => false,
+            // One of several has ended, and the others go on.
+            Self::Tap(tap) if from == Side::Upstream && tap.has_legs() => false,
             Self::Tap(tap) => {
                 tap.end_way(core, from);
                 tap.is_gated()
@@ -146,10 +167,10 @@ impl Half<'_> {
     }
 
     /// Bytes that may pass unseen from here.
-    pub(super) fn passable(&self, from: Side) -> u64 {
+    pub(super) fn passable(&self, from: Token) -> u64 {
         match self {
             Self::None => u64::MAX,
-            Self::Http(http) if from == Side::Downstream => http.request_passable(),
+            Self::Http(http) if from.side == Side::Downstream => http.request_passable(),
             Self::Http(http) => http.response_passable(),
             Self::Tap(tap) => tap.passable(from),
         }

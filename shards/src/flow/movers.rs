@@ -29,7 +29,7 @@ impl Flow {
         counted: Counted,
         mut half: Half<'_>,
     ) -> Result<(), End> {
-        let passable = half.passable(from.side);
+        let passable = half.passable(from);
         if passable == 0 && self.in_pipe == 0 {
             // What comes next is a head, or a chunk's: to be looked at. By hand, as who receives again
             // at once is given all that has come, the next body as well.
@@ -126,7 +126,7 @@ impl Flow {
         counted: Counted,
         mut half: Half<'_>,
     ) -> Result<Seen, End> {
-        let to = from.other();
+        let to = half.receiver(from);
         let seen = match core.io.peek(from, &mut core.scratch) {
             Ok(0) => {
                 self.reading = Reading::Over;
@@ -139,7 +139,7 @@ impl Flow {
         let (sent, is_full, is_long) = match half.is_gated(from.side) {
             true if half.gave_up(from.side) => (seen, false, false),
             true => {
-                let gated = half.peeked(core, to, seen)?;
+                let gated = half.peeked(core, from, seen)?;
                 (gated.taken, gated.is_full, gated.is_long)
             }
             false => {

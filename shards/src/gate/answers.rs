@@ -3,33 +3,38 @@
 
 use super::{
     Gate, edit,
-    requests::{Fate, Run},
+    legs::is_next,
+    requests::{Fate, Run, forget_words},
 };
 use crate::{
     core::Core,
     error::End,
-    exchange::{Decide, Gates, Source},
+    exchange::{Decide, Gates, Source, Wants},
     io::{Io, Side, Token},
     sends::{Gated, is_long, send},
     tap::waits_no_more,
 };
 use netra_codecs::{
-    codec::{Head, Way},
+    codec::{Head, Kind, Way},
     tap::{Message, Step},
     trace::Outcome,
 };
+use netra_perf::Recorder;
 
 impl Gate {
     /// Sends answers.
     pub(super) fn pass_answers<I: Io>(
         &mut self,
         core: &mut Core<I>,
-        to: Token,
+        (to, lane): (Token, u8),
         source: Source,
     ) -> Result<Gated, End> {
-        let is_cut = !self.replies.is_empty() || self.edits_answers || self.has_overdue();
+        let is_cut = !self.replies.is_empty()
+            || self.edits_answers
+            || self.has_overdue()
+            || self.legs.is_some();
         if is_cut || !self.response.held.is_empty() {
-            return self.cut_answers(core, to, source);
+            return self.cut_answers(core, (to, lane), source);
         }
         let input = source.bytes(&core.pool, &core.scratch);
         let len = input.len();
@@ -43,42 +48,35 @@ impl Gate {
     fn cut_answers<I: Io>(
         &mut self,
         core: &mut Core<I>,
-        to: Token,
+        (to, lane): (Token, u8),
         source: Source,
     ) -> Result<Gated, End> {
         let Core { io, pool, scratch, observer, recorder, taps, gates, now, limits, .. } = core;
         let input = source.bytes(pool, scratch);
         let at_ns = io.now();
+        let is_in_order = self.legs.is_some() && self.is_in_order();
         let (mut run, mut head) = (Run::default(), Head::default());
-        let Self { tapped, response: out, replies, wants, .. } = self;
+        let Self { tapped, response: out, replies, wants, legs, .. } = self;
         let waits = replies.may_go() || tapped.patience.as_ref().is_some_and(|it| it.has_words());
         while run.sent.is_none() && (run.at < input.len() || tapped.tap.has_ended(Way::Response)) {
-            if waits && run.at > 0 && !tapped.tap.is_within_message(Way::Response) {
+            let is_between = run.at > 0 && !tapped.tap.is_within_message(Way::Response);
+            if is_between && (waits || (is_in_order && !is_next(&mut tapped.tap, lane))) {
                 break;
             }
-            let mut edit_it = |message: &Message<'_>, number: u32| {
-                gates.pairs.clear();
-                let Gates { pairs, decides, rules, .. } = gates;
-                let decider: Option<&dyn Decide> = match (decides, rules) {
-                    (Some(decides), _) => Some(&**decides),
-                    (None, rules) => rules.as_deref().map(|rules| rules as _),
-                };
-                if let Some(decider) = decider.filter(|_| number != 0) {
-                    decider.answer(number, pairs);
-                }
-                edit(message, gates, wants, recorder);
-            };
             let rest = &input[run.at..];
             match tapped.tap.step(Way::Response, rest, &taps.limits, at_ns, &mut head) {
                 Step::Need => run.hold(out, io, to, input)?,
                 Step::Late(consumed) => run.skip(out, io, to, input, consumed)?,
+                Step::Aside { message, .. } if legs.is_some() && is_stray(&message) => {
+                    return Err(End::Netra);
+                }
                 Step::Body(consumed)
                 | Step::Opened { consumed, .. }
                 | Step::Aside { consumed, .. } => run.at += consumed,
                 Step::Answered { consumed, message, exchange } => {
                     (run.at, run.begun) = (run.at + consumed, run.begun + 1);
                     exchange.data.add_overhead(at_ns.saturating_sub(*now));
-                    edit_it(&message, exchange.data.answer);
+                    edit_answer(&message, exchange.data.answer, (gates, wants), recorder);
                     let message = (message.bytes(), &*gates.edits, consumed);
                     run.go_on(out, io, to, input, message, Fate::Passes)?;
                 }
@@ -86,11 +84,12 @@ impl Gate {
                     run.at += consumed;
                     exchange.data.add_overhead(at_ns.saturating_sub(*now));
                     waits_no_more(&mut tapped.patience, exchange.data.timed);
+                    forget_words(legs, &exchange.data);
                     let told = (Outcome::Whole, at_ns);
                     tapped.of.finish(&exchange, error, told, observer, recorder);
                     if let Some(message) = message {
                         run.begun += 1;
-                        edit_it(&message, exchange.data.answer);
+                        edit_answer(&message, exchange.data.answer, (gates, wants), recorder);
                         let message = (message.bytes(), &*gates.edits, consumed);
                         run.go_on(out, io, to, input, message, Fate::Passes)?;
                     }
@@ -133,4 +132,28 @@ impl Gate {
             self.tapped.of.finish(&exchange, error, told, observer, recorder);
         }
     }
+}
+
+/// Edits an answer by the number that its request was decided with.
+fn edit_answer(
+    message: &Message<'_>,
+    number: u32,
+    (gates, wants): (&mut Gates, &mut Wants),
+    recorder: &Recorder,
+) {
+    gates.pairs.clear();
+    let Gates { pairs, decides, rules, .. } = gates;
+    let decider: Option<&dyn Decide> = match (decides, rules) {
+        (Some(decides), _) => Some(&**decides),
+        (None, rules) => rules.as_deref().map(|rules| rules as _),
+    };
+    if let Some(decider) = decider.filter(|_| number != 0) {
+        decider.answer(number, pairs);
+    }
+    edit(message, gates, wants, recorder);
+}
+
+/// An answer that nobody waits for: of several legs, perhaps to what another was asked.
+fn is_stray(message: &Message<'_>) -> bool {
+    message.kind() == Kind::Stray
 }

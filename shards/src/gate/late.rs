@@ -7,7 +7,7 @@
 //! | by order, or by ids that come again | the upstream is left, the client is told, and the connection ends |
 //! | the protocol has no words, or the answer has begun | the connection ends |
 
-use super::Gate;
+use super::{Gate, requests::forget_words};
 use crate::{
     core::Core,
     io::Io,
@@ -122,6 +122,7 @@ impl Gate {
         let Core { observer, recorder, now, .. } = core;
         recorder.bump(Key::refused(Why::TimedOut as usize));
         waits_no_more(&mut self.tapped.patience, done.data.timed);
+        forget_words(&mut self.legs, &done.data);
         if let Some(span) = done.data.span {
             observer.record_mut(span).fault = Some(Fault::of(Flag::AnswerTimeout));
         }

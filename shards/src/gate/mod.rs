@@ -13,10 +13,12 @@
 
 mod answers;
 mod late;
+mod legs;
 mod moves;
 mod outgoing;
 mod replies;
 mod requests;
+mod words;
 
 use crate::{
     core::Core,
@@ -24,11 +26,13 @@ use crate::{
     exchange::{Asker, Gates, Source, Taps, Wants},
     io::{Io, Side, Token},
     sends::Gated,
-    switch::{Stand, Switch},
+    switch::{Stand, Switch, goal::Goal},
     sys::Nanos,
     tap::Tapped,
 };
 pub(crate) use late::Flows;
+use legs::Legs;
+pub(crate) use legs::{HOME, LegState, Path};
 use netra_codecs::{
     codec::{CannotEdit, Left, Reason, Way},
     tap::Message,
@@ -58,6 +62,10 @@ pub(crate) struct Gate {
     has_ended: bool,
     /// Another upstream is wanted, or being reached; or a request waits.
     switch: Switch,
+    /// Where requests went before the one that wants another upstream.
+    old_goal: Option<Box<Goal>>,
+    /// Several upstreams; none where it has one.
+    legs: Option<Box<Legs>>,
     /// The message that waits for another upstream, as it is to be sent there.
     parked: Vec<u8>,
     /// What its requests have left behind at the upstream.
@@ -95,6 +103,8 @@ impl Gate {
             must_close: false,
             has_ended: false,
             switch: Switch::default(),
+            old_goal: None,
+            legs: None,
             parked: Vec::new(),
             left: Left::default(),
             was_paused: false,
@@ -116,13 +126,13 @@ impl Gate {
 
     /// Nothing is left to do: from here on the connection is bytes.
     pub(crate) fn is_over(&self) -> bool {
-        self.tapped.is_over() && self.is_empty()
+        self.tapped.is_over() && self.is_empty() && self.legs.is_none()
     }
 
     /// There is nothing to do but to read along, and nothing that waits: it may go on as its tap,
     /// where nothing waits at its flows either.
     pub(crate) fn may_be_tap(&self) -> bool {
-        let is_home = self.switch.goal.is_none();
+        let is_home = self.switch.goal.is_none() && self.legs.is_none();
         is_home && !self.wants.writes && !self.wants.decides && self.is_empty() && self.kept == 0
     }
 
@@ -144,24 +154,48 @@ impl Gate {
     }
 
     /// Nothing of the way may be sent now.
-    pub(crate) fn is_paused(&self, from: Side) -> bool {
+    pub(crate) fn is_paused(&mut self, from: Token) -> bool {
+        match from.side {
+            Side::Downstream => self.holds_requests(),
+            Side::Upstream if self.legs.is_none() => false,
+            Side::Upstream => !self.may_speak(self.place_of(from)),
+        }
+    }
+
+    /// Nothing at all may be sent by this flow now, be it netra's own.
+    pub(crate) fn is_stopped(&mut self, from: Token) -> bool {
+        match from.side {
+            Side::Downstream => self.holds_requests(),
+            Side::Upstream => self.is_silenced(self.place_of(from)),
+        }
+    }
+
+    fn holds_requests(&self) -> bool {
         // What is carried still goes to the upstream that is to be left.
-        let drains = self.switch.stand == Stand::Draining && !self.request.carry.is_empty();
+        let drains = matches!(self.switch.stand, Stand::Draining | Stand::Reaching)
+            && !self.request.carry.is_empty();
         let waits = self.switch.is_under_way() && !drains;
-        from == Side::Downstream && (waits || self.must_close || self.replies.is_full())
+        waits || self.must_close || self.replies.is_full()
     }
 
     /// The next bytes of the way that are to be sent: what is carried, then what comes from `source`.
     pub(crate) fn next<I: Io>(
         &mut self,
         core: &mut Core<I>,
-        to: Token,
+        from: Token,
         source: Option<Source>,
     ) -> Result<Option<Gated>, End> {
-        let way = match to.side {
-            Side::Upstream => Way::Request,
-            Side::Downstream => Way::Response,
-        };
+        let (to, place) = (self.receiver(from), self.place_of(from));
+        let way = way_to(to);
+        if self.legs.is_some() {
+            if self.tapped.is_over() {
+                // Nobody knows any more whose bytes these are.
+                return Err(End::Netra);
+            }
+            if way == Way::Response {
+                self.review_own_turn(place);
+            }
+        }
         if way == Way::Response {
             self.tell(core);
         }
@@ -186,10 +220,19 @@ impl Gate {
         } else if way == Way::Request && self.is_moving() {
             return Ok(None);
         } else if let Some(source) = source {
-            self.pass(core, to, source)?
+            if self.legs.is_some() && way == Way::Response {
+                if !self.may_speak(place) {
+                    return Ok(None);
+                }
+                self.tapped.tap.hear(place);
+            }
+            self.pass(core, (to, place), source)?
         } else {
             return Ok(None);
         };
+        if self.legs.is_some() && way == Way::Response {
+            self.review_turn(place, gated.is_full);
+        }
         self.settle(&mut core.taps, &core.recorder);
         Ok(Some(gated))
     }
@@ -198,7 +241,7 @@ impl Gate {
     pub(crate) fn pass<I: Io>(
         &mut self,
         core: &mut Core<I>,
-        to: Token,
+        (to, place): (Token, u8),
         source: Source,
     ) -> Result<Gated, End> {
         let way = way_to(to);
@@ -220,7 +263,7 @@ impl Gate {
         match way {
             Way::Request if self.drops => self.drop_rest(core, source),
             Way::Request => self.pass_requests(core, to, source),
-            Way::Response => self.pass_answers(core, to, source),
+            Way::Response => self.pass_answers(core, (to, place), source),
         }
     }
 
@@ -232,7 +275,12 @@ impl Gate {
     }
 
     /// Bytes that may pass from here without being shown.
-    pub(crate) fn passable(&self, from: Side) -> u64 {
+    pub(crate) fn passable(&self, from: Token) -> u64 {
+        if self.legs.is_some() {
+            // Whose bytes come next is seen only by who looks.
+            return 0;
+        }
+        let from = from.side;
         match from {
             Side::Downstream if self.drops => 0,
             Side::Downstream => self.request.cleared.saturating_add(self.tapped.passable(from)),
@@ -276,7 +324,8 @@ impl Gate {
     fn settle(&mut self, taps: &mut Taps, recorder: &Recorder) {
         self.tapped.count_held(taps, recorder);
         let ways = self.request.kept() + self.response.kept();
-        let kept = ways + self.replies.kept() + self.parked.len() + self.overdue_kept();
+        let legs = self.legs.as_deref().map_or(0, Legs::kept);
+        let kept = ways + self.replies.kept() + self.parked.len() + self.overdue_kept() + legs;
         let kept = u32::try_from(kept).unwrap_or(u32::MAX);
         if kept == self.kept {
             return;
@@ -299,7 +348,7 @@ impl Gate {
         let is_tunnel = self.tapped.is_over();
         match from {
             Side::Downstream => {
-                let is_paused = self.is_paused(from);
+                let is_paused = self.holds_requests();
                 let goes_on = std::mem::replace(&mut self.was_paused, is_paused) && !is_paused;
                 goes_on || (is_tunnel && !self.request.held.is_empty() && !is_paused)
             }
@@ -375,7 +424,7 @@ mod tests {
 
     #[test]
     fn an_idle_gated_connection_costs_little() {
-        assert!(size_of::<Gate>() <= 888, "{}", size_of::<Gate>());
+        assert!(size_of::<Gate>() <= 928, "{}", size_of::<Gate>());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
     tap::Carried,
 };
 use netra_codecs::{
-    codec::{Correlation, Kind, Open, Refusal, Stays, Way, Why},
+    codec::{Correlation, Kind, Open, Refusal, Replied, Stays, Way, Why},
     route::Target,
     tap::Message,
     trace::Outcome,
@@ -30,14 +30,14 @@ impl Judged<'_> {
         recorder: &Recorder,
     ) -> Option<Option<Target>> {
         let place = match to {
-            Routed::Home if self.switch.goal.is_none() => return None,
+            Routed::Home if self.switch.goal.is_none() && !self.switch.is_gone => return None,
             Routed::Home => None,
             Routed::To(place) => Some(place),
         };
         let (original, seats) = (self.asker.original_dst, &mut self.of.seats);
         let seat = |place| gates.decider().map_or(Seating::None, |it| it.seat(place, seats.now()));
         let seating = place.map_or(Seating::None, seat);
-        if place.is_some() && self.switch.place() == place {
+        if place.is_some() && self.switch.place() == place && !self.switch.is_gone {
             seats.take(seating, false);
             return None;
         }
@@ -52,7 +52,7 @@ impl Judged<'_> {
             return None;
         }
         self.of.seats.take(seating, true);
-        self.switch.wants(target, true);
+        *self.old_goal = self.switch.leave_for(target);
         self.switch.is_at(place);
         Some(target)
     }
@@ -146,12 +146,20 @@ impl Gate {
     /// There is an upstream that the request which waits may go to: the next step sends it.
     pub(crate) fn go_on<I: Io>(&mut self, core: &mut Core<I>) {
         self.switch.stand = Stand::Settled;
-        if self.replies.last_waits {
-            self.replies.withdraw_last();
-        }
         for open in self.tapped.tap.newest(1).filter(|open| open.data.waits) {
             open.pass_on();
             open.data.waits = false;
+            let words = self.replies.last().filter(|_| self.replies.last_waits);
+            if let (Some(legs), Some(words)) = (&mut self.legs, words) {
+                let write = |out: &mut Vec<u8>| {
+                    out.extend_from_slice(words);
+                    Replied::Sent
+                };
+                open.data.words = legs.words.add(write);
+            }
+        }
+        if self.replies.last_waits {
+            self.replies.withdraw_last();
         }
         self.wait_again(core.now);
         let parked = std::mem::take(&mut self.parked);
@@ -193,6 +201,7 @@ impl Gate {
     pub(super) fn give_up<I: Io>(&mut self, core: &mut Core<I>, stand: Stand) {
         (self.switch.stand, self.drops) = (stand, false);
         (self.request, self.replies, self.parked) = Default::default();
+        self.old_goal = None;
         self.tapped.patience = None;
         self.settle(&mut core.taps, &core.recorder);
     }

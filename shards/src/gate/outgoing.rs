@@ -16,6 +16,10 @@ pub(crate) struct Outgoing {
     pub(crate) carry: Vec<u8>,
     /// Bytes at the source that have passed: they may be sent as they are.
     pub(crate) cleared: u64,
+    /// Where what it is sent to breaks, the connection goes on.
+    pub(crate) survives: bool,
+    /// That has broken: what is sent goes nowhere.
+    pub(crate) is_dead: bool,
 }
 
 /// A message as it is to go out.
@@ -61,8 +65,31 @@ impl Outgoing {
 
     /// Sends what is carried; whether all of it went.
     pub(crate) fn send_carry(&mut self, io: &mut impl Io, to: Token) -> Result<bool, End> {
-        send_carry(&mut self.carry, io, to)?;
+        let sent = match self.is_dead {
+            true => Ok((0, 0)),
+            false => send_carry(&mut self.carry, io, to).map(|()| (0, 0)),
+        };
+        self.what_went(sent, 0)?;
+        if self.is_dead {
+            self.carry = Vec::new();
+        }
         Ok(self.carry.is_empty())
+    }
+
+    /// How much was offered and went; all, where that does not matter any more.
+    #[inline]
+    fn what_went(
+        &mut self,
+        sent: Result<(usize, usize), End>,
+        offered: usize,
+    ) -> Result<(usize, usize), End> {
+        match sent {
+            Err(_) if self.survives => {
+                self.is_dead = true;
+                Ok((offered, offered))
+            }
+            sent => sent,
+        }
     }
 
     /// Sends bytes that have passed, or all of them; returns how many went.
@@ -75,7 +102,11 @@ impl Outgoing {
     ) -> Result<usize, End> {
         let most = if is_tunnel { u64::MAX } else { self.cleared };
         let len = input.len().min(usize::try_from(most).unwrap_or(usize::MAX));
-        let sent = send(io, to, &input[..len])?;
+        let sent = match self.is_dead {
+            true => Ok((len, len)),
+            false => send(io, to, &input[..len]).map(|sent| (len, sent)),
+        };
+        let (_, sent) = self.what_went(sent, len)?;
         self.cleared = self.cleared.saturating_sub(sent as u64);
         Ok(sent)
     }
@@ -102,7 +133,11 @@ impl Outgoing {
         message: Option<Edited<'_>>,
     ) -> Result<(usize, usize), End> {
         let pieces_max = 4 + message.map_or(0, |it| it.edits.pieces_max());
-        let (offered, sent) = send_slices(io, to, slices(plain, message), pieces_max)?;
+        let sent = match self.is_dead {
+            true => Ok((0, 0)),
+            false => send_slices(io, to, slices(plain, message), pieces_max),
+        };
+        let (offered, sent) = self.what_went(sent, 0)?;
         if sent < offered {
             keep_rest(&mut self.carry, slices(plain, message), sent);
         }

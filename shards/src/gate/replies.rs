@@ -40,6 +40,21 @@ impl Replies {
         self.waiting.len()
     }
 
+    /// Adds words that are told behind the first `before`.
+    pub(super) fn insert(&mut self, before: usize, why: Why, words: &[u8]) {
+        let at: usize = self.waiting.iter().take(before).map(|it| it.len as usize).sum();
+        self.bytes.splice(at..at, words.iter().copied());
+        let len = u32::try_from(words.len()).unwrap_or(0);
+        let before = before.min(self.waiting.len());
+        self.waiting.insert(before, Reply { len, why, must_close: false });
+    }
+
+    /// What the last would be told, if there are words for it.
+    pub(super) fn last(&self) -> Option<&[u8]> {
+        let last = self.waiting.back().filter(|last| !last.must_close)?;
+        self.bytes.get(self.bytes.len() - last.len as usize..)
+    }
+
     /// The last is not to be told after all.
     pub(super) fn withdraw_last(&mut self) {
         if let Some(last) = self.waiting.pop_back() {
@@ -120,6 +135,10 @@ mod tests {
             Replied::Sent
         });
         replies.last_waits = true;
+        assert_eq!(replies.last(), Some(&b"three"[..]));
+        replies.insert(0, Why::Denied, b"zero");
+        assert!(replies.take(&mut out).is_some_and(|due| due.why == Why::Denied));
+        assert!(out.ends_with(b"zero") && !replies.may_go());
         replies.withdraw_last();
         assert_eq!((replies.kept(), replies.may_go(), replies.is_empty()), (0, false, true));
     }

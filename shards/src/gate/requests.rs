@@ -3,6 +3,7 @@
 
 use super::{
     Gate, edit,
+    legs::Legs,
     outgoing::{Edited, Outgoing},
     replies::Replies,
 };
@@ -14,7 +15,7 @@ use crate::{
     io::{Io, Token},
     patience::{Allowed, Patience},
     sends::{Gated, is_long},
-    switch::Switch,
+    switch::{Switch, goal::Goal},
     sys::Nanos,
     tap::{Carried, Of, Tapped},
 };
@@ -25,6 +26,9 @@ use netra_codecs::{
     trace::{Outcome, SpanText},
 };
 use netra_perf::{Key, Recorder};
+
+/// What a client is told whose upstream has ended before it answered.
+const ENDED: &str = "netra: its upstream has ended before it answered";
 
 /// How far a gate has come with its input.
 #[derive(Debug, Default)]
@@ -71,7 +75,7 @@ impl Gate {
         let input = source.bytes(pool, scratch);
         let correlation = http.as_deref_mut().map(|http| &mut http.editor.correlation);
         let mut shared = Shared { gates, correlation, observer, recorder, now: *now };
-        let (mut run, mut head) = (Run::default(), Head::default());
+        let (mut run, mut head, lane) = (Run::default(), Head::default(), self.lane());
         let Self { tapped, request: out, .. } = self;
         let is_within = tapped.tap.passable(Way::Request) > 0;
         while run.sent.is_none() && (run.at < input.len() || tapped.tap.has_ended(Way::Request)) {
@@ -94,20 +98,22 @@ impl Gate {
                         wants: &mut self.wants,
                         replies: &mut self.replies,
                         switch: &mut self.switch,
+                        old_goal: &mut self.old_goal,
+                        legs: &mut self.legs,
                         left: &mut self.left,
                         edits_answers: &mut self.edits_answers,
                         patience: &mut tapped.patience,
                         must_close: &mut self.must_close,
                         is_alone,
                     };
+                    exchange.lane = lane;
                     let fate = judged.judge(&message, exchange, &mut shared);
                     self.drops = fate == Fate::Refused && message.behind() == 0;
                     run.on(out, io, to, input, (&message, consumed, &shared.gates.edits), fate)?;
                 }
                 Step::Finished { consumed, exchange, .. } => {
                     run.at += consumed;
-                    let Shared { observer, recorder, now, .. } = &mut shared;
-                    tapped.of.finish_request(exchange, *now, observer, recorder);
+                    finish_one(tapped, &mut self.legs, exchange, &mut shared);
                 }
                 Step::Tunnel(reason) => {
                     tapped.give_up(reason, recorder);
@@ -156,6 +162,26 @@ impl Gate {
         };
         self.drops = tapped.tap.is_within_message(Way::Request);
         Ok(Gated { taken, ..Gated::default() })
+    }
+}
+
+/// A request is over without an answer.
+fn finish_one(
+    tapped: &Tapped,
+    legs: &mut Option<Box<Legs>>,
+    exchange: netra_codecs::codec::Exchange<Carried>,
+    shared: &mut Shared<'_>,
+) {
+    forget_words(legs, &exchange.data);
+    let Shared { observer, recorder, now, .. } = shared;
+    tapped.of.finish_request(exchange, *now, observer, recorder);
+}
+
+/// An exchange is over whose leg may not end without a word.
+#[inline]
+pub(super) fn forget_words(legs: &mut Option<Box<Legs>>, data: &Carried) {
+    if let (Some(legs), 1..) = (legs, data.words) {
+        legs.words.over(data.words);
     }
 }
 
@@ -348,6 +374,9 @@ pub(super) struct Judged<'g> {
     wants: &'g mut Wants,
     pub(super) replies: &'g mut Replies,
     pub(super) switch: &'g mut Switch,
+    /// Where requests go before this one.
+    pub(super) old_goal: &'g mut Option<Box<Goal>>,
+    legs: &'g mut Option<Box<Legs>>,
     pub(super) left: &'g mut Left,
     edits_answers: &'g mut bool,
     patience: &'g mut Option<Box<Patience>>,
@@ -374,7 +403,7 @@ impl Judged<'_> {
         };
         let ruling = match decider.filter(|_| self.wants.decides) {
             Some(it) => {
-                let asked = (self.asker, self.of.seats.now());
+                let asked = (self.asker, self.of.seats.sits());
                 it.decide(message, asked, pairs, now, observer.random.u64(..))
             }
             None => Ruling::default(),
@@ -419,13 +448,22 @@ impl Judged<'_> {
         exchange.data.is_seated = self.of.seats.begin();
         self.left.note(message.leaves());
         edit(message, gates, self.wants, recorder);
-        match moves {
-            Some(target) => {
-                self.park(message, exchange, target.as_ref());
-                Fate::Moves
-            }
-            None if waits => Fate::Waits,
-            None => Fate::Passes,
+        if let Some(target) = moves {
+            self.park(message, exchange, target.as_ref());
+            return Fate::Moves;
+        }
+        self.keep_words(message, exchange);
+        if waits { Fate::Waits } else { Fate::Passes }
+    }
+
+    /// Takes note of what the client is told if the leg ends that a request goes by.
+    #[inline]
+    fn keep_words(&mut self, message: &Message<'_>, exchange: &mut Open<Carried>) {
+        if let Some(legs) = self.legs
+            && exchange.kind != Kind::Oneway
+        {
+            let refusal = Refusal { why: Why::Unreachable, text: ENDED, is_alone: false };
+            exchange.data.words = legs.words.add(|out| message.reply(&refusal, out));
         }
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn obey(
 pub(super) fn heard(seats: &Seats, done: &Done, outcome: Outcome, now: Nanos) {
     if done.data.is_seated {
         let heard = heard_of_http(done.status.unwrap_or(0), outcome);
-        seats.end(heard, now.saturating_sub(done.opened_ns), now);
+        seats.end(0, heard, now.saturating_sub(done.opened_ns), now);
     }
 }
 

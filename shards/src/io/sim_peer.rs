@@ -14,6 +14,8 @@ pub(crate) enum Ending {
     AfterTheOther,
     /// Resets after this many bytes were sent.
     Reset(usize),
+    /// Ends orderly after this many bytes were sent.
+    At(usize),
     /// Stays silent once all is sent, and never ends.
     Never,
 }
@@ -33,6 +35,7 @@ pub(crate) struct Peer {
     pub(crate) saw_end: bool,
     pub(crate) saw_reset: bool,
     turns: Option<Turns>,
+    replies: Option<Replies>,
     /// Before it sends the byte at this place it does nothing for so long; in order.
     pauses: VecDeque<(usize, Nanos)>,
 }
@@ -44,6 +47,17 @@ pub(crate) struct Turns {
 }
 
 type Judge = Box<dyn FnMut(&[u8]) -> usize>;
+
+/// Says what a peer sends next, from all that it has received.
+pub(crate) struct Replies(Reply);
+
+type Reply = Box<dyn FnMut(&[u8], &mut Vec<u8>)>;
+
+impl fmt::Debug for Replies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Replies")
+    }
+}
 
 impl Turns {
     pub(crate) fn new(mut judge: impl FnMut(&[u8]) -> usize + 'static) -> Self {
@@ -61,6 +75,15 @@ impl Peer {
     /// A peer that says these bytes, each when its turn has come.
     pub(crate) fn scripted(rng: &mut Rng, sends: Vec<u8>, ending: Ending, turns: Turns) -> Self {
         Self { sends, turns: Some(turns), ..Self::draw(rng, 0, ending) }
+    }
+
+    /// A peer that answers: `reply` adds to what it sends whenever something has come.
+    pub(crate) fn replying(
+        rng: &mut Rng,
+        ending: Ending,
+        reply: impl FnMut(&[u8], &mut Vec<u8>) + 'static,
+    ) -> Self {
+        Self { replies: Some(Replies(Box::new(reply))), ..Self::draw(rng, 0, ending) }
     }
 
     /// The same, with pauses.
@@ -89,6 +112,7 @@ impl Peer {
             saw_end: false,
             saw_reset: false,
             turns: None,
+            replies: None,
             pauses: VecDeque::new(),
         }
     }
@@ -126,7 +150,10 @@ impl Peer {
             || (socket.tx_reset && !self.saw_reset);
         let can_send = self.sent < self.allowed() && socket.rx.len() < socket.buffer;
         let can_end = !self.ended && self.sent == self.sends.len() && self.may_end();
-        let resets = matches!(self.ending, Ending::Reset(at) if !self.ended && self.sent >= at);
+        let resets = matches!(
+            self.ending,
+            Ending::Reset(at) | Ending::At(at) if !self.ended && self.sent >= at
+        );
         let over = self.saw_reset || (self.ended && self.resets());
         (!over && (reads || (!self.ended && (can_send || can_end || resets))))
             .then_some(self.next_at)
@@ -136,7 +163,7 @@ impl Peer {
         match self.ending {
             Ending::AfterSending => true,
             Ending::AfterTheOther => self.saw_end,
-            Ending::Reset(at) => self.sent >= at,
+            Ending::Reset(at) | Ending::At(at) => self.sent >= at,
             Ending::Never => false,
         }
     }
@@ -157,6 +184,9 @@ impl Peer {
         peer.received.extend(socket.tx.drain(..len));
         if let Some(turns) = &mut peer.turns {
             turns.allowed = (turns.judge)(&peer.received);
+        }
+        if let Some(Replies(reply)) = &mut peer.replies {
+            reply(&peer.received, &mut peer.sends);
         }
         peer.saw_end |= socket.tx_end && socket.tx.is_empty();
         if socket.closed || peer.ended {
@@ -181,6 +211,7 @@ impl Peer {
             Ending::Reset(at) if peer.sent >= at => {
                 (socket.rx_reset, peer.ended) = (true, true);
             }
+            Ending::At(at) if peer.sent >= at => (socket.rx_end, peer.ended) = (true, true),
             _ if peer.sent == peer.sends.len() && peer.may_end() => {
                 (socket.rx_end, peer.ended) = (true, true);
             }

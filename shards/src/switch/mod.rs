@@ -14,10 +14,14 @@
 //! upstream may end its stream: then so does the connection. Or its answers can no longer be told
 //! apart: then the connection is opaque, and the upstream stays.
 //!
+//! A connection whose messages are told apart need not leave its upstream: it goes from `Draining` by
+//! `Reaching` to `Settled`, and has several from then on (`leg.rs`).
+//!
 //! Here is where a connection stands, and nothing is done; whoever reads the connection's messages
 //! has one of these, and `upstream.rs` drives it.
 
 pub(crate) mod goal;
+pub(crate) mod leg;
 pub(crate) mod seats;
 
 use crate::{exchange::Place, sys::Nanos};
@@ -32,6 +36,8 @@ pub(crate) enum Stand {
     Settled,
     /// Earlier requests are still being answered.
     Draining,
+    /// A further upstream is being reached for the request that waits, and those that there are go on.
+    Reaching,
     /// The old upstream is being closed.
     Closing,
     /// The old upstream is being closed, which has ended by itself, and nobody waits for another.
@@ -55,6 +61,8 @@ pub(crate) enum Stand {
 pub(crate) struct Switch {
     pub(crate) stand: Stand,
     pub(crate) goal: Option<Box<Goal>>,
+    /// The upstream has ended, and others of the connection have not: every request goes elsewhere.
+    pub(crate) is_gone: bool,
     /// The last upstream has ended between two requests, and nobody has asked since: the next request
     /// dials.
     pub(crate) is_parted: bool,
@@ -65,6 +73,9 @@ pub(crate) struct Switch {
 impl Switch {
     /// Whether a request for `target` has to go elsewhere than the last one.
     pub(crate) fn is_elsewhere(&self, target: Option<&Target>) -> bool {
+        if self.is_gone {
+            return true;
+        }
         match target {
             Some(target) => self.goal.as_deref().is_none_or(|goal| goal.target != *target),
             None => self.target().is_some(),
@@ -79,6 +90,13 @@ impl Switch {
         self.goal = target.map(|target| Box::new(Goal::new(target, is_ruled)));
         self.stand = Stand::Draining;
         true
+    }
+
+    /// A request is to go to `target`, as a rule says, and that is elsewhere. Returns where those before
+    /// it went.
+    pub(crate) fn leave_for(&mut self, target: Option<Target>) -> Option<Box<Goal>> {
+        self.stand = Stand::Draining;
+        std::mem::replace(&mut self.goal, target.map(|target| Box::new(Goal::new(target, true))))
     }
 
     /// The endpoint of the rules that requests go to, where one was noted.
@@ -105,7 +123,11 @@ impl Switch {
 
     /// The connection has no upstream that could tell anything, or not one that should.
     pub(crate) fn is_detached(&self) -> bool {
-        self.is_parted || !matches!(self.stand, Stand::Settled | Stand::Draining | Stand::Stranded)
+        let is_attached = matches!(
+            self.stand,
+            Stand::Settled | Stand::Draining | Stand::Reaching | Stand::Stranded
+        );
+        self.is_parted || !is_attached
     }
 
     /// What its client still sends is thrown away.

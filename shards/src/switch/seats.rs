@@ -1,7 +1,10 @@
 //! Where a connection sits: at the endpoint that its messages go to, and at the one that it is about to
 //! go to while its upstream is changed. What is under way is counted there.
 
-use crate::{exchange::Seating, sys::Nanos};
+use crate::{
+    exchange::{Seating, Sits},
+    sys::Nanos,
+};
 use netra_codecs::{codec, trace::Outcome};
 use netra_rules::{Heard, Seat};
 
@@ -14,6 +17,9 @@ struct Two {
     now: Option<Box<Seat>>,
     /// Another upstream is wanted, and this is the seat there; the inner None is none.
     next: Option<Option<Box<Seat>>>,
+    /// Which of the connection's legs messages go by now, and the seats of the others.
+    lane: u8,
+    others: Vec<(u8, Box<Seat>)>,
 }
 
 impl Seats {
@@ -21,6 +27,15 @@ impl Seats {
     #[inline]
     pub(crate) fn now(&self) -> Option<&Seat> {
         self.0.as_deref()?.now.as_deref()
+    }
+
+    /// The same with where they go by other legs, for those who decide.
+    #[inline]
+    pub(crate) fn sits(&self) -> Sits<'_> {
+        match self.0.as_deref() {
+            Some(two) => Sits { now: two.now.as_deref(), others: &two.others },
+            None => Sits::default(),
+        }
     }
 
     /// The next message goes there, `elsewhere` or by the upstream that there is.
@@ -54,6 +69,42 @@ impl Seats {
         }
     }
 
+    /// Messages go by another leg from here on.
+    pub(crate) fn hop(&mut self, to: u8) {
+        let two = self.0.get_or_insert_default();
+        if let Some(now) = two.now.take() {
+            two.others.push((two.lane, now));
+        }
+        two.lane = to;
+        two.now = two.take_other(to);
+        let Some(mut next) = two.next.take() else { return };
+        if let Some(next) = &mut next {
+            if let Some(now) = &two.now {
+                next.take_over(now);
+            }
+            next.connected();
+        }
+        two.now = next;
+    }
+
+    /// A leg has ended, and so has what was under way there.
+    pub(crate) fn lose(&mut self, lane: u8) {
+        let Some(two) = &mut self.0 else { return };
+        match two.lane == lane {
+            true => two.now = None,
+            false => drop(two.take_other(lane)),
+        }
+    }
+
+    /// Where the message that waits is to go, or messages go now.
+    pub(crate) fn wanted(&self) -> Option<&Seat> {
+        let two = self.0.as_deref()?;
+        match &two.next {
+            Some(next) => next.as_deref(),
+            None => two.now.as_deref(),
+        }
+    }
+
     /// It is not left after all.
     pub(crate) fn stay(&mut self) {
         if let Some(two) = &mut self.0 {
@@ -64,6 +115,13 @@ impl Seats {
     /// The message that waits goes to no endpoint after all.
     pub(crate) fn leave(&mut self) {
         self.0 = None;
+    }
+
+    /// The same of a connection that has legs.
+    pub(crate) fn leave_next(&mut self) {
+        if let Some(two) = &mut self.0 {
+            two.next = Some(None);
+        }
     }
 
     /// The new upstream is there.
@@ -93,34 +151,45 @@ impl Seats {
 
     /// Nobody was reached: another endpoint for the message that waits, if there is to be one.
     pub(crate) fn again(&mut self, now: Nanos) -> Option<&Seat> {
-        let seat = self.0.as_mut()?.now.as_mut()?;
+        let two = self.0.as_mut()?;
+        let seat = match &mut two.next {
+            Some(next) => next.as_mut()?,
+            None => two.now.as_mut()?,
+        };
         seat.failed(now);
         **seat = seat.again(now)?;
-        self.now()
+        self.wanted()
     }
 
     /// How many endpoints the message that waits was tried at.
     pub(crate) fn tries(&self) -> u8 {
-        self.now().map_or(0, Seat::tries)
+        self.wanted().map_or(0, Seat::tries)
     }
 
     /// A message that is to be answered goes out, or waits to. Whether it counts.
     #[inline]
     pub(crate) fn begin(&self) -> bool {
-        let Some(two) = &self.0 else { return false };
-        let seat = match &two.next {
-            Some(next) => next.as_deref(),
-            None => two.now.as_deref(),
-        };
-        seat.inspect(|seat| seat.begin()).is_some()
+        self.wanted().inspect(|seat| seat.begin()).is_some()
     }
 
-    /// One that counts is over.
+    /// One that counts is over, of those that went by this leg.
     #[inline]
-    pub(crate) fn end(&self, heard: Heard, took: Nanos, now: Nanos) {
-        if let Some(seat) = self.now() {
+    pub(crate) fn end(&self, lane: u8, heard: Heard, took: Nanos, now: Nanos) {
+        let Some(two) = self.0.as_deref() else { return };
+        let seat = match two.lane == lane {
+            true => two.now.as_deref(),
+            false => two.others.iter().find(|(it, _)| *it == lane).map(|(_, seat)| &**seat),
+        };
+        if let Some(seat) = seat {
             seat.end(heard, took, now);
         }
+    }
+}
+
+impl Two {
+    fn take_other(&mut self, lane: u8) -> Option<Box<Seat>> {
+        let place = self.others.iter().position(|(it, _)| *it == lane)?;
+        Some(self.others.swap_remove(place).1)
     }
 }
 
