@@ -68,7 +68,7 @@ pub(crate) enum Seating {
     /// To the endpoint of the one before it.
     Same,
     /// To another.
-    New(Box<Seat>),
+    New(Seat),
 }
 
 /// Decides about messages; one for a shard. It neither blocks nor allocates for a message.

@@ -2,8 +2,9 @@
 
 use crate::{
     error::End,
+    exchange::Scraps,
     io::{Io, Token},
-    sends::{keep_rest, send, send_carry, send_slices},
+    sends::{keep_rest, send, send_slices},
 };
 use netra_codecs::codec::Edits;
 
@@ -60,8 +61,17 @@ impl Outgoing {
     }
 
     /// Sends what is carried; whether all of it went.
-    pub(crate) fn send_carry(&mut self, io: &mut impl Io, to: Token) -> Result<bool, End> {
-        send_carry(&mut self.carry, io, to)?;
+    pub(crate) fn send_carry(
+        &mut self,
+        io: &mut impl Io,
+        to: Token,
+        scraps: &mut Scraps,
+    ) -> Result<bool, End> {
+        let sent = send(io, to, &self.carry)?;
+        self.carry.drain(..sent);
+        if self.carry.is_empty() {
+            scraps.take_back(&mut self.carry);
+        }
         Ok(self.carry.is_empty())
     }
 

@@ -11,16 +11,16 @@ pub(crate) struct Seats(Option<Box<Two>>);
 
 #[derive(Debug, Default)]
 struct Two {
-    now: Option<Box<Seat>>,
+    now: Option<Seat>,
     /// Another upstream is wanted, and this is the seat there; the inner None is none.
-    next: Option<Option<Box<Seat>>>,
+    next: Option<Option<Seat>>,
 }
 
 impl Seats {
     /// Where messages go now.
     #[inline]
     pub(crate) fn now(&self) -> Option<&Seat> {
-        self.0.as_deref()?.now.as_deref()
+        self.0.as_deref()?.now.as_ref()
     }
 
     /// The next message goes there, `elsewhere` or by the upstream that there is.
@@ -77,7 +77,7 @@ impl Seats {
     pub(crate) fn again(&mut self, now: Nanos) -> Option<&Seat> {
         let seat = self.0.as_mut()?.now.as_mut()?;
         seat.failed(now);
-        **seat = seat.again(now)?;
+        *seat = seat.again(now)?;
         self.now()
     }
 
@@ -91,8 +91,8 @@ impl Seats {
     pub(crate) fn begin(&self) -> bool {
         let Some(two) = &self.0 else { return false };
         let seat = match &two.next {
-            Some(next) => next.as_deref(),
-            None => two.now.as_deref(),
+            Some(next) => next.as_ref(),
+            None => two.now.as_ref(),
         };
         seat.inspect(|seat| seat.begin()).is_some()
     }
