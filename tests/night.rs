@@ -246,8 +246,10 @@ fn what_leads_back_to_netra_is_told_of() {
         &Setup::new(Cell { driver: Driver::Epoll, shards: 1 }).env("NETRA_ACCESS_LOG", "all"),
     );
     let to = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), PORT);
-    let mut peer = script::connect(&world.pod, to).expect("netra accepts");
-    let _ = peer.read(&mut [0; 1]);
+    // The reset may come before the caller knows that netra had accepted.
+    if let Ok(mut peer) = script::connect(&world.pod, to) {
+        let _ = peer.read(&mut [0; 1]);
+    }
     let letters = || failures(&world)["failures"][0]["flag"].clone();
     found("a dial of netra's own port", || letters() == "NO" || letters() == "LO").unwrap();
     let line = || netra.log().lines().any(|line| line.contains("side=netra"));

@@ -5,6 +5,8 @@
 
 #[path = "protocols/brokers.rs"]
 mod brokers;
+#[path = "protocols/capture.rs"]
+mod capture;
 #[path = "protocols/cluster.rs"]
 mod cluster;
 #[path = "protocols/found.rs"]
@@ -35,12 +37,9 @@ mod support;
 #[path = "protocols/tonic_peers.rs"]
 mod tonic_peers;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use capture::captured;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 use support::matrix::{Findings, cells_with};
@@ -240,12 +239,8 @@ fn redis_as_redis_py_uses_it_and_as_tshark_reads_it() {
     let _server = redis_server(&world);
     let host = POD_V4.to_string();
     let capture = world.dir().join("redis.pcap");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 6379");
-        let said = python(&world.client, "redis_client.py", &[&host, "6379"]);
-        tshark.stop();
-        said
-    };
+    let ask = || python(&world.client, "redis_client.py", &[&host, "6379"]);
+    let load = || captured(&world, &capture, &[6379], ask);
     compare(&world, "6379=redis", load, |netra, sink| {
         netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
         let scrape = netra.scrape();
@@ -284,32 +279,6 @@ fn redis_as_redis_py_uses_it_and_as_tshark_reads_it() {
         }
         Ok(())
     });
-}
-
-/// tshark while it writes packets of the pod's link into a file.
-struct Capture(std::process::Child);
-
-impl Capture {
-    fn start(world: &World, file: &Path, filter: &str) -> Self {
-        let _ = fs::remove_file(file);
-        let mut command = world.client.command(tool("tshark", "tshark"));
-        command.args(["-q", "-i", "any", "-f", filter, "-w"]).arg(file);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().expect("tshark starts");
-        let writes = || fs::metadata(file).is_ok_and(|it| it.len() > 0);
-        assert!(wait_until(PATIENCE, writes), "tshark captures nothing");
-        // Its file begins before its filter is in the kernel.
-        thread::sleep(Duration::from_millis(300));
-        Self(child)
-    }
-
-    fn stop(mut self) {
-        // What is in the kernel's ring is written when it is told to stop.
-        thread::sleep(Duration::from_millis(300));
-        let pid = Pid::from_raw(i32::try_from(self.0.id()).expect("a pid"));
-        kill(pid, Signal::SIGINT).expect("the child is ours and not yet reaped");
-        self.0.wait().expect("tshark ends");
-    }
 }
 
 /// The commands of a capture by name, as tshark reads them.

@@ -1,10 +1,11 @@
 //! NATS, MQTT, AMQP and ZooKeeper: the usual servers with the usual clients, and tshark beside netra
 //! where it knows the protocol.
 
+use super::capture::captured;
 use super::support::programs::{Server, run, tool};
 use super::support::sink::{Sink, Span};
 use super::support::world::{POD_V4, World};
-use super::{Capture, Netra, compare, exchanges, no_tunnel, python};
+use super::{Netra, compare, exchanges, no_tunnel, python};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -126,12 +127,8 @@ fn mqtt_as_paho_uses_it_and_as_tshark_reads_it() {
     let _server = mosquitto(&world);
     let host = POD_V4.to_string();
     let capture = world.dir().join("mqtt.pcap");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 1883");
-        let said = python(&world.client, "mqtt_client.py", &[&host, "1883", "20000"]);
-        tshark.stop();
-        said
-    };
+    let ask = || python(&world.client, "mqtt_client.py", &[&host, "1883", "20000"]);
+    let load = || captured(&world, &capture, &[1883], ask);
     compare(&world, "1883=mqtt", load, |netra, sink| {
         let seen = seen(netra, "mqtt")?;
         let read = by_tshark(&world, &capture, (1883, "mqtt"), "mqtt.msgtype");
@@ -189,12 +186,8 @@ fn amqp_as_pika_uses_it_and_as_tshark_reads_it() {
     let _servers = rabbitmq(&world);
     let host = POD_V4.to_string();
     let capture = world.dir().join("amqp.pcap");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 5672");
-        let said = python(&world.client, "amqp_client.py", &[&host, "5672", "20000"]);
-        tshark.stop();
-        said
-    };
+    let ask = || python(&world.client, "amqp_client.py", &[&host, "5672", "20000"]);
+    let load = || captured(&world, &capture, &[5672], ask);
     compare(&world, "5672=amqp", load, |netra, sink| {
         let seen = seen(netra, "amqp")?;
         let read = by_tshark(&world, &capture, (5672, "amqp"), "amqp.method.method");

@@ -1,6 +1,8 @@
 //! HTTP/2 and gRPC: grpcio, grpclib, nghttp2, curl, nginx, hypercorn, and a client that floods.
 
+use super::capture::captured;
 use super::*;
+use std::fs;
 use support::sink::Span;
 use support::world::CLIENT_V4;
 
@@ -287,8 +289,7 @@ fn http2_as_nghttp2_and_curl_speak_it_and_as_tshark_reads_it() {
     let _nghttpd = Server::start(&world, &world.pod, nghttpd, 8081);
     let capture = world.dir().join("h2.pcap");
     let url = |port: u16, path: &str| format!("http://{POD_V4}:{port}/{path}");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp portrange 8080-8081");
+    let ask = || {
         let mut said = String::new();
         for port in [8080, 8081] {
             let (small, large) = (url(port, "small"), url(port, "large"));
@@ -310,9 +311,9 @@ fn http2_as_nghttp2_and_curl_speak_it_and_as_tshark_reads_it() {
                 said += &run(&world.client, &tool("curl", "curl"), &[&form, asked].concat());
             }
         }
-        tshark.stop();
         said
     };
+    let load = || captured(&world, &capture, &[8080, 8081], ask);
     compare_where(&world, ("NETRA_HTTP_PORTS", "8080,8081"), load, |netra, sink| {
         let scrape = read_along(netra)?;
         let asked = scrape.sum("netra_http_requests_total", &[]);

@@ -1,5 +1,6 @@
 //! Kafka: librdkafka and kafka-python against Tansu.
 
+use super::capture::captured;
 use super::*;
 
 /// A client's whole day: what it sees stays the same, and tshark, which reads the same packets, has
@@ -10,12 +11,8 @@ fn kafka_as_two_clients_use_it_and_as_tshark_reads_it() {
     let host = POD_V4.to_string();
     let _server = python_server(&world, "kafka_peer.py", 9092, &["server", &host, "9092"]);
     let capture = world.dir().join("kafka.pcap");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 9092");
-        let said = python(&world.client, "kafka_peer.py", &["client", &host, "9092"]);
-        tshark.stop();
-        said
-    };
+    let ask = || python(&world.client, "kafka_peer.py", &["client", &host, "9092"]);
+    let load = || captured(&world, &capture, &[9092], ask);
     compare(&world, "9092=kafka", load, |netra, sink| {
         netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
         let scrape = netra.scrape();

@@ -1,9 +1,10 @@
 //! memcached by three clients, its conformance suite and its load tool, with tshark and the server's
 //! own counts beside what netra counts.
 
+use super::capture::captured;
 use super::support::programs::{Server, run, tool};
 use super::support::world::{POD_V4, World};
-use super::{Capture, EXCHANGES, compare, exchanges, no_tunnel, python};
+use super::{EXCHANGES, compare, exchanges, no_tunnel, python};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -59,12 +60,8 @@ fn memcached_binary_as_tshark_reads_it() {
     let _server = server(&world);
     let host = POD_V4.to_string();
     let capture = world.dir().join("memcached.pcap");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 11211");
-        let said = python(&world.client, "memcached_client.py", &[&host, "11211", "binary"]);
-        tshark.stop();
-        said
-    };
+    let ask = || python(&world.client, "memcached_client.py", &[&host, "11211", "binary"]);
+    let load = || captured(&world, &capture, &[11211], ask);
     compare(&world, "11211=memcached", load, |netra, _| {
         netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
         let scrape = netra.scrape();

@@ -1,11 +1,12 @@
 //! MongoDB by pymongo: with a server that nobody here wrote, and with one that does what no server to
 //! be had does; tshark is the second reader.
 
+use super::capture::captured;
 use super::support::programs::{Server, run, tool};
 use super::support::sink::Span;
 use super::support::spans::python_path;
 use super::support::world::{POD_V4, World};
-use super::{Capture, compare, exchanges, no_tunnel, python, python_server};
+use super::{compare, exchanges, no_tunnel, python, python_server};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -59,12 +60,8 @@ fn mongodb_as_pymongo_uses_it_and_as_tshark_reads_it() {
     let _server = nx_27017(&world);
     let host = POD_V4.to_string();
     let capture = world.dir().join("mongodb.pcap");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 27017");
-        let said = python(&world.client, "mongodb_client.py", &[&host, "27017"]);
-        tshark.stop();
-        said
-    };
+    let ask = || python(&world.client, "mongodb_client.py", &[&host, "27017"]);
+    let load = || captured(&world, &capture, &[27017], ask);
     compare(&world, "27017=mongodb", load, |netra, sink| {
         netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
         let scrape = netra.scrape();

@@ -1,14 +1,13 @@
 //! MariaDB by PyMySQL, mysqlclient, its JDBC driver, its own client and mysqlslap, with tshark as a second
 //! reader.
 
+use super::capture::captured;
 use super::support::netra::Netra;
 use super::support::programs::{Server, number_after, run, tool};
 use super::support::sink::{Sink, Span};
 use super::support::world::{POD_V4, World, checked};
 use super::support::{PATIENCE, wait_until};
-use super::{
-    Capture, EXCHANGES, compare, ended, exchanges, java, no_secret, no_tunnel, peer, python,
-};
+use super::{EXCHANGES, compare, ended, exchanges, java, no_secret, no_tunnel, peer, python};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,14 +23,16 @@ pub(super) fn server(world: &World) -> Server {
     let place = format!("--datadir={}", data.display());
     let mut install = world.pod.command_as(tool("mariadb-install-db", package), Some(NOBODY), None);
     install.args(["--no-defaults", &place, "--skip-test-db"]);
-    install.arg("--auth-root-authentication-method=normal");
+    // Each server that starts removes the temporary tables that it finds, whoever works with them.
+    let own = format!("--tmpdir={}", world.dir().display());
+    install.args(["--auth-root-authentication-method=normal", &own]);
     checked(install.current_dir(world.dir()).output().expect("install"), "mariadb-install-db");
     let socket = format!("--socket={}/s", data.display());
     let mut command = world.pod.command_as(tool("mariadbd", package), Some(NOBODY), None);
     command.args(["--no-defaults", &place, &socket, "--port=3306", "--bind-address=*"]);
     command.args(["--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0", "--local-infile=1"]);
     command.args(["--max-allowed-packet=64M", "--log-bin=log", "--server-id=1"]);
-    command.arg(format!("--pid-file={}/pid", data.display()));
+    command.arg(format!("--pid-file={}/pid", data.display())).arg(own);
     let server = Server::start(world, &world.pod, command, PORT);
     let client = tool("mariadb", "mariadb-client");
     let user = "create user bench@'%' identified by 'secret'; grant all on *.* to bench@'%'";
@@ -79,12 +80,8 @@ fn as_pymysql_uses_it_and_as_tshark_reads_it() {
     let host = POD_V4.to_string();
     let folder = world.dir().display().to_string();
     let capture = world.dir().join("mysql.pcap");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 3306");
-        let said = python(&world.client, "mysql_client.py", &[&host, "3306", &folder]);
-        tshark.stop();
-        said
-    };
+    let ask = || python(&world.client, "mysql_client.py", &[&host, "3306", &folder]);
+    let load = || captured(&world, &capture, &[3306], ask);
     compare(&world, "3306=mysql", load, |netra, sink| {
         netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
         let scrape = netra.scrape();
@@ -245,12 +242,8 @@ fn as_mysqlclient_uses_it_and_as_tshark_reads_it() {
     assert!(module.exists(), "{} is missing: python3-mysqldb", module.display());
     let (host, script) = (POD_V4.to_string(), peer("mysqlclient_client.py").display().to_string());
     let capture = world.dir().join("mysql.pcap");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 3306");
-        let said = run(&world.client, Path::new("/usr/bin/python3"), &[&script, &host, "3306"]);
-        tshark.stop();
-        said
-    };
+    let ask = || run(&world.client, Path::new("/usr/bin/python3"), &[&script, &host, "3306"]);
+    let load = || captured(&world, &capture, &[3306], ask);
     compare(&world, "3306=mysql", load, |netra, sink| {
         let wrong = [("insert kv", "1062"), ("select nowhere", "1146"), ("update kv", "1205")];
         agree(&world, (netra, sink), &capture, &wrong)
@@ -265,12 +258,8 @@ fn as_its_jdbc_driver_uses_it_and_as_tshark_reads_it() {
     let host = POD_V4.to_string();
     let capture = world.dir().join("mysql.pcap");
     let driver = ("mariadb-java-client.jar", "libmariadb-java");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 3306");
-        let said = java(&world.client, "connectorj_client.bsh", driver, &[&host, "3306"]);
-        tshark.stop();
-        said
-    };
+    let ask = || java(&world.client, "connectorj_client.bsh", driver, &[&host, "3306"]);
+    let load = || captured(&world, &capture, &[3306], ask);
     compare(&world, "3306=mysql", load, |netra, sink| {
         let wrong = [("insert kv", "1062"), ("select nowhere", "1146")];
         agree(&world, (netra, sink), &capture, &wrong)

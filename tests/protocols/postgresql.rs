@@ -1,10 +1,11 @@
 //! PostgreSQL by libpq, psycopg, psql, pgbench, its JDBC driver and pgbouncer, with tshark as a second
 //! reader.
 
+use super::capture::captured;
 use super::support::programs::{Server, number_after, run, tool};
 use super::support::world::{Namespace, POD_V4, World, checked};
 use super::support::{PATIENCE, wait_until};
-use super::{Capture, EXCHANGES, compare, ended, exchanges, java, no_secret, no_tunnel, python};
+use super::{EXCHANGES, compare, ended, exchanges, java, no_secret, no_tunnel, python};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::cell::Cell;
@@ -68,12 +69,8 @@ fn as_psycopg_uses_it_and_as_tshark_reads_it() {
     let _server = server(&world);
     let host = POD_V4.to_string();
     let capture = world.dir().join("postgresql.pcap");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 5432");
-        let said = python(&world.client, "postgresql_client.py", &[&host, "5432"]);
-        tshark.stop();
-        said
-    };
+    let ask = || python(&world.client, "postgresql_client.py", &[&host, "5432"]);
+    let load = || captured(&world, &capture, &[5432], ask);
     compare(&world, "5432=postgresql", load, |netra, sink| {
         netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
         let scrape = netra.scrape();
@@ -198,12 +195,8 @@ fn as_its_jdbc_driver_uses_it_and_as_tshark_reads_it() {
     let host = POD_V4.to_string();
     let capture = world.dir().join("postgresql.pcap");
     let driver = ("postgresql.jar", "libpostgresql-jdbc-java");
-    let load = || {
-        let tshark = Capture::start(&world, &capture, "tcp port 5432");
-        let said = java(&world.client, "pgjdbc_client.bsh", driver, &[&host, "5432"]);
-        tshark.stop();
-        said
-    };
+    let ask = || java(&world.client, "pgjdbc_client.bsh", driver, &[&host, "5432"]);
+    let load = || captured(&world, &capture, &[5432], ask);
     compare(&world, "5432=postgresql", load, |netra, sink| {
         netra.scrape_until("all answered", |scrape| scrape.active() == 0)?;
         let scrape = netra.scrape();

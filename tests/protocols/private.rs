@@ -1,12 +1,13 @@
 //! A protocol that is not built in, described by a file: SMB 2 as impacket's client and server speak it, with
 //! tshark as a second reader.
 
+use super::capture::captured;
 use super::support::matrix::{Findings, cells_with};
 use super::support::netra::{Backend, Netra, Setup, apply_rules, remove_rules};
 use super::support::programs::{Server, run, tool};
 use super::support::sink::Sink;
 use super::support::world::{POD_V4, World, checked};
-use super::{Capture, exchanges, no_tunnel, python, python_path, python_server};
+use super::{exchanges, no_tunnel, python, python_path, python_server};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -73,9 +74,7 @@ fn a_described_protocol_is_told_as_those_that_are_built_in() {
     for cell in cells_with(2) {
         let setup = sink.wire(Setup::new(cell)).env("NETRA_PROTOCOL_FILES", description());
         let netra = Netra::start(&world, &setup.env("NETRA_PROTOCOLS", "445=smb2"));
-        let tshark = Capture::start(&world, &capture, "tcp port 445");
-        let through = load();
-        tshark.stop();
+        let through = captured(&world, &capture, &[445], load);
         if through != direct {
             findings.note(cell, format!("through netra:\n{through}\ndirectly:\n{direct}"));
         }
