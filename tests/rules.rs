@@ -10,6 +10,8 @@ mod answers;
 mod clusters;
 #[path = "rules/demos.rs"]
 mod demos;
+#[path = "rules/fleets.rs"]
+mod fleets;
 #[path = "rules/late.rs"]
 mod late;
 #[path = "rules/names.rs"]

@@ -126,6 +126,7 @@ impl Compiler<'_> {
             response: self.mutations(&route.response, candidates),
             first_byte_ns: route.first_byte_ns,
             idle_ns: route.idle_ns,
+            retries: route.retries,
             ..Verdict::NONE
         };
         let stays = matches!(*to, [Where::One(cluster)] if self.clusters.only_passes(cluster));
@@ -148,6 +149,14 @@ impl Compiler<'_> {
             let what = format!(
                 "timeout: nobody can tell what {} answers to what, so that no answer is missed. \
                  Take it out",
+                names.join(", ")
+            );
+            self.troubles.error(route.place.clone(), what);
+        }
+        if route.retries > 0 && !candidates.contains(&Protocol::Http1) {
+            let names: Vec<_> = candidates.iter().map(|protocol| protocol.name()).collect();
+            let what = format!(
+                "retry: requests of {} are never sent twice, those of http1 alone are. Take it out",
                 names.join(", ")
             );
             self.troubles.error(route.place.clone(), what);
@@ -363,6 +372,11 @@ fn route_words(route: &RouteSpec) -> String {
     }
     if route.idle_ns > 0 {
         add(format!("no answer stands still for {}", time(route.idle_ns)));
+    }
+    match route.retries {
+        0 => {}
+        1 => add("asked again once".to_owned()),
+        many => add(format!("asked again up to {many} times")),
     }
     words
 }

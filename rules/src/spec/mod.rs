@@ -56,6 +56,8 @@ pub(crate) struct RouteSpec {
     pub(crate) response: Vec<MutationSpec>,
     pub(crate) first_byte_ns: u64,
     pub(crate) idle_ns: u64,
+    /// How often it may be asked again, after it was sent.
+    pub(crate) retries: u8,
     pub(crate) fault: Option<Fault>,
     pub(crate) hash_on: Vec<(String, Place)>,
 }
