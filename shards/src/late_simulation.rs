@@ -5,7 +5,7 @@ use crate::{
     config::Limits,
     core::HttpCore,
     correlate::{Keep, correlate, seed},
-    exchange::{Asker, Decide, Gates, Observer, Place, Ruling, ShardRules, Reads, Taps},
+    exchange::{Asker, Decide, Gates, Observer, Place, Reads, Ruling, ShardRules, Taps},
     http_simulation::http_config,
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},

@@ -3,7 +3,7 @@
 //! be reached its client is told in the protocol's words.
 
 use crate::{
-    exchange::{Asker, Decide, Gates, Observer, Place, Routed, Ruling, Reads, Taps},
+    exchange::{Asker, Decide, Gates, Observer, Place, Reads, Routed, Ruling, Taps},
     http_simulation::http_config,
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},

@@ -9,7 +9,7 @@ use crate::{
     correlate::{self, Correlation, Keep, correlate},
     descriptors::Descriptors,
     driver::Driver,
-    exchange::{Gates, Given, Observer, ShardRules, Reads, Taps, WritesContext},
+    exchange::{Gates, Given, Observer, Reads, ShardRules, Taps, WritesContext},
     host,
     io::{epoll::EpollIo, kernel::tuning, ring::RingIo},
     joins::Shared,

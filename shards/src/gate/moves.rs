@@ -4,7 +4,7 @@
 use super::{Gate, requests::Judged};
 use crate::{
     core::Core,
-    exchange::{Gates, Routed, Seating, Scraps},
+    exchange::{Gates, Routed, Scraps, Seating},
     io::Io,
     switch::{Stand, Switch, seats::Seats},
     tap::Carried,

@@ -313,7 +313,9 @@ impl Run {
             (Fate::Moves, message) => {
                 let sent = out.send_all(io, to, plain, None)?;
                 match message {
-                    Some(message) => message.slices().for_each(|it| self.parked.extend_from_slice(it)),
+                    Some(message) => {
+                        message.slices().for_each(|it| self.parked.extend_from_slice(it))
+                    }
                     None => own.iter().for_each(|it| self.parked.extend_from_slice(it)),
                 }
                 sent
