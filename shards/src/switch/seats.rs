@@ -87,7 +87,7 @@ impl Seats {
         }
         let next = seat.again(now)?;
         seat.failed(now);
-        **seat = next;
+        *seat = next;
         self.now()
     }
 
