@@ -109,9 +109,7 @@ fn routed<F: Facts>(
             state.note(route.rule, false, now_ns);
             Verdict { action, delay_ns, ..route.verdict }
         }
-        Err(kind) => {
-            Verdict { delay_ns, ..refuse(state, route.rule, refusal(kind), now_ns) }
-        }
+        Err(kind) => Verdict { delay_ns, ..refuse(state, route.rule, refusal(kind), now_ns) },
     }
 }
 

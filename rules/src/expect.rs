@@ -174,12 +174,12 @@ fn run(table: &Table, node: &Node, mut example: Example) -> Vec<String> {
     let mut state = State::new(table, &process, 1);
     let (mut counts, mut wrong) = (BTreeMap::new(), Vec::new());
     // Connections keep their endpoints, and each message is answered before the next one.
-    let mut seats: BTreeMap<u64, Box<Seat>> = BTreeMap::new();
+    let mut seats: BTreeMap<u64, Seat> = BTreeMap::new();
     for turn in 0..times {
         example.connection = turn % connections;
         // Chance that is the same each time.
         let random = crate::hash::mix(turn.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let seat = seats.get(&example.connection).map(|seat| &**seat);
+        let seat = seats.get(&example.connection);
         let seated = Seated { example: &example, seat };
         let verdict = decide(table, &seated, &mut state, turn * every_ns, random);
         if let Action::Route(route) = verdict.action

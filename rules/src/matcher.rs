@@ -162,12 +162,7 @@ impl Matcher {
 
     /// The same where more has to be asked for: of so many entries, or of all.
     #[inline(never)]
-    fn asked<F: Facts>(
-        &self,
-        facts: &F,
-        slots: &[Slot],
-        among: Option<(u32, u32)>,
-    ) -> Option<u32> {
+    fn asked<F: Facts>(&self, facts: &F, slots: &[Slot], among: Option<(u32, u32)>) -> Option<u32> {
         let mut ask = Ask::new(facts, slots);
         let Some((from, to)) = among else { return self.first(&mut ask) };
         let best = self.first_of(self.list(from, to), u32::MAX, &mut ask);

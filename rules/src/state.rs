@@ -130,12 +130,12 @@ impl State {
 
     /// A connection's place at an endpoint that was just picked; None if it is `now` there. Messages
     /// that stay on their way have none.
-    pub fn seat(&self, route: Route, now: Option<&Seat>) -> Option<Box<Seat>> {
+    pub fn seat(&self, route: Route, now: Option<&Seat>) -> Option<Seat> {
         let balance = self.process.balances.get(route.cluster.0 as usize)?;
         if now.is_some_and(|now| now.is_at(balance, route.endpoint)) {
             return None;
         }
-        Seat::new(balance, route.endpoint.0).map(Box::new)
+        Seat::new(balance, route.endpoint.0)
     }
 
     /// Whose turn it is: the next number of a split.

@@ -76,11 +76,13 @@ fn what_names_stand_for_speaks_it_too_and_is_no_fault_of_documents() {
 
 #[test]
 fn names_of_nobody_are_warned_of_and_two_for_one_place_are_an_error() {
-    let found = warnings(&SERVICE.replace("tcp-metaprotocol-thrift-hello, ", "tcp-metaprotocol-qza, "));
+    let found =
+        warnings(&SERVICE.replace("tcp-metaprotocol-thrift-hello, ", "tcp-metaprotocol-qza, "));
     let what = "rules.yaml:9:5: the name of the port says \"qza\", of which nothing is known, and it \
                 is not read: known are http1, redis";
     assert!(found.iter().any(|it| it.starts_with(what)), "{found:?}");
-    let other = SERVICE.replace("redis-cache", "tcp-thrift").replace("{name: it}", "{name: second}");
+    let other =
+        SERVICE.replace("redis-cache", "tcp-thrift").replace("{name: it}", "{name: second}");
     let found = errors(&format!("{SERVICE}---\n{other}"));
     let what = "thrift is spoken at 240.240.0.1:6379, where another document has redis";
     assert!(found.iter().any(|it| it.contains(what)), "{found:?}");

@@ -6,7 +6,7 @@ use crate::{
     config::{JoinLevel, Limits},
     core::HttpCore,
     correlate::{Keep, correlate, seed},
-    exchange::{Gates, Observer, ShardRules, Reads, Taps},
+    exchange::{Gates, Observer, Reads, ShardRules, Taps},
     http_simulation::{http_config, request_end},
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},

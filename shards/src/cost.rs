@@ -26,6 +26,7 @@ use crate::{
 };
 use messages::Conversation;
 use netra_codecs::{
+    codec::Why,
     tap::{Protocol, ProtocolPorts},
     trace::{
         Formats, KeySeed,
@@ -55,6 +56,9 @@ struct Treadmill {
     streams: u32,
     /// How often the time was asked for: it goes on by as much each time.
     clock_reads: Cell<u64>,
+    /// Nobody answers: the requests do not come there.
+    is_silent: bool,
+    dials: u32,
 }
 
 /// What passes between two looks at the clock.
@@ -65,7 +69,17 @@ const DOWNSTREAM: Token = Token { slot: 0, generation: 1, side: Side::Downstream
 impl Treadmill {
     fn new(conversation: Conversation, direction: Direction) -> Self {
         let clock_reads = Cell::new(0);
-        Self { conversation, direction, accepted: false, left: 0, sent: 0, streams: 0, clock_reads }
+        Self {
+            conversation,
+            direction,
+            accepted: false,
+            left: 0,
+            sent: 0,
+            streams: 0,
+            clock_reads,
+            is_silent: false,
+            dials: 0,
+        }
     }
 }
 
@@ -87,7 +101,7 @@ impl Io for Treadmill {
             self.left = 0;
             return Some(Event::Accepted(3));
         }
-        self.left = self.left.checked_sub(1)?;
+        self.left = self.left.checked_sub(1).filter(|left| *left > 0 || !self.is_silent)?;
         let (token, bytes) = match self.left {
             1 => (DOWNSTREAM, self.conversation.request),
             _ => (DOWNSTREAM.other(), self.conversation.response),
@@ -147,6 +161,7 @@ impl Io for Treadmill {
         Err(io::Error::from_raw_os_error(libc::EAGAIN))
     }
     fn dial(&mut self, _: SocketAddr, _: Hop) -> io::Result<Dialled> {
+        self.dials += 1;
         Ok(Dialled { fd: 4, connected: true })
     }
     fn local_hop(&mut self, _: Fd) {}
@@ -465,6 +480,37 @@ fn a_gated_request_allocates_nothing_whichever_way_it_goes() {
             let allocated = play_shard(work, direction, 5_000);
             assert_eq!(allocated, 0, "{work:?} {direction:?}");
         }
+    }
+}
+
+/// Protocols whose requests are refused and moved one by one.
+const GATED: [Work; 3] = [Work::RedisGated, Work::DubboGated, Work::ThriftGated];
+
+/// What its client is told is written into storage that others have used.
+#[test]
+fn a_refused_request_allocates_nothing() {
+    for work in GATED {
+        let (mut shard, mut spans) = shard(work, Direction::Outbound);
+        shard.core.gates.rules = work.protocol().map(gates::refusing);
+        shard.core.io.is_silent = true;
+        let allocated = allocations_of(|times| play(&mut shard, &mut spans, times), 5_000);
+        let refused = shard.core.recorder.get(Key::refused(Why::NoRoute as usize));
+        assert_eq!(refused + 1, u64::from(WARM_UP + 5_000), "{work:?}: the first turn accepts");
+        assert!(shard.core.io.sent > WARM_UP as usize * 10, "{work:?}: nobody is told");
+        assert_eq!(allocated, 0, "{work:?}");
+    }
+}
+
+/// Each goes to another upstream than the one before.
+#[test]
+fn a_request_that_goes_elsewhere_allocates_nothing() {
+    for work in GATED {
+        let (mut shard, mut spans) = shard(work, Direction::Outbound);
+        shard.core.gates.rules = work.protocol().map(gates::moving);
+        let allocated = allocations_of(|times| play(&mut shard, &mut spans, times), 5_000);
+        // The first turn accepts, and dials where the connection wanted to go.
+        assert_eq!(shard.core.io.dials, WARM_UP + 5_000, "{work:?}");
+        assert_eq!(allocated, 0, "{work:?}");
     }
 }
 

@@ -3,7 +3,7 @@
 //! left behind.
 
 use crate::{
-    exchange::{Asker, Decide, Gates, Observer, Place, Ruling, Reads, Taps},
+    exchange::{Asker, Decide, Gates, Observer, Place, Reads, Ruling, Taps},
     http_simulation::{http_config, room},
     io::{
         sim::{Faults, Rng, SimIo},

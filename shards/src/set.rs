@@ -9,7 +9,7 @@ use crate::{
     correlate::{self, Correlation, Keep, correlate},
     descriptors::Descriptors,
     driver::Driver,
-    exchange::{Gates, Given, Observer, ShardRules, Reads, Taps, WritesContext},
+    exchange::{Gates, Given, Observer, Reads, ShardRules, Taps, WritesContext},
     host,
     io::{epoll::EpollIo, kernel::tuning, ring::RingIo},
     joins::Shared,
@@ -133,11 +133,7 @@ impl ShardSet {
     }
 
     fn spawn(&mut self, config: &ShardConfig, index: usize, seat: Seat) -> Result<(), StartError> {
-        let reads = Reads {
-            ports: config.protocols.clone(),
-            detects: config.detects,
-            told: config.told.clone(),
-        };
+        let reads = reads(config);
         let recorder = Arc::new(Recorder::of(&reads.tables()));
         let (commands, receiver) = channel();
         let put_off = Arc::new(AtomicBool::new(false));
@@ -354,6 +350,12 @@ impl ShardSet {
         wakers.into_iter().for_each(sys::close);
         all
     }
+}
+
+/// What is read where.
+fn reads(config: &ShardConfig) -> Reads {
+    let (ports, told) = (config.protocols.clone(), config.told.clone());
+    Reads { ports, detects: config.detects, told }
 }
 
 /// What a shard is given that its peers know of, too.

@@ -15,7 +15,7 @@ use crate::{
     shard::Shard,
     switch::{
         Stand, Switch,
-        goal::{self, Goal},
+        goal::{self, Addresses, Goal},
         seats::Seats,
     },
     sys::{Nanos, nanos},
@@ -30,7 +30,6 @@ use netra_perf::Key;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
 };
 
 /// How long answers may take that an upstream owes when it is to be left, of protocols where one that
@@ -203,7 +202,7 @@ impl<I: Io> Shard<I> {
             return self.dial_original(downstream, original_dst);
         };
         if let Some(ip) = target.ip() {
-            return self.dial_some(downstream, Arc::new([ip]));
+            return self.dial_some(downstream, Addresses::One(ip));
         }
         let asker = Asker { slot: downstream.slot, generation: downstream.generation };
         let name = ToResolve { target, shard: self.index, asker };
@@ -221,7 +220,7 @@ impl<I: Io> Shard<I> {
         }
         let downstream = self.downstream_of(asker.slot);
         match resolved {
-            Ok(addresses) => self.dial_some(downstream, addresses),
+            Ok(addresses) => self.dial_some(downstream, Addresses::OfName(addresses)),
             Err(Unresolved::Unknown) => {
                 self.give_up(downstream, NAME_UNKNOWN, "its name cannot be resolved");
             }
@@ -233,7 +232,7 @@ impl<I: Io> Shard<I> {
 
     /// Dials the first of these addresses, of those that routes may lead to; where there is none,
     /// the request goes where it would go without its route.
-    fn dial_some(&mut self, downstream: Token, addresses: Arc<[IpAddr]>) {
+    fn dial_some(&mut self, downstream: Token, addresses: Addresses) {
         let mut refusal = None;
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];

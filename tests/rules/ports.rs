@@ -88,9 +88,8 @@ fn follows_the_name(world: &World, netra: &Netra<'_>, folder: &Path) -> Result<(
 fn settings_win(world: &World, netra: &Netra<'_>) -> Result<(), String> {
     ping(&mut connect(world)?)?;
     netra.scrape_until("it is read as Thrift", |scrape| {
-        let opened = |protocol| {
-            scrape.sum("netra_tcp_connections_opened_total", &[("protocol", protocol)])
-        };
+        let opened =
+            |protocol| scrape.sum("netra_tcp_connections_opened_total", &[("protocol", protocol)]);
         opened("thrift") == 1 && opened("redis") == 0
     })?;
     let log = netra.log();

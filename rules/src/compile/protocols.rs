@@ -102,14 +102,12 @@ impl<'a> Compiler<'a> {
             there.push(There { address, is_by_name, protocol, place: &port.place });
         };
         for (ip, length) in &service.addresses {
-            match ip {
-                IpAddr::V4(_) if *length == 32 => add(*ip, port.number, false),
-                IpAddr::V6(_) if *length == 128 => add(*ip, port.number, false),
-                _ => {
-                    let network = Network::new(*ip, *length);
-                    self.table.protocol_networks.push((network, port.number, protocol));
-                }
+            if *length == if ip.is_ipv4() { 32 } else { 128 } {
+                add(*ip, port.number, false);
+                continue;
             }
+            let network = Network::new(*ip, *length);
+            self.table.protocol_networks.push((network, port.number, protocol));
         }
         for (host, _) in &service.hosts {
             let known = self.context.addresses.get(host);

@@ -40,11 +40,45 @@ pub(super) fn of(protocol: Option<Protocol>, config: &HttpConfig) -> Gates {
          spec: {{action: DENY, protocol: {name}, rules: [{{to: [{{attributes: {{{attribute}: \
          {{exact: FLUSHALL}}}}}}]}}]}}\n"
     );
+    Gates { rules: Some(rules(text)), ..Gates::new(WritesContext::of(config)) }
+}
+
+/// Rules by which no message of the protocol is passed on.
+pub(super) fn refusing(protocol: Protocol) -> Box<ShardRules> {
+    rules(routed(protocol, "", "{name: none, match: {attributes: {ATTRIBUTE: {exact: none}}}, "))
+}
+
+/// Rules that send each message of the protocol elsewhere than the one before.
+pub(super) fn moving(protocol: Protocol) -> Box<ShardRules> {
+    let by_turns = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+                    metadata: {name: it, annotations: {netra.io/balance-by: message}}\nspec:\n  \
+                    host: HOST\n  trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}\n---\n";
+    rules(routed(protocol, by_turns, "{name: all, "))
+}
+
+/// Two endpoints, what else is said of them, and how the only route to them begins.
+fn routed(protocol: Protocol, more: &str, route: &str) -> String {
+    let (host, attribute) = match protocol {
+        Protocol::Dubbo => ("org.apache.dubbo.demo.demosvc", "method"),
+        Protocol::Redis => ("shop", "command"),
+        _ => ("shop", "method"),
+    };
+    let text = format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: shop}}\nspec:\n  \
+         hosts: [HOST]\n  addresses: [10.0.0.2]\n  ports: [{{number: 8080, name: tcp}}]\n  \
+         resolution: STATIC\n  endpoints: [{{address: 10.0.0.3}}, {{address: 10.0.0.4}}]\n---\n{more}\
+         apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: it}}\nspec:\n  \
+         hosts: [HOST]\n  protocol: {protocol}\n  \
+         routes: [{route}route: [{{destination: {{host: HOST}}}}]}}]\n"
+    );
+    text.replace("HOST", host).replace("ATTRIBUTE", attribute)
+}
+
+fn rules(text: String) -> Box<ShardRules> {
     let documents = Documents::read(&[Source { name: "it.yaml".into(), text }]);
     let compiled = documents.compile(&Context::of_sidecars("shop"));
     let table = compiled.table.unwrap_or_else(|| panic!("{}", compiled.troubles));
-    let rules = ShardRules::new(&table, &Arc::new(table.process(None, 0)), 1);
-    Gates { rules: Some(Box::new(rules)), ..Gates::new(WritesContext::of(config)) }
+    Box::new(ShardRules::new(&table, &Arc::new(table.process(None, 0)), 1))
 }
 
 /// Every message but that of the first turn, which accepts, was decided about.

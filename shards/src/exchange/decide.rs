@@ -68,14 +68,14 @@ pub(crate) enum Seating {
     /// To the endpoint of the one before it.
     Same,
     /// To another.
-    New(Box<Seat>),
+    New(Seat),
 }
 
 /// Where the messages of a connection go: now, and by its other upstreams, which have a number each.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sits<'s> {
     pub(crate) now: Option<&'s Seat>,
-    pub(crate) others: &'s [(u8, Box<Seat>)],
+    pub(crate) others: &'s [(u8, Seat)],
 }
 
 /// Decides about messages; one for a shard. It neither blocks nor allocates for a message.

@@ -4,6 +4,7 @@ use super::{
     context::WritesContext,
     decide::{Asker, Decide},
     rules::ShardRules,
+    scraps::Scraps,
 };
 use netra_codecs::{
     codec::{Edits, Pairs},
@@ -17,6 +18,8 @@ pub(crate) struct Gates {
     pub(crate) edits: Box<Edits>,
     /// What is to travel with it.
     pub(crate) pairs: Box<Pairs>,
+    /// For what is kept for a moment.
+    pub(crate) scraps: Scraps,
     /// How trace contexts are written; none where they are not.
     pub(crate) writes: Option<WritesContext>,
     /// Who decides, if it is not the rules.

@@ -246,7 +246,7 @@ impl Facts for OfMessage<'_, '_> {
     }
 
     fn other_seat(&self, is_it: impl Fn(&Seat) -> bool) -> Option<&Seat> {
-        self.sits.others.iter().map(|(_, seat)| &**seat).find(|seat| is_it(seat))
+        self.sits.others.iter().map(|(_, seat)| seat).find(|seat| is_it(seat))
     }
 
     fn protocol(&self) -> Protocol {

@@ -125,7 +125,8 @@ impl Gate {
         }
         while self.replies.may_go() && self.may_tell() {
             let Some(exchange) = self.tapped.tap.take_refused() else { return };
-            let Some(due) = self.replies.take(&mut self.response.carry) else { return };
+            let told = (&mut self.response.carry, &mut core.gates.scraps);
+            let Some(due) = self.replies.take(told.0, told.1) else { return };
             self.must_close |= !due.is_told;
             let Core { observer, recorder, now, .. } = core;
             let (error, told) = (due.why.name().as_bytes(), (Outcome::Whole, *now));

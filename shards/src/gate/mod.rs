@@ -213,7 +213,7 @@ impl Gate {
         }
         let out = self.outgoing(way);
         let gated = if !out.carry.is_empty() {
-            let is_full = !out.send_carry(&mut core.io, to)?;
+            let is_full = !out.send_carry(&mut core.io, to, &mut core.gates.scraps)?;
             Gated { is_full, ..Gated::default() }
         } else if way == Way::Response && self.must_close {
             return Err(End::Refused);

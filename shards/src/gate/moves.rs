@@ -4,7 +4,7 @@
 use super::{Gate, requests::Judged};
 use crate::{
     core::Core,
-    exchange::{Gates, Routed, Seating},
+    exchange::{Gates, Routed, Scraps, Seating},
     io::Io,
     switch::{Stand, Switch, seats::Seats},
     tap::Carried,
@@ -16,7 +16,7 @@ use netra_codecs::{
     trace::Outcome,
 };
 use netra_perf::{Key, Recorder};
-use std::net::SocketAddr;
+use std::{io::Write as _, net::SocketAddr};
 
 impl Judged<'_> {
     /// Where a request is to go, if that is elsewhere than the last one and it may go there; the
@@ -70,6 +70,7 @@ impl Judged<'_> {
         message: &Message<'_>,
         exchange: &mut Open<Carried>,
         target: Option<&Target>,
+        scraps: &mut Scraps,
     ) {
         // Until it is sent, no answer is meant for it.
         exchange.refuse();
@@ -77,12 +78,16 @@ impl Judged<'_> {
         if exchange.kind.is_silent() {
             return;
         }
-        let text = match target {
-            Some(target) => format!("netra: {target} cannot be reached"),
-            None => String::from("netra: the original destination cannot be reached"),
+        let mut text = scraps.lend();
+        // What is written into memory goes there.
+        let _ = match target {
+            Some(target) => write!(text, "netra: {target} cannot be reached"),
+            None => write!(text, "netra: the original destination cannot be reached"),
         };
-        let refusal = Refusal { why: Why::Unreachable, text: &text, is_alone: false };
-        self.replies.add(Why::Unreachable, |out| message.reply(&refusal, out));
+        let said = std::str::from_utf8(&text).unwrap_or_default();
+        let refusal = Refusal { why: Why::Unreachable, text: said, is_alone: false };
+        self.replies.add(Why::Unreachable, scraps, |out| message.reply(&refusal, out));
+        scraps.take_back(&mut text);
         self.replies.last_waits = true;
     }
 }
@@ -159,11 +164,14 @@ impl Gate {
             }
         }
         if self.replies.last_waits {
-            self.replies.withdraw_last();
+            self.replies.withdraw_last(&mut core.gates.scraps);
         }
         self.wait_again(core.now);
-        let parked = std::mem::take(&mut self.parked);
-        self.request.carry.extend(parked);
+        if self.request.carry.is_empty() {
+            std::mem::swap(&mut self.request.carry, &mut self.parked);
+        }
+        self.request.carry.append(&mut self.parked);
+        core.gates.scraps.take_back(&mut self.parked);
         self.was_paused = true;
         self.settle(&mut core.taps, &core.recorder);
     }
@@ -173,7 +181,7 @@ impl Gate {
     pub(crate) fn fail<I: Io>(&mut self, core: &mut Core<I>) -> Option<Vec<u8>> {
         let mut told = Vec::new();
         let has_words = std::mem::take(&mut self.replies.last_waits);
-        let due = self.replies.take(&mut told).filter(|_| has_words);
+        let due = self.replies.take(&mut told, &mut core.gates.scraps).filter(|_| has_words);
         core.recorder.bump(Key::refused(Why::Unreachable as usize));
         if due.is_some()
             && let Some(mut exchange) = self.tapped.tap.take_refused()

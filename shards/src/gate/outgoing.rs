@@ -2,8 +2,9 @@
 
 use crate::{
     error::End,
+    exchange::Scraps,
     io::{Io, Token},
-    sends::{keep_rest, send, send_carry, send_slices},
+    sends::{keep_rest, send, send_slices},
 };
 use netra_codecs::codec::Edits;
 
@@ -64,14 +65,23 @@ impl Outgoing {
     }
 
     /// Sends what is carried; whether all of it went.
-    pub(crate) fn send_carry(&mut self, io: &mut impl Io, to: Token) -> Result<bool, End> {
+    pub(crate) fn send_carry(
+        &mut self,
+        io: &mut impl Io,
+        to: Token,
+        scraps: &mut Scraps,
+    ) -> Result<bool, End> {
         let sent = match self.is_dead {
             true => Ok((0, 0)),
-            false => send_carry(&mut self.carry, io, to).map(|()| (0, 0)),
+            false => send(io, to, &self.carry).map(|sent| (0, sent)),
         };
-        self.what_went(sent, 0)?;
+        let (_, sent) = self.what_went(sent, 0)?;
+        self.carry.drain(..sent);
         if self.is_dead {
-            self.carry = Vec::new();
+            self.carry.clear();
+        }
+        if self.carry.is_empty() {
+            scraps.take_back(&mut self.carry);
         }
         Ok(self.carry.is_empty())
     }

@@ -1,10 +1,13 @@
 //! What clients are told whose requests were refused, until it is their turn.
 
+use crate::exchange::Scraps;
 use netra_codecs::codec::{Replied, Why};
 use std::collections::VecDeque;
 
 /// Bytes of them at which no further request is read.
 const BYTES_MAX: usize = 64 * 1024;
+/// Room for so many costs a connection nothing worth mention; it keeps it.
+const KEPT: usize = 8;
 
 /// Answers of our own that wait, in the order of their requests.
 #[derive(Debug, Default)]
@@ -56,13 +59,23 @@ impl Replies {
     }
 
     /// The last is not to be told after all.
-    pub(super) fn withdraw_last(&mut self) {
+    pub(super) fn withdraw_last(&mut self, scraps: &mut Scraps) {
         if let Some(last) = self.waiting.pop_back() {
             self.bytes.truncate(self.bytes.len() - last.len as usize);
         }
         self.last_waits = false;
-        if self.waiting.is_empty() {
-            *self = Self::default();
+        self.give_back(scraps);
+    }
+
+    /// Of nobody waiting nothing is kept.
+    fn give_back(&mut self, scraps: &mut Scraps) {
+        if !self.waiting.is_empty() {
+            return;
+        }
+        scraps.take_back(&mut self.bytes);
+        self.last_waits = false;
+        if self.waiting.capacity() > KEPT {
+            self.waiting = VecDeque::new();
         }
     }
 
@@ -77,7 +90,15 @@ impl Replies {
     }
 
     /// Adds what `write` writes.
-    pub(super) fn add(&mut self, why: Why, write: impl FnOnce(&mut Vec<u8>) -> Replied) {
+    pub(super) fn add(
+        &mut self,
+        why: Why,
+        scraps: &mut Scraps,
+        write: impl FnOnce(&mut Vec<u8>) -> Replied,
+    ) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = scraps.lend();
+        }
         let before = self.bytes.len();
         let must_close = write(&mut self.bytes) == Replied::MustClose;
         if must_close {
@@ -93,12 +114,13 @@ impl Replies {
     }
 
     /// Appends the first to `out`.
-    pub(super) fn take(&mut self, out: &mut Vec<u8>) -> Option<Due> {
+    pub(super) fn take(&mut self, out: &mut Vec<u8>, scraps: &mut Scraps) -> Option<Due> {
         let Reply { len, why, must_close } = self.waiting.pop_front()?;
-        out.extend(self.bytes.drain(..len as usize));
-        if self.waiting.is_empty() {
-            *self = Self::default();
+        if out.capacity() == 0 {
+            *out = scraps.lend();
         }
+        out.extend(self.bytes.drain(..len as usize));
+        self.give_back(scraps);
         Some(Due { why, is_told: !must_close })
     }
 }
@@ -109,9 +131,9 @@ mod tests {
 
     #[test]
     fn they_are_told_in_their_order() {
-        let mut replies = Replies::default();
+        let (mut replies, mut scraps) = (Replies::default(), Scraps::default());
         let mut add = |text: &[u8], why, replied| {
-            replies.add(why, |out| {
+            replies.add(why, &mut scraps, |out| {
                 out.extend_from_slice(text);
                 replied
             });
@@ -123,23 +145,23 @@ mod tests {
         let mut out = Vec::new();
         let mut told = Vec::new();
         while replies.may_go() {
-            told.extend(replies.take(&mut out).map(|due| (due.why, due.is_told)));
+            told.extend(replies.take(&mut out, &mut scraps).map(|due| (due.why, due.is_told)));
         }
         assert_eq!(told, [(Why::Denied, true), (Why::Limited, false)]);
         assert_eq!((&out[..], replies.kept(), replies.is_empty()), (&b"one"[..], 3, false));
         replies.last_waits = false;
-        assert!(replies.take(&mut out).is_some_and(|due| due.is_told));
+        assert!(replies.take(&mut out, &mut scraps).is_some_and(|due| due.is_told));
         assert_eq!((&out[..], replies.kept(), replies.is_empty()), (&b"onetwo"[..], 0, true));
-        replies.add(Why::Unreachable, |out| {
+        replies.add(Why::Unreachable, &mut scraps, |out| {
             out.extend_from_slice(b"three");
             Replied::Sent
         });
         replies.last_waits = true;
         assert_eq!(replies.last(), Some(&b"three"[..]));
         replies.insert(0, Why::Denied, b"zero");
-        assert!(replies.take(&mut out).is_some_and(|due| due.why == Why::Denied));
+        assert!(replies.take(&mut out, &mut scraps).is_some_and(|due| due.why == Why::Denied));
         assert!(out.ends_with(b"zero") && !replies.may_go());
-        replies.withdraw_last();
+        replies.withdraw_last(&mut scraps);
         assert_eq!((replies.kept(), replies.may_go(), replies.is_empty()), (0, false, true));
     }
 }

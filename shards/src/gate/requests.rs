@@ -109,6 +109,9 @@ impl Gate {
                     exchange.lane = lane;
                     let fate = judged.judge(&message, exchange, &mut shared);
                     self.drops = fate == Fate::Refused && message.behind() == 0;
+                    if fate == Fate::Moves {
+                        run.parked = shared.gates.scraps.lend();
+                    }
                     run.on(out, io, to, input, (&message, consumed, &shared.gates.edits), fate)?;
                 }
                 Step::Finished { consumed, exchange, .. } => {
@@ -335,10 +338,12 @@ impl Run {
             // What is carried is for the upstream that is left.
             (Fate::Moves, message) => {
                 let sent = out.send_all(io, to, plain, None)?;
-                self.parked = match message {
-                    Some(message) => message.slices().collect::<Vec<_>>().concat(),
-                    None => own.concat(),
-                };
+                match message {
+                    Some(message) => {
+                        message.slices().for_each(|it| self.parked.extend_from_slice(it))
+                    }
+                    None => own.iter().for_each(|it| self.parked.extend_from_slice(it)),
+                }
                 sent
             }
         });
@@ -395,7 +400,7 @@ impl Judged<'_> {
     ) -> Fate {
         let Shared { gates, correlation, observer, recorder, now } = shared;
         let (now, recorder) = (*now, *recorder);
-        let Gates { pairs, writes, decides, rules, .. } = &mut **gates;
+        let Gates { pairs, writes, decides, rules, scraps, .. } = &mut **gates;
         pairs.clear();
         let decider: Option<&mut dyn Decide> = match (decides, rules) {
             (Some(decides), _) => Some(&mut **decides),
@@ -430,7 +435,7 @@ impl Judged<'_> {
             exchange.data.is_refused = true;
             let refusal = Refusal { is_alone: self.is_alone, ..refusal };
             if !exchange.kind.is_silent() {
-                self.replies.add(refusal.why, |out| message.reply(&refusal, out));
+                self.replies.add(refusal.why, scraps, |out| message.reply(&refusal, out));
                 self.replies.last_waits = waits;
             } else if message.leaves() != Leaves::Nothing {
                 // What comes behind it would mean something else without it.
@@ -449,7 +454,7 @@ impl Judged<'_> {
         self.left.note(message.leaves());
         edit(message, gates, self.wants, recorder);
         if let Some(target) = moves {
-            self.park(message, exchange, target.as_ref());
+            self.park(message, exchange, target.as_ref(), &mut gates.scraps);
             return Fate::Moves;
         }
         self.keep_words(message, exchange);

@@ -79,7 +79,7 @@ impl Http {
     ) -> Result<Option<Gated>, End> {
         let Some(mut out) = self.answers.take() else { return Ok(None) };
         let gated = if !out.carry.is_empty() {
-            out.send_carry(&mut core.io, to)
+            out.send_carry(&mut core.io, to, &mut core.gates.scraps)
                 .map(|all| Some(Gated { is_full: !all, ..Gated::default() }))
         } else if let Some(source) = source {
             self.pass_answers(&mut out, core, to, source).map(Some)

@@ -27,6 +27,24 @@ pub(crate) fn step(limits: &Limits) -> Nanos {
     nanos(STEP.min(limits.connect_timeout / STEPS_MIN)).max(1)
 }
 
+/// Addresses of a target.
+#[derive(Debug)]
+pub(crate) enum Addresses {
+    /// It is one.
+    One(IpAddr),
+    /// It is a name.
+    OfName(Arc<[IpAddr]>),
+}
+
+impl Addresses {
+    fn all(&self) -> &[IpAddr] {
+        match self {
+            Self::One(ip) => std::slice::from_ref(ip),
+            Self::OfName(all) => all,
+        }
+    }
+}
+
 /// A target, and how far netra came with reaching it.
 #[derive(Debug)]
 pub(crate) struct Goal {
@@ -38,7 +56,7 @@ pub(crate) struct Goal {
     /// The endpoint of the rules that it is.
     pub(crate) place: Option<Place>,
     /// Its addresses, while they are tried.
-    addresses: Option<Arc<[IpAddr]>>,
+    addresses: Option<Addresses>,
     /// The one that is tried now.
     at: u8,
     /// A bit for each address that was tried in this round, and for each that is not to be tried
@@ -72,12 +90,12 @@ impl Goal {
     /// Begins with these addresses, but for those that are refused.
     pub(crate) fn begin(
         &mut self,
-        addresses: Arc<[IpAddr]>,
+        addresses: Addresses,
         mut is_refused: impl FnMut(IpAddr) -> bool,
     ) {
         (self.at, self.tried, self.dead) = (0, 0, 0);
         self.is_second_round = false;
-        for (place, ip) in addresses.iter().take(ADDRESSES_MAX).enumerate() {
+        for (place, ip) in addresses.all().iter().take(ADDRESSES_MAX).enumerate() {
             self.dead |= u8::from(is_refused(*ip)) << place;
         }
         self.addresses = Some(addresses);
@@ -94,7 +112,7 @@ impl Goal {
         self.patience = if self.is_second_round { (left / waiting).max(1) } else { 1 };
         self.tried |= 1 << place;
         self.at = u8::try_from(place).unwrap_or(0);
-        self.addresses.as_deref()?.get(place).copied()
+        self.addresses.as_ref()?.all().get(place).copied()
     }
 
     /// The address that is tried has said that nobody is there.
@@ -138,7 +156,7 @@ impl Goal {
     }
 
     fn count(&self) -> usize {
-        self.addresses.as_deref().map_or(0, |all| all.len().min(ADDRESSES_MAX))
+        self.addresses.as_ref().map_or(0, |them| them.all().len().min(ADDRESSES_MAX))
     }
 
     /// Addresses that are not dead, without those of `but`.
@@ -159,7 +177,7 @@ mod tests {
         let is_refused =
             |ip: IpAddr| refused.iter().any(|last| ip == IpAddr::from([10, 0, 0, *last]));
         goal.until = until;
-        goal.begin(addresses.into(), is_refused);
+        goal.begin(Addresses::OfName(addresses.into()), is_refused);
         goal
     }
 

@@ -87,7 +87,10 @@ impl Switch {
         if !self.is_elsewhere(target.as_ref()) {
             return false;
         }
-        self.goal = target.map(|target| Box::new(Goal::new(target, is_ruled)));
+        match (target, &mut self.goal) {
+            (Some(target), Some(goal)) => **goal = Goal::new(target, is_ruled),
+            (target, goal) => *goal = target.map(|target| Box::new(Goal::new(target, is_ruled))),
+        }
         self.stand = Stand::Draining;
         true
     }

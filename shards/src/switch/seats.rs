@@ -14,26 +14,26 @@ pub(crate) struct Seats(Option<Box<Two>>);
 
 #[derive(Debug, Default)]
 struct Two {
-    now: Option<Box<Seat>>,
+    now: Option<Seat>,
     /// Another upstream is wanted, and this is the seat there; the inner None is none.
-    next: Option<Option<Box<Seat>>>,
+    next: Option<Option<Seat>>,
     /// Which of the connection's legs messages go by now, and the seats of the others.
     lane: u8,
-    others: Vec<(u8, Box<Seat>)>,
+    others: Vec<(u8, Seat)>,
 }
 
 impl Seats {
     /// Where messages go now.
     #[inline]
     pub(crate) fn now(&self) -> Option<&Seat> {
-        self.0.as_deref()?.now.as_deref()
+        self.0.as_deref()?.now.as_ref()
     }
 
     /// The same with where they go by other legs, for those who decide.
     #[inline]
     pub(crate) fn sits(&self) -> Sits<'_> {
         match self.0.as_deref() {
-            Some(two) => Sits { now: two.now.as_deref(), others: &two.others },
+            Some(two) => Sits { now: two.now.as_ref(), others: &two.others },
             None => Sits::default(),
         }
     }
@@ -77,8 +77,8 @@ impl Seats {
         }
         two.lane = to;
         two.now = two.take_other(to);
-        let Some(mut next) = two.next.take() else { return };
-        if let Some(next) = &mut next {
+        let Some(next) = two.next.take() else { return };
+        if let Some(next) = &next {
             if let Some(now) = &two.now {
                 next.take_over(now);
             }
@@ -100,8 +100,8 @@ impl Seats {
     pub(crate) fn wanted(&self) -> Option<&Seat> {
         let two = self.0.as_deref()?;
         match &two.next {
-            Some(next) => next.as_deref(),
-            None => two.now.as_deref(),
+            Some(next) => next.as_ref(),
+            None => two.now.as_ref(),
         }
     }
 
@@ -145,7 +145,7 @@ impl Seats {
         }
         let next = seat.again(now)?;
         seat.failed(now);
-        **seat = next;
+        *seat = next;
         self.now()
     }
 
@@ -157,7 +157,7 @@ impl Seats {
             None => two.now.as_mut()?,
         };
         seat.failed(now);
-        **seat = seat.again(now)?;
+        *seat = seat.again(now)?;
         self.wanted()
     }
 
@@ -177,8 +177,8 @@ impl Seats {
     pub(crate) fn end(&self, lane: u8, heard: Heard, took: Nanos, now: Nanos) {
         let Some(two) = self.0.as_deref() else { return };
         let seat = match two.lane == lane {
-            true => two.now.as_deref(),
-            false => two.others.iter().find(|(it, _)| *it == lane).map(|(_, seat)| &**seat),
+            true => two.now.as_ref(),
+            false => two.others.iter().find(|(it, _)| *it == lane).map(|(_, seat)| seat),
         };
         if let Some(seat) = seat {
             seat.end(heard, took, now);
@@ -187,7 +187,7 @@ impl Seats {
 }
 
 impl Two {
-    fn take_other(&mut self, lane: u8) -> Option<Box<Seat>> {
+    fn take_other(&mut self, lane: u8) -> Option<Seat> {
         let place = self.others.iter().position(|(it, _)| *it == lane)?;
         Some(self.others.swap_remove(place).1)
     }
