@@ -75,8 +75,7 @@ const CONNECTIONS_LEAST: u64 = 64;
 /// Of how many sorts connections are that hold heads in pieces, each with its own cap on a shard:
 /// HTTP's, also where it is found, and those of all other protocols.
 fn readers(config: &Config) -> u64 {
-    let are_tapped = !config.protocols.is_empty() || config.detects;
-    u64::from(!config.http.ports.is_empty() || config.detects) + u64::from(are_tapped)
+    u64::from(!config.http.ports.is_empty() || config.detects) + u64::from(config.reads_others())
 }
 
 /// How many of one kind there may be in the whole process.

@@ -148,14 +148,28 @@ impl Config {
         self.routing.is_enabled && !self.http.ports.is_empty()
     }
 
-    /// Whether exchanges are read at all, of whatever protocol.
+    /// Whether exchanges are read at all, of whatever protocol: documents of rules may say so later.
     pub(crate) fn reads_exchanges(&self) -> bool {
-        !self.http.ports.is_empty() || !self.protocols.is_empty() || self.detects
+        !self.http.ports.is_empty() || self.reads_others()
+    }
+
+    /// Whether connections of another protocol than HTTP/1 may be read.
+    pub(crate) fn reads_others(&self) -> bool {
+        !self.protocols.is_empty() || self.detects || !self.rules.is_empty()
+    }
+
+    /// Protocols of which documents of rules may say that they are spoken somewhere.
+    pub(crate) fn told(&self) -> Vec<Protocol> {
+        if self.rules.is_empty() {
+            return Vec::new();
+        }
+        Protocol::ALL.iter().chain(&self.private).copied().collect()
     }
 
     /// Whether the contexts of inbound requests are remembered.
     pub(crate) fn remembers_contexts(&self) -> bool {
-        let writes = self.writes_context && self.protocols.protocols().any(Protocol::edits);
+        let mut read = self.protocols.protocols().chain(self.told());
+        let writes = self.writes_context && read.any(Protocol::edits);
         !self.http.ports.is_empty() || self.detects || writes
     }
 
@@ -203,6 +217,7 @@ impl Config {
             guests: self.guests.clone(),
             http: HttpConfig { tracing, routing, resolver, ..self.http.clone() },
             protocols: self.protocols.clone(),
+            told: self.told(),
             writes_context: self.writes_context,
             detects: self.detects,
             access_log: self.access_log,

@@ -147,8 +147,7 @@ fn prepare(sources: &Sources) -> Result<(Loaded, Plan), Vec<String>> {
             wrong.into_iter().map(of_setting).collect::<Vec<_>>()
         });
         let read = read?;
-        let reads_http = !config.http.ports.is_empty();
-        let unread = rules::unread(&read, reads_http, &config.protocols);
+        let unread = rules::unread(&read, &config.http.ports, &config.protocols);
         loaded.warnings.extend(unread);
         loaded.rules = Some(Arc::new(read));
     }

@@ -97,8 +97,8 @@ pub(crate) fn metrics(
     let receiver = otlp(settings, reach, &METRICS, values)?;
     let resource = Process::otel(service_name, &given_tags(settings, environment)).tags;
     let headers_file = reach.headers_file.clone();
-    let protocols =
-        tap::Protocol::ALL.iter().copied().chain(config.protocols.protocols()).collect();
+    let built_in = tap::Protocol::ALL.iter().copied();
+    let protocols = built_in.chain(config.protocols.protocols()).chain(config.told()).collect();
     Ok(Some(MetricsPlan { receiver, headers_file, every, form, resource, protocols }))
 }
 

@@ -132,6 +132,8 @@ const SERIES: &[(&str, usize)] = &[
     ("netra_route_stays_total", 4),
     ("netra_route_next_address_total", 1),
     ("netra_tried_elsewhere_total", 1),
+    ("netra_sent_again_total", 1),
+    ("netra_not_kept_total", 1),
     ("netra_loop_rejected_total", 1),
     ("netra_foreign_destination_total", 1),
     ("netra_own_dial_rejected_total", 1),

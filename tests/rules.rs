@@ -10,10 +10,14 @@ mod answers;
 mod clusters;
 #[path = "rules/demos.rs"]
 mod demos;
+#[path = "rules/fleets.rs"]
+mod fleets;
 #[path = "rules/late.rs"]
 mod late;
 #[path = "rules/names.rs"]
 mod names_of_rules;
+#[path = "rules/ports.rs"]
+mod ports;
 #[path = "rules/routes.rs"]
 mod routes_of_others;
 #[path = "rules/soak.rs"]

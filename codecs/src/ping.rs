@@ -148,6 +148,8 @@ fn redis_said(line: &[u8]) -> Said {
 const HEARTBEAT: [u8; 17] =
     [0xda, 0xbb, 0xe2, 0, 0x6e, 0x65, 0x74, 0x72, 0x61, 0, 0, 1, 0, 0, 0, 1, b'N'];
 const DUBBO_OK: u8 = 20;
+/// No status at all: dubbo-py answers heartbeats so.
+const DUBBO_NONE: u8 = 0;
 
 fn dubbo_said(answer: &[u8]) -> Said {
     let Some(head) = answer.get(..16) else {
@@ -156,7 +158,7 @@ fn dubbo_said(answer: &[u8]) -> Said {
     };
     // Servers may send a heartbeat of their own first: to be able to is to be well.
     match (head[..2] == HEARTBEAT[..2], head[2] & 0xa0, head[3]) {
-        (true, 0xa0, _) | (true, 0x20, DUBBO_OK) => Said::Well,
+        (true, 0xa0, _) | (true, 0x20, DUBBO_OK | DUBBO_NONE) => Said::Well,
         (true, 0x20, _) => Said::Unwell,
         _ => Said::Odd,
     }
@@ -258,6 +260,8 @@ mod tests {
         (beat[2], beat[3]) = (0x22, DUBBO_OK);
         let mut full = beat;
         full[3] = 100;
+        let mut bare = beat;
+        bare[3] = 0;
         for (name, answer, said) in [
             ("http", &b"HTTP/1.1 200 OK\r\n\r\n"[..], Well),
             ("http", b"HTTP/1.0 302 Found\r\n", Well),
@@ -275,6 +279,7 @@ mod tests {
             ("dubbo", &beat, Well),
             ("dubbo", &HEARTBEAT, Well),
             ("dubbo", &full, Unwell),
+            ("dubbo", &bare, Well),
             ("dubbo", b"HTTP/1.1 400 Bad", Odd),
             ("grpc", &grpc(&[0, 0, 0, 0, 2, 8, 1]), Well),
             ("grpc", &grpc(&[0, 0, 0, 0, 2, 8, 2]), Unwell),

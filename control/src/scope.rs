@@ -409,19 +409,9 @@ fn unique(name: &str, port: &crate::world::Port) -> String {
 /// What a port says is spoken there, in the names that rules have: by `appProtocol`, else by its
 /// own name, in Aeraki's form or Istio's.
 fn protocol_of(port: &crate::world::Port) -> Option<Protocol> {
-    let said = port.app_protocol.rsplit('/').next().unwrap_or_default();
-    let mut words = port.name.split('-');
-    let named = match (words.next(), words.next()) {
-        (Some("tcp"), Some("metaprotocol")) => words.next(),
-        (Some("tcp"), Some(word)) => Some(word),
-        (Some("http"), _) => Some("http"),
-        _ => None,
-    };
-    let word = if said.is_empty() { named? } else { said };
-    match word {
-        "http" => Some(Protocol::Http1),
-        "mongo" => Protocol::from_name("mongodb"),
-        word => Protocol::from_name(word),
+    match port.app_protocol.rsplit('/').next() {
+        None | Some("") => Protocol::from_name(Protocol::named_by_port(&port.name)?),
+        Some(said) => Protocol::from_word(said),
     }
 }
 

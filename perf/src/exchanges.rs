@@ -1,13 +1,17 @@
 //! Exchanges of the protocols beside HTTP/1: counted by operation and outcome, and how long they
 //! took. Their cells exist only for protocols that are read at all, and their series are shown
 //! only when they have counted something, so that a long list of operations costs nobody a long
-//! page of zeroes.
+//! page of zeroes. Their memory is taken when something is counted first: documents of rules may say
+//! of any protocol that it is read, and most are not.
 
 use crate::{
     histogram::{Histogram, HistogramSnapshot},
     labels::{DIRECTIONS, EXCHANGE_OUTCOMES},
 };
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// The label values of one protocol: its name, and the closed list of its operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,14 +38,29 @@ pub struct Exchanges {
     rows: Box<[Row]>,
 }
 
-/// One protocol's cells.
+/// One protocol, and what was counted of it.
 #[derive(Debug)]
 struct Row {
     table: ProtocolTable,
+    counts: OnceLock<Box<Counts>>,
+}
+
+/// One protocol's cells.
+#[derive(Debug)]
+struct Counts {
     /// By direction, operation and outcome.
     cells: Box<[AtomicU64]>,
     /// By direction and stage.
     stages: [Histogram; DIRECTIONS.len() * STAGES],
+}
+
+impl Counts {
+    #[cold]
+    fn of(table: &ProtocolTable) -> Box<Self> {
+        let cells = DIRECTIONS.len() * table.operations.len() * EXCHANGE_OUTCOMES.len();
+        let cells = (0..cells).map(|_| AtomicU64::new(0)).collect();
+        Box::new(Self { cells, stages: Default::default() })
+    }
 }
 
 /// One series: its labels `direction`, `protocol`, `operation`, `outcome`, and its count.
@@ -56,11 +75,7 @@ pub struct Counted {
 impl Exchanges {
     /// For these protocols, which [`Exchanges::count`] names by their index here.
     pub fn new(tables: &[ProtocolTable]) -> Self {
-        let row = |table: &ProtocolTable| {
-            let cells = DIRECTIONS.len() * table.operations.len() * EXCHANGE_OUTCOMES.len();
-            let cells = (0..cells).map(|_| AtomicU64::new(0)).collect();
-            Row { table: *table, cells, stages: Default::default() }
-        };
+        let row = |table: &ProtocolTable| Row { table: *table, counts: OnceLock::new() };
         Self { rows: tables.iter().map(row).collect() }
     }
 
@@ -70,7 +85,7 @@ impl Exchanges {
     pub fn count(&self, protocol: usize, direction: usize, operation: usize, outcome: usize) {
         let Some(row) = self.rows.get(protocol) else { return };
         let cell = row.cell(direction, operation, outcome);
-        if let Some(cell) = row.cells.get(cell) {
+        if let Some(cell) = row.counts().cells.get(cell) {
             cell.store(cell.load(Relaxed).wrapping_add(1), Relaxed);
         }
     }
@@ -78,9 +93,8 @@ impl Exchanges {
     /// Counts a duration in nanoseconds. Only the shard that owns these cells may call it.
     #[inline]
     pub fn record_ns(&self, protocol: usize, direction: usize, stage: ExchangeStage, ns: u64) {
-        let row = self.rows.get(protocol);
-        if let Some(stage) = row.and_then(|row| row.stages.get(direction * STAGES + stage as usize))
-        {
+        let Some(row) = self.rows.get(protocol) else { return };
+        if let Some(stage) = row.counts().stages.get(direction * STAGES + stage as usize) {
             stage.record_ns(ns);
         }
     }
@@ -92,28 +106,35 @@ impl Exchanges {
 
     /// Every cell of every protocol, in an order that is the same for all shards.
     pub fn counts(&self) -> impl Iterator<Item = Counted> {
-        self.rows.iter().flat_map(Row::counts)
+        self.rows.iter().flat_map(Row::counted)
     }
 
-    /// What was measured of a protocol's exchanges.
+    /// What was measured of a protocol's exchanges; None is nothing yet.
     pub fn stage(
         &self,
         protocol: usize,
         direction: usize,
         stage: ExchangeStage,
     ) -> Option<HistogramSnapshot> {
-        let row = self.rows.get(protocol)?;
-        Some(row.stages.get(direction * STAGES + stage as usize)?.snapshot())
+        let counts = self.rows.get(protocol)?.counts.get()?;
+        Some(counts.stages.get(direction * STAGES + stage as usize)?.snapshot())
     }
 }
 
 impl Row {
+    /// Its cells, made where they are needed first.
+    #[inline]
+    fn counts(&self) -> &Counts {
+        self.counts.get_or_init(|| Counts::of(&self.table))
+    }
+
     fn cell(&self, direction: usize, operation: usize, outcome: usize) -> usize {
         let row = direction * self.table.operations.len() + operation;
         row * EXCHANGE_OUTCOMES.len() + outcome
     }
 
-    fn counts(&self) -> impl Iterator<Item = Counted> {
+    /// What was counted by operation and outcome: nothing yet is zeroes.
+    fn counted(&self) -> impl Iterator<Item = Counted> {
         let (name, operations) = (self.table.name, self.table.operations);
         let labels = DIRECTIONS.iter().flat_map(move |direction| {
             operations.iter().flat_map(move |operation| {
@@ -122,7 +143,8 @@ impl Row {
                     .map(move |outcome| [*direction, name, *operation, *outcome])
             })
         });
-        let totals = self.cells.iter().map(|cell| cell.load(Relaxed));
+        let cells = self.counts.get().map_or(&[][..], |counts| &counts.cells);
+        let totals = cells.iter().map(|cell| cell.load(Relaxed)).chain(std::iter::repeat(0));
         labels.zip(totals).map(|(labels, total)| Counted { labels, total })
     }
 }
@@ -162,11 +184,11 @@ mod tests {
         let exchanges = Exchanges::new(&TABLES);
         exchanges.record_ns(1, 1, ExchangeStage::Overhead, 5_000);
         let count = |protocol, direction, stage| {
-            exchanges.stage(protocol, direction, stage).unwrap().count()
+            exchanges.stage(protocol, direction, stage).map(|stage| stage.count())
         };
-        assert_eq!(count(1, 1, ExchangeStage::Overhead), 1);
-        assert_eq!(count(1, 1, ExchangeStage::Duration), 0);
-        assert_eq!(count(0, 1, ExchangeStage::Overhead), 0);
+        assert_eq!(count(1, 1, ExchangeStage::Overhead), Some(1));
+        assert_eq!(count(1, 1, ExchangeStage::Duration), Some(0));
+        assert_eq!(count(0, 1, ExchangeStage::Overhead), None, "nothing was counted of it");
         assert!(exchanges.stage(2, 0, ExchangeStage::Duration).is_none());
         // What no table has is nobody's.
         exchanges.count(2, 0, 0, 0);

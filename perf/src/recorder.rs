@@ -178,7 +178,13 @@ impl Key {
     /// Messages that were sent to another endpoint, because the dial to theirs had failed.
     pub const TRIED_ELSEWHERE: Self = Self(SINGLES + 29);
 
-    const COUNT: usize = SINGLES + 30;
+    /// Requests that were sent again, because the upstream that had them ended without a word.
+    pub const SENT_AGAIN: Self = Self(SINGLES + 30);
+
+    /// Requests that could not be sent again if they had to, because they were not kept.
+    pub const NOT_KEPT: Self = Self(SINGLES + 31);
+
+    const COUNT: usize = SINGLES + 32;
 }
 
 /// A value that goes up and down, set by the shard.
@@ -514,6 +520,16 @@ pub const FAMILIES: &[Family] = &[
         "netra_tried_elsewhere",
         "Messages sent to another endpoint, because the dial to theirs had failed",
         Key::TRIED_ELSEWHERE,
+    ),
+    single(
+        "netra_sent_again",
+        "Requests sent again to another endpoint, because theirs had ended before it answered",
+        Key::SENT_AGAIN,
+    ),
+    single(
+        "netra_not_kept",
+        "Requests that a rule lets be sent again, and that were too long or not kept for want of memory",
+        Key::NOT_KEPT,
     ),
     single("netra_loop_rejected", "Connections that would lead back to netra", Key::LOOP_REJECTED),
     single(

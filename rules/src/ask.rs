@@ -26,6 +26,17 @@ pub(crate) struct Ask<'a, F> {
     values: [Option<&'a [u8]>; KNOWN],
 }
 
+/// The value of a slot, of a message that is asked for nothing else.
+#[inline(always)]
+pub(crate) fn only_value<'a, F: Facts>(
+    facts: &'a F,
+    slots: &[Slot],
+    slot: SlotId,
+) -> Option<&'a [u8]> {
+    let keys = &slots.get(usize::from(slot))?.keys;
+    facts.value(keys.get(facts.protocol().index())?.as_ref()?)
+}
+
 const KNOWN: usize = 4;
 /// No table has so many slots.
 pub(crate) const SLOTS_MAX: usize = SlotId::MAX as usize;

@@ -54,12 +54,30 @@ fn outbound<F: Facts>(
     random: u64,
 ) -> Verdict {
     let Some(router) = router_of(table, facts) else { return Verdict::NONE };
-    let mut ask = Ask::new(facts, &table.slots);
-    let route = router.routes.first(&mut ask).and_then(|it| router.to.get(it as usize));
+    let found = router.routes.first_of_all(facts, &table.slots);
+    let route = found.and_then(|it| router.to.get(it as usize));
+    match route {
+        Some(route) if route.is_straight => {
+            state.note(route.rule, false, now_ns);
+            route.verdict
+        }
+        _ => routed(table, (router, route), facts, state, (now_ns, random)),
+    }
+}
+
+/// The same of a message for which more is to be done than to find its route, or that has none.
+#[inline]
+fn routed<F: Facts>(
+    table: &Table,
+    (router, route): (&Router, Option<&RouteTo>),
+    facts: &F,
+    state: &State,
+    (now_ns, random): (u64, u64),
+) -> Verdict {
     if route.is_none() && !router.passes_unrouted {
         return refuse(state, router.rule, refusal(RefusalKind::NoRoute), now_ns);
     }
-    let mut verdict = Verdict { rule: route.map(|route| route.rule), ..Verdict::NONE };
+    let mut ask = Ask::new(facts, &table.slots);
     let own_fault = route.and_then(|route| Some((route.rule, route.fault.as_ref()?)));
     let fault = own_fault.or_else(|| {
         if router.fault_rules.is_empty() {
@@ -68,30 +86,33 @@ fn outbound<F: Facts>(
         let found = router.faults.first(&mut ask)?;
         router.fault_rules.get(found as usize).map(|(rule, fault)| (*rule, fault))
     });
+    let (mut delay_ns, mut delayed_by) = (0, None);
     if let Some((rule, fault)) = fault {
         let (is_delayed, is_aborted) = drawn(fault, random);
-        verdict.delay_ns = if is_delayed { fault.delay_ns } else { 0 };
+        if is_delayed {
+            (delay_ns, delayed_by) = (fault.delay_ns, Some(rule));
+        }
         if is_aborted {
             let refused = Refusal { http_status: fault.http_status, kind: RefusalKind::Fault };
-            return Verdict { delay_ns: verdict.delay_ns, ..refuse(state, rule, refused, now_ns) };
-        }
-        if is_delayed && verdict.rule != Some(rule) {
-            state.note(rule, false, now_ns);
-            verdict.rule = verdict.rule.or(Some(rule));
+            return Verdict { delay_ns, ..refuse(state, rule, refused, now_ns) };
         }
     }
-    let Some(route) = route else { return verdict };
-    verdict.action = match action(table, route, &mut ask, state, (now_ns, random)) {
-        Ok(action) => action,
-        Err(kind) => {
-            let refused = refuse(state, route.rule, refusal(kind), now_ns);
-            return Verdict { delay_ns: verdict.delay_ns, ..refused };
-        }
+    let own = route.map(|route| route.rule);
+    if let Some(rule) = delayed_by.filter(|_| delayed_by != own) {
+        state.note(rule, false, now_ns);
+    }
+    let Some(route) = route else {
+        return Verdict { rule: delayed_by, delay_ns, ..Verdict::NONE };
     };
-    state.note(route.rule, false, now_ns);
-    (verdict.request, verdict.response) = (route.request, route.response);
-    (verdict.first_byte_ns, verdict.idle_ns) = (route.first_byte_ns, route.idle_ns);
-    verdict
+    match action(table, route, &mut ask, state, (now_ns, random)) {
+        Ok(action) => {
+            state.note(route.rule, false, now_ns);
+            Verdict { action, delay_ns, ..route.verdict }
+        }
+        Err(kind) => {
+            Verdict { delay_ns, ..refuse(state, route.rule, refusal(kind), now_ns) }
+        }
+    }
 }
 
 /// Where a message of the route goes; or why nowhere.

@@ -183,7 +183,7 @@ fn run(table: &Table, node: &Node, mut example: Example) -> Vec<String> {
         let seated = Seated { example: &example, seat };
         let verdict = decide(table, &seated, &mut state, turn * every_ns, random);
         if let Action::Route(route) = verdict.action
-            && let Some(mut next) = state.seat(route, seat)
+            && let Some(next) = state.seat(route, seat)
         {
             next.connected();
             seats.insert(example.connection, next);

@@ -84,6 +84,9 @@ pub fn in_words(table: &Table, verdict: &Verdict) -> String {
     if verdict.idle_ns > 0 {
         add(format!("no answer stands still for {:?}", time(verdict.idle_ns)));
     }
+    if verdict.retries > 0 {
+        add(format!("asked again up to {} times, if it is safe to repeat", verdict.retries));
+    }
     if let Some(rule) = verdict.shadow.and_then(|rule| table.rule(rule)) {
         add(format!("{} would have refused it", rule.name));
     }

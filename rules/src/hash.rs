@@ -12,10 +12,19 @@ pub(crate) fn quick(bytes: &[u8]) -> u64 {
 
 /// Bytes to be looked for: all of them where there are up to sixteen, else what stands for them. What rules
 /// ask for is short, and two words are compared sooner than a function is called that compares texts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Eq)]
 pub(crate) struct Name {
     words: [u64; 2],
     len: u32,
+}
+
+/// One comparison of all that differs is sooner done than one of each part.
+impl PartialEq for Name {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let [first, second] = [0, 1].map(|at| self.words[at] ^ other.words[at]);
+        first | second | u64::from(self.len ^ other.len) == 0
+    }
 }
 
 impl Name {
@@ -64,7 +73,7 @@ impl Name {
     #[inline(always)]
     fn hash(self) -> u64 {
         let [first, second] = self.words;
-        folded_product(first ^ SEED ^ u64::from(self.len) << 48, second ^ ODD)
+        folded_product(first ^ SEED, second ^ ODD ^ u64::from(self.len))
     }
 }
 

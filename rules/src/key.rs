@@ -48,6 +48,33 @@ impl Protocol {
     }
 }
 
+/// How ports are named that say what is spoken there.
+impl Protocol {
+    /// The name of the protocol that a port's name begins with, in Aeraki's form
+    /// (`tcp-metaprotocol-dubbo-orders`, `tcp-redis-cache`) or Istio's (`redis-cache`). Behind
+    /// `tcp-metaprotocol` any name may stand, of a protocol that is not built in, or that nobody knows.
+    pub fn named_by_port(name: &str) -> Option<&str> {
+        let mut words = name.split('-');
+        let word = match (words.next()?, words.next()) {
+            ("tcp", Some("metaprotocol")) => return words.next().filter(|it| !it.is_empty()),
+            ("tcp", Some(word)) => word,
+            (word, _) => word,
+        };
+        Self::from_word(word).map(Self::name)
+    }
+
+    /// The protocol that is built in and that a port is named by: its name, or what Kubernetes and
+    /// Istio call it.
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "http" => Some(Self::Http1),
+            "mongo" => Self::from_name("mongodb"),
+            "postgres" => Self::from_name("postgresql"),
+            word => Self::from_name(word),
+        }
+    }
+}
+
 /// A protocol, or any: soon asked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spoken {

@@ -2,7 +2,7 @@
 //! condition says what a value is or begins with, one by one where none does.
 
 use crate::{
-    ask::{Ask, Slot},
+    ask::{Ask, Slot, only_value},
     facts::Facts,
     hash::{ByName, Name, same},
     key::SlotId,
@@ -81,6 +81,20 @@ struct Probe {
     lists: ByName<List>,
 }
 
+impl Probe {
+    /// Where a value leads.
+    #[inline(always)]
+    fn entries(&self, value: &[u8]) -> Option<Entries> {
+        let value = match self.length {
+            None => value,
+            Some(length) => value.get(..usize::from(length))?,
+        };
+        let name = Name::of(value);
+        let is_it = |list: &List| name.says_all() || same(&list.text, value);
+        self.lists.find(name, is_it).map(|list| list.entries)
+    }
+}
+
 /// Entries of one text.
 #[derive(Debug)]
 struct List {
@@ -133,46 +147,51 @@ impl Matcher {
         Self { entries, probes: probes.into(), lists: lists.into(), rest: rest.into() }
     }
 
-    /// The first entry all of whose conditions hold.
+    /// The first entry all of whose conditions hold, of a message that was not asked for anything yet. Where
+    /// one way leads to all entries, nothing is remembered: what for.
     #[inline(always)]
-    pub(crate) fn first<F: Facts>(&self, ask: &mut Ask<'_, F>) -> Option<u32> {
-        let best = match (&*self.probes, &*self.rest) {
-            ([probe], []) => self.found(probe, u32::MAX, ask),
-            ([], []) => u32::MAX,
-            _ => self.best(ask),
+    pub(crate) fn first_of_all<F: Facts>(&self, facts: &F, slots: &[Slot]) -> Option<u32> {
+        let ([probe], []) = (&*self.probes, &*self.rest) else {
+            return self.asked(facts, slots, None);
         };
+        match probe.entries(only_value(facts, slots, probe.slot)?)? {
+            Entries::Sole(index) => Some(index),
+            Entries::Many(from, to) => self.asked(facts, slots, Some((from, to))),
+        }
+    }
+
+    /// The same where more has to be asked for: of so many entries, or of all.
+    #[inline(never)]
+    fn asked<F: Facts>(
+        &self,
+        facts: &F,
+        slots: &[Slot],
+        among: Option<(u32, u32)>,
+    ) -> Option<u32> {
+        let mut ask = Ask::new(facts, slots);
+        let Some((from, to)) = among else { return self.first(&mut ask) };
+        let best = self.first_of(self.list(from, to), u32::MAX, &mut ask);
         (best != u32::MAX).then_some(best)
     }
 
-    /// The same where several ways lead to entries.
-    #[inline(never)]
-    fn best<F: Facts>(&self, ask: &mut Ask<'_, F>) -> u32 {
+    /// The first entry all of whose conditions hold.
+    pub(crate) fn first<F: Facts>(&self, ask: &mut Ask<'_, F>) -> Option<u32> {
         let found = self.probes.iter().fold(u32::MAX, |best, probe| self.found(probe, best, ask));
-        self.first_of(&self.rest, found, ask)
+        let best = self.first_of(&self.rest, found, ask);
+        (best != u32::MAX).then_some(best)
     }
 
     /// The first entry that a way leads to, unless that of another way comes before it.
-    #[inline(always)]
     fn found<F: Facts>(&self, probe: &Probe, best: u32, ask: &mut Ask<'_, F>) -> u32 {
-        let Some(value) = ask.value(probe.slot) else { return best };
-        let value = match probe.length {
-            None => value,
-            Some(length) => match value.get(..usize::from(length)) {
-                Some(start) => start,
-                None => return best,
-            },
-        };
-        let name = Name::of(value);
-        let is_it = |list: &List| name.says_all() || same(&list.text, value);
-        let found = probe.lists.find(name, is_it);
-        match found.map(|list| list.entries) {
+        match ask.value(probe.slot).and_then(|value| probe.entries(value)) {
             Some(Entries::Sole(index)) => best.min(index),
-            Some(Entries::Many(from, to)) => {
-                let list = self.lists.get(from as usize..to as usize);
-                self.first_of(list.unwrap_or_default(), best, ask)
-            }
+            Some(Entries::Many(from, to)) => self.first_of(self.list(from, to), best, ask),
             None => best,
         }
+    }
+
+    fn list(&self, from: u32, to: u32) -> &[u32] {
+        self.lists.get(from as usize..to as usize).unwrap_or_default()
     }
 
     #[inline(never)]

@@ -158,6 +158,11 @@ impl Network {
         Self { address: wide(address) & mask, mask, length, is_v4 }
     }
 
+    /// How many bits of an address it says, of the 128 that one of IPv6 has.
+    pub(crate) fn bits(&self) -> u32 {
+        self.mask.count_ones()
+    }
+
     pub(crate) fn has(&self, address: IpAddr) -> bool {
         wide(address) & self.mask == self.address
     }

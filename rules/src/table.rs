@@ -8,6 +8,7 @@ use crate::{
     landing::Landing,
     limit::{Limit, Process},
     matcher::Matcher,
+    pattern::Network,
     verdict::{
         Action, ClusterId, EndpointId, MutationsId, Refusal, RefusalKind, Route, RuleId, Verdict,
     },
@@ -32,8 +33,9 @@ pub struct Table {
     pub(crate) refusals: Vec<(RuleId, RefusalKind, Box<str>)>,
     /// What askers are told whose answers take too long, by route.
     pub(crate) timeouts: Vec<(RuleId, Box<str>)>,
-    /// What is spoken where.
+    /// What is spoken where, by address; and by network and port, the narrowest first.
     pub(crate) protocols: Vec<(SocketAddr, Protocol)>,
+    pub(crate) protocol_networks: Vec<(Network, u16, Protocol)>,
 }
 
 /// What is known of a rule beside what it does.
@@ -150,10 +152,10 @@ pub(crate) struct RouteTo {
     pub(crate) to: Box<[Where]>,
     /// By weight: which of `to`, turn by turn; the number counts turns.
     pub(crate) split: Option<(usize, Box<[u32]>)>,
-    pub(crate) request: Option<MutationsId>,
-    pub(crate) response: Option<MutationsId>,
-    pub(crate) first_byte_ns: u64,
-    pub(crate) idle_ns: u64,
+    /// What is said of each message, but where it goes and how long it waits.
+    pub(crate) verdict: Verdict,
+    /// That is all: nothing is drawn or counted out, and all of its messages stay on their way.
+    pub(crate) is_straight: bool,
     pub(crate) fault: Option<Fault>,
     pub(crate) hash: Hashed,
 }
@@ -247,7 +249,7 @@ impl Table {
 
     /// Whether answers are given anything.
     pub fn edits_answers(&self) -> bool {
-        self.routers.iter().flat_map(|router| &router.to).any(|to| to.response.is_some())
+        self.routers.iter().flat_map(|router| &router.to).any(|to| to.verdict.response.is_some())
     }
 
     /// What a message is to be given.
@@ -281,10 +283,29 @@ impl Table {
         found.map_or("", |(_, text)| text)
     }
 
-    /// The protocol that documents say is spoken there.
+    /// The protocol that documents say is spoken there: the name of a service's port says it, at the
+    /// addresses of the service and of its endpoints. Asked once for each connection.
     pub fn protocol(&self, destination: SocketAddr) -> Option<Protocol> {
-        let found = self.protocols.binary_search_by_key(&destination, |(address, _)| *address);
-        found.ok().and_then(|index| self.protocols.get(index)).map(|(_, protocol)| *protocol)
+        let (ip, port) = (destination.ip().to_canonical(), destination.port());
+        let wanted = SocketAddr::new(ip, port);
+        let found = self.protocols.binary_search_by_key(&wanted, |(address, _)| *address);
+        if let Some((_, protocol)) = found.ok().and_then(|index| self.protocols.get(index)) {
+            return Some(*protocol);
+        }
+        let has = |(network, on, _): &&(Network, u16, Protocol)| *on == port && network.has(ip);
+        self.protocol_networks.iter().find(has).map(|(.., protocol)| *protocol)
+    }
+
+    /// Addresses of which documents say what is spoken there.
+    pub fn spoken_at(&self) -> impl Iterator<Item = (SocketAddr, Protocol)> {
+        self.protocols.iter().copied()
+    }
+
+    /// The same in words (`10.0.0.1:6379`), and networks behind them (`10.0.0.0/8:6379`).
+    pub fn spoken(&self) -> impl Iterator<Item = (String, Protocol)> {
+        let single = self.spoken_at().map(|(at, protocol)| (at.to_string(), protocol));
+        let networks = self.protocol_networks.iter();
+        single.chain(networks.map(|(network, port, it)| (format!("{network}:{port}"), *it)))
     }
 
     /// Protocols that rules are about, each with one of these rules; rules for any protocol are left
@@ -368,6 +389,8 @@ impl Table {
         let refusals = self.refusals.iter().map(|(.., text)| text.len() + 32);
         let timeouts = self.timeouts.iter().map(|(_, text)| text.len() + 24);
         let texts = refusals.chain(timeouts);
+        let spoken = size_of_val(&*self.protocols) + size_of_val(&*self.protocol_networks);
+        let texts = texts.chain(std::iter::once(spoken));
         rules.chain(clusters).chain(routers).chain(policies).chain(texts).sum()
     }
 }

@@ -38,6 +38,9 @@ pub struct Verdict {
     pub first_byte_ns: u64,
     /// How long an answer that has begun may stand still; 0 is for ever.
     pub idle_ns: u64,
+    /// How often a request that is safe to repeat may be sent again to another endpoint, where its
+    /// upstream ends before anything of the answer has come; 0 is never.
+    pub retries: u8,
     /// The rule that would have refused the message were it not only in the shadow.
     pub shadow: Option<RuleId>,
 }
@@ -52,6 +55,7 @@ impl Verdict {
         delay_ns: 0,
         first_byte_ns: 0,
         idle_ns: 0,
+        retries: 0,
         shadow: None,
     };
 }

@@ -99,7 +99,7 @@ fn addresses_that_stay_are_what_they_were() {
     let verdict = world.ask("redis", Direction::Outbound, "10.0.0.1:6379", &[("command", "GET")]);
     let netra_rules::Action::Route(route) = verdict.action else { panic!("{verdict:?}") };
     let at = world.endpoint(&verdict);
-    let mut seat = world.state.seat(route, None).unwrap();
+    let seat = world.state.seat(route, None).unwrap();
     seat.connected();
     seat.begin();
     // The other one goes, and one comes; then this one goes, too.

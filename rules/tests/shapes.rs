@@ -482,7 +482,8 @@ fn a_protocol_of_another_name_has_its_codec() {
         world.table.protocol("240.240.0.20:20880".parse().unwrap()),
         Protocol::from_name("dubbo")
     );
-    assert!(errors(&named)[0].contains("the protocol \"mine\" is unknown"));
+    let found = warnings(&named);
+    assert!(found[0].contains("the name of the port says \"mine\", of which nothing"), "{found:?}");
     let unknown = protocol.replace("codec.dubbo", "codec.qza");
     let found = errors(&unknown);
     assert!(

@@ -6,7 +6,7 @@ use crate::{
     config::{JoinLevel, Limits},
     core::HttpCore,
     correlate::{Keep, correlate, seed},
-    exchange::{Gates, Observer, ShardRules, Taps},
+    exchange::{Gates, Observer, ShardRules, Reads, Taps},
     http_simulation::{http_config, request_end},
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},
@@ -37,6 +37,8 @@ const GOOD: [u16; 3] = [40_001, 40_002, 40_003];
 const REFUSES: u16 = 40_004;
 const SILENT: u16 = 40_005;
 const UNKIND: [u16; 2] = [40_006, 40_007];
+/// Ports of servers that end where an answer could begin.
+const LEAVES: [u16; 2] = [40_008, 40_009];
 
 /// HTTP, or Redis.
 trait Wire {
@@ -87,19 +89,21 @@ impl Wire for Redis {
 }
 
 /// Documents take longer to compile than a seed to run.
-fn rules(ports: &[u16]) -> (Arc<Table>, Arc<Process>) {
+fn rules(ports: &[u16], route: &str) -> (Arc<Table>, Arc<Process>) {
+    type Tables = BTreeMap<(Vec<u16>, String), Arc<Table>>;
     thread_local! {
-        static TABLES: RefCell<BTreeMap<Vec<u16>, Arc<Table>>> = const { RefCell::new(BTreeMap::new()) };
+        static TABLES: RefCell<Tables> = const { RefCell::new(BTreeMap::new()) };
     }
-    let made = |tables: &RefCell<BTreeMap<_, _>>| {
-        Arc::clone(tables.borrow_mut().entry(ports.to_vec()).or_insert_with(|| table(ports)))
+    let made = |tables: &RefCell<Tables>| {
+        let key = (ports.to_vec(), route.to_owned());
+        Arc::clone(tables.borrow_mut().entry(key).or_insert_with(|| table(ports, route)))
     };
     let table = TABLES.with(made);
     let process = Arc::new(table.process(None, 0));
     (table, process)
 }
 
-fn table(ports: &[u16]) -> Arc<Table> {
+fn table(ports: &[u16], route: &str) -> Arc<Table> {
     let own: String =
         (1..=OWN_PORTS).map(|port| format!("{{number: {port}, name: p{port}}}, ")).collect();
     let endpoint = |port: &u16| {
@@ -116,7 +120,7 @@ fn table(ports: &[u16]) -> Arc<Table> {
          outlierDetection: {{consecutive5xxErrors: 2, baseEjectionTime: 1s, maxEjectionPercent: 100}}\n\
          ---\n\
          apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: r}}\nspec:\n  hosts: [shop]\n  \
-         routes: [{{route: [{{destination: {{host: shop}}}}]}}]\n"
+         routes: [{{route: [{{destination: {{host: shop}}}}]{route}}}]\n"
     );
     let documents = Documents::read(&[Text { name: "rules".into(), text }]);
     let compiled = documents.compile(&Context { generation: 1, ..Context::default() });
@@ -155,6 +159,20 @@ fn unkind<W: Wire>(rng: &mut Rng, port: u16) -> Peer {
     peer
 }
 
+/// One that resets at once, or ends when it has given so many answers, whatever it was asked by then. A
+/// reset takes what lies before it along: behind answers it could cut one.
+fn leaving<W: Wire>(rng: &mut Rng, port: u16) -> Peer {
+    let mut peer = server::<W>(rng, port);
+    if rng.chance(40) {
+        peer.sends.clear();
+        peer.ending = Ending::Reset(0);
+    } else {
+        peer.sends.truncate(W::LEN * rng.len(3).saturating_sub(1));
+        peer.ending = Ending::AfterSending;
+    }
+    peer
+}
+
 fn elsewhere<W: Wire>() -> BTreeMap<u16, Elsewhere> {
     BTreeMap::from([
         (GOOD[0], (|rng| (server::<W>(rng, GOOD[0]), Answer::AtOnce)) as Elsewhere),
@@ -170,13 +188,15 @@ fn elsewhere<W: Wire>() -> BTreeMap<u16, Elsewhere> {
         }),
         (SILENT, |rng| (server::<W>(rng, SILENT), Answer::Silence)),
         (UNKIND[0], |rng| (unkind::<W>(rng, UNKIND[0]), Answer::AtOnce)),
+        (LEAVES[0], |rng| (leaving::<W>(rng, LEAVES[0]), Answer::AtOnce)),
+        (LEAVES[1], |rng| (leaving::<W>(rng, LEAVES[1]), Answer::After(2_000))),
         (UNKIND[1], |rng| (unkind::<W>(rng, UNKIND[1]), Answer::After(2_000))),
     ])
 }
 
 /// A client, and how many requests it has: it sends each when the one before has been answered, or all
 /// at once.
-fn client<W: Wire>(rng: &mut Rng, name: usize) -> (Peer, usize) {
+fn client<W: Wire>(rng: &mut Rng, name: usize, may_pipeline: bool) -> (Peer, usize) {
     let count = rng.len(REQUESTS_MAX);
     let requests: Vec<_> = (0..count).map(|it| W::request(&format!("c{name}-{it}"))).collect();
     let ends: Vec<_> = requests
@@ -186,7 +206,7 @@ fn client<W: Wire>(rng: &mut Rng, name: usize) -> (Peer, usize) {
             Some(*sum)
         })
         .collect();
-    let is_at_once = rng.chance(30);
+    let is_at_once = rng.chance(30) && may_pipeline;
     let turns = Turns::new(move |received| {
         let open = if is_at_once { count } else { received.len() / W::LEN + 1 };
         ends[open.min(count) - 1]
@@ -206,18 +226,26 @@ struct World {
 
 impl World {
     fn new<W: Wire>(seed_: u64, ports: &[u16]) -> Self {
+        Self::ruled::<W>(seed_, ports, "")
+    }
+
+    /// With this, too, of the route. Clients that ask again do so when they have been answered, and stay.
+    fn ruled<W: Wire>(seed_: u64, ports: &[u16], route: &str) -> Self {
         let mut rng = Rng::new(seed_);
         let faults = Faults { accept_fails: 0, ..Faults::draw(&mut rng) };
         let mut counts = Vec::new();
         let arrivals = (0..CONNECTIONS).map(|name| {
-            let (client, count) = client::<W>(&mut rng, name);
+            let (mut client, count) = client::<W>(&mut rng, name, route.is_empty());
+            if !route.is_empty() {
+                client.ending = Ending::AfterTheOther;
+            }
             counts.push(count);
             let server = server::<W>(&mut rng, 1);
             Arrival { at: rng.below(30_000_000), client, server, answer: Answer::AtOnce }
         });
         let arrivals = arrivals.collect();
         let io = SimIo::outbound(rng, faults, arrivals, elsewhere::<W>());
-        let (table, process) = rules(ports);
+        let (table, process) = rules(ports, route);
         let (sink, spans) = spans::ring(1024, Waker::noop().clone());
         let (commands, receiver) = mpsc::channel();
         let limits = Limits {
@@ -242,8 +270,8 @@ impl World {
                 ..parts
             },
             false => Parts {
-                recorder: Arc::new(Recorder::of(&Taps::tables(&ports, false))),
-                taps: Taps::new(ports, false, netra_codecs::Limits::DEFAULT, 1 << 20),
+                recorder: Arc::new(Recorder::of(&Reads::on(&ports).tables())),
+                taps: Taps::new(Reads::on(&ports), netra_codecs::Limits::DEFAULT, 1 << 20),
                 observer,
                 ..parts
             },
@@ -360,6 +388,28 @@ fn simulate_unkind<W: Wire>(seed: u64) -> Arc<Recorder> {
         world.clusters().iter().flat_map(|it| &it.endpoints).map(|it| it.ejections).sum();
     world.shard.core.recorder.add(Key::SPINS, failures);
     Arc::clone(&world.shard.core.recorder)
+}
+
+/// Some end between two answers, and a route lets requests be asked again: no client learns of it, and
+/// each has as many answers as it has asked for.
+fn simulate_leaving(seed: u64) -> Arc<Recorder> {
+    let ports = [GOOD[0], GOOD[1], LEAVES[0], LEAVES[1]];
+    let mut world = World::ruled::<Http>(seed, &ports, ", retry: {on: [reset]}");
+    world.rest(seed);
+    let io = &world.shard.core.io;
+    for (peer, count) in io.arrived.iter().map(|fd| &io.sockets[*fd].peer).zip(&order(&world)) {
+        let said = said(&peer.received, Http::LEN);
+        let is_good = said.iter().all(|port| ports.contains(port));
+        assert!(is_good && said.len() == *count, "{seed}: {}", peer.received.escape_ascii());
+    }
+    Arc::clone(&world.shard.core.recorder)
+}
+
+#[test]
+fn endpoints_that_leave_cost_no_client_anything_where_a_route_says_so() {
+    let recorders = with_seed(simulate_leaving);
+    let has_sent = |it: &Arc<Recorder>| it.get(Key::SENT_AGAIN) > 0;
+    assert!(recorders.len() < 256 || recorders.iter().any(has_sent));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::{links::LinkNames, resolve::Resolver};
 use netra_codecs::{
     PortSet,
     route::{RouteNames, RoutePolicy},
-    tap::ProtocolPorts,
+    tap::{Protocol, ProtocolPorts},
     trace::{Formats, Join, SamplerPlan},
 };
 use std::{fmt, io, net::IpAddr, path::PathBuf, sync::Arc, task::Waker, time::Duration};
@@ -239,6 +239,9 @@ pub struct ShardConfig {
     pub http: HttpConfig,
     /// Ports on which other protocols are read along.
     pub protocols: ProtocolPorts,
+    /// Protocols that are read besides where rules say that they are spoken, and the settings say
+    /// nothing of the port; rules may come later.
+    pub told: Vec<Protocol>,
     /// Write trace contexts into messages on these ports that can carry them, where traces are told.
     pub writes_context: bool,
     /// Find out which of them connections speak on ports that nothing names.

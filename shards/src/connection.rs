@@ -320,7 +320,8 @@ impl Connection {
         if !self.flow(from.side).is_finished() {
             return Ok(());
         }
-        if self.request.is_finished() && self.response.is_finished() {
+        let is_parted = self.switch().is_some_and(|it| it.is_parted);
+        if self.request.is_finished() && (self.response.is_finished() || is_parted) {
             return Err(End::Eof);
         }
         let is_gone = from.side == Side::Downstream && self.switch().is_some_and(Switch::gave_up);

@@ -105,9 +105,14 @@ impl<I: Io> Core<I> {
         is_port && !self.taps.is_named(to)
     }
 
-    /// Which protocol is read along there, if one is.
+    /// Which protocol is read along there, if one is: what the settings say, and where they say
+    /// nothing, what documents of rules do.
     pub(crate) fn tapped(&self, to: SocketAddr) -> Option<Named> {
-        self.taps.named(to)
+        let named = self.taps.named(to);
+        if named.is_some() || self.is_http(to) {
+            return named;
+        }
+        self.taps.named_as(self.gates.rules.as_deref()?.spoken_at(to)?)
     }
 
     /// Whether the protocol of connections to there, which nothing names, is looked for.

@@ -15,7 +15,7 @@ use crate::{
     core::HttpCore,
     correlate::{Keep, correlate},
     error::Direction,
-    exchange::{Gates, Observer, Taps, WritesContext},
+    exchange::{Gates, Observer, Reads, Taps, WritesContext},
     io::{Close, Dialled, Event, Hop, Io, Polled, Side, Token, Wait, When},
     joins::Shared,
     links::LinkNames,
@@ -397,8 +397,8 @@ fn shard(work: Work, direction: Direction) -> (Shard<Treadmill>, Option<SpanSour
         http: (work.is_http() || work.is_written()).then(|| Box::new(http)),
         gates: gates_of(work, &config),
         observer,
-        recorder: Arc::new(Recorder::of(&Taps::tables(&taps, false))),
-        taps: Taps::new(taps, false, config.limits, config.held_bytes_max),
+        recorder: Arc::new(Recorder::of(&Reads::on(&taps).tables())),
+        taps: Taps::new(Reads::on(&taps), config.limits, config.held_bytes_max),
         pool: BufferPool::new(64, 16 * 1024).unwrap(),
         ..simulation::parts(Limits::default(), 1, mpsc::channel().1)
     };

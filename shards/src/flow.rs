@@ -27,7 +27,7 @@ use crate::{
     core::Core,
     error::{End, taken},
     exchange::Source,
-    io::{Event, Io, Token, When, would_block},
+    io::{Event, Io, Side, Token, When, would_block},
     pipes::PipeId,
     sys::Nanos,
 };
@@ -118,6 +118,11 @@ impl Flow {
             bytes: self.bytes,
             ..Self::default()
         };
+    }
+
+    /// There is a new receiver, or none for now: what the old one had no room for goes to it.
+    pub(crate) fn change_receiver(&mut self) {
+        self.blocked = false;
     }
 
     /// There is a new source.
@@ -379,6 +384,10 @@ impl Flow {
         mut half: Half<'_>,
     ) -> Result<(), End> {
         self.drain_pipe(core, from)?;
+        if from.side == Side::Upstream && !self.blocked && half.outlives_upstream() {
+            // Whoever ends connections asks whether this one goes on, as where it was reset.
+            return Err(End::Reset(Side::Upstream));
+        }
         if !self.blocked && half.end_way(core, from.side) {
             self.pump(core, from, &mut half)?;
             if half.is_paused(from.side) {

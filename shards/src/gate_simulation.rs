@@ -3,7 +3,7 @@
 //! left behind.
 
 use crate::{
-    exchange::{Asker, Decide, Gates, Observer, Place, Ruling, Taps},
+    exchange::{Asker, Decide, Gates, Observer, Place, Ruling, Reads, Taps},
     http_simulation::{http_config, room},
     io::{
         sim::{Faults, Rng, SimIo},
@@ -313,9 +313,9 @@ fn world(seed: u64, protocol: Protocol) -> World {
     let (sink, spans) = spans::ring(1024, Waker::noop().clone());
     let (commands, receiver) = mpsc::channel();
     let parts = crate::shard::Parts {
-        recorder: Arc::new(Recorder::of(&Taps::tables(&ports, false))),
+        recorder: Arc::new(Recorder::of(&Reads::on(&ports).tables())),
         observer: Observer::new(http_config().tracing.as_ref(), 1, (Some(sink), None)),
-        taps: Taps::new(ports, false, netra_codecs::Limits::DEFAULT, 1 << 20),
+        taps: Taps::new(Reads::on(&ports), netra_codecs::Limits::DEFAULT, 1 << 20),
         gates: Gates { decides: Some(Box::new(ByLetter)), ..Gates::default() },
         ..parts(limits, buffers, receiver)
     };

@@ -5,7 +5,7 @@ use crate::{
     config::Limits,
     core::HttpCore,
     correlate::{Keep, correlate, seed},
-    exchange::{Asker, Decide, Gates, Observer, Place, Ruling, ShardRules, Taps},
+    exchange::{Asker, Decide, Gates, Observer, Place, Ruling, ShardRules, Reads, Taps},
     http_simulation::http_config,
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},
@@ -104,8 +104,8 @@ fn gated(protocol: Protocol, parts: Parts) -> Parts {
     let ports: Vec<String> = (1..=999).map(|port| format!("{port}={protocol}")).collect();
     let ports = ports.join(",").parse().unwrap();
     Parts {
-        recorder: Arc::new(Recorder::of(&Taps::tables(&ports, false))),
-        taps: Taps::new(ports, false, netra_codecs::Limits::DEFAULT, 1 << 20),
+        recorder: Arc::new(Recorder::of(&Reads::on(&ports).tables())),
+        taps: Taps::new(Reads::on(&ports), netra_codecs::Limits::DEFAULT, 1 << 20),
         gates: Gates { decides: Some(Box::new(Impatient)), ..Gates::default() },
         ..parts
     }

@@ -3,7 +3,7 @@
 //! be reached its client is told in the protocol's words.
 
 use crate::{
-    exchange::{Asker, Decide, Gates, Observer, Place, Routed, Ruling, Taps},
+    exchange::{Asker, Decide, Gates, Observer, Place, Routed, Ruling, Reads, Taps},
     http_simulation::http_config,
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},
@@ -305,9 +305,9 @@ fn world(io: SimIo, protocol: Protocol, buffers: u32, many: Arc<[IpAddr]>) -> Wo
     let (commands, receiver) = mpsc::channel();
     let (asked, names) = mpsc::channel();
     let parts = crate::shard::Parts {
-        recorder: Arc::new(Recorder::of(&Taps::tables(&ports, false))),
+        recorder: Arc::new(Recorder::of(&Reads::on(&ports).tables())),
         observer: Observer::new(http_config().tracing.as_ref(), 1, (Some(sink), None)),
-        taps: Taps::new(ports, false, netra_codecs::Limits::DEFAULT, 1 << 20),
+        taps: Taps::new(Reads::on(&ports), netra_codecs::Limits::DEFAULT, 1 << 20),
         gates: Gates { decides: Some(Box::new(ByDigit)), ..Gates::default() },
         resolver: Some(Arc::new(Names(asked))),
         ..parts(limits(), buffers, receiver)

@@ -207,6 +207,11 @@ impl<I: Io> Shard<I> {
         if matches!(connection.phase, Phase::Free | Phase::Closing(_)) {
             return;
         }
+        let is_upstreams =
+            matches!(end, End::Reset(Side::Upstream) | End::Failed(Side::Upstream, _));
+        if is_upstreams && self.goes_on(token) {
+            return;
+        }
         self.tell_of_end(token, end);
         let connection = &mut self.slab[token.slot as usize];
         let downstream = Token { side: Side::Downstream, ..token };

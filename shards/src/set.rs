@@ -9,7 +9,7 @@ use crate::{
     correlate::{self, Correlation, Keep, correlate},
     descriptors::Descriptors,
     driver::Driver,
-    exchange::{Gates, Given, Observer, ShardRules, Taps, WritesContext},
+    exchange::{Gates, Given, Observer, ShardRules, Reads, Taps, WritesContext},
     host,
     io::{epoll::EpollIo, kernel::tuning, ring::RingIo},
     joins::Shared,
@@ -133,7 +133,12 @@ impl ShardSet {
     }
 
     fn spawn(&mut self, config: &ShardConfig, index: usize, seat: Seat) -> Result<(), StartError> {
-        let recorder = Arc::new(Recorder::of(&Taps::tables(&config.protocols, config.detects)));
+        let reads = Reads {
+            ports: config.protocols.clone(),
+            detects: config.detects,
+            told: config.told.clone(),
+        };
+        let recorder = Arc::new(Recorder::of(&reads.tables()));
         let (commands, receiver) = channel();
         let put_off = Arc::new(AtomicBool::new(false));
         let os = |what| move |source| StartError::Os { what, source };
@@ -154,7 +159,7 @@ impl ShardSet {
         }
         let http = correlation.map(|memory| Box::new(HttpCore::new(&config.http, memory)));
         let (of_codecs, held_max) = (config.http.limits, config.http.held_bytes_max);
-        let mut taps = Taps::new(config.protocols.clone(), config.detects, of_codecs, held_max);
+        let mut taps = Taps::new(reads, of_codecs, held_max);
         taps.head_timeout_ns = config.http.head_timeout.map(nanos);
         let writes = config.writes_context.then(|| WritesContext::of(&config.http)).flatten();
         let pool = BufferPool::new(config.limits.buffers_max, config.limits.buffer_bytes)
@@ -369,7 +374,8 @@ fn seats(config: &ShardConfig, listeners: Vec<Fd>) -> Result<Vec<Seat>, StartErr
     let wakers = wakers.map_err(|source| StartError::Os { what: "eventfd", source })?;
     let http = &config.http;
     let mut correlations = Vec::new();
-    let writes = config.writes_context && config.protocols.protocols().any(Protocol::edits);
+    let mut read = config.protocols.protocols().chain(config.told.iter().copied());
+    let writes = config.writes_context && read.any(Protocol::edits);
     if !http.ports.is_empty() || config.detects || (writes && http.tracing.is_some()) {
         let ttl = Duration::from_millis(http.limits.context_ttl_ms.into());
         let keep = Keep {

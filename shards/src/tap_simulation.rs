@@ -3,7 +3,7 @@
 
 use crate::{
     config::JoinLevel,
-    exchange::{Observer, Taps},
+    exchange::{Observer, Reads, Taps},
     http_simulation::{http_config, room},
     io::{
         sim::{Faults, Rng, SimIo},
@@ -149,17 +149,18 @@ fn world(seed: u64, detects: bool) -> World {
     let named = if detects { 0 } else { 999 };
     let ports: Vec<String> = (1..=named).map(|port| format!("{port}=redis")).collect();
     let ports = ports.join(",").parse().unwrap();
+    let reads = Reads { detects, ..Reads::on(&ports) };
     let tracing = http_config().tracing;
     let (sink, spans) = spans::ring(1024, Waker::noop().clone());
     let (commands, receiver) = mpsc::channel();
     let parts = crate::shard::Parts {
-        recorder: Arc::new(Recorder::of(&Taps::tables(&ports, detects))),
+        recorder: Arc::new(Recorder::of(&reads.tables())),
         observer: Observer::new(tracing.as_ref(), 1, (Some(sink), None)).joining(
             &Shared::new(1),
             0,
             JoinLevel::Tx,
         ),
-        taps: Taps::new(ports, detects, netra_codecs::Limits::DEFAULT, 1 << 20),
+        taps: Taps::new(reads, netra_codecs::Limits::DEFAULT, 1 << 20),
         ..parts(limits, buffers, receiver)
     };
     let shard = Shard::new(SimIo::new(rng, faults, arrivals), parts);

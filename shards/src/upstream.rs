@@ -2,11 +2,12 @@
 //! until what was asked before has been answered, close the upstream, resolve, dial, go on.
 
 use crate::{
-    connection::Connection,
+    connection::{Connection, Phase},
     core::Core,
     dial,
     error::{End, dial_fault},
     exchange::target_at,
+    http::{Http, UpstreamEnd},
     io::{Close, Event, Hop, Io, Side, Token, When, errno},
     resolve::{Asker, Resolved, ToResolve, Unresolved},
     shard::Shard,
@@ -95,12 +96,21 @@ impl<I: Io> Shard<I> {
         let connection = &mut slab[downstream.slot as usize];
         connection.seats().map(Seats::change);
         let deadline = connection.dial_until(core);
-        if let Some(goal) = connection.switch_mut().and_then(|it| it.goal.as_deref_mut()) {
-            goal.until = deadline;
+        let mut is_parted = false;
+        if let Some(switch) = connection.switch_mut() {
+            is_parted = std::mem::take(&mut switch.is_parted);
+            if let Some(goal) = switch.goal.as_deref_mut() {
+                goal.until = deadline;
+            }
         }
-        connection.detach(core, downstream);
-        core.own_dials.forget(downstream.slot);
+        if !is_parted {
+            connection.detach(core, downstream);
+            core.own_dials.forget(downstream.slot);
+        }
         self.timers.set(&mut self.slab, downstream.slot, Timer::Dial, deadline);
+        if is_parted {
+            return self.resolve(downstream);
+        }
         match self.core.io.close(downstream.other(), Close::Orderly) {
             When::Now => self.resolve(downstream),
             When::Later => self.stand(downstream.slot, Stand::Closing),
@@ -124,6 +134,9 @@ impl<I: Io> Shard<I> {
         self.stop_draining(downstream.slot);
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];
+        if connection.switch().is_some_and(|it| it.is_parted) {
+            return self.end(downstream, End::Reset(Side::Upstream));
+        }
         connection.seats().map(Seats::stay);
         connection.settle(core);
         if let Some(switch) = connection.switch_mut() {
@@ -153,6 +166,7 @@ impl<I: Io> Shard<I> {
     pub(crate) fn on_upstream_closed(&mut self, downstream: Token) {
         match self.stand_of(downstream.slot) {
             Some(Stand::Closing) => self.resolve(downstream),
+            Some(Stand::Parting) => self.has_parted(downstream),
             Some(Stand::GivingUp(error)) => self.dial_next(downstream, error),
             _ => debug_assert!(false, "a socket was closed that should not be"),
         }
@@ -321,7 +335,12 @@ impl<I: Io> Shard<I> {
         let connection = &mut self.slab[downstream.slot as usize];
         connection.attach();
         connection.name_remote(&mut self.core);
-        connection.seats().map(Seats::settle);
+        let is_repeated = connection.http.as_deref().is_some_and(Http::is_repeated);
+        match connection.seats() {
+            Some(seats) if is_repeated => seats.settle_again(),
+            Some(seats) => seats.settle(),
+            None => {}
+        }
         connection.settle(&mut self.core);
         self.goal(downstream.slot).map(Goal::settle);
         for from in [downstream, downstream.other()] {
@@ -380,6 +399,7 @@ impl<I: Io> Shard<I> {
             Stand::Closing => self.end(downstream, End::DialTimeout),
             Stand::Settled
             | Stand::Draining
+            | Stand::Parting
             | Stand::GivingUp(_)
             | Stand::Stranded
             | Stand::GaveUp => {}
@@ -430,6 +450,63 @@ impl<I: Io> Shard<I> {
         self.timers.set(&mut self.slab, downstream.slot, Timer::Dial, deadline);
         self.resolve(downstream);
         true
+    }
+
+    /// An upstream has ended. True where that is not its connection's end: a rule lets what was asked be
+    /// asked again, or nothing was.
+    pub(crate) fn goes_on(&mut self, token: Token) -> bool {
+        let downstream = Token { side: Side::Downstream, ..token };
+        let now = self.core.now;
+        let Self { core, slab, .. } = self;
+        let connection = &mut slab[token.slot as usize];
+        let is_moving = connection.response.holds_bytes() || connection.request.is_under_way();
+        if connection.phase != Phase::Relaying || is_moving || connection.request.is_finished() {
+            return false;
+        }
+        let original_dst = connection.original_dst;
+        let Some(http) = connection.http.as_deref_mut() else { return false };
+        let attempts = match http.upstream_end() {
+            UpstreamEnd::Final => return false,
+            UpstreamEnd::Between => {
+                self.part(downstream);
+                return true;
+            }
+            UpstreamEnd::Unanswered(attempts) => attempts,
+        };
+        let next = http.seats.send_again(attempts, now);
+        let Some(target) = next.and_then(|seat| target_at(seat.address(), original_dst)) else {
+            return false;
+        };
+        http.switch.goal = Some(Box::new(Goal::new(target, true)));
+        http.repeat(core);
+        connection.request.change_receiver();
+        core.recorder.bump(Key::SENT_AGAIN);
+        self.leave_upstream(downstream);
+        true
+    }
+
+    /// The upstream has ended between two requests: the client keeps its connection.
+    fn part(&mut self, downstream: Token) {
+        let Self { core, slab, .. } = self;
+        let connection = &mut slab[downstream.slot as usize];
+        connection.seats().map(Seats::leave);
+        connection.detach(core, downstream);
+        connection.request.change_receiver();
+        core.own_dials.forget(downstream.slot);
+        let closed = core.io.close(downstream.other(), Close::Orderly);
+        if let Some(switch) = connection.switch_mut() {
+            switch.is_parted = true;
+            switch.stand = if closed == When::Later { Stand::Parting } else { Stand::Settled };
+        }
+    }
+
+    /// The socket of an upstream that had ended is closed: what has come meanwhile may go on.
+    fn has_parted(&mut self, downstream: Token) {
+        self.stand(downstream.slot, Stand::Settled);
+        match self.slab[downstream.slot as usize].go_on(&mut self.core, downstream) {
+            Ok(()) => self.moved(downstream),
+            Err(end) => self.end(downstream, end),
+        }
     }
 
     /// Goes on with a request of HTTP that has waited long enough.

@@ -18,8 +18,10 @@ pub(crate) use view::{Metrics, View};
 pub(crate) use watch::{Hurry, follow};
 
 use files::Wrong;
-use netra_codecs::tap;
-use netra_codecs::tap::ProtocolPorts;
+use netra_codecs::{
+    PortSet,
+    tap::{self, ProtocolPorts},
+};
 use netra_rules::{Compiled, Context, Documents, Locality, Place, Protocol};
 use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc};
 
@@ -129,23 +131,40 @@ fn restored(path: &Path, own: &Own, wrong: &[String]) -> Option<Read> {
 /// Lines of what is wrong with a cache that are told.
 const WRONG_SAID_MAX: usize = 3;
 
-/// Rules about protocols that no port is read as: they have no effect, and nothing else would say so.
-pub(crate) fn unread(read: &Read, reads_http: bool, ports: &ProtocolPorts) -> Vec<String> {
+/// What would have no effect, and nothing else would say so: rules about protocols that no port is read
+/// as, and ports of which a document says something else than the settings do.
+pub(crate) fn unread(read: &Read, http: &PortSet, ports: &ProtocolPorts) -> Vec<String> {
     let Some(table) = &read.compiled.table else { return Vec::new() };
     let is_read = |protocol: Protocol| match protocol {
-        Protocol::Http1 => reads_http,
-        Protocol::Of(protocol) => ports.protocols().any(|it| it == protocol),
+        Protocol::Http1 => !http.is_empty(),
+        Protocol::Of(named) => {
+            ports.protocols().any(|it| it == named) || table.spoken().any(|(_, it)| it == protocol)
+        }
     };
     let idle = table.protocols().into_iter().filter(|(protocol, _)| !is_read(*protocol));
-    idle.map(|(protocol, rule)| {
+    let idle = idle.map(|(protocol, rule)| {
         let setting = if protocol == Protocol::Http1 { "NETRA_HTTP_PORTS" } else { "NETRA_PROTOCOLS" };
         format!(
             "rules about {protocol} have no effect, such as {} at {}: {setting} names no port of it",
             rule.name, rule.place
         )
-    })
-    .collect()
+    });
+    let others = table.spoken_at().filter_map(|(at, said)| {
+        let (setting, set) = match ports.get(at) {
+            Some(set) => ("NETRA_PROTOCOLS", Protocol::Of(set)),
+            None if http.contains(at.port()) => ("NETRA_HTTP_PORTS", Protocol::Http1),
+            None => return None,
+        };
+        let what = || {
+            format!("{at} is read as {set}, as {setting} says, where documents of rules say {said}")
+        };
+        (set != said).then(what)
+    });
+    idle.chain(others.take(OTHERS_MAX)).collect()
 }
+
+/// Places that are told of at which settings and documents differ.
+const OTHERS_MAX: usize = 20;
 
 fn lines_of(wrong: Vec<Wrong>) -> Vec<String> {
     wrong.iter().map(ToString::to_string).collect()

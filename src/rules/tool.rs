@@ -5,9 +5,10 @@ use crate::{exit::Exit, mask};
 use clap::{Args, Subcommand};
 use netra_codecs::tap;
 use netra_rules::{
-    Context, Direction, Documents, Example, Expectations, Protocol, Source, explain, schema,
+    Context, Direction, Documents, Example, Expectations, Protocol, Source, Table, explain, schema,
 };
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Write, stdout},
     net::{IpAddr, SocketAddr, ToSocketAddrs},
@@ -154,10 +155,29 @@ fn check(path: &Path, own: &Own) -> Result<String, Vec<String>> {
         text +=
             &format!("cluster {}, {count} {which}: {}\n", cluster.name, cluster.policy_in_words());
     }
+    text += &read_by_name(table);
     let kilobytes = table.bytes().div_ceil(1024);
     text += &format!("good: {} rules, {kilobytes} KiB\n", table.rules().len());
     Ok(text)
 }
+
+/// What netra reads because of the names of ports, protocol by protocol.
+fn read_by_name(table: &Table) -> String {
+    let mut all: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (place, protocol) in table.spoken().filter(|(_, it)| *it != Protocol::Http1) {
+        all.entry(protocol.name()).or_default().push(place);
+    }
+    let line = |(protocol, places): (&str, Vec<String>)| {
+        let more = places.len().saturating_sub(PLACES_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let shown = places[..places.len().min(PLACES_MAX)].join(", ");
+        format!("{protocol} is read at {shown}{more}, unless settings say otherwise\n")
+    };
+    all.into_iter().map(line).collect()
+}
+
+/// Places of one protocol that are told of.
+const PLACES_MAX: usize = 8;
 
 fn explained(args: &ExplainArgs, own: &Own) -> Result<String, Vec<String>> {
     let wrong = |what: String| vec![what];

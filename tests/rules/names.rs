@@ -21,8 +21,8 @@ use std::{
     thread,
 };
 
-const SECOND_V4: Ipv4Addr = Ipv4Addr::new(10, 61, 0, 21);
-const THIRD_V4: Ipv4Addr = Ipv4Addr::new(10, 61, 0, 22);
+pub(crate) const SECOND_V4: Ipv4Addr = Ipv4Addr::new(10, 61, 0, 21);
+pub(crate) const THIRD_V4: Ipv4Addr = Ipv4Addr::new(10, 61, 0, 22);
 const RULES: &str =
     "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: it}\nspec:
   hosts: [cache.test]\n  ports: [{number: 6379, name: tcp-redis}]\n  resolution: DNS\n---
@@ -36,7 +36,7 @@ const HAS: [&[Ipv4Addr]; 3] =
     [&[Ipv4Addr::new(10, 61, 0, 1), SECOND_V4], &[Ipv4Addr::new(10, 61, 0, 1), THIRD_V4], &[]];
 
 /// A name server on the pod's loopback that has these addresses for every name, for a second.
-fn name_server(world: &World, turn: &Arc<AtomicUsize>) {
+pub(crate) fn name_server(world: &World, turn: &Arc<AtomicUsize>) {
     let socket = world.pod.enter(|| UdpSocket::bind((Ipv4Addr::LOCALHOST, 53))).expect("port 53");
     let turn = Arc::clone(turn);
     thread::spawn(move || {
@@ -75,13 +75,13 @@ fn server(world: &World, address: Ipv4Addr) -> Server {
 }
 
 /// The addresses of endpoints that `/clusters` has, once they are these.
-fn endpoints(world: &World, wanted: &[Ipv4Addr]) -> Result<(), String> {
+pub(crate) fn endpoints(world: &World, port: u16, wanted: &[Ipv4Addr]) -> Result<(), String> {
     let mut page = String::new();
     let known: [Ipv4Addr; 3] = [v4(CLIENT_V4), SECOND_V4, THIRD_V4];
     let is_it = wait_until(PATIENCE, || {
         page = scrape::get(&world.pod, ADMIN_PORT, "/clusters")
             .map_or_else(|it| it.to_string(), |it| it.1);
-        known.iter().all(|it| page.contains(&format!("\"{it}:6379\"")) == wanted.contains(it))
+        known.iter().all(|it| page.contains(&format!("\"{it}:{port}\"")) == wanted.contains(it))
     });
     if is_it { Ok(()) } else { Err(format!("{wanted:?} are not on\n{page}")) }
 }
@@ -119,7 +119,7 @@ fn addresses_of_a_name_come_and_go_and_what_is_in_flight_goes_on() {
     };
     in_cells(&world, &cells_with(1), RULES, prepare, |netra, _| {
         turn.store(0, Ordering::Relaxed);
-        endpoints(&world, &[first, SECOND_V4])?;
+        endpoints(&world, 6379, &[first, SECOND_V4])?;
         let seen = answers(&world, 20);
         if seen != [first.to_string(), SECOND_V4.to_string()] {
             return Err(format!("{seen:?} answered, and not both"));
@@ -141,7 +141,7 @@ fn addresses_of_a_name_come_and_go_and_what_is_in_flight_goes_on() {
             return Err("the two do not wait at two servers".into());
         }
         turn.store(1, Ordering::Relaxed);
-        endpoints(&world, &[first, THIRD_V4])?;
+        endpoints(&world, 6379, &[first, THIRD_V4])?;
         let seen = answers(&world, 20);
         if seen != [first.to_string(), THIRD_V4.to_string()] {
             return Err(format!("{seen:?} answered, and one should have left and one come"));
@@ -167,6 +167,6 @@ fn addresses_of_a_name_come_and_go_and_what_is_in_flight_goes_on() {
         turn.store(2, Ordering::Relaxed);
         drop(clients);
         netra.scrape_until("all are gone", |scrape| scrape.active() == 0)?;
-        endpoints(&world, &[first, THIRD_V4])
+        endpoints(&world, 6379, &[first, THIRD_V4])
     });
 }

@@ -53,7 +53,7 @@ impl World {
     }
 
     fn seat(&self, index: u32) -> Seat {
-        let mut seat = Seat::new(&self.balance, index).unwrap();
+        let seat = Seat::new(&self.balance, index).unwrap();
         seat.connected();
         seat
     }
@@ -243,7 +243,7 @@ fn more_than_is_allowed_is_refused() {
     let policy = TrafficPolicy { breakers, ..TrafficPolicy::default() };
     let world = World::new(&[1; 4], policy);
     let pick = |seat: Option<&Seat>| world.balance.pick(&world.cluster, None, seat, (1, 7));
-    let mut one = Seat::new(&world.balance, 0).unwrap();
+    let one = Seat::new(&world.balance, 0).unwrap();
     assert_eq!(pick(None), Picked::Full(Full::Pending));
     one.connected();
     assert!(matches!(pick(None), Picked::Endpoint(_)));

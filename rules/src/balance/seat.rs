@@ -24,7 +24,7 @@ pub struct Seat {
     is_retry: Cell<bool>,
     /// Endpoints that were tried before it, for the same message.
     tried: [u32; TRIES_MAX - 1],
-    tries: u8,
+    tries: Cell<u8>,
 }
 
 impl Seat {
@@ -43,7 +43,7 @@ impl Seat {
             is_pending: Cell::new(true),
             is_retry: Cell::new(false),
             tried: [u32::MAX; TRIES_MAX - 1],
-            tries: 1,
+            tries: Cell::new(1),
         })
     }
 
@@ -59,7 +59,7 @@ impl Seat {
 
     /// How many endpoints the message that waits was tried at.
     pub fn tries(&self) -> u8 {
-        self.tries
+        self.tries.get()
     }
 
     /// Another message was given the same endpoint.
@@ -68,16 +68,25 @@ impl Seat {
     }
 
     /// The connection is there.
-    pub fn connected(&mut self) {
+    pub fn connected(&self) {
         self.settle();
-        self.tries = 1;
-        self.tried = [u32::MAX; TRIES_MAX - 1];
+        self.tries.set(1);
     }
 
-    fn settle(&self) {
+    /// The connection is there for a message that was sent before, to another endpoint: it stays a
+    /// retry until it is over.
+    pub fn connected_again(&self) {
+        self.pends_no_more();
+    }
+
+    fn pends_no_more(&self) {
         if self.is_pending.replace(false) {
             self.balance.shared.pending.fetch_sub(1, Relaxed);
         }
+    }
+
+    fn settle(&self) {
+        self.pends_no_more();
         if self.is_retry.replace(false) {
             self.balance.shared.retrying.fetch_sub(1, Relaxed);
         }
@@ -101,6 +110,9 @@ impl Seat {
         }
         if heard != Heard::Nothing && self.balance.measures {
             self.member.took(took_ns, now_ns);
+        }
+        if self.tries.get() > 1 && self.requests.get() == 0 {
+            self.connected();
         }
         self.note(heard, now_ns);
     }
@@ -135,7 +147,7 @@ impl Seat {
     /// Another endpoint for the message that waits, if there is one and the budget allows it; what
     /// is under way here goes there.
     pub fn again(&mut self, now_ns: u64) -> Option<Self> {
-        let tries = usize::from(self.tries);
+        let tries = usize::from(self.tries.get());
         if tries >= TRIES_MAX {
             return None;
         }
@@ -153,7 +165,8 @@ impl Seat {
         shared.retries.fetch_add(1, Relaxed);
         shared.retrying.fetch_add(1, Relaxed);
         next.is_retry.set(true);
-        (next.tried, next.tries) = (tried, self.tries + 1);
+        next.tried = tried;
+        next.tries.set(self.tries.get() + 1);
         next.take_over(self);
         Some(next)
     }

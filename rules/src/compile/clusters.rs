@@ -60,6 +60,12 @@ impl<'a> Clusters<'a> {
         endpoints.any(|it| it.address != EndpointAddress::Original)
     }
 
+    /// Whether all messages to it go where they wanted to go.
+    pub(super) fn only_passes(&self, id: ClusterId) -> bool {
+        let endpoints = self.made.get(id.0 as usize).map(|cluster| &*cluster.endpoints);
+        matches!(endpoints, Some([only]) if only.address == EndpointAddress::Original)
+    }
+
     /// What clusters hash by.
     pub(super) fn hashes(&self) -> impl IntoIterator<Item = &Hashed> {
         self.made.iter().map(|cluster| &cluster.hash)

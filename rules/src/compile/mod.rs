@@ -13,7 +13,7 @@ use crate::{
     document::{self, Source},
     key::Protocol,
     locality::Locality,
-    spec::{self, Specs},
+    spec::{self, ServiceSpec, Specs},
     table::{RuleInfo, Table},
     trouble::{Place, Troubles},
     verdict::{RefusalKind, RuleId},
@@ -134,7 +134,7 @@ impl Documents {
     }
 
     /// Hosts whose addresses are to be found: those by which connections are told, and those whose
-    /// addresses are endpoints.
+    /// addresses are endpoints; behind them those of whose ports it is said what is spoken there.
     pub fn asked_hosts(&self) -> Vec<String> {
         let routers = self.specs.routers.iter();
         let used: BTreeSet<&str> = routers
@@ -148,7 +148,23 @@ impl Documents {
         let pairs = pairs.filter(|(_, host)| used.contains(host.as_str()));
         let names = pairs.flat_map(|(service, host)| service.names(host)).map(str::to_owned);
         let all: BTreeSet<String> = self.unknown_hosts().into_iter().chain(names).collect();
-        all.into_iter().collect()
+        let spoken: BTreeSet<String> =
+            self.spoken_hosts().filter(|name| !all.contains(*name)).map(str::to_owned).collect();
+        all.into_iter().chain(spoken).collect()
+    }
+
+    /// Names of services that are read for what their ports are named, and that have no address but what
+    /// their name stands for.
+    fn spoken_hosts(&self) -> impl Iterator<Item = &str> {
+        let is_read = |service: &&ServiceSpec| {
+            let mut protocols = service.ports.iter().filter_map(|port| port.protocol.as_deref());
+            service.is_by_name
+                && service.addresses.is_empty()
+                && service.endpoints.is_empty()
+                && protocols.any(|protocol| protocol != Protocol::Http1.name())
+        };
+        let services = self.specs.services.iter().filter(is_read);
+        services.flat_map(|it| it.hosts.iter().map(|(host, _)| host.as_str()))
     }
 
     /// Whether it matters where this service stands.

@@ -10,7 +10,7 @@ use crate::{
     spec::{Fault as FaultSpec, LimitSpec, MutationSpec, RouteSpec, RouterSpec},
     table::{Concern, Fault, Mutation, RouteTo, Router, Where},
     trouble::Place,
-    verdict::{MutationsId, RefusalKind, RuleId},
+    verdict::{MutationsId, RefusalKind, RuleId, Verdict},
 };
 use netra_codecs::{codec::Correlation, tap};
 use std::time::Duration;
@@ -120,14 +120,22 @@ impl Compiler<'_> {
             let text = format!("netra: the answer took too long ({})", route.name);
             self.table.timeouts.push((rule, text.into()));
         }
-        RouteTo {
-            rule,
-            to: to.into(),
-            split,
+        let verdict = Verdict {
+            rule: Some(rule),
             request: self.mutations(&route.request, candidates),
             response: self.mutations(&route.response, candidates),
             first_byte_ns: route.first_byte_ns,
             idle_ns: route.idle_ns,
+            retries: route.retries,
+            ..Verdict::NONE
+        };
+        let stays = matches!(*to, [Where::One(cluster)] if self.clusters.only_passes(cluster));
+        RouteTo {
+            rule,
+            to: to.into(),
+            split,
+            verdict,
+            is_straight: stays && route.fault.is_none() && spec.faults.is_empty(),
             fault: route.fault.as_ref().map(|fault| self.fault(fault, rule, &route.name)),
             hash,
         }
@@ -141,6 +149,14 @@ impl Compiler<'_> {
             let what = format!(
                 "timeout: nobody can tell what {} answers to what, so that no answer is missed. \
                  Take it out",
+                names.join(", ")
+            );
+            self.troubles.error(route.place.clone(), what);
+        }
+        if route.retries > 0 && !candidates.contains(&Protocol::Http1) {
+            let names: Vec<_> = candidates.iter().map(|protocol| protocol.name()).collect();
+            let what = format!(
+                "retry: requests of {} are never sent twice, those of http1 alone are. Take it out",
                 names.join(", ")
             );
             self.troubles.error(route.place.clone(), what);
@@ -293,9 +309,9 @@ impl Compiler<'_> {
         let has_dubbo = candidates.contains(&Protocol::Of(tap::Protocol::Dubbo));
         let hashes_behind = |hash: &Hashed| hash.slots.iter().any(|slot| is_behind(*slot));
         let clusters = self.clusters.hashes();
-        let edits = router.to.iter().any(|to| to.request.is_some());
-        let edits_responses = router.to.iter().any(|to| to.response.is_some());
-        let is_timed = |to: &RouteTo| to.first_byte_ns > 0 || to.idle_ns > 0;
+        let edits = router.to.iter().any(|to| to.verdict.request.is_some());
+        let edits_responses = router.to.iter().any(|to| to.verdict.response.is_some());
+        let is_timed = |to: &RouteTo| to.verdict.first_byte_ns > 0 || to.verdict.idle_ns > 0;
         let outbound = Concern {
             reads_requests: !router.to.is_empty() || !router.fault_rules.is_empty(),
             reads_responses: edits_responses || router.to.iter().any(is_timed),
@@ -356,6 +372,11 @@ fn route_words(route: &RouteSpec) -> String {
     }
     if route.idle_ns > 0 {
         add(format!("no answer stands still for {}", time(route.idle_ns)));
+    }
+    match route.retries {
+        0 => {}
+        1 => add("asked again once".to_owned()),
+        many => add(format!("asked again up to {many} times")),
     }
     words
 }

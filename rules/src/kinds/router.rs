@@ -70,7 +70,7 @@ const OWN_ROUTE: Shape = Shape::Object(&[
     REQUEST_REMOVAL,
     RESPONSE_REMOVAL,
     TIMEOUT,
-    refused("retry", WITH_LEGS),
+    RETRY,
     FAULT,
     HASH_ON,
 ]);
@@ -174,6 +174,19 @@ const TIMEOUT: Field = field(
         field("idle", &Shape::Time(1), "How long an answer that has begun may stand still"),
     ]),
     "How long answers may take; there is no time for all of an answer",
+);
+
+const RETRY: Field = field(
+    "retry",
+    &Shape::Object(&[
+        needed(
+            "on",
+            &Shape::List(&Shape::Word(&["reset"])),
+            "What is tried again: `reset` is an upstream that ends before anything of the answer came",
+        ),
+        field("attempts", &Shape::Whole(1, 2), "How often, at most; 2"),
+    ]),
+    "GET, HEAD, OPTIONS and TRACE of HTTP/1 without a body are asked again at another endpoint",
 );
 
 const FAULT: Field = field(

@@ -17,7 +17,7 @@ use crate::{
 use std::collections::HashMap;
 
 pub(crate) use policy::{HashSpec, PolicySpec};
-pub(crate) use service::{EndpointSpec, ServiceSpec, SubsetsSpec, network};
+pub(crate) use service::{EndpointSpec, PortSpec, ServiceSpec, SubsetsSpec, network};
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -56,6 +56,8 @@ pub(crate) struct RouteSpec {
     pub(crate) response: Vec<MutationSpec>,
     pub(crate) first_byte_ns: u64,
     pub(crate) idle_ns: u64,
+    /// How often it may be asked again, after it was sent.
+    pub(crate) retries: u8,
     pub(crate) fault: Option<Fault>,
     pub(crate) hash_on: Vec<(String, Place)>,
 }

@@ -92,6 +92,7 @@ impl Reader<'_> {
                     response: Vec::new(),
                     first_byte_ns,
                     idle_ns: 0,
+                    retries: 0,
                     fault: None,
                     hash_on: Vec::new(),
                 },

@@ -12,6 +12,7 @@ use crate::{
 
 const KEYS_MAX: u32 = 1024;
 const ABORT_STATUS: u16 = 503;
+const RETRIES: u32 = 2;
 const ALL_PARTS: u32 = 1_000_000;
 
 impl Reader<'_> {
@@ -89,6 +90,7 @@ impl Reader<'_> {
             response: self.mutations(node, ["responseMutation", "responseRemoval"]),
             first_byte_ns: if first_byte_ns > 0 { first_byte_ns } else { own.times.0 },
             idle_ns: if idle_ns > 0 { idle_ns } else { own.times.1 },
+            retries: retries(node),
             fault: node.get("fault").filter(|it| !it.is_null()).map(fault_of),
             hash_on,
         }
@@ -215,6 +217,14 @@ struct Defaults {
 fn times(node: &Node) -> (u64, u64) {
     let timeout = node.get("timeout");
     timeout.map_or((0, 0), |node| (time_of(node, "firstByte"), time_of(node, "idle")))
+}
+
+/// How often a request may be asked again; 0 where nothing is said of it.
+fn retries(node: &Node) -> u8 {
+    let retry =
+        node.get("retry").filter(|it| it.get("on").is_some_and(|on| !on.items().is_empty()));
+    let attempts = |retry| number_of(retry, "attempts").unwrap_or(RETRIES);
+    retry.map_or(0, |retry| u8::try_from(attempts(retry)).unwrap_or(0))
 }
 
 fn fault_of(node: &Node) -> Fault {

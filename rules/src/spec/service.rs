@@ -2,6 +2,7 @@
 
 use super::{PolicySpec, Reader, number_of, port_of};
 use crate::{
+    key::Protocol,
     locality::Locality,
     shape::{is_host, short},
     trouble::Place,
@@ -190,26 +191,10 @@ fn labels(node: &Node) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The name of the protocol that a port's name says, or its protocol: `tcp-metaprotocol-dubbo`,
-/// `tcp-redis-cache`, `http-api`.
+/// The name of the protocol that a port's name says, or its protocol.
 fn protocol_of(name: &str, protocol: Option<&str>) -> Option<String> {
-    let mut parts = name.split('-');
-    let known = match (parts.next(), parts.next()) {
-        (Some("tcp"), Some("metaprotocol")) => return parts.next().map(str::to_owned),
-        (Some("tcp"), Some(known @ ("dubbo" | "thrift" | "redis" | "mysql" | "kafka"))) => known,
-        (Some("tcp"), Some("mongo")) => "mongodb",
-        (Some("http"), _) => "http1",
-        (Some(known @ ("redis" | "mysql")), _) => known,
-        (Some("mongo"), _) => "mongodb",
-        _ => match protocol.map(str::to_ascii_lowercase).as_deref() {
-            Some("http") => "http1",
-            Some("redis") => "redis",
-            Some("mysql") => "mysql",
-            Some("mongo") => "mongodb",
-            _ => return None,
-        },
-    };
-    Some(known.to_owned())
+    let by_protocol = || Protocol::from_word(&protocol?.to_ascii_lowercase()).map(Protocol::name);
+    Protocol::named_by_port(name).or_else(by_protocol).map(str::to_owned)
 }
 
 /// An address, or a network, with the length of its prefix.
@@ -240,7 +225,17 @@ mod tests {
             ("tcp-mongo-x", None, Some("mongodb")),
             ("http-api", None, Some("http1")),
             ("api", Some("HTTP"), Some("http1")),
-            ("tcp-zookeeper", None, None),
+            ("tcp-zookeeper", None, Some("zookeeper")),
+            ("redis-cache", Some("TCP"), Some("redis")),
+            ("thrift-hello", None, Some("thrift")),
+            ("postgres", None, Some("postgresql")),
+            ("tcp-postgres-main", None, Some("postgresql")),
+            ("db", Some("MySQL"), Some("mysql")),
+            // A beginning is no word, and the name of a protocol has to come first.
+            ("rediscover", None, None),
+            ("tcp-cache-redis", None, None),
+            ("tcp-metaprotocol", None, None),
+            ("http2-api", None, None),
             ("grpc-api", Some("GRPC"), None),
             ("tcp", Some("TCP"), None),
         ] {

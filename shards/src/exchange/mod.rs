@@ -21,7 +21,7 @@ pub(crate) use observer::Observer;
 pub(crate) use open::OpenSpan;
 pub(crate) use rules::{Given, ShardRules, direction_of, target_at, target_of, why_of};
 pub(crate) use session::{HeldCall, Session};
-pub(crate) use taps::{Named, Taps};
+pub(crate) use taps::{Named, Reads, Taps};
 pub(crate) use tracer::Caller;
 
 use crate::buffers::{BufferId, BufferPool};

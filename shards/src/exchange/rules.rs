@@ -48,6 +48,14 @@ impl ShardRules {
         &self.table
     }
 
+    /// The protocol beside HTTP that documents say is spoken there.
+    pub(crate) fn spoken_at(&self, to: SocketAddr) -> Option<tap::Protocol> {
+        match self.table.protocol(to)? {
+            Protocol::Of(protocol) => Some(protocol),
+            Protocol::Http1 => None,
+        }
+    }
+
     /// The name of the rule that decided, empty where none did.
     #[inline]
     pub(crate) fn name_of(&self, verdict: &Verdict) -> &str {

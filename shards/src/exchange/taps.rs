@@ -14,12 +14,53 @@ pub(crate) struct Named {
     pub(crate) row: u8,
 }
 
+/// What is read where, as settings say it, and what else may be.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reads {
+    pub(crate) ports: ProtocolPorts,
+    /// Connections on ports that nothing names are watched.
+    pub(crate) detects: bool,
+    /// Protocols of which rules may say that they are spoken somewhere.
+    pub(crate) told: Vec<Protocol>,
+}
+
+impl Reads {
+    /// What is read on these ports, and nothing else.
+    #[cfg(test)]
+    pub(crate) fn on(ports: &ProtocolPorts) -> Self {
+        Self { ports: ports.clone(), ..Self::default() }
+    }
+
+    /// What the recorder has to have cells for, in the order of the protocols.
+    pub(crate) fn tables(&self) -> Vec<ProtocolTable> {
+        let table = |protocol: Protocol| {
+            let about = protocol.about();
+            ProtocolTable { name: about.name, operations: about.operations }
+        };
+        self.protocols().map(table).collect()
+    }
+
+    /// The protocols that may be read, each once, in their order.
+    fn protocols(&self) -> impl Iterator<Item = Protocol> {
+        let is_read = |protocol: &Protocol| {
+            self.detects
+                || self.told.contains(protocol)
+                || self.ports.protocols().any(|named| named == *protocol)
+        };
+        let built_in = Protocol::ALL.iter().copied().filter(is_read);
+        let is_private = |protocol: &Protocol| matches!(protocol, Protocol::Private(_));
+        let told = self.told.iter().copied();
+        let told = told.filter(|told| self.ports.protocols().all(|named| named != *told));
+        built_in.chain(self.ports.protocols().chain(told).filter(is_private))
+    }
+}
+
 /// What a shard has for all its tapped connections.
 #[derive(Debug, Default)]
 pub(crate) struct Taps {
-    ports: ProtocolPorts,
-    /// Connections on ports that nothing names are watched.
-    detects: bool,
+    reads: Reads,
+    /// The protocols of it, by row.
+    rows: Box<[Protocol]>,
     /// What they turned out to be.
     pub(crate) seen: SeenPorts,
     pub(crate) limits: netra_codecs::Limits,
@@ -33,16 +74,12 @@ pub(crate) struct Taps {
 }
 
 impl Taps {
-    pub(crate) fn new(
-        ports: ProtocolPorts,
-        detects: bool,
-        limits: netra_codecs::Limits,
-        held_bytes_max: usize,
-    ) -> Self {
+    pub(crate) fn new(reads: Reads, limits: netra_codecs::Limits, held_bytes_max: usize) -> Self {
+        let rows = reads.protocols().collect();
         let seen = SeenPorts::default();
         Self {
-            ports,
-            detects,
+            reads,
+            rows,
             seen,
             limits,
             held_bytes: 0,
@@ -52,34 +89,25 @@ impl Taps {
         }
     }
 
-    /// What the recorder has to have cells for, in the order of the protocols.
-    pub(crate) fn tables(ports: &ProtocolPorts, detects: bool) -> Vec<ProtocolTable> {
-        let table = |protocol: Protocol| {
-            let about = protocol.about();
-            ProtocolTable { name: about.name, operations: about.operations }
-        };
-        read(ports, detects).map(table).collect()
-    }
-
-    /// The protocol that is read there.
+    /// The protocol that settings say is read there.
     pub(crate) fn named(&self, to: SocketAddr) -> Option<Named> {
-        self.named_as(self.ports.get(to)?)
+        self.named_as(self.reads.ports.get(to)?)
     }
 
     /// Whether one is.
     pub(crate) fn is_named(&self, to: SocketAddr) -> bool {
-        self.ports.get(to).is_some()
+        self.reads.ports.get(to).is_some()
     }
 
     /// A protocol that is read somewhere.
     pub(crate) fn named_as(&self, protocol: Protocol) -> Option<Named> {
-        let row = read(&self.ports, self.detects).position(|known| known == protocol)?;
+        let row = self.rows.iter().position(|known| *known == protocol)?;
         Some(Named { protocol, row: u8::try_from(row).ok()? })
     }
 
     /// Whether a connection on this port, which nothing names, is watched.
     pub(crate) fn watches(&self, port: u16, now: Nanos) -> bool {
-        self.detects && self.seen.is_worth_it(port, now)
+        self.reads.detects && self.seen.is_worth_it(port, now)
     }
 
     /// More is held than may be.
@@ -96,12 +124,4 @@ impl Taps {
     pub(crate) fn held_bytes(&self) -> usize {
         self.held_bytes
     }
-}
-
-/// The protocols that may be read, each once, in their order.
-fn read(ports: &ProtocolPorts, detects: bool) -> impl Iterator<Item = Protocol> {
-    let is_named = move |protocol: &Protocol| ports.protocols().any(|named| named == *protocol);
-    let built_in = Protocol::ALL.iter().copied();
-    let others = ports.protocols().filter(|protocol| matches!(protocol, Protocol::Private(_)));
-    built_in.filter(move |protocol| detects || is_named(protocol)).chain(others)
 }

@@ -29,6 +29,11 @@ impl Flow {
         !self.queue.is_empty() || self.in_pipe > 0
     }
 
+    /// Bytes are within a pipe: what goes next is theirs.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.in_pipe > 0
+    }
+
     /// Bytes that wait in buffers.
     pub(crate) fn queued(&self, pool: &BufferPool) -> usize {
         self.queue.iter(pool).map(|id| pool.bytes(id).len()).sum()

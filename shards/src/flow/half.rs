@@ -6,7 +6,7 @@ use crate::{
     core::Core,
     error::End,
     exchange::Source,
-    http::Http,
+    http::{Http, UpstreamEnd},
     io::{Io, Side, Token},
     sends::Gated,
     switch::Switch,
@@ -103,6 +103,14 @@ impl Half<'_> {
             Self::Http(http) => http.gate(core, to, source),
             Self::Tap(tap) => tap.next(core, to, Some(source)).map(Option::unwrap_or_default),
             Self::None => Ok(Gated::default()),
+        }
+    }
+
+    /// The upstream may end now, and its client need not learn of it.
+    pub(super) fn outlives_upstream(&mut self) -> bool {
+        match self {
+            Self::Http(http) => http.upstream_end() != UpstreamEnd::Final,
+            Self::None | Self::Tap(_) => false,
         }
     }
 

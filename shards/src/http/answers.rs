@@ -4,7 +4,7 @@
 //! The flow shows bytes before they are sent then, as on the request way. What is shown and not sent
 //! yet lies where it came from (*cleared*), or is carried: a head that was edited, or came in parts.
 
-use super::{Http, aside, ruled::mutate, switch::heard, two};
+use super::{Http, again, aside, ruled::mutate, switch::heard, two};
 use crate::{
     core::{Core, HttpCore},
     error::End,
@@ -143,6 +143,7 @@ impl Http {
                 ResponseStep::Head { head, consumed, exchange, .. } => {
                     (run.at, run.begun) = (run.at + consumed, run.begun + 1);
                     upgrades = two::is_upgrade(&head);
+                    again::answered(&mut self.again, &head);
                     let open = self.exchanges.get_mut(exchange);
                     let number = open.map_or(0, |it| it.data.answer);
                     give(patch, &head, (number, gates.rules.as_deref()), recorder);

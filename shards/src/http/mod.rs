@@ -6,6 +6,7 @@
 //! rules give answers something it is gated, too (`answers.rs`).
 //! Whatever is not certain makes the connection opaque, and then it is a relay of bytes.
 
+mod again;
 mod answers;
 mod aside;
 mod held;
@@ -17,6 +18,7 @@ mod switch;
 mod two;
 
 use self::switch::{heard, obey, sit};
+pub(crate) use again::UpstreamEnd;
 pub(crate) use two::GOODBYE;
 
 use crate::{
@@ -27,7 +29,7 @@ use crate::{
     error::{Direction, End},
     exchange::{Asker, Observer, Source},
     gate::Outgoing,
-    io::{Io, Token},
+    io::{Io, Side, Token},
     patience::Patience,
     sends::{Gated, is_long, send, send_carry},
     switch::{Switch, seats::Seats},
@@ -89,6 +91,8 @@ pub(crate) struct Http {
     pub(crate) refused: Option<Box<Refused>>,
     /// Of its answers that may not take for ever; none before there are any.
     pub(crate) patience: Option<Box<Patience>>,
+    /// The last request that may be asked again; none before there was one.
+    again: Option<Box<again::Again>>,
     /// What waits on the response way; none where answers are sent first and read after.
     answers: Option<Box<Outgoing>>,
     /// The connection turned out to be one of HTTP/2: it is read here, and the halves idle.
@@ -126,6 +130,7 @@ impl Http {
             waiting: None,
             refused: None,
             patience: None,
+            again: None,
             answers: None,
             two: None,
             sent: None,
@@ -178,13 +183,13 @@ impl Http {
                 });
                 let is_elsewhere = obey(&mut self.switch, begun.target, &ruled, now);
                 begun.open.is_seated = sit(&mut self.seats, &self.switch, begun.target, &mut ruled);
+                let kept = again::keep(&mut self.again, exchange, &ruled, &head, patch, recorder);
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);
                 let open = late::time(&mut self.patience, (ruled.allowed, now), begun.open);
                 begin(&mut self.exchanges, exchange, open.promised(ruled.answer));
                 let body = body_of(head.framing(), &input[consumed..]);
                 let head_len = patch.patched_len(head.bytes().len());
-                let sent =
-                    if is_elsewhere { 0 } else { send_head(io, to, patch, head.bytes(), body)? };
+                let sent = send_head(io, to, patch, (head.bytes(), body), (is_elsewhere, kept))?;
                 if sent < head_len {
                     keep_rest(&mut self.carry, patch, head.bytes(), sent);
                 }
@@ -207,6 +212,9 @@ impl Http {
     /// Sends what was held of a head that is none.
     #[cold]
     fn send_held(&mut self, io: &mut impl Io, to: Token, held: &[u8]) -> Result<Gated, End> {
+        if self.switch.is_parted {
+            return Err(End::Reset(Side::Upstream));
+        }
         let sent = send(io, to, held)?;
         self.carry.extend_from_slice(&held[sent..]);
         // The response may not come for long, and only then the state goes.
@@ -268,6 +276,7 @@ impl Http {
                 ResponseStep::Body(len) => rest = &rest[len..],
                 ResponseStep::Head { head, consumed, exchange, .. } => {
                     upgrades = two::is_upgrade(&head);
+                    again::answered(&mut self.again, &head);
                     rest = &rest[consumed..];
                     has_begun = true;
                     self.heads = self.heads.wrapping_add(1);
@@ -410,6 +419,9 @@ impl Http {
         if self.two.is_some() {
             return self.end_request_two(core);
         }
+        if self.end_parted() {
+            return;
+        }
         let held = self.request.end(&mut self.exchanges);
         self.carry.extend_from_slice(held);
         self.request.release_memory();
@@ -462,7 +474,7 @@ impl Http {
         let Core { http: Some(shared), observer, recorder, now, .. } = core else { return };
         self.give_up(outcome, *now, observer, recorder);
         shared.held_bytes -= std::mem::take(&mut self.held_bytes);
-        (self.carry, self.answers) = (Vec::new(), None);
+        (self.carry, self.answers, self.again) = (Vec::new(), None, None);
     }
 
     /// What it was read as, and why it is no longer.
@@ -501,6 +513,7 @@ impl Http {
     fn held_len(&self) -> usize {
         let halves = self.request.held_len() + self.response.held_len() + self.carry.len();
         let answers = self.answers.as_deref().map_or(0, Outgoing::kept);
+        let answers = answers + self.again.as_deref().map_or(0, again::Again::storage);
         halves + answers + self.two.as_deref().map_or(0, Http2::storage)
     }
 
@@ -525,6 +538,9 @@ impl Http {
         let may_stop = self.carry.is_empty();
         self.count_held(shared);
         let is_much = shared.is_tight || shared.held_bytes > shared.held_bytes_max;
+        if is_much {
+            self.keep_none(shared, recorder);
+        }
         if self.held_bytes > before && may_stop && is_much {
             self.seal(Reason::HeldTooMuch);
             self.count_held(shared);

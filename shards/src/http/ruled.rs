@@ -31,6 +31,8 @@ pub(crate) struct Ruled<'t> {
     pub(crate) allowed: Allowed<'t>,
     /// What [`ShardRules::given`] is asked for when its answer comes; 0 is nothing.
     pub(crate) answer: u32,
+    /// How often it may be asked again.
+    pub(crate) retries: u8,
 }
 
 /// What the client of a refused request is told.
@@ -74,7 +76,8 @@ pub(crate) fn rule<'t>(
         }
     };
     let (allowed, answer) = (rules.allowed(&verdict), rules.answer_number(verdict.response));
-    Ruled { target, seating, delay_ns: verdict.delay_ns, refused, allowed, answer }
+    let Verdict { delay_ns, retries, .. } = verdict;
+    Ruled { target, seating, delay_ns, refused, allowed, answer, retries }
 }
 
 /// Gives a head what rules say it is given; what there is no room for is counted.

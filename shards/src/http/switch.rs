@@ -40,6 +40,11 @@ pub(super) fn obey(
         // Nobody says anything of this request, but an earlier one may have gone elsewhere.
         (None, None) => switch.goal.is_some() && switch.wants(None, false),
     };
+    if switch.is_parted {
+        // Whether it is the same one or another: it has to be dialled.
+        switch.stand = Stand::Draining;
+        return true;
+    }
     is_elsewhere || switch.until.is_some()
 }
 

@@ -9,7 +9,8 @@
 //!                                       |                          |
 //!                                       +----> the client is told <+
 //! ```
-//! Where no address of the target may be dialled, the original destination is. While it drains, the old
+//! An upstream that ends between two requests may be parted from (`Parting`, then `Settled` without an
+//! upstream): the next request goes on from `Draining`. Where no address of the target may be dialled, the original destination is. While it drains, the old
 //! upstream may end its stream: then so does the connection. Or its answers can no longer be told
 //! apart: then the connection is opaque, and the upstream stays.
 //!
@@ -33,6 +34,8 @@ pub(crate) enum Stand {
     Draining,
     /// The old upstream is being closed.
     Closing,
+    /// The old upstream is being closed, which has ended by itself, and nobody waits for another.
+    Parting,
     /// The control thread looks the name up.
     Resolving,
     /// The new upstream has not answered yet.
@@ -52,6 +55,9 @@ pub(crate) enum Stand {
 pub(crate) struct Switch {
     pub(crate) stand: Stand,
     pub(crate) goal: Option<Box<Goal>>,
+    /// The last upstream has ended between two requests, and nobody has asked since: the next request
+    /// dials.
+    pub(crate) is_parted: bool,
     /// The request that was looked at last waits until then, before anything is done for it.
     pub(crate) until: Option<Nanos>,
 }
@@ -99,7 +105,7 @@ impl Switch {
 
     /// The connection has no upstream that could tell anything, or not one that should.
     pub(crate) fn is_detached(&self) -> bool {
-        !matches!(self.stand, Stand::Settled | Stand::Draining | Stand::Stranded)
+        self.is_parted || !matches!(self.stand, Stand::Settled | Stand::Draining | Stand::Stranded)
     }
 
     /// What its client still sends is thrown away.
@@ -114,6 +120,6 @@ impl Switch {
 
     /// The backend will tell that the upstream's socket is closed.
     pub(crate) fn awaits_close(&self) -> bool {
-        matches!(self.stand, Stand::Closing | Stand::GivingUp(_))
+        matches!(self.stand, Stand::Closing | Stand::Parting | Stand::GivingUp(_))
     }
 }

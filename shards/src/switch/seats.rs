@@ -36,7 +36,7 @@ impl Seats {
             two.next = Some(seat);
             return;
         }
-        two.now = seat.map(|mut seat| {
+        two.now = seat.map(|seat| {
             if let Some(now) = &two.now {
                 seat.take_over(now);
             }
@@ -71,6 +71,24 @@ impl Seats {
         if let Some(seat) = self.0.as_mut().and_then(|two| two.now.as_mut()) {
             seat.connected();
         }
+    }
+
+    /// The new upstream is there for a message that was sent before.
+    pub(crate) fn settle_again(&self) {
+        self.now().inspect(|seat| seat.connected_again());
+    }
+
+    /// Its upstream ended before anything of the answer came: another endpoint for the message that was
+    /// sent there, if there is to be one and it was sent again fewer than so many times.
+    pub(crate) fn send_again(&mut self, attempts: u8, now: Nanos) -> Option<&Seat> {
+        let seat = self.0.as_mut()?.now.as_mut()?;
+        if seat.tries() > attempts {
+            return None;
+        }
+        let next = seat.again(now)?;
+        seat.failed(now);
+        **seat = next;
+        self.now()
     }
 
     /// Nobody was reached: another endpoint for the message that waits, if there is to be one.
