@@ -101,6 +101,12 @@ impl Along {
         }
     }
 
+    /// It is read on, and nothing has to be done behind its bytes: as of nearly all that is tapped.
+    #[inline]
+    pub(crate) fn wants_nothing(&self) -> bool {
+        matches!(self, Self::Tapped(tapped) if !tapped.is_over() && tapped.patience.is_none())
+    }
+
     /// Other rules are in force. Gets a gate if they want one, where nothing waits at its flows:
     /// false where something is under way that a gate could not take over, in the middle of a
     /// message.

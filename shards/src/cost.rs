@@ -15,7 +15,7 @@ use crate::{
     core::HttpCore,
     correlate::{Keep, correlate},
     error::Direction,
-    exchange::{Gates, Observer, Reads, Taps},
+    exchange::{Gates, Observer, Reads, Taps, WritesContext},
     io::{Close, Dialled, Event, Hop, Io, Polled, Side, Token, Wait, When},
     joins::Shared,
     links::LinkNames,
@@ -255,6 +255,9 @@ enum Work {
     Dubbo,
     /// The same, traced.
     DubboTraced,
+    /// The same, not traced, as it comes in where anything may be: a request id and a context are
+    /// written into each request, and remembered.
+    DubboWritten,
     /// They are of Thrift.
     Thrift,
     /// The same, traced.
@@ -281,7 +284,7 @@ enum Work {
 }
 
 impl Work {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Tcp,
         Self::Untraced,
         Self::Traced,
@@ -291,6 +294,7 @@ impl Work {
         Self::RedisTraced,
         Self::Dubbo,
         Self::DubboTraced,
+        Self::DubboWritten,
         Self::Thrift,
         Self::ThriftTraced,
         Self::Kafka,
@@ -319,7 +323,9 @@ impl Work {
     fn protocol(self) -> Option<Protocol> {
         match self {
             Self::Redis | Self::RedisTraced | Self::RedisGated => Some(Protocol::Redis),
-            Self::Dubbo | Self::DubboTraced | Self::DubboGated => Some(Protocol::Dubbo),
+            Self::Dubbo | Self::DubboTraced | Self::DubboWritten | Self::DubboGated => {
+                Some(Protocol::Dubbo)
+            }
             Self::Thrift | Self::ThriftTraced | Self::ThriftGated => Some(Protocol::Thrift),
             Self::Kafka | Self::KafkaTraced => Some(Protocol::Kafka),
             _ => None,
@@ -341,6 +347,11 @@ impl Work {
     /// Rules decide about it.
     fn is_gated(self) -> bool {
         matches!(self, Self::HttpGated | Self::RedisGated | Self::DubboGated | Self::ThriftGated)
+    }
+
+    /// Contexts are written into it.
+    fn is_written(self) -> bool {
+        self == Self::DubboWritten || self.is_gated()
     }
 
     /// Where it goes. Routes, and all that hangs on them, are for what is asked elsewhere.
@@ -398,8 +409,8 @@ fn shard(work: Work, direction: Direction) -> (Shard<Treadmill>, Option<SpanSour
     let is_grpc = matches!(work, Work::Grpc | Work::GrpcTraced);
     let parts = Parts {
         // What inbound requests leave behind is a gate's as well.
-        http: (work.is_http() || work.is_gated()).then(|| Box::new(http)),
-        gates: if work.is_gated() { gates::of(protocol, &config) } else { Gates::default() },
+        http: (work.is_http() || work.is_written()).then(|| Box::new(http)),
+        gates: gates_of(work, &config),
         observer,
         recorder: Arc::new(Recorder::of(&Reads::on(&taps).tables())),
         taps: Taps::new(Reads::on(&taps), config.limits, config.held_bytes_max),
@@ -409,6 +420,15 @@ fn shard(work: Work, direction: Direction) -> (Shard<Treadmill>, Option<SpanSour
     let of_http = if is_grpc { messages::GRPC } else { messages::HTTP };
     let conversation = protocol.map_or(of_http, |it| Conversation::of(it).unwrap());
     (Shard::new(Treadmill::new(conversation, direction), parts), Some(source))
+}
+
+/// Who stands in the way of its messages.
+fn gates_of(work: Work, config: &HttpConfig) -> Gates {
+    match work {
+        _ if work.is_gated() => gates::of(work.protocol(), config),
+        Work::DubboWritten => Gates::new(WritesContext::of(config)),
+        _ => Gates::default(),
+    }
 }
 
 /// Plays requests, and takes the spans away as the exporter would.
@@ -448,7 +468,7 @@ fn play_shard(work: Work, direction: Direction, requests: u32) -> u64 {
     if let Some(rules) = &shard.core.gates.rules {
         gates::have_decided(rules, played);
     }
-    if work == Work::DubboGated {
+    if matches!(work, Work::DubboGated | Work::DubboWritten) {
         assert!(recorder.get(Key::edited(0)) + 1 >= played, "calls that were written into");
     }
     allocated

@@ -33,7 +33,10 @@ impl<I: Io> Shard<I> {
         let connection = &self.slab[token.slot as usize];
         if connection.http.is_some() {
             self.tend_http(Token { side: Side::Downstream, ..token });
-        } else if connection.tap.is_some() {
+        } else if let Some(tap) = &connection.tap {
+            if tap.wants_nothing() && !self.looks_again {
+                return self.renew_deadline(token.slot);
+            }
             self.tend_tap(token);
         }
         if self.slab[token.slot as usize].patience().is_some_and(Patience::wants_alarm) {

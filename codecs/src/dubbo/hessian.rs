@@ -25,10 +25,16 @@ pub(super) struct Reader<'b> {
 /// Whether no byte is beyond 127. Names are short: words of eight bytes, of which the last covers
 /// what the others have left, cost a third of what the library's way for long texts does.
 #[inline]
-fn is_ascii(text: &[u8]) -> bool {
+pub(super) fn is_ascii(text: &[u8]) -> bool {
     const HIGH: u64 = 0x8080_8080_8080_8080;
     let Some(last) = text.last_chunk::<8>() else {
-        return text.iter().fold(0, |all, byte| all | byte) < 0x80;
+        return match (text.first_chunk(), text.last_chunk()) {
+            (Some(first), Some(last)) => {
+                let both = u32::from_ne_bytes(*first) | u32::from_ne_bytes(*last);
+                u64::from(both) & HIGH == 0
+            }
+            _ => text.iter().fold(0, |all, byte| all | byte) < 0x80,
+        };
     };
     let (words, _) = text.as_chunks::<8>();
     let all =
@@ -50,7 +56,15 @@ impl<'b> Reader<'b> {
     }
 
     /// A string that lies in one piece.
+    #[inline]
     pub(super) fn string(&mut self) -> Option<&'b [u8]> {
+        // As nearly all are that travel with a message: short, and a byte for each unit.
+        if let Some((len @ ..=0x1f, rest)) = self.bytes.get(self.at..)?.split_first()
+            && let Some(text) = rest.get(..usize::from(*len)).filter(|text| is_ascii(text))
+        {
+            self.at += 1 + text.len();
+            return Some(text);
+        }
         let spot = self.string_spot()?;
         let begin = spot.at as usize;
         self.bytes.get(begin..begin + spot.len as usize)
@@ -139,13 +153,17 @@ impl<'b> Reader<'b> {
 
     /// Past a value, whatever it is.
     pub(super) fn skip(&mut self) -> Option<()> {
-        let mut stack = [Rest::Count(0); DEPTH_MAX];
-        let mut depth = 0;
+        match self.skip_one()? {
+            None => Some(()),
+            Some(rest) => self.skip_rest(rest),
+        }
+    }
+
+    /// Past the values that one holds of which the first comes next.
+    fn skip_rest(&mut self, first: Rest) -> Option<()> {
+        let mut stack = [first; DEPTH_MAX];
+        let mut depth = 1;
         loop {
-            if let Some(rest) = self.skip_one()? {
-                *stack.get_mut(depth)? = rest;
-                depth += 1;
-            }
             // Those that end here.
             loop {
                 if depth == 0 {
@@ -163,6 +181,10 @@ impl<'b> Reader<'b> {
                     }
                     Rest::UntilEnd => break,
                 }
+            }
+            if let Some(rest) = self.skip_one()? {
+                *stack.get_mut(depth)? = rest;
+                depth += 1;
             }
         }
     }
@@ -341,5 +363,32 @@ impl<'b> Reader<'b> {
         self.bytes.get(self.at..end)?;
         self.at = end;
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_beyond_127_is_seen_wherever_it_stands() {
+        for len in 0..40 {
+            let mut text = vec![b'a'; len];
+            assert!(is_ascii(&text), "{len}");
+            for place in 0..len {
+                text[place] = 0x80;
+                assert!(!is_ascii(&text), "{place} of {len}");
+                text[place] = b'a';
+            }
+        }
+    }
+
+    #[test]
+    fn strings_end_where_their_units_end() {
+        // Two units of two bytes each, three of one, and one that is cut.
+        let mut reader = Reader::new(b"\x02\xc3\xa4\xc3\xb6\x03abc\x04ab", 0);
+        assert_eq!(reader.string(), Some(&b"\xc3\xa4\xc3\xb6"[..]));
+        assert_eq!(reader.string(), Some(&b"abc"[..]));
+        assert_eq!(reader.string(), None);
     }
 }

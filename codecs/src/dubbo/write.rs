@@ -1,6 +1,6 @@
 //! Attachments that are put in, and answers of our own.
 
-use super::hessian::Reader;
+use super::hessian::{Reader, is_ascii};
 use super::{HEAD_LEN, HESSIAN2, SERIALISATION, attachments};
 use crate::codec::{CannotEdit, Edits, Head, Kind, Pairs, Refusal, Replied, Seen, Text, Why};
 
@@ -66,23 +66,33 @@ fn put_missing(text: &mut Text<'_>, pairs: &Pairs, seen: Seen) {
 }
 
 fn is_text(bytes: &[u8]) -> bool {
-    std::str::from_utf8(bytes).is_ok()
+    is_ascii(bytes) || std::str::from_utf8(bytes).is_ok()
 }
 
 /// A string in one piece, of bytes that are UTF-8: they are short.
 fn put_string(text: &mut Text<'_>, bytes: &[u8]) {
-    let string = std::str::from_utf8(bytes).unwrap_or_default();
-    let units = string.encode_utf16().count();
+    if is_ascii(bytes) {
+        // As ids and contexts are: each byte is a unit.
+        put_len(text, bytes.len());
+        return text.put(bytes);
+    }
+    put_units(text, std::str::from_utf8(bytes).unwrap_or_default());
+}
+
+/// The units of UTF-16 that follow.
+fn put_len(text: &mut Text<'_>, units: usize) {
     let [high, low] = u16::try_from(units).unwrap_or(u16::MAX).to_be_bytes();
     match units {
         0..=0x1f => text.put(&[low]),
         0x20..=0x3ff => text.put(&[0x30 + high, low]),
         _ => text.put(&[b'S', high, low]),
     }
-    if units == bytes.len() {
-        return text.put(bytes);
-    }
-    // As Java writes it: unit by unit.
+}
+
+/// As Java writes it: unit by unit.
+#[cold]
+fn put_units(text: &mut Text<'_>, string: &str) {
+    put_len(text, string.encode_utf16().count());
     for unit in string.encode_utf16() {
         let [last, middle] = [unit, unit >> 6].map(|bits| 0x80 | (bits & 0x3f) as u8);
         match unit {

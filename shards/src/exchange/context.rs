@@ -4,7 +4,6 @@
 use crate::{config::HttpConfig, correlate::Correlation, error::Direction, sys::Nanos};
 use netra_codecs::{
     codec::Pairs,
-    tap::Message,
     trace::{Extracted, Formats, RequestId, RequestKey, TraceContext, inject},
 };
 
@@ -38,21 +37,16 @@ pub(crate) struct Writing<'w> {
 }
 
 impl Writing<'_> {
-    /// The request's id, or a new one, as the key of what is remembered; and the context that an
-    /// inbound request with this id has left behind, where the request has none of its own.
+    /// The request's id, which it was `given` or gets now, as the key of what is remembered; and the
+    /// context that an inbound request with this id has left behind, where the request has none of its
+    /// own.
     pub(crate) fn join(
         &mut self,
-        message: &Message<'_>,
+        given: Option<&[u8]>,
         extracted: &Extracted<'_>,
         random: &mut fastrand::Rng,
     ) -> (Option<RequestKey>, Option<TraceContext>) {
         let name = &self.how.request_id_name;
-        let mut given = None;
-        message.pairs(|(known, value)| {
-            if known.eq_ignore_ascii_case(name) && !value.is_empty() {
-                given = given.or(Some(value));
-            }
-        });
         let made;
         let id = match given {
             Some(id) => id,

@@ -32,14 +32,14 @@ impl Of {
         if observer.tracer.is_none() {
             return;
         }
-        let extracted = match self.named.protocol.about().carries_context {
-            true => caller_of(message),
-            false => Extracted::default(),
-        };
+        let id_name = writing.as_ref().map(|writing| &*writing.how.request_id_name);
+        let carries = self.named.protocol.about().carries_context || id_name.is_some();
+        let (extracted, id) =
+            if carries { carried_by(message, id_name) } else { Default::default() };
         let is_outbound = self.direction == Direction::Outbound;
         let (mut key, mut remembered) = (None, None);
         if let (Some(writing), Some(_)) = (&mut writing, &observer.tracer) {
-            (key, remembered) = writing.join(message, &extracted, &mut observer.random);
+            (key, remembered) = writing.join(id, &extracted, &mut observer.random);
         }
         let (mut begun, is_by_id) = (None, remembered.is_some());
         if is_outbound
@@ -154,17 +154,32 @@ fn decided(is_told: bool, is_known: bool, may_belong: bool) -> Join {
     }
 }
 
-/// What travels with a message says about its caller.
-fn caller_of<'b>(message: &Message<'b>) -> Extracted<'b> {
+/// What travels with a message says about its caller, and the id that it has by this name: in one pass,
+/// because some protocols look through a whole message for what travels with it.
+fn carried_by<'b>(
+    message: &Message<'b>,
+    id_name: Option<&[u8]>,
+) -> (Extracted<'b>, Option<&'b [u8]>) {
     let mut pairs = [(&b""[..], &b""[..]); PAIRS_MAX];
-    let mut count = 0;
+    let (mut count, mut id) = (0, None);
     message.pairs(|pair| {
-        if may_be_trace(pair.0)
+        let (name, value) = pair;
+        if may_be_trace(name)
             && let Some(place) = pairs.get_mut(count)
         {
             *place = pair;
             count += 1;
         }
+        if id.is_none()
+            && !value.is_empty()
+            && id_name.is_some_and(|it| name.eq_ignore_ascii_case(it))
+        {
+            id = Some(value);
+        }
     });
-    if count == 0 { Extracted::default() } else { extract(pairs[..count].iter().copied()) }
+    let extracted = match count {
+        0 => Extracted::default(),
+        _ => extract(pairs[..count].iter().copied()),
+    };
+    (extracted, id)
 }
