@@ -521,16 +521,19 @@ fn a_refused_request_allocates_nothing() {
     }
 }
 
-/// Each goes to another upstream than the one before.
+/// Each goes to another upstream than the one before, which is left for it, or by another leg.
 #[test]
 fn a_request_that_goes_elsewhere_allocates_nothing() {
     for work in GATED {
-        let (mut shard, mut spans) = shard(work, Direction::Outbound);
-        shard.core.gates.rules = work.protocol().map(gates::moving);
-        let allocated = allocations_of(|times| play(&mut shard, &mut spans, times), 5_000);
         // The first turn accepts, and dials where the connection wanted to go.
-        assert_eq!(shard.core.io.dials, WARM_UP + 5_000, "{work:?}");
-        assert_eq!(allocated, 0, "{work:?}");
+        for (legs_max, dials) in [(1, WARM_UP + 5_000), (8, 3)] {
+            let (mut shard, mut spans) = shard(work, Direction::Outbound);
+            shard.core.limits.legs_max = legs_max;
+            shard.core.gates.rules = work.protocol().map(gates::moving);
+            let allocated = allocations_of(|times| play(&mut shard, &mut spans, times), 5_000);
+            assert_eq!(shard.core.io.dials, dials, "{work:?}, {legs_max} upstreams");
+            assert_eq!(allocated, 0, "{work:?}, {legs_max} upstreams");
+        }
     }
 }
 

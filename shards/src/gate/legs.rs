@@ -345,7 +345,11 @@ impl Gate {
             let leg = legs.leg(to);
             self.request.carry = std::mem::take(&mut leg.carry);
             self.tapped.of.remote = leg.remote;
-            self.switch.goal = leg.goal.take().or(wanted);
+            // Of two for the same target one is storage for the next that goes elsewhere.
+            self.switch.goal = wanted;
+            if let Some(goal) = leg.goal.take() {
+                self.old_goal = self.switch.goal.replace(goal);
+            }
             leg.is_blocked
         };
         self.switch.is_at(place);

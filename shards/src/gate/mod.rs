@@ -62,7 +62,7 @@ pub(crate) struct Gate {
     has_ended: bool,
     /// Another upstream is wanted, or being reached; or a request waits.
     switch: Switch,
-    /// Where requests went before the one that wants another upstream.
+    /// Where requests went before the one that wants another upstream; while none does, storage.
     old_goal: Option<Box<Goal>>,
     /// Several upstreams; none where it has one.
     legs: Option<Box<Legs>>,

@@ -52,7 +52,7 @@ impl Judged<'_> {
             return None;
         }
         self.of.seats.take(seating, true);
-        *self.old_goal = self.switch.leave_for(target);
+        self.switch.leave_for(target, self.old_goal);
         self.switch.is_at(place);
         Some(target)
     }

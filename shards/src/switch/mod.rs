@@ -87,19 +87,25 @@ impl Switch {
         if !self.is_elsewhere(target.as_ref()) {
             return false;
         }
-        match (target, &mut self.goal) {
-            (Some(target), Some(goal)) => **goal = Goal::new(target, is_ruled),
-            (target, goal) => *goal = target.map(|target| Box::new(Goal::new(target, is_ruled))),
-        }
+        self.aim(target, is_ruled);
         self.stand = Stand::Draining;
         true
     }
 
-    /// A request is to go to `target`, as a rule says, and that is elsewhere. Returns where those before
-    /// it went.
-    pub(crate) fn leave_for(&mut self, target: Option<Target>) -> Option<Box<Goal>> {
+    /// A request is to go to `target`, as a rule says, and that is elsewhere. Where those before it went
+    /// stands in `old` then; what stood there is storage.
+    pub(crate) fn leave_for(&mut self, target: Option<Target>, old: &mut Option<Box<Goal>>) {
         self.stand = Stand::Draining;
-        std::mem::replace(&mut self.goal, target.map(|target| Box::new(Goal::new(target, true))))
+        std::mem::swap(&mut self.goal, old);
+        self.aim(target, true);
+    }
+
+    /// Requests are to go there; the storage is used again.
+    fn aim(&mut self, target: Option<Target>, is_ruled: bool) {
+        match (target, &mut self.goal) {
+            (Some(target), Some(goal)) => **goal = Goal::new(target, is_ruled),
+            (target, goal) => *goal = target.map(|target| Box::new(Goal::new(target, is_ruled))),
+        }
     }
 
     /// The endpoint of the rules that requests go to, where one was noted.
