@@ -11,7 +11,7 @@ use crate::{
     core::Core,
     correlate::Correlation,
     error::End,
-    exchange::{Asker, Decide, Gates, Observer, Ruling, Source, Wants, Writing},
+    exchange::{Asker, Decide, Gates, Observer, Ruling, Scraps, Source, Wants, Writing},
     io::{Io, Token},
     patience::{Allowed, Patience},
     sends::{Gated, is_long},
@@ -109,9 +109,7 @@ impl Gate {
                     exchange.lane = lane;
                     let fate = judged.judge(&message, exchange, &mut shared);
                     self.drops = fate == Fate::Refused && message.behind() == 0;
-                    if fate == Fate::Moves {
-                        run.parked = shared.gates.scraps.lend();
-                    }
+                    run.lend(fate, &mut shared.gates.scraps);
                     run.on(out, io, to, input, (&message, consumed, &shared.gates.edits), fate)?;
                 }
                 Step::Finished { consumed, exchange, .. } => {
@@ -132,9 +130,8 @@ impl Gate {
         run.leave(&mut self.parked);
         tapped.add_overhead(run.begun, io.now().saturating_sub(*now));
         let passable = tapped.tap.passable(Way::Request);
-        let has_begun = run.begun > 0 || !is_within;
-        let is_long = has_begun && !self.drops && is_long(passable, limits.splice_from_bytes);
-        Ok(Gated { is_long, ..gated })
+        let may_be_long = (run.begun > 0 || !is_within) && !self.drops;
+        Ok(Gated { is_long: may_be_long && is_long(passable, limits.splice_from_bytes), ..gated })
     }
 
     /// Throws the rest of a refused request away.
@@ -223,6 +220,14 @@ impl Run {
         match message.behind() {
             0 => self.go_on(out, io, to, input, own, fate),
             behind => self.part(out, io, to, input, (own, behind), fate),
+        }
+    }
+
+    /// A message that moves needs room where it waits.
+    #[inline]
+    fn lend(&mut self, fate: Fate, scraps: &mut Scraps) {
+        if fate == Fate::Moves {
+            self.parked = scraps.lend();
         }
     }
 
