@@ -160,8 +160,9 @@ impl Connection {
         [self.response.is_stalled(), self.request.is_stalled()]
     }
 
-    /// Gives an event to the flow that it concerns and passes an end of stream on.
-    #[inline]
+    /// Gives an event to the flow that it concerns and passes an end of stream on. Legs ask for this, too,
+    /// and nobody else is to pay for that by a call.
+    #[inline(always)]
     pub(crate) fn on_event<I: Io>(
         &mut self,
         core: &mut Core<I>,

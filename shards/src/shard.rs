@@ -347,13 +347,14 @@ impl<I: Io> Shard<I> {
             self.on_stray(token, &event);
             return;
         }
-        let may_be_a_legs = token.side == Side::Upstream || matches!(event, Event::Writable(_));
-        if may_be_a_legs && connection.has_legs() {
-            return self.on_leg_event(token, event);
-        }
-        if token.side == Side::Upstream && connection.is_detached() {
-            self.on_switch_event(token, &event);
-            return;
+        if connection.is_read() {
+            let is_a_legs = token.side == Side::Upstream || matches!(event, Event::Writable(_));
+            if is_a_legs && connection.has_legs() {
+                return self.on_leg_event(token, event);
+            }
+            if token.side == Side::Upstream && connection.is_detached() {
+                return self.on_switch_event(token, &event);
+            }
         }
         match connection.on_event(&mut self.core, token, event) {
             Ok(()) => self.moved(token),
@@ -425,7 +426,6 @@ impl<I: Io> Shard<I> {
             Timer::HalfCloseLinger => self.end(token, End::HalfCloseLinger),
             Timer::Idle => self.end(token, End::IdleTimeout),
             Timer::Leg => self.on_leg_idle(slot),
-            Timer::Head => debug_assert!(false, "heads have a list of their own"),
         }
     }
 

@@ -5,7 +5,8 @@
 use crate::sys::Nanos;
 use std::collections::BTreeSet;
 
-/// What a deadline is for. A connection has one at a time, and one of its head.
+/// What a deadline is for. A connection has one at a time; its head's has a place of its own
+/// ([`HeadDeadlines`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timer {
     /// The upstream must have answered the dial.
@@ -20,20 +21,10 @@ pub(crate) enum Timer {
     Idle,
     /// By a leg something must have been asked.
     Leg,
-    /// A head that comes in pieces must be whole. These have a place of their own, beside the one
-    /// above: [`HeadDeadlines`].
-    Head,
 }
 
-const KINDS: [Timer; 7] = [
-    Timer::Dial,
-    Timer::Address,
-    Timer::Drain,
-    Timer::HalfCloseLinger,
-    Timer::Idle,
-    Timer::Leg,
-    Timer::Head,
-];
+const KINDS: [Timer; 6] =
+    [Timer::Dial, Timer::Address, Timer::Drain, Timer::HalfCloseLinger, Timer::Idle, Timer::Leg];
 const NONE: u32 = u32::MAX;
 
 /// A connection's place in a list.
@@ -162,6 +153,7 @@ impl Linked for Link {
 /// one. It has no memory while heads come whole.
 #[derive(Debug, Default)]
 pub(crate) struct HeadDeadlines {
+    /// Of one kind: that of connections that are silent.
     timers: Timers,
     links: Vec<Link>,
 }
@@ -173,7 +165,7 @@ impl HeadDeadlines {
         if self.links.len() < len {
             self.links.resize_with(len, Link::default);
         }
-        self.timers.set(&mut self.links, slot, Timer::Head, at);
+        self.timers.set(&mut self.links, slot, Timer::Idle, at);
     }
 
     /// Clears a slot's deadline.
@@ -195,7 +187,7 @@ impl HeadDeadlines {
 
     /// Takes the oldest.
     pub(crate) fn take_first(&mut self) -> Option<u32> {
-        self.timers.take_first(&mut self.links, Timer::Head)
+        self.timers.take_first(&mut self.links, Timer::Idle)
     }
 }
 
