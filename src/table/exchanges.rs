@@ -63,7 +63,7 @@ pub(super) const EXCHANGES: &[Setting] = &[
         "NETRA_PROTOCOLS_WRITE_CONTEXT",
         "true",
         Switch(|c, on| c.writes_context = on),
-        "Whether traced calls of Dubbo, THeader and TTHeader on those ports are given request id and trace context",
+        "Whether calls of Dubbo, THeader and TTHeader on those ports are given request id and trace context, sampled or not",
     ),
     Setting::new(
         "NETRA_DETECT",
