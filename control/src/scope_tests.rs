@@ -34,10 +34,10 @@ fn orders() -> Service {
         namespace: "shop".to_owned(),
         name: "orders".to_owned(),
         addresses: vec!["10.96.0.7".parse().unwrap()],
-        ports: vec![Port { number: 20880, name: "dubbo".to_owned(), app_protocol: String::new() }],
+        ports: vec![Port { number: 20880, name: "rpc".to_owned(), app_protocol: String::new() }],
         endpoints: vec![Endpoint {
             address: "10.0.0.1".to_owned(),
-            ports: BTreeMap::from([("dubbo".to_owned(), 20881)]),
+            ports: BTreeMap::from([("rpc".to_owned(), 20881)]),
             labels: BTreeMap::from([("version".to_owned(), "v1".to_owned())]),
         }],
     }
@@ -92,15 +92,18 @@ fn a_service_comes_with_the_rules_that_speak_of_it() {
     let entry = parts(&scope(&world, "shop", &names()))["ServiceEntry orders"].clone();
     assert_eq!(entry["spec"]["hosts"], json!(["orders", "orders.shop.svc.cluster.local"]));
     assert_eq!(entry["spec"]["addresses"], json!(["10.96.0.7"]));
-    assert_eq!(entry["spec"]["endpoints"][0]["ports"], json!({"dubbo-20880": 20881}));
+    assert_eq!(entry["spec"]["endpoints"][0]["ports"], json!({"rpc-20880": 20881}));
     assert_eq!(entry["spec"]["endpoints"][0]["labels"], json!({"version": "v1"}));
     // The short name is of the namespace: elsewhere it means another service.
     let elsewhere = parts(&scope(&world, "pay", &names()));
     assert!(!elsewhere.contains_key("ServiceEntry orders"), "{elsewhere:?}");
     // A port that says what is spoken concerns everybody.
-    Arc::make_mut(&mut world.services[0]).ports[0].app_protocol = "kubernetes.io/dubbo".to_owned();
-    let entry = parts(&scope(&world, "pay", &names()))["ServiceEntry orders"].clone();
-    assert_eq!(entry["spec"]["ports"][0]["name"], "tcp-metaprotocol-dubbo-20880");
+    for (name, app_protocol) in [("rpc", "kubernetes.io/dubbo"), ("dubbo-orders", "")] {
+        let port = &mut Arc::make_mut(&mut world.services[0]).ports[0];
+        (port.name, port.app_protocol) = (name.to_owned(), app_protocol.to_owned());
+        let entry = parts(&scope(&world, "pay", &names()))["ServiceEntry orders"].clone();
+        assert_eq!(entry["spec"]["ports"][0]["name"], "tcp-metaprotocol-dubbo-20880");
+    }
 }
 
 #[test]
