@@ -6,29 +6,23 @@
 use crate::{
     config::Limits,
     connection::{Connection, Phase},
-    exchange::{Asker, Decide, Gates, Observer, Place, Reads, Routed, Ruling, Sits, Taps},
+    exchange::{Gates, Observer, Reads, Taps},
     http_simulation::http_config,
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},
         sim_peer::{Answer, Arrival, Ending, Peer, Turns},
     },
+    moves_simulation::ByDigit,
     route_simulation::limits,
     shard::{Command, Shard},
     simulation::{TURNS_MAX, parts, with_seed},
     spans,
-    sys::Nanos,
 };
-use netra_codecs::{
-    codec::{Key as Wanted, Pairs},
-    route::Target,
-    tap::{Message, Protocol},
-};
+use netra_codecs::{route::Target, tap::Protocol};
 use netra_perf::{Key, Recorder};
-use netra_rules::{ClusterId, EndpointId, Route};
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     sync::{Arc, mpsc},
     task::Waker,
 };
@@ -41,45 +35,9 @@ const GOOD: usize = 4;
 const REFUSES: usize = 4;
 const SILENT: usize = 5;
 
-/// Decides by the digit in the key or method; a `w` behind it lets the message wait first, too.
-#[derive(Debug)]
-struct ByDigit;
-
-impl Decide for ByDigit {
-    fn concerns(&self, _: &Asker, _: Protocol) -> bool {
-        true
-    }
-
-    fn decide(
-        &mut self,
-        message: &Message<'_>,
-        _: (&Asker, Sits<'_>),
-        _: &mut Pairs,
-        _: Nanos,
-        _: u64,
-    ) -> Ruling<'_> {
-        let keys = match message.protocol() {
-            Protocol::Thrift => Wanted::Service,
-            Protocol::Dubbo => Wanted::Method,
-            _ => Wanted::RedisKey,
-        };
-        let key = message.value(keys);
-        let [b'k', digit @ b'0'..=b'9', rest @ ..] = key.unwrap_or_default() else {
-            return Ruling::default();
-        };
-        let place = u32::from(digit - b'0');
-        let route = Route { cluster: ClusterId(place), endpoint: EndpointId(0) };
-        let to = if place == 0 { Routed::Home } else { Routed::To(Place { table: 1, route }) };
-        let delay_ns = if rest.starts_with(b"w") { 3_000_000 } else { 0 };
-        Ruling { to, delay_ns, ..Ruling::default() }
-    }
-
-    fn target(&self, place: Place, _: SocketAddr) -> Option<Target> {
-        let ClusterId(index) = place.route.cluster;
-        Target::parse(format!("10.0.0.8:{}", PLACES[index as usize]).as_bytes())
-    }
-
-    fn answer(&self, _: u32, _: &mut Pairs) {}
+/// Where the digit in a key leads.
+fn target(digit: usize) -> Option<Target> {
+    Target::parse(format!("10.0.0.8:{}", PLACES[digit]).as_bytes())
 }
 
 /// A protocol, as clients and servers of these tests speak it. Tags are below 1,000.
@@ -371,7 +329,7 @@ fn world(io: SimIo, protocol: Protocol, buffers: u32, legs_max: u32) -> World {
         recorder: Arc::new(Recorder::of(&Reads::on(&ports).tables())),
         observer: Observer::new(http_config().tracing.as_ref(), 1, (Some(sink), None)),
         taps: Taps::new(Reads::on(&ports), netra_codecs::Limits::DEFAULT, 1 << 20),
-        gates: Gates { decides: Some(Box::new(ByDigit)), ..Gates::default() },
+        gates: Gates { decides: Some(Box::new(ByDigit(target))), ..Gates::default() },
         ..parts(Limits { legs_max, ..limits() }, buffers, receiver)
     };
     World { shard: Shard::new(io, parts), _commands: commands, _spans: spans }

@@ -51,9 +51,10 @@ const PLACES: [(&str, u16); 9] = [
 /// Places that answer.
 const GOOD: u64 = 6;
 
-/// Decides by the digit in the key or method; a `w` behind it lets the message wait first, too.
+/// Decides by the digit in the key or method, of which it knows where it leads; a `w` behind it lets the
+/// message wait first, too.
 #[derive(Debug)]
-struct ByDigit;
+pub(crate) struct ByDigit(pub(crate) fn(usize) -> Option<Target>);
 
 impl Decide for ByDigit {
     fn concerns(&self, _: &Asker, _: Protocol) -> bool {
@@ -86,7 +87,7 @@ impl Decide for ByDigit {
 
     fn target(&self, place: Place, _: SocketAddr) -> Option<Target> {
         let ClusterId(index) = place.route.cluster;
-        Target::parse(PLACES[index as usize].0.as_bytes())
+        (self.0)(index as usize)
     }
 
     fn answer(&self, _: u32, _: &mut Pairs) {}
@@ -309,7 +310,10 @@ fn world(io: SimIo, protocol: Protocol, buffers: u32, many: Arc<[IpAddr]>) -> Wo
         recorder: Arc::new(Recorder::of(&Reads::on(&ports).tables())),
         observer: Observer::new(http_config().tracing.as_ref(), 1, (Some(sink), None)),
         taps: Taps::new(Reads::on(&ports), netra_codecs::Limits::DEFAULT, 1 << 20),
-        gates: Gates { decides: Some(Box::new(ByDigit)), ..Gates::default() },
+        gates: Gates {
+            decides: Some(Box::new(ByDigit(|digit| Target::parse(PLACES[digit].0.as_bytes())))),
+            ..Gates::default()
+        },
         resolver: Some(Arc::new(Names(asked))),
         ..parts(Limits { legs_max: 1, ..limits() }, buffers, receiver)
     };
