@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What rules cost: CPU of the proxy for each request of HTTP/1, Redis and Dubbo, netra with a route and a limit beside
+"""What rules cost: CPU of the proxy for each request of HTTP/1, Redis, Dubbo and Thrift, netra with a route and a limit beside
 netra that only reads, and beside Envoy that does the same, in turns. As root, with nginx, h2load, redis and gcc, Envoy if
-ENVOY names one, and rpc.c (a server and closed-loop client of Dubbo) if RPC_C names it:
+ENVOY names one, and rpc.c (a server and closed-loop client of Dubbo and Thrift) if RPC_C names it:
 
     cargo build --release -p netra -p netra-init && RPC_C=.../rpc.c ENVOY=.../envoy docs/bench/rules.py
 
@@ -21,12 +21,13 @@ ROUNDS = int(os.environ.get("ROUNDS", "3"))
 CALLS = int(os.environ.get("CALLS", "100000"))
 UID = 1337
 OUTSIDE = "nrload"
-PORTS = {"http1": 8080, "redis": 6379, "dubbo": 20880}
+PORTS = {"http1": 8080, "redis": 6379, "dubbo": 20880, "thrift": 9090}
+RPC = [protocol for protocol in ["dubbo", "thrift"] if RPC_C]
 ENVOY_PORTS = {protocol: port + 10000 for protocol, port in PORTS.items()}
 
 
 def protocols():
-    return [protocol for protocol in PORTS if protocol != "dubbo" or RPC_C]
+    return ["http1", "redis", *RPC]
 
 
 def servers(space):
@@ -37,8 +38,8 @@ def servers(space):
         server {{ listen {PORTS['http1']} reuseport; location / {{ return 200 "hello"; }} }} }}""")])
     start(space, ["redis-server", "--port", str(PORTS["redis"]), "--save", "", "--appendonly", "no",
                   "--protected-mode", "no", "--bind", "0.0.0.0", "--dir", DIR])
-    if RPC_C:
-        start(space, [f"{DIR}/rpc", "server", str(PORTS["dubbo"]), "dubbo"])
+    for protocol in RPC:
+        start(space, [f"{DIR}/rpc", "server", str(PORTS[protocol]), protocol])
 
 
 def pod(number):
@@ -55,9 +56,10 @@ def pod(number):
     return name, f"10.98.{number}.2", f"10.98.{number}.1"
 
 
-HOSTS = {"http1": "svc", "redis": "cache", "dubbo": "org.apache.dubbo.demo.demosvc"}
-ATTRIBUTES = {"http1": "X-Canary: {exact: \"1\"}", "redis": "operation: {exact: GET}", "dubbo": "method: {exact: sayHello}"}
-NAMES = {"http1": "http-svc", "redis": "tcp-redis", "dubbo": "tcp-metaprotocol-dubbo"}
+HOSTS = {"http1": "svc", "redis": "cache", "dubbo": "org.apache.dubbo.demo.demosvc", "thrift": "hello"}
+ATTRIBUTES = {"http1": "X-Canary: {exact: \"1\"}", "redis": "key: {prefix: \"key:\"}",
+              "dubbo": "method: {exact: sayHello}", "thrift": "method: {exact: hello}"}
+NAMES = {"http1": "http-svc", "redis": "tcp-redis", "dubbo": "tcp-metaprotocol-dubbo", "thrift": "tcp-metaprotocol-thrift"}
 
 
 def rules(address, outside):
@@ -112,7 +114,7 @@ def netra(space, documents):
 
 
 def envoy(space, to):
-    """It does in each place what netra does: a route by header and a limit, a route by prefix, a route by method."""
+    """It does in each place what netra does: a route by header and a limit, a route by prefix, routes by method."""
     def cluster(protocol):
         return (f"  - {{ name: {protocol}, type: STATIC, connect_timeout: 1s, load_assignment: {{ cluster_name: {protocol}, endpoints: [ {{ "
                 f"lb_endpoints: [ {{ endpoint: {{ address: {{ socket_address: {{ address: {to}, port_value: {PORTS[protocol]} }} }} }} }} ] }} ] }} }}\n")
@@ -133,7 +135,10 @@ def envoy(space, to):
     listeners += listener("redis", "envoy.filters.network.redis_proxy",
                           f'"@type": {kind}network.redis_proxy.v3.RedisProxy, stat_prefix: r, settings: {{ op_timeout: 5s }}, '
                           'prefix_routes: { routes: [ { prefix: "key:", cluster: redis } ] }')
-    if RPC_C:
+    if RPC:
+        listeners += listener("thrift", "envoy.filters.network.thrift_proxy",
+                              f'"@type": {kind}network.thrift_proxy.v3.ThriftProxy, stat_prefix: t, route_config: {{ name: r, '
+                              'routes: [ { match: { method_name: hello }, route: { cluster: thrift } } ] }')
         listeners += listener("dubbo", "envoy.filters.network.dubbo_proxy",
                               f'"@type": {kind}network.dubbo_proxy.v3.DubboProxy, stat_prefix: d, protocol_type: Dubbo, '
                               'serialization_type: Hessian2, route_config: [ { name: r, interface: "*", routes: [ { match: { method: '
@@ -147,10 +152,9 @@ def load(space, protocol, address, port):
     words = {
         "http1": ["h2load", "--h1", "-n", count, "-c", "32", "-H", "X-Canary: 1", "-H", ":authority: svc", f"http://{address}:{port}/"],
         "redis": ["redis-benchmark", "-h", address, "-p", str(port), "-c", "32", "-n", count, "-q", "GET", "key:1"],
-        "dubbo": [f"{DIR}/rpc", "client", address, str(port), "dubbo", "32", count],
-    }[protocol]
+    }.get(protocol, [f"{DIR}/rpc", "client", address, str(port), protocol, "32", count])
     said = sh("ip", "netns", "exec", space, *words)
-    is_good = {"http1": f"{count} succeeded", "redis": "requests per second", "dubbo": "requests per second"}[protocol]
+    is_good = f"{count} succeeded" if protocol == "http1" else "requests per second"
     if is_good not in said:
         raise SystemExit(f"{protocol} to {address}:{port}: not all requests succeeded:\n{said}")
 
