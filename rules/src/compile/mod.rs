@@ -3,6 +3,7 @@
 mod authorize;
 mod clusters;
 mod conditions;
+mod mirrors;
 mod never;
 mod places;
 mod protocols;
@@ -13,7 +14,7 @@ use crate::{
     document::{self, Source},
     key::Protocol,
     locality::Locality,
-    spec::{self, ServiceSpec, Specs},
+    spec::{self, RouteSpec, ServiceSpec, Specs},
     table::{RuleInfo, Table},
     trouble::{Place, Troubles},
     verdict::{RefusalKind, RuleId},
@@ -139,7 +140,7 @@ impl Documents {
         let routers = self.specs.routers.iter();
         let used: BTreeSet<&str> = routers
             .flat_map(|router| {
-                let to = router.routes.iter().flat_map(|route| &route.to);
+                let to = router.routes.iter().flat_map(RouteSpec::destinations);
                 to.map(|to| &*to.host).chain(std::iter::once(&*router.host))
             })
             .collect();
