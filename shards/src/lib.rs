@@ -21,6 +21,7 @@ mod buffers;
 mod classify;
 mod config;
 mod connection;
+mod copies;
 mod core;
 mod correlate;
 #[cfg(test)]

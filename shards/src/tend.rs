@@ -88,7 +88,11 @@ impl<I: Io> Shard<I> {
             self.look_again_at(token.slot);
         }
         if self.slab[slot].tap.as_ref().is_some_and(Along::is_gated) {
-            self.tend_gate(Token { side: Side::Downstream, ..token });
+            let downstream = Token { side: Side::Downstream, ..token };
+            self.tend_gate(downstream);
+            if self.slab[slot].tap.as_ref().is_some_and(Along::has_copies) {
+                self.tend_copies(downstream);
+            }
         }
         if self.slab[slot].tap.as_ref().is_some_and(Along::is_over) {
             self.drop_alarm(token.slot);
@@ -201,6 +205,10 @@ impl<I: Io> Shard<I> {
         if http.wants_nothing() {
             return;
         }
+        if http.copies.is_some() {
+            self.tend_copies(downstream);
+        }
+        let Some(http) = self.slab[downstream.slot as usize].http.as_deref_mut() else { return };
         if http.wants_timing() {
             self.time_head(downstream.slot);
         }

@@ -22,6 +22,7 @@
 
 pub(crate) mod goal;
 pub(crate) mod leg;
+pub(crate) mod mirror;
 pub(crate) mod seats;
 
 use crate::{exchange::Place, sys::Nanos};
