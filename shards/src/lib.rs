@@ -54,6 +54,8 @@ mod legs_simulation;
 mod links;
 mod look;
 #[cfg(test)]
+mod mirror_simulation;
+#[cfg(test)]
 mod moves_simulation;
 mod own_dials;
 mod patience;
