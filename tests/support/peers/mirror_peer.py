@@ -4,6 +4,7 @@ one connection, with bodies of all lengths, by length and in chunks, and says ho
 import hashlib
 import http.client
 import random
+import socket
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,6 +14,7 @@ def serve(port, path):
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def body(self):
             if self.headers.get("Transfer-Encoding") != "chunked":
@@ -47,6 +49,8 @@ def serve(port, path):
 def ask(host, port, path, count):
     chance, good = random.Random(11), 0
     connection = http.client.HTTPConnection(host, port, timeout=20)
+    connection.connect()
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     host = {"Host": "svc"}
     for number in range(count):
         length = chance.choice([0, 0, 10, 3000, 20000, 60000])
