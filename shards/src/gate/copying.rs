@@ -64,15 +64,16 @@ impl Run<'_> {
         Run { copies: Some(copies), ..Run::default() }
     }
 
-    /// Where a request ends that is copied, nothing more is copied.
+    /// What is to be read next of the input. Where a request ends that is copied, nothing more is copied.
     #[inline]
-    pub(super) fn note_end<T: Default>(&mut self, tap: &Tap<T>) {
+    pub(super) fn rest<'i, T: Default>(&mut self, input: &'i [u8], tap: &Tap<T>) -> &'i [u8] {
         if let Some(Some(copies)) = &mut self.copies
             && copies.is_open()
             && !tap.is_within_message(Way::Request)
         {
             copies.end_at(self.at, true);
         }
+        &input[self.at..]
     }
 
     /// A request goes out as it came, which begins at this place of the input: what is held is its

@@ -44,6 +44,7 @@ use netra_perf::{Key, Recorder};
 pub(crate) use outgoing::Outgoing;
 use replies::Replies;
 pub(crate) use requests::{Fate, Run};
+use std::num::NonZeroU32;
 
 /// The gate of one connection.
 #[derive(Debug)]
@@ -80,8 +81,8 @@ pub(crate) struct Gate {
     kept: u32,
     /// Messages whose head was whole.
     messages: u32,
-    /// How many there were when the deadline was set, of the head that came next.
-    timed: Option<u32>,
+    /// How many there were when the deadline was set, of the head that came next; one more.
+    timed: Option<NonZeroU32>,
 }
 
 impl Gate {
@@ -380,14 +381,14 @@ impl Gate {
     pub(crate) fn wants_timing(&self) -> bool {
         match self.timed {
             None => self.holds_head(),
-            timed => !self.holds_head() || timed != Some(self.messages),
+            timed => !self.holds_head() || timed != Some(self.next_head()),
         }
     }
 
     /// The head that is held now is the one that is timed. False where none is held.
     pub(crate) fn time_head(&mut self) -> bool {
         let holds_head = self.holds_head();
-        self.timed = holds_head.then_some(self.messages);
+        self.timed = holds_head.then_some(self.next_head());
         holds_head
     }
 
@@ -397,6 +398,10 @@ impl Gate {
         if !self.tapped.is_over() {
             self.tapped.give_up(reason, recorder);
         }
+    }
+
+    fn next_head(&self) -> NonZeroU32 {
+        NonZeroU32::MIN.saturating_add(self.messages)
     }
 
     fn holds_head(&self) -> bool {

@@ -23,7 +23,7 @@ use crate::{
 use netra_codecs::{
     Limits,
     codec::{Edits, Head, Kind, Leaves, Left, Open, Refusal, Way, Why},
-    tap::{Message, Step},
+    tap::{Message, Step, Tap},
     trace::{Outcome, SpanText},
 };
 use netra_perf::{Key, Recorder};
@@ -85,8 +85,7 @@ impl Gate {
         let mut run = Run::copying(copies);
         let is_within = tapped.tap.passable(Way::Request) > 0;
         while run.sent.is_none() && (run.at < input.len() || tapped.tap.has_ended(Way::Request)) {
-            run.note_end(&tapped.tap);
-            let (rest, is_alone) = (&input[run.at..], tapped.tap.open_count() == 0);
+            let (rest, is_alone) = (run.rest(input, &tapped.tap), tapped.tap.open_count() == 0);
             match tapped.tap.step(Way::Request, rest, &taps.limits, *now, &mut head) {
                 Step::Need => run.hold(out, io, to, input)?,
                 Step::Body(consumed) | Step::Late(consumed) | Step::Answered { consumed, .. } => {
@@ -134,8 +133,7 @@ impl Gate {
         self.drops &= tapped.tap.is_within_message(Way::Request);
         note_waiting(tapped, run.begun)?;
         let gated = run.finish(out, io, to, input)?;
-        run.copy(input, &tapped.tap);
-        run.leave(&mut self.parked);
+        run.leave(&mut self.parked, input, &tapped.tap);
         tapped.add_overhead(run.begun, io.now().saturating_sub(*now));
         let passable = tapped.tap.passable(Way::Request);
         let may_be_long = (run.begun > 0 || !is_within) && !self.drops;
@@ -206,8 +204,10 @@ fn finish_untold(tapped: &mut Tapped, limits: &Limits, shared: &mut Shared<'_>) 
 }
 
 impl Run<'_> {
-    /// Leaves a message there that waits for another upstream, if there is one.
-    fn leave(&mut self, parked: &mut Vec<u8>) {
+    /// Copies what is to be copied, and leaves a message there that waits for another upstream, if there
+    /// is one.
+    fn leave<T: Default>(&mut self, parked: &mut Vec<u8>, input: &[u8], tap: &Tap<T>) {
+        self.copy(input, tap);
         if !self.parked.is_empty() {
             *parked = std::mem::take(&mut self.parked);
         }

@@ -3,7 +3,10 @@
 use super::sends::slices;
 use crate::{
     copies::{COPY_MAX, Copies, Outcome},
+    error::End,
     exchange::MirrorTo,
+    io::{Io, Token},
+    sends::{Gated, send},
 };
 use netra_codecs::h1::{Framing, HeadPatch, RequestHalf, RequestHead};
 use netra_perf::{Key, Recorder};
@@ -48,13 +51,23 @@ fn copy(
     }
 }
 
-/// Bytes of a body have gone out, or empty lines between two requests.
+/// Sends bytes that pass as they came, of a body, or empty lines between two requests, and copies them
+/// then; those that do not fit now are cleared.
 #[inline]
-pub(super) fn add(copies: &mut Option<Box<Copies>>, bytes: &[u8], request: &RequestHalf) {
+pub(super) fn forward(
+    io: &mut impl Io,
+    to: Token,
+    bytes: &[u8],
+    (cleared, copies): (&mut u64, &mut Option<Box<Copies>>),
+    request: &RequestHalf,
+) -> Result<Gated, End> {
+    let sent = send(io, to, bytes)?;
+    *cleared = (bytes.len() - sent) as u64;
     if let Some(copies) = copies {
         copies.add(bytes);
         if !request.is_within_body() {
             copies.finish();
         }
     }
+    Ok(Gated { taken: sent, is_full: sent < bytes.len(), is_long: false })
 }

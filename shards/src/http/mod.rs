@@ -166,9 +166,8 @@ impl Http {
             RequestStep::Need => Gated { taken: input.len(), ..Gated::default() },
             RequestStep::Forward(len) => {
                 self.look_aside(&input[..len], observer);
-                let gated = forward(io, to, &input[..len], &mut self.cleared)?;
-                copying::add(&mut self.copies, &input[..len], &self.request);
-                gated
+                let ways = (&mut self.cleared, &mut self.copies);
+                copying::forward(io, to, &input[..len], ways, &self.request)?
             }
             RequestStep::Opaque { reason, held } => {
                 let held = held.to_vec();
@@ -580,13 +579,6 @@ fn body_of(framing: Framing, behind: &[u8]) -> &[u8] {
         }
         Framing::Chunked | Framing::UntilClose => &[],
     }
-}
-
-/// Sends bytes that pass as they came; those that do not fit now are cleared.
-fn forward(io: &mut impl Io, to: Token, bytes: &[u8], cleared: &mut u64) -> Result<Gated, End> {
-    let sent = send(io, to, bytes)?;
-    *cleared = (bytes.len() - sent) as u64;
-    Ok(Gated { taken: sent, is_full: sent < bytes.len(), is_long: false })
 }
 
 /// How exchanges end that were open when their connection ended.
