@@ -209,7 +209,7 @@ fn elsewhere<T: Talk>() -> BTreeMap<u16, Elsewhere> {
     ])
 }
 
-fn rules<T: Talk>(rng: &mut Rng, percent: u32, delays: bool) -> Box<ShardRules> {
+fn rules<T: Talk>(rng: &mut Rng, percent: u32) -> Box<ShardRules> {
     let entry = |host: &str, port: u16| {
         format!(
             "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {host}}}\nspec:\n  \
@@ -218,7 +218,7 @@ fn rules<T: Talk>(rng: &mut Rng, percent: u32, delays: bool) -> Box<ShardRules> 
         )
     };
     let delay = match rng.below(3) {
-        0 if delays => "    fault: {delay: {percentage: 40, fixedDelay: 1ms}}\n",
+        0 => "    fault: {delay: {percentage: 40, fixedDelay: 1ms}}\n",
         _ => "",
     };
     let gives = if rng.chance(70) { T::GIVES } else { "" };
@@ -400,9 +400,7 @@ fn simulate<T: Talk>(seed: u64) -> (Mood, [u64; 7]) {
     let arrival = Arrival { at: 0, client, server: home, answer: Answer::AtOnce };
     let buffers = if rng.chance(30) { 6 } else { 512 };
     let percent = if rng.chance(70) { 100 } else { 40 };
-    // Who has legs has delays in `legs_simulation.rs`.
-    let delays = T::HOST != Dubbo::HOST || asked.iter().all(|it| it.place == 0);
-    let rules = rules::<T>(&mut rng, percent, delays);
+    let rules = rules::<T>(&mut rng, percent);
     let limits = Limits {
         connect_timeout: Duration::from_millis(50),
         splice_from_bytes: [0, 4_096, 65_536][usize::try_from(rng.below(3)).unwrap()],

@@ -152,6 +152,7 @@ impl<I: Io> Shard<I> {
             let tap = shard.slab[slot].tap.as_mut();
             tap.and_then(Along::gate).is_some_and(|gate| of(gate, side))
         };
+        let had_ended = self.slab[slot].request.is_finished();
         for from in [downstream.other(), downstream, downstream.other()] {
             if gate(self, Gate::wants_pump, from.side)
                 && let Err(end) = self.slab[slot].go_on(&mut self.core, from)
@@ -160,8 +161,10 @@ impl<I: Io> Shard<I> {
                 return false;
             }
         }
-        // Who waited for what netra had to say has his turn now.
-        if self.slab[slot].has_legs() && self.hear_legs(downstream) {
+        // Who waited for what netra had to say has his turn now; and where the client's last message went
+        // out just now, which had waited, its servers are still to be told.
+        let is_last = !had_ended && self.slab[slot].request.is_finished();
+        if self.slab[slot].has_legs() && (self.hear_legs(downstream) || is_last) {
             return true;
         }
         if gate(self, |gate, _| gate.wants_timing(), Side::Downstream) {
