@@ -22,6 +22,8 @@ mod mirrors;
 mod names_of_rules;
 #[path = "rules/ports.rs"]
 mod ports;
+#[path = "rules/resting.rs"]
+mod resting;
 #[path = "rules/routes.rs"]
 mod routes_of_others;
 #[path = "rules/soak.rs"]

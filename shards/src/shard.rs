@@ -430,6 +430,7 @@ impl<I: Io> Shard<I> {
             Timer::Idle => self.end(token, End::IdleTimeout),
             Timer::Leg => self.on_leg_idle(slot),
             Timer::Mirror => self.on_mirror_idle(slot),
+            Timer::Rest => self.has_rested(slot),
         }
     }
 

@@ -23,9 +23,11 @@ pub(crate) enum Timer {
     Leg,
     /// A mirror whose connection has ended must have moved bytes.
     Mirror,
+    /// An upstream that rests must be asked again.
+    Rest,
 }
 
-const KINDS: [Timer; 7] = [
+const KINDS: [Timer; 8] = [
     Timer::Dial,
     Timer::Address,
     Timer::Drain,
@@ -33,6 +35,7 @@ const KINDS: [Timer; 7] = [
     Timer::Idle,
     Timer::Leg,
     Timer::Mirror,
+    Timer::Rest,
 ];
 const NONE: u32 = u32::MAX;
 
