@@ -1,6 +1,6 @@
 //! Which requests of HTTP/1 are copied for a mirror, and which bytes that is: what has been sent.
 
-use super::sends::slices;
+use super::{Http, sends::slices};
 use crate::{
     copies::{COPY_MAX, Copies, Outcome},
     error::End,
@@ -8,7 +8,7 @@ use crate::{
     io::{Io, Token},
     sends::{Gated, send},
 };
-use netra_codecs::h1::{Framing, HeadPatch, RequestHalf, RequestHead};
+use netra_codecs::h1::{Framing, HeadPatch, RequestHead};
 use netra_perf::{Key, Recorder};
 
 /// A request's head has gone out, edited, and so much of its body as came with it; a rule may have a copy
@@ -58,14 +58,13 @@ pub(super) fn forward(
     io: &mut impl Io,
     to: Token,
     bytes: &[u8],
-    (cleared, copies): (&mut u64, &mut Option<Box<Copies>>),
-    request: &RequestHalf,
+    http: &mut Http,
 ) -> Result<Gated, End> {
     let sent = send(io, to, bytes)?;
-    *cleared = (bytes.len() - sent) as u64;
-    if let Some(copies) = copies {
+    http.cleared = (bytes.len() - sent) as u64;
+    if let Some(copies) = &mut http.copies {
         copies.add(bytes);
-        if !request.is_within_body() {
+        if !http.request.is_within_body() {
             copies.finish();
         }
     }

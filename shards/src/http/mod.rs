@@ -169,8 +169,7 @@ impl Http {
             RequestStep::Need => Gated { taken: input.len(), ..Gated::default() },
             RequestStep::Forward(len) => {
                 self.look_aside(&input[..len], observer);
-                let ways = (&mut self.cleared, &mut self.copies);
-                copying::forward(io, to, &input[..len], ways, &self.request)?
+                copying::forward(io, to, &input[..len], self)?
             }
             RequestStep::Opaque { reason, held } => {
                 let held = held.to_vec();
