@@ -90,12 +90,7 @@ impl Preference {
             (ANYWHERE, Some((_, to))) if **to != *other.region => ANYWHERE + 1,
             (steps, _) => steps,
         };
-        let far: Vec<u8> = of.iter().map(level).collect();
-        let mut there = far.clone();
-        there.sort_unstable();
-        there.dedup();
-        let turn = |far| there.iter().position(|it| *it == far).unwrap_or(0);
-        far.into_iter().map(|far| u8::try_from(turn(far)).unwrap_or(u8::MAX)).collect()
+        in_turn(&of.iter().map(level).collect::<Vec<_>>())
     }
 
     /// What weight each of these has, by its own and by the part of where it stands; None where nothing
@@ -128,6 +123,15 @@ impl Preference {
             false => format!("first who is nearest to {own}"),
         }
     }
+}
+
+/// For each of these its place among those that there are: 0 first, without gaps.
+pub(crate) fn in_turn<T: Ord + Copy>(of: &[T]) -> Vec<u8> {
+    let mut there = of.to_vec();
+    there.sort_unstable();
+    there.dedup();
+    let turn = |it: &T| there.binary_search(it).unwrap_or(0);
+    of.iter().map(|it| u8::try_from(turn(it)).unwrap_or(u8::MAX)).collect()
 }
 
 /// A percent in parts that weights of many endpoints can share.

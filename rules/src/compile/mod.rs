@@ -3,6 +3,7 @@
 mod authorize;
 mod clusters;
 mod conditions;
+mod names;
 mod never;
 mod places;
 mod protocols;
@@ -14,6 +15,7 @@ use crate::{
     key::Protocol,
     locality::Locality,
     spec::{self, ServiceSpec, Specs},
+    srv::ServiceRecord,
     table::{RuleInfo, Table},
     trouble::{Place, Troubles},
     verdict::{RefusalKind, RuleId},
@@ -56,6 +58,8 @@ pub struct Context {
     pub locality: Option<Locality>,
     /// Addresses of hosts, as far as they are known.
     pub addresses: HashMap<String, Vec<IpAddr>>,
+    /// Records of names of services, as far as they are known.
+    pub services: HashMap<String, Vec<ServiceRecord>>,
 }
 
 impl Context {
