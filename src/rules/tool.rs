@@ -1,6 +1,6 @@
 //! `netra rules`: for people who write rules.
 
-use super::{Addresses, Own, Read, files, read};
+use super::{Named, Own, Read, files, read};
 use crate::{exit::Exit, mask};
 use clap::{Args, Subcommand};
 use netra_codecs::tap;
@@ -110,8 +110,8 @@ pub(crate) fn run(args: &RulesArgs, private: Result<Vec<tap::Protocol>, String>)
     }
 }
 
-fn good(path: &Path, own: &Own, addresses: Addresses) -> Result<Read, Vec<String>> {
-    let read = read(path, own, addresses, 1, false)?;
+fn good(path: &Path, own: &Own, named: Named) -> Result<Read, Vec<String>> {
+    let read = read(path, own, named, 1, false)?;
     for warning in read.compiled.troubles.warnings() {
         eprintln!("netra rules: warning: {}", mask::line(&warning.to_string()));
     }
@@ -119,7 +119,7 @@ fn good(path: &Path, own: &Own, addresses: Addresses) -> Result<Read, Vec<String
 }
 
 fn check(path: &Path, own: &Own) -> Result<String, Vec<String>> {
-    let Read { compiled, unknown_hosts, .. } = good(path, own, Addresses::new())?;
+    let Read { compiled, unknown_hosts, .. } = good(path, own, Named::default())?;
     let mut text = String::new();
     let Some(table) = &compiled.table else { return Ok(text) };
     for landing in &compiled.landings {
@@ -186,8 +186,8 @@ fn explained(args: &ExplainArgs, own: &Own) -> Result<String, Vec<String>> {
         let known: Vec<_> = context.protocols().map(Protocol::name).collect();
         wrong(format!("--protocol={}: allowed is one of {}", args.protocol, known.join(", ")))
     })?;
-    let (to, addresses) = destination(&args.to).map_err(wrong)?;
-    let read = good(&args.path, own, addresses)?;
+    let (to, named) = destination(&args.to).map_err(wrong)?;
+    let read = good(&args.path, own, named)?;
     let mut example = Example::new(protocol, to);
     example.source = args.from;
     if args.direction == "inbound" {
@@ -205,9 +205,9 @@ fn explained(args: &ExplainArgs, own: &Own) -> Result<String, Vec<String>> {
 }
 
 /// An address; of a name also that it stands for it.
-fn destination(text: &str) -> Result<(SocketAddr, Addresses), String> {
+fn destination(text: &str) -> Result<(SocketAddr, Named), String> {
     if let Ok(address) = text.parse() {
-        return Ok((address, Addresses::new()));
+        return Ok((address, Named::default()));
     }
     let found: Vec<_> = text
         .to_socket_addrs()
@@ -219,7 +219,8 @@ fn destination(text: &str) -> Result<(SocketAddr, Addresses), String> {
     let first = found.first().ok_or_else(|| format!("--to={text}: it has no address"))?;
     let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
     let addresses = found.iter().map(SocketAddr::ip).collect();
-    Ok((*first, Addresses::from([(host.to_ascii_lowercase(), addresses)])))
+    let addresses = [(host.to_ascii_lowercase(), addresses)].into();
+    Ok((*first, Named { addresses, ..Named::default() }))
 }
 
 /// What came of it, and whether all is as expected.
