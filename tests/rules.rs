@@ -22,6 +22,8 @@ mod names_of_rules;
 mod ports;
 #[path = "rules/routes.rs"]
 mod routes_of_others;
+#[path = "rules/services.rs"]
+mod services;
 #[path = "rules/soak.rs"]
 mod soak;
 
