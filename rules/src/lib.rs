@@ -58,7 +58,7 @@ pub use explain::{explain, in_words};
 pub use facts::{Direction, Facts};
 pub use key::{Key, Protocol};
 pub use limit::{Bucket, Process};
-pub use locality::Locality;
+pub use locality::{Locality, is_label};
 pub use near::distance;
 pub use schema::schema;
 pub use srv::{ServiceRecord, is_service_name};

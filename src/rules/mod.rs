@@ -4,6 +4,7 @@
 mod clusters;
 mod files;
 mod heard;
+mod labels;
 mod live;
 mod named;
 mod remote;
@@ -48,6 +49,8 @@ pub(crate) struct Own {
     pub(crate) private: Vec<tap::Protocol>,
     /// Where it stands, as `region/zone/subzone`; empty where nobody says.
     pub(crate) locality: String,
+    /// Labels of its workload, or the file that has them; empty where nobody says.
+    pub(crate) labels: String,
 }
 
 impl Own {
@@ -70,13 +73,28 @@ pub(crate) fn read(
     let sources = files::read(path).map_err(lines_of)?;
     let documents = Documents::read(&sources);
     let Named { addresses, services } = named;
-    let context = Context { generation, addresses, services, endpoints_move, ..own.context() };
+    let (labels, wrong) = labels::read(&own.labels);
+    let context =
+        Context { generation, addresses, services, endpoints_move, labels, ..own.context() };
     let mut compiled = documents.compile(&context);
+    let setting = |name: &str| Place { file: name.into(), line: 0, column: 0 };
     if context.locality.is_none() && documents.wants_locality() {
-        let place = Place { file: "NETRA_LOCALITY".into(), line: 0, column: 0 };
         let what = "nobody is nearer, whatever localityLbSetting says: where this service stands is \
                     not said (region/zone/subzone)";
-        compiled.troubles.warn(place, what);
+        compiled.troubles.warn(setting("NETRA_LOCALITY"), what);
+    }
+    let mut wanted = documents.wanted_labels();
+    wanted.retain(|wanted| context.labels.iter().all(|(name, _)| name != wanted));
+    if !wanted.is_empty() {
+        let names: Vec<_> = wanted.into_iter().collect();
+        let what = format!(
+            "failoverPriority goes by labels of this service's workload that are not said: {}",
+            names.join(", ")
+        );
+        compiled.troubles.warn(setting("NETRA_LABELS"), what);
+    }
+    if let Some(what) = wrong {
+        compiled.troubles.warn(setting("NETRA_LABELS"), what);
     }
     match compiled.troubles.is_good() {
         true => Ok(Read {

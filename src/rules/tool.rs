@@ -1,7 +1,7 @@
 //! `netra rules`: for people who write rules.
 
 use super::{Named, Own, Read, files, read};
-use crate::{exit::Exit, mask};
+use crate::{exit::Exit, mask, texts};
 use clap::{Args, Subcommand};
 use netra_codecs::tap;
 use netra_rules::{
@@ -36,6 +36,9 @@ enum What {
         /// Where it stands, where documents say who is nearer
         #[arg(long, value_name = "REGION/ZONE/SUBZONE", default_value = "")]
         locality: String,
+        /// Labels of its workload, or the file that has them, where documents go by them
+        #[arg(long, value_name = "NAME=VALUE,..", default_value = "")]
+        labels: String,
     },
     /// Say which rule decides about a message, and why no other
     Explain(Box<ExplainArgs>),
@@ -73,25 +76,33 @@ struct ExplainArgs {
     /// Where it stands, where documents say who is nearer
     #[arg(long, value_name = "REGION/ZONE/SUBZONE", default_value = "")]
     locality: String,
+    /// Labels of its workload, or the file that has them, where documents go by them
+    #[arg(long, value_name = "NAME=VALUE,..", default_value = "")]
+    labels: String,
 }
 
 /// Does it; what is wrong is said.
 pub(crate) fn run(args: &RulesArgs, private: Result<Vec<tap::Protocol>, String>) -> Exit {
     let private = private.map_err(|what| vec![what]);
-    let own = |name: &str, locality: &str| {
-        let (name, locality) = (name.to_owned(), locality.to_owned());
-        Ok(Own { name, private: private.clone()?, locality })
+    let own = |name: &str, locality: &str, labels: &str| {
+        if !labels.starts_with('/') && texts::labels(labels).is_none() {
+            return Err(vec![format!(
+                "--labels={labels}: allowed is NAME=VALUE, with commas between"
+            )]);
+        }
+        let [name, locality, labels] = [name, locality, labels].map(str::to_owned);
+        Ok(Own { name, private: private.clone()?, locality, labels })
     };
     let (said, exit) = match &args.what {
-        What::Check { path, service_name, locality } => {
-            (own(service_name, locality).and_then(|own| check(path, &own)), Exit::DONE)
+        What::Check { path, service_name, locality, labels } => {
+            (own(service_name, locality, labels).and_then(|own| check(path, &own)), Exit::DONE)
         }
         What::Explain(args) => {
-            let own = own(&args.service_name, &args.locality);
+            let own = own(&args.service_name, &args.locality, &args.labels);
             (own.and_then(|own| explained(args, &own)), Exit::DONE)
         }
         What::Schema => (Ok(schema()), Exit::DONE),
-        What::Test { file } => match own("", "").and_then(|own| tested(file, &own.private)) {
+        What::Test { file } => match own("", "", "").and_then(|own| tested(file, &own.private)) {
             Ok((text, true)) => (Ok(text), Exit::DONE),
             Ok((text, false)) => (Ok(text), Exit::DIFFERS),
             Err(lines) => (Err(lines), Exit::CONFIG),

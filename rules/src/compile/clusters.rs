@@ -6,7 +6,7 @@ use crate::{
     choice::{Ring, maglev, schedule},
     hash::Stable,
     key::Protocol,
-    locality::{Locality, Preference, in_turn},
+    locality::{Here, Preference, in_turn},
     near::nearest,
     shape::short,
     spec::{
@@ -193,7 +193,7 @@ impl Compiler<'_> {
         is_own: bool,
         labels: &Labels,
         policy: &PolicySpec,
-        nearer: Option<&(Preference, Locality)>,
+        nearer: Option<&(Preference, Here)>,
     ) -> Vec<(u16, Box<[Endpoint]>)> {
         if policy.is_original {
             return vec![(0, original())];
@@ -216,7 +216,9 @@ impl Compiler<'_> {
             let (mut endpoints, mut where_they_are) = (Vec::new(), Vec::new());
             for it in listed.iter().filter(has_labels) {
                 let places = self.places_of(it, &name, target, &mut known);
-                where_they_are.extend(places.iter().map(|_| it.locality.clone()));
+                let here = Here { locality: it.locality.clone(), labels: it.labels.clone() };
+                where_they_are
+                    .extend(places.iter().filter(|_| nearer.is_some()).map(|_| here.clone()));
                 endpoints.extend(places);
             }
             if let Some((preference, own)) = nearer {
@@ -305,12 +307,7 @@ impl Compiler<'_> {
 }
 
 /// Who is nearer has its turn first, or parts go by where endpoints are.
-fn prefer(
-    preference: &Preference,
-    own: &Locality,
-    endpoints: &mut [Endpoint],
-    places: Vec<Locality>,
-) {
+fn prefer(preference: &Preference, own: &Here, endpoints: &mut [Endpoint], places: Vec<Here>) {
     if !preference.parts() {
         // Among those that are as near, ranks that a name server says.
         let near = preference.levels(own, &places);
@@ -319,8 +316,9 @@ fn prefer(
         endpoints.iter_mut().zip(levels).for_each(|(it, level)| it.level = level);
         return;
     }
-    let weighed: Vec<_> = places.into_iter().zip(endpoints.iter().map(|it| it.weight)).collect();
-    if let Some(weights) = preference.weights(own, &weighed) {
+    let places = places.into_iter().map(|it| it.locality);
+    let weighed: Vec<_> = places.zip(endpoints.iter().map(|it| it.weight)).collect();
+    if let Some(weights) = preference.weights(&own.locality, &weighed) {
         endpoints.iter_mut().zip(weights).for_each(|(it, weight)| it.weight = weight);
     }
 }
@@ -332,7 +330,7 @@ fn original() -> Box<[Endpoint]> {
 
 impl Compiler<'_> {
     /// Who is nearer to where this service stands, where both are known and it has an effect.
-    fn nearer(&mut self, policy: &PolicySpec, hashes: bool) -> Option<(Preference, Locality)> {
+    fn nearer(&mut self, policy: &PolicySpec, hashes: bool) -> Option<(Preference, Here)> {
         let (preference, place) = policy.nearer.clone()?;
         let TrafficPolicy { outlier, check, .. } = &policy.policy;
         let why = match (hashes, outlier.is_some() || check.is_some()) {
@@ -341,7 +339,11 @@ impl Compiler<'_> {
                 "localityLbSetting has no effect: without outlierDetection or a health check nobody \
                  knows who is well"
             }
-            _ => return self.context.locality.clone().map(|own| (preference, own)),
+            _ => {
+                let locality = self.context.locality.clone().unwrap_or_default();
+                let own = Here { locality, labels: self.context.labels.clone() };
+                return preference.is_for(&own).then_some((preference, own));
+            }
         };
         self.troubles.warn(place, why);
         None
