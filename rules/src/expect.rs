@@ -9,6 +9,7 @@ use crate::{
     explain::{explain, in_words},
     facts::{Direction, Facts},
     key::{Key, Protocol},
+    locality::Locality,
     shape::{Field, Judge, Shape, field, needed, time_ns, whole},
     srv::ServiceRecord,
     state::State,
@@ -27,6 +28,8 @@ use std::{
 const FILE: &[Field] = &[
     field("rules", &Shape::List(&Shape::Filled), "Files and directories, from the file's own"),
     field("service", &Shape::Filled, "What this service is called"),
+    field("locality", &Shape::Filled, "Where it stands: region/zone/subzone"),
+    field("labels", &Shape::Map(&Shape::Text), "Labels of its workload"),
     field("addresses", &Shape::Map(&Shape::List(&Shape::Filled)), "Addresses of hosts"),
     field(
         "services",
@@ -123,6 +126,10 @@ impl Expectations {
     ) -> Result<Vec<Tested>, Troubles> {
         let mut context = Context {
             own_name: self.root.text_of("service").unwrap_or_default().to_owned(),
+            locality: self.root.text_of("locality").map(Locality::parse),
+            labels: (self.root.get("labels").map_or(&[][..], Node::entries).iter())
+                .filter_map(|(name, value)| Some((name.text.to_string(), value.text()?.to_owned())))
+                .collect(),
             ..Context::default().with_private(private)
         };
         for (host, addresses) in self.root.get("addresses").map_or(&[][..], Node::entries) {
