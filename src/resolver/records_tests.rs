@@ -15,7 +15,7 @@ use netra_shards::{Resolver, ToResolve, Unresolved};
 use std::{
     net::UdpSocket,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
@@ -40,7 +40,7 @@ struct Zone {
 
 struct ZoneServer {
     port: u16,
-    zone: Arc<Mutex<Zone>>,
+    zone: Arc<tokio::sync::watch::Sender<Zone>>,
     asked: Arc<AtomicU64>,
 }
 
@@ -90,13 +90,18 @@ impl ZoneServer {
     fn start(zone: Zone) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
-        let server = Self { port, zone: Arc::new(Mutex::new(zone)), asked: Arc::default() };
+        let server = Self {
+            port,
+            zone: Arc::new(tokio::sync::watch::Sender::new(zone)),
+            asked: Arc::default(),
+        };
         let (zone, asked) = (Arc::clone(&server.zone), Arc::clone(&server.asked));
         thread::spawn(move || {
             let mut query = [0; 4096];
             while let Ok((len, client)) = socket.recv_from(&mut query) {
                 asked.fetch_add(1, Relaxed);
-                if let Some(answer) = zone.lock().unwrap().answer(&query[..len]) {
+                let answer = zone.borrow().answer(&query[..len]);
+                if let Some(answer) = answer {
                     drop(socket.send_to(&answer, client));
                 }
             }
@@ -119,7 +124,10 @@ async fn ask(names: &Names) -> (Vec<String>, u64) {
         format!("{priority} {weight} {port} {target} {}", addresses.join(" ")).trim_end().to_owned()
     };
     let left = answer.until.saturating_duration_since(Instant::now());
-    (answer.services.iter().map(word).collect(), left.as_millis().div_ceil(1000) as u64)
+    (
+        answer.services.iter().map(word).collect(),
+        u64::try_from(left.as_millis().div_ceil(1000)).unwrap(),
+    )
 }
 
 #[test]
@@ -198,7 +206,8 @@ fn records_come_and_go_by_their_ttl() {
         let names = server.names();
         assert_eq!(ask(&names).await.0, ["0 0 7001 a.test. 10.0.0.1"]);
         let asked = server.asked.load(Relaxed);
-        server.zone.lock().unwrap().has = vec![srv(60, [0, 0, 7009], "b.test"), a("b.test", 1, 2)];
+        let has = vec![srv(60, [0, 0, 7009], "b.test"), a("b.test", 1, 2)];
+        server.zone.send_modify(|zone| zone.has = has);
         assert_eq!(ask(&names).await.0, ["0 0 7001 a.test. 10.0.0.1"]);
         assert_eq!(server.asked.load(Relaxed), asked);
         tokio::time::sleep(Duration::from_millis(1050)).await;
