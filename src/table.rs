@@ -229,7 +229,7 @@ const LIMITS: &[Setting] = &[
         "NETRA_LEGS_MAX",
         "8",
         Number(1, 64, |c, n| c.limits.legs_max = n),
-        "Upstreams that one connection may have at a time, where rules send its messages to several; \
+        "Upstreams that one connection may have at a time, where its messages go to several; \
          1 changes its upstream when the one before has answered everything",
     ),
     Setting::new(

@@ -20,6 +20,8 @@ mod legs;
 mod names_of_rules;
 #[path = "rules/ports.rs"]
 mod ports;
+#[path = "rules/resting.rs"]
+mod resting;
 #[path = "rules/routes.rs"]
 mod routes_of_others;
 #[path = "rules/services.rs"]

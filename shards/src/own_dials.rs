@@ -95,6 +95,15 @@ impl OwnDials {
         self.places[slot] = Some(Place::MIN.saturating_add(index));
     }
 
+    /// The upstreams of these slots have changed places.
+    pub(crate) fn exchange(&mut self, [one, other]: [u32; 2]) {
+        let (one, other) = (one as usize, other as usize);
+        if self.places.len() <= one.max(other) {
+            self.places.resize(one.max(other) + 1, None);
+        }
+        self.places.swap(one, other);
+    }
+
     /// The upstream of the connection in this slot is about to be closed: its addresses may be
     /// somebody else's soon. (Where a newer dial has taken the place, that one is forgotten early;
     /// there will be others.)

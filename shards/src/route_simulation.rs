@@ -155,18 +155,22 @@ fn requests(rng: &mut Rng) -> Vec<(Vec<u8>, usize)> {
         .map(|index| {
             let most = if bad { PLACES.len() as u64 } else { GOOD };
             let place = usize::try_from(rng.below(most)).unwrap();
-            let body = vec![b'b'; if rng.chance(50) { 0 } else { rng.len(20_000) }];
-            let route = match PLACES[place].0 {
-                "" => String::new(),
-                route => format!("X-Route: {route}\r\n"),
-            };
-            let head = format!(
-                "POST /{index} HTTP/1.1\r\nHost: shop\r\n{route}Content-Length: {}\r\n\r\n",
-                body.len()
-            );
-            ([head.into_bytes(), body].concat(), place)
+            (request(rng, index, place), place)
         })
         .collect()
+}
+
+fn request(rng: &mut Rng, index: usize, place: usize) -> Vec<u8> {
+    let body = vec![b'b'; if rng.chance(50) { 0 } else { rng.len(20_000) }];
+    let route = match PLACES[place].0 {
+        "" => String::new(),
+        route => format!("X-Route: {route}\r\n"),
+    };
+    let head = format!(
+        "POST /{index} HTTP/1.1\r\nHost: shop\r\n{route}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.into_bytes(), body].concat()
 }
 
 /// What the client gets back, and how many of its requests are answered by a server.
@@ -306,13 +310,17 @@ fn check(seed: u64, world: &World) {
         assert_eq!(client.received.len(), expected.len(), "{seed}: {seen}");
     }
     assert!(client.saw_end || client.saw_reset, "{seed}: the client never saw the end");
-    // Each server has what was sent to it, in order.
+    // Each server has what was sent to it, and each connection to it in order: there may be several.
     let mut got: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();
     for &(port, fd) in &io.dialled {
         let mut received = &io.sockets[fd].peer.received[..];
+        let mut last = None;
         while let Some(end) = request_end(received) {
             let (kept, counts) = without_own(&received[..end]);
             assert_eq!(counts, [1, 1, 1], "{seed}");
+            let place = world.requests.iter().position(|(request, _)| *request == kept);
+            assert!(place >= last, "{seed}: out of order");
+            last = place;
             got.entry(port).or_default().push(kept);
             received = &received[end..];
         }
@@ -321,6 +329,9 @@ fn check(seed: u64, world: &World) {
     let mut wanted: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();
     for (request, place) in &world.requests[..answered] {
         wanted.entry(PLACES[*place].1).or_default().push(request.clone());
+    }
+    for them in got.values_mut().chain(wanted.values_mut()) {
+        them.sort_unstable();
     }
     assert!(got == wanted, "{seed}: requests went elsewhere");
 }
@@ -395,6 +406,36 @@ fn simulate_unkind(seed: u64) -> Arc<Recorder> {
         assert!(refused || expected.starts_with(received), "{seed}: response bytes changed");
     }
     Arc::clone(&shard.core.recorder)
+}
+
+/// From the first change on it is known whether an upstream may rest; who comes back to one dials nobody.
+#[test]
+fn an_upstream_that_rests_is_not_dialled_again() {
+    for (legs_max, dials) in [(8, 4), (2, 5), (1, 9)] {
+        let mut rng = Rng::new(7);
+        let requests: Vec<_> = [0, 4, 5, 4, 5, 0, 4, 0, 5]
+            .into_iter()
+            .enumerate()
+            .map(|(index, place)| (request(&mut rng, index, place), place))
+            .collect();
+        let arrival = Arrival {
+            at: 0,
+            client: client(&mut rng, &requests),
+            server: server(&mut rng, ORIGINAL),
+            answer: Answer::AtOnce,
+        };
+        let limits = Limits { legs_max, ..limits() };
+        let io = SimIo::outbound(rng, Faults::NONE, vec![arrival], elsewhere());
+        let (shard, commands, names) = routing(io, http_config(), limits, 512);
+        let mut world = World { shard, commands, names, requests, many: Arc::new([]) };
+        while !world.shard.core.io.idle {
+            let wait = world.shard.park();
+            world.shard.turn(wait).unwrap();
+        }
+        check(0, &world);
+        assert_eq!(world.shard.core.io.dialled.len(), dials, "{legs_max}");
+        assert!(world.shard.core.io.sockets.iter().all(|s| s.closed));
+    }
 }
 
 #[test]

@@ -426,6 +426,7 @@ impl<I: Io> Shard<I> {
             Timer::HalfCloseLinger => self.end(token, End::HalfCloseLinger),
             Timer::Idle => self.end(token, End::IdleTimeout),
             Timer::Leg => self.on_leg_idle(slot),
+            Timer::Rest => self.has_rested(slot),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
     error::End,
     gate::Gate,
     http::Http,
-    io::{Io, Side, Token},
+    io::{Close, Io, Side, Token},
     patience::{Overdue, Patience},
     shard::Shard,
     sys::Nanos,
@@ -220,6 +220,7 @@ impl<I: Io> Shard<I> {
             return self.end(downstream, end);
         }
         if self.slab[downstream.slot as usize].http.as_ref().is_some_and(|http| http.is_over()) {
+            self.end_resting(downstream, Close::Orderly);
             self.drop_alarm(downstream.slot);
         }
         let connection = &mut self.slab[downstream.slot as usize];

@@ -21,10 +21,19 @@ pub(crate) enum Timer {
     Idle,
     /// By a leg something must have been asked.
     Leg,
+    /// An upstream that rests must be asked again.
+    Rest,
 }
 
-const KINDS: [Timer; 6] =
-    [Timer::Dial, Timer::Address, Timer::Drain, Timer::HalfCloseLinger, Timer::Idle, Timer::Leg];
+const KINDS: [Timer; 7] = [
+    Timer::Dial,
+    Timer::Address,
+    Timer::Drain,
+    Timer::HalfCloseLinger,
+    Timer::Idle,
+    Timer::Leg,
+    Timer::Rest,
+];
 const NONE: u32 = u32::MAX;
 
 /// A connection's place in a list.

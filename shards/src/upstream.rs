@@ -2,6 +2,8 @@
 //! until what was asked before has been answered, close the upstream, resolve, dial, go on.
 
 mod legs;
+mod resting;
+mod settle;
 
 use crate::{
     connection::{Connection, Phase},
@@ -9,7 +11,7 @@ use crate::{
     dial,
     error::{End, dial_fault},
     exchange::target_at,
-    http::{Http, UpstreamEnd},
+    http::UpstreamEnd,
     io::{Close, Event, Hop, Io, Side, Token, When, errno},
     resolve::{Asker, Resolved, ToResolve, Unresolved},
     shard::Shard,
@@ -101,9 +103,15 @@ impl<I: Io> Shard<I> {
 
     /// Closes the upstream, which owes nothing any more, or is not waited for.
     pub(crate) fn leave_upstream(&mut self, downstream: Token) {
+        if self.come_back(downstream) {
+            return;
+        }
+        let rests = self.rest(downstream);
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];
-        connection.seats().map(Seats::change);
+        if !rests {
+            connection.seats().map(Seats::change);
+        }
         let deadline = connection.dial_until(core);
         let mut is_parted = false;
         if let Some(switch) = connection.switch_mut() {
@@ -112,12 +120,13 @@ impl<I: Io> Shard<I> {
                 goal.until = deadline;
             }
         }
-        if !is_parted {
+        let has_left = is_parted || rests;
+        if !has_left {
             connection.detach(core, downstream);
             core.own_dials.forget(downstream.slot);
         }
         self.timers.set(&mut self.slab, downstream.slot, Timer::Dial, deadline);
-        if is_parted {
+        if has_left {
             return self.resolve(downstream);
         }
         match self.core.io.close(downstream.other(), Close::Orderly) {
@@ -342,33 +351,6 @@ impl<I: Io> Shard<I> {
     fn leave_seat(&mut self, slot: u32) {
         let is_leg = self.slab[slot as usize].is_leg();
         self.seats_of(slot).map(if is_leg { Seats::leave_next } else { Seats::leave });
-    }
-
-    /// The new upstream is there: what waits goes out.
-    fn settle(&mut self, downstream: Token) {
-        if let Some(owner) = self.owner_of(downstream.slot) {
-            return self.settle_leg(downstream, owner);
-        }
-        self.timers.clear(&mut self.slab, downstream.slot);
-        let connection = &mut self.slab[downstream.slot as usize];
-        connection.attach();
-        connection.name_remote(&mut self.core);
-        let is_repeated = connection.http.as_deref().is_some_and(Http::is_repeated);
-        match connection.seats() {
-            Some(seats) if is_repeated => seats.settle_again(),
-            Some(seats) => seats.settle(),
-            None => {}
-        }
-        connection.settle(&mut self.core);
-        self.goal(downstream.slot).map(Goal::settle);
-        for from in [downstream, downstream.other()] {
-            if let Err(end) = self.slab[downstream.slot as usize].go_on(&mut self.core, from) {
-                return self.end(downstream, end);
-            }
-        }
-        self.core.io.acknowledge_at_once(downstream.other());
-        self.tend_read(downstream);
-        self.renew_deadline(downstream.slot);
     }
 
     /// The address that was dialled does not answer, or not well.

@@ -59,6 +59,17 @@ impl Young {
         oldest
     }
 
+    /// What stood under these tokens has changed places.
+    pub(crate) fn exchange(&mut self, [one, other]: [Token; 2]) {
+        for token in &mut self.tokens {
+            if *token == one {
+                *token = other;
+            } else if *token == other {
+                *token = one;
+            }
+        }
+    }
+
     /// The next socket to be watched.
     pub(crate) fn pop(&mut self) -> Option<Token> {
         let token = self.tokens.pop_front();

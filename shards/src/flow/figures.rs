@@ -66,6 +66,11 @@ impl Flow {
         self.finished
     }
 
+    /// The source may rest: it is read as ever, and nothing of it is kept.
+    pub(crate) fn may_rest(&self) -> bool {
+        self.is_quiet() && self.reading == Reading::Receiving && self.mover == Mover::Copy
+    }
+
     /// All that came has been passed on, and more may come.
     pub(crate) fn is_quiet(&self) -> bool {
         !self.holds_bytes() && self.reading != Reading::Over

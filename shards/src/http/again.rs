@@ -9,6 +9,7 @@ use super::{Http, ruled::Ruled};
 use crate::{
     core::{Core, HttpCore},
     io::Io,
+    switch::resting::Resting,
 };
 use netra_codecs::h1::{ExchangeId, Framing, HeadPatch, RequestHead, ResponseHead, Version};
 use netra_perf::{Key, Recorder};
@@ -93,10 +94,20 @@ fn says_close(value: &[u8]) -> bool {
 
 /// An answer has come: the one of the kept request, or another one.
 #[inline]
-pub(super) fn answered(kept: &mut Option<Box<Again>>, head: &ResponseHead<'_>) {
+pub(super) fn answered(
+    kept: &mut Option<Box<Again>>,
+    resting: &mut Option<Box<Resting>>,
+    head: &ResponseHead<'_>,
+) {
+    if kept.is_none() && resting.is_none() {
+        return;
+    }
+    let is_last = head.fields().named(b"connection").any(says_close);
     if let Some(again) = kept {
-        let is_last = head.fields().named(b"connection").any(says_close);
         again.persists &= head.version() == Version::Http11 && !is_last;
+    }
+    if let Some(resting) = resting {
+        resting.answered(head, is_last);
     }
 }
 

@@ -143,7 +143,7 @@ impl Http {
                 ResponseStep::Head { head, consumed, exchange, .. } => {
                     (run.at, run.begun) = (run.at + consumed, run.begun + 1);
                     upgrades = two::is_upgrade(&head);
-                    again::answered(&mut self.again, &head);
+                    again::answered(&mut self.again, &mut self.resting, &head);
                     let open = self.exchanges.get_mut(exchange);
                     let number = open.map_or(0, |it| it.data.answer);
                     give(patch, &head, (number, gates.rules.as_deref()), recorder);

@@ -32,7 +32,7 @@ use crate::{
     io::{Io, Side, Token},
     patience::Patience,
     sends::{Gated, is_long, send, send_carry},
-    switch::{Switch, seats::Seats},
+    switch::{Switch, resting::Resting, seats::Seats},
     sys::Nanos,
     tap::waits_no_more,
 };
@@ -93,6 +93,8 @@ pub(crate) struct Http {
     pub(crate) patience: Option<Box<Patience>>,
     /// The last request that may be asked again; none before there was one.
     again: Option<Box<again::Again>>,
+    /// Upstreams that it may come back to; none before its upstream was changed.
+    pub(crate) resting: Option<Box<Resting>>,
     /// What waits on the response way; none where answers are sent first and read after.
     answers: Option<Box<Outgoing>>,
     /// The connection turned out to be one of HTTP/2: it is read here, and the halves idle.
@@ -131,6 +133,7 @@ impl Http {
             refused: None,
             patience: None,
             again: None,
+            resting: None,
             answers: None,
             two: None,
             sent: None,
@@ -179,7 +182,7 @@ impl Http {
                 let rules = self.asker.as_deref().zip(gates.rules.as_deref_mut());
                 let mut ruled = rules.map_or_else(Ruled::default, |(asker, rules)| {
                     let told = (now, begun.open.span, &mut *observer);
-                    ruled::rule((asker, self.seats.now(), rules), &head, (patch, recorder), told)
+                    ruled::rule((asker, self.seats.sits(), rules), &head, (patch, recorder), told)
                 });
                 let is_elsewhere = obey(&mut self.switch, begun.target, &ruled, now);
                 begun.open.is_seated = sit(&mut self.seats, &self.switch, begun.target, &mut ruled);
@@ -276,7 +279,7 @@ impl Http {
                 ResponseStep::Body(len) => rest = &rest[len..],
                 ResponseStep::Head { head, consumed, exchange, .. } => {
                     upgrades = two::is_upgrade(&head);
-                    again::answered(&mut self.again, &head);
+                    again::answered(&mut self.again, &mut self.resting, &head);
                     rest = &rest[consumed..];
                     has_begun = true;
                     self.heads = self.heads.wrapping_add(1);

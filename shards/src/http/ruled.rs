@@ -1,7 +1,9 @@
 //! What rules say of HTTP requests.
 
 use crate::{
-    exchange::{Asker, Observer, OpenSpan, Seating, ShardRules, direction_of, target_of, why_of},
+    exchange::{
+        Asker, Observer, OpenSpan, Seating, ShardRules, Sits, direction_of, target_of, why_of,
+    },
     patience::Allowed,
     sys::Nanos,
 };
@@ -45,13 +47,13 @@ pub(crate) struct Refused {
 
 /// Asks the rules, and gives the request what they say it is given.
 pub(crate) fn rule<'t>(
-    (asker, seat, rules): (&Asker, Option<&Seat>, &'t mut ShardRules),
+    (asker, sits, rules): (&Asker, Sits<'_>, &'t mut ShardRules),
     head: &RequestHead<'_>,
     (patch, recorder): (&mut HeadPatch, &Recorder),
     (now, span, observer): (Nanos, Option<OpenSpan>, &mut Observer),
 ) -> Ruled<'t> {
     let random = observer.random.u64(..);
-    let verdict = rules.rule(&OfHead { head, asker, seat }, now, random);
+    let verdict = rules.rule(&OfHead { head, asker, sits }, now, random);
     if verdict == Verdict::NONE {
         return Ruled::default();
     }
@@ -71,7 +73,7 @@ pub(crate) fn rule<'t>(
         }
         Action::Pass => (Some(None), None),
         Action::Route(route) => {
-            seating = rules.seat_at(route, seat);
+            seating = rules.seat_at(route, sits.now);
             (Some(target_of(table, route, asker.original_dst)), None)
         }
     };
@@ -103,7 +105,7 @@ pub(super) fn mutate(
 struct OfHead<'h, 'b> {
     head: &'h RequestHead<'b>,
     asker: &'h Asker,
-    seat: Option<&'h Seat>,
+    sits: Sits<'h>,
 }
 
 impl Facts for OfHead<'_, '_> {
@@ -124,7 +126,11 @@ impl Facts for OfHead<'_, '_> {
     }
 
     fn seat(&self) -> Option<&Seat> {
-        self.seat
+        self.sits.now
+    }
+
+    fn other_seat(&self, is_it: impl Fn(&Seat) -> bool) -> Option<&Seat> {
+        self.sits.others.iter().map(|(_, seat)| seat).find(|seat| is_it(seat))
     }
 
     fn protocol(&self) -> Protocol {

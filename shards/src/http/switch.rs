@@ -8,6 +8,7 @@ use crate::{
     exchange::Seating,
     http::Http,
     io::Io,
+    patience::Patience,
     switch::{
         Stand, Switch,
         seats::{Seats, heard_of_http},
@@ -53,7 +54,7 @@ pub(super) fn obey(
 pub(super) fn heard(seats: &Seats, done: &Done, outcome: Outcome, now: Nanos) {
     if done.data.is_seated {
         let heard = heard_of_http(done.status.unwrap_or(0), outcome);
-        seats.end(0, heard, now.saturating_sub(done.opened_ns), now);
+        seats.end(seats.lane(), heard, now.saturating_sub(done.opened_ns), now);
     }
 }
 
@@ -79,6 +80,13 @@ impl Http {
     /// Its exchanges can no longer be told apart.
     pub(crate) fn is_sealed(&self) -> bool {
         self.sealed().is_some()
+    }
+
+    /// The request that waits may go by an upstream that rests, and the one that it leaves may rest.
+    pub(crate) fn may_come_back(&self) -> bool {
+        let has_words = self.patience.as_deref().is_some_and(Patience::has_words);
+        let is_told = self.refused.is_some() || has_words;
+        !is_told && !self.is_http2() && !self.is_repeated() && !self.is_sealed()
     }
 
     /// The answer to the request that waits: nothing of a response has been sent, and nothing of

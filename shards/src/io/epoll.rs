@@ -31,6 +31,8 @@ const WAKER: u64 = u64::MAX - 1;
 struct Watch {
     fd: Fd,
     generation: u32,
+    /// Its number in `data`, which stays with the socket where tokens are exchanged.
+    number: u32,
     /// Tells apart the sockets that were opened under one token: an upstream may be changed while
     /// an event of the old one waits in the batch.
     registration: u32,
@@ -61,7 +63,10 @@ pub(crate) struct EpollIo {
     epoll: Epoll,
     waker: Fd,
     table: Vec<Watch>,
-    ready: VecDeque<usize>,
+    /// Which place of the table each number has now.
+    places: Vec<u32>,
+    /// Numbers of sockets that are ready.
+    ready: VecDeque<u32>,
     /// Events of the last batch not yet looked at: next, count.
     batch: (usize, usize),
     /// The listener is watched; and the kernel said that its queue holds connections.
@@ -94,6 +99,7 @@ impl EpollIo {
             epoll,
             waker,
             table: Vec::new(),
+            places: Vec::new(),
             ready: VecDeque::new(),
             batch: (0, 0),
             accepting: false,
@@ -119,15 +125,26 @@ impl EpollIo {
 
     /// Registers a socket anew: what it is ready for already is told again.
     fn rearm(&mut self, token: Token, interest: Interest) {
-        let data = pack(token.key(), self.table[token.key()].registration);
+        let Watch { number, registration, .. } = self.table[token.key()];
+        let data = pack(number, registration);
         let changed = self.epoll.modify(self.fd(token), interest, data);
         // Only an fd that is not registered fails (EBADF, ENOENT): a bug of ours.
         debug_assert!(changed.is_ok(), "an unregistered socket: {changed:?}");
     }
 
     fn queue(&mut self, key: usize) {
-        if !std::mem::replace(&mut self.table[key].queued, true) {
-            self.ready.push_back(key);
+        let watch = &mut self.table[key];
+        if !std::mem::replace(&mut watch.queued, true) {
+            self.ready.push_back(watch.number);
+        }
+    }
+
+    /// Makes room in the table for this place. A number is that of the place that it had first.
+    fn grow(&mut self, key: usize) {
+        while self.table.len() <= key {
+            let number = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+            self.table.push(Watch { number, ..Watch::default() });
+            self.places.push(number);
         }
     }
 
@@ -145,7 +162,8 @@ impl EpollIo {
             sys::eventfd_clear(self.waker);
             return Some(Event::Woken);
         }
-        let (key, registration) = unpack(data);
+        let (number, registration) = unpack(data);
+        let key = *self.places.get(number)? as usize;
         let watch = self.table.get_mut(key)?;
         if !watch.open || watch.registration != registration {
             return None;
@@ -248,7 +266,7 @@ impl EpollIo {
                 if watch.ended {
                     // Nothing of another socket comes between the last bytes and the end.
                     watch.queued = true;
-                    self.ready.push_front(key);
+                    self.ready.push_front(watch.number);
                 } else if watch.readable {
                     self.queue(key);
                 }
@@ -267,8 +285,8 @@ impl EpollIo {
     }
 }
 
-fn pack(key: usize, registration: u32) -> u64 {
-    u64::from(registration) << 32 | key as u64 & 0xffff_ffff
+fn pack(number: u32, registration: u32) -> u64 {
+    u64::from(registration) << 32 | u64::from(number)
 }
 
 fn unpack(data: u64) -> (usize, u32) {
@@ -306,7 +324,8 @@ impl Io for EpollIo {
             return Some(Event::Urgent(token));
         }
         while self.receives_left > 0 {
-            let Some(key) = self.ready.pop_front() else { break };
+            let Some(number) = self.ready.pop_front() else { break };
+            let key = self.places[number as usize] as usize;
             self.table[key].queued = false;
             if let Some(event) = self.take_bytes(key, pool) {
                 return Some(event);
@@ -375,14 +394,27 @@ impl Io for EpollIo {
 
     fn open(&mut self, token: Token, fd: Fd) -> io::Result<()> {
         let key = token.key();
-        if self.table.len() <= key {
-            self.table.resize(key + 1, Watch::default());
-        }
-        let Watch { queued, registration, .. } = self.table[key];
+        self.grow(key);
+        let Watch { queued, registration, number, .. } = self.table[key];
         let (generation, registration) = (token.generation, registration.wrapping_add(1));
         self.table[key] =
-            Watch { fd, generation, registration, open: true, queued, ..Watch::default() };
-        self.epoll.add(fd, Interest::Read, pack(key, registration))
+            Watch { fd, generation, number, registration, open: true, queued, ..Watch::default() };
+        self.epoll.add(fd, Interest::Read, pack(number, registration))
+    }
+
+    fn exchange(&mut self, one: Token, other: Token) -> bool {
+        let keys = [one.key(), other.key()];
+        self.grow(keys[0].max(keys[1]));
+        if self.urgent.is_some_and(|it| it == one || it == other) {
+            return false;
+        }
+        self.table.swap(keys[0], keys[1]);
+        for token in [one, other] {
+            let watch = &mut self.table[token.key()];
+            watch.generation = token.generation;
+            self.places[watch.number as usize] = u32::try_from(token.key()).unwrap_or(u32::MAX);
+        }
+        true
     }
 
     fn end_follows(&mut self, token: Token) -> bool {

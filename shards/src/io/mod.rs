@@ -103,6 +103,22 @@ pub(crate) enum Event {
 }
 
 impl Event {
+    /// Whose event it is.
+    pub(crate) fn token(&self) -> Option<Token> {
+        match self {
+            Self::Accepted(_) | Self::AcceptFailed(_) | Self::Woken => None,
+            Self::Received(token, _)
+            | Self::Failed(token, _)
+            | Self::Ended(token)
+            | Self::Starved(token)
+            | Self::Paused(token)
+            | Self::Readable(token)
+            | Self::Writable(token)
+            | Self::Urgent(token)
+            | Self::Closed(token) => Some(*token),
+        }
+    }
+
     /// Whether an upstream is likely to answer what this brings.
     pub(crate) fn asks(&self) -> bool {
         match self {
@@ -225,6 +241,9 @@ pub(crate) trait Io {
 
     /// Puts a descriptor under a token; it is the backend's to close, also when this fails.
     fn open(&mut self, token: Token, fd: Fd) -> io::Result<()>;
+    /// Exchanges what stands under two tokens, be it a socket or nothing: what is asked of either goes on
+    /// under the other. False, and nothing is done, while an event is on its way that names one of them.
+    fn exchange(&mut self, one: Token, other: Token) -> bool;
     /// How a dial ended, when its socket has become writable.
     fn dial_outcome(&mut self, token: Token) -> io::Result<()>;
     /// Has the kernel watch an upstream for silence: keep-alive, and the limit on unacknowledged

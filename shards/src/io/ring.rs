@@ -41,6 +41,10 @@ const CANCEL: u8 = 10;
 struct Entry {
     fd: Fd,
     generation: u32,
+    /// Its number in user data, which stays with the socket where tokens are exchanged, and the
+    /// generation that it was opened under.
+    number: u32,
+    born: u32,
     open: bool,
     /// Operations that the kernel holds.
     pending: u8,
@@ -58,6 +62,8 @@ pub(crate) struct RingIo {
     ring: Ring,
     waker: Fd,
     table: Vec<Entry>,
+    /// Which place of the table each number has now.
+    places: Vec<u32>,
     /// Events that follow from one completion besides its own.
     after: VecDeque<Event>,
     /// Buffers that the kernel has now.
@@ -90,6 +96,7 @@ impl RingIo {
             ring,
             waker,
             table: Vec::new(),
+            places: Vec::new(),
             after: VecDeque::new(),
             provided: 0,
             room: 0,
@@ -128,6 +135,15 @@ impl RingIo {
         self.table.get_mut(token.key()).filter(|e| e.open && e.generation == token.generation)
     }
 
+    /// Makes room in the table for this place. A number is that of the place that it had first.
+    fn grow(&mut self, key: usize) {
+        while self.table.len() <= key {
+            let number = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+            self.table.push(Entry { number, ..Entry::default() });
+            self.places.push(number);
+        }
+    }
+
     /// Keeps the kernel supplied with buffers.
     fn provide(&mut self, pool: &mut BufferPool) {
         while self.provided < PROVIDED {
@@ -146,7 +162,7 @@ impl RingIo {
             return;
         }
         entry.pending |= operation;
-        let (fd, data) = (entry.fd, pack(key, token.generation, operation));
+        let (fd, data) = (entry.fd, entry.data(operation));
         match operation {
             RECEIVE => self.ring.receive_multi(fd, data),
             READ => self.ring.poll_read(fd, data),
@@ -155,8 +171,8 @@ impl RingIo {
         }
     }
 
-    fn cancel(&mut self, key: usize, generation: u32, operation: u8) {
-        self.ring.cancel(pack(key, generation, operation), CANCEL.into());
+    fn cancel(&mut self, key: usize, operation: u8) {
+        self.ring.cancel(self.table[key].data(operation), CANCEL.into());
     }
 
     fn arm_accept(&mut self) {
@@ -164,7 +180,7 @@ impl RingIo {
         while self.accepts.count_ones() < self.room.min(ACCEPTS_AHEAD) {
             let place = self.accepts.trailing_ones();
             self.accepts |= 1 << place;
-            self.ring.accept(listener, place, pack(place as usize, 0, ACCEPT));
+            self.ring.accept(listener, place, pack(place, 0, ACCEPT));
         }
     }
 
@@ -213,7 +229,7 @@ impl RingIo {
         if done.more {
             // The cancel may have missed a receive that was completing just then.
             if entry.pausing || entry.closing {
-                self.cancel(key, entry.generation, RECEIVE);
+                self.cancel(key, RECEIVE);
             }
         } else {
             self.table[key].pending &= !RECEIVE;
@@ -284,10 +300,10 @@ impl RingIo {
     }
 
     fn on_completion(&mut self, done: Completion, pool: &mut BufferPool) -> Option<Event> {
-        let (key, generation, operation) = unpack(done.data);
+        let (number, generation, operation) = unpack(done.data);
         match operation {
             CANCEL => return None,
-            ACCEPT => return self.on_accept(u32::try_from(key).unwrap_or(0), done),
+            ACCEPT => return self.on_accept(u32::try_from(number).unwrap_or(0), done),
             WAKE => {
                 sys::eventfd_clear(self.waker);
                 self.ring.poll_read(self.waker, WAKE.into());
@@ -295,7 +311,8 @@ impl RingIo {
             }
             _ => {}
         }
-        debug_assert_eq!(self.table[key].generation & GENERATIONS, generation, "a freed slot");
+        let key = self.places[number] as usize;
+        debug_assert_eq!(self.table[key].born & GENERATIONS, generation, "a freed slot");
         let token = Token::of(key, self.table[key].generation);
         let closing = self.table[key].closing;
         let event = match operation {
@@ -324,15 +341,20 @@ impl RingIo {
 /// Generations are kept modulo this in user data.
 const GENERATIONS: u32 = 0x00ff_ffff;
 
-fn pack(key: usize, generation: u32, operation: u8) -> u64 {
-    u64::from(generation & GENERATIONS) << 40
-        | (key as u64 & 0xffff_ffff) << 8
-        | u64::from(operation)
+fn pack(number: u32, generation: u32, operation: u8) -> u64 {
+    u64::from(generation & GENERATIONS) << 40 | u64::from(number) << 8 | u64::from(operation)
 }
 
 fn unpack(data: u64) -> (usize, u32, u8) {
-    let key = (data >> 8 & 0xffff_ffff) as usize;
-    (key, u32::try_from(data >> 40).unwrap_or(0), (data & 0xff) as u8)
+    let number = (data >> 8 & 0xffff_ffff) as usize;
+    (number, u32::try_from(data >> 40).unwrap_or(0), (data & 0xff) as u8)
+}
+
+impl Entry {
+    /// The user data of its operations.
+    fn data(&self, operation: u8) -> u64 {
+        pack(self.number, self.born, operation)
+    }
 }
 
 impl Io for RingIo {
@@ -396,24 +418,42 @@ impl Io for RingIo {
         }
         for place in 0..ACCEPTS_AHEAD {
             if self.accepts & 1 << place != 0 {
-                self.cancel(place as usize, 0, ACCEPT);
+                self.ring.cancel(pack(place, 0, ACCEPT), CANCEL.into());
             }
         }
     }
 
     fn open(&mut self, token: Token, fd: Fd) -> io::Result<()> {
         let key = token.key();
-        if self.table.len() <= key {
-            self.table.resize(key + 1, Entry::default());
-        }
+        self.grow(key);
         debug_assert_eq!(self.table[key].pending, 0, "a slot was freed with operations pending");
+        let (generation, number) = (token.generation, self.table[key].number);
         self.table[key] =
-            Entry { fd, generation: token.generation, open: true, ..Entry::default() };
+            Entry { fd, generation, number, born: generation, open: true, ..Entry::default() };
         Ok(())
     }
 
+    fn exchange(&mut self, one: Token, other: Token) -> bool {
+        let keys = [one.key(), other.key()];
+        self.grow(keys[0].max(keys[1]));
+        let is_named = |event: &Event| event.token().is_some_and(|it| it == one || it == other);
+        let is_busy = |key: usize| self.table[key].pausing || self.table[key].closing;
+        if self.after.iter().any(is_named) || keys.into_iter().any(is_busy) {
+            return false;
+        }
+        self.table.swap(keys[0], keys[1]);
+        for token in [one, other] {
+            let entry = &mut self.table[token.key()];
+            entry.generation = token.generation;
+            self.places[entry.number as usize] = u32::try_from(token.key()).unwrap_or(u32::MAX);
+        }
+        true
+    }
+
     fn end_follows(&mut self, token: Token) -> bool {
-        let data = pack(token.key(), token.generation, RECEIVE);
+        let Some(data) = self.table.get(token.key()).map(|entry| entry.data(RECEIVE)) else {
+            return false;
+        };
         self.ring.peek().is_some_and(|next| next.data == data && next.result == 0 && !next.more)
     }
 
@@ -444,7 +484,7 @@ impl Io for RingIo {
             return When::Now;
         }
         entry.pausing = true;
-        self.cancel(token.key(), token.generation, RECEIVE);
+        self.cancel(token.key(), RECEIVE);
         When::Later
     }
 
@@ -474,7 +514,7 @@ impl Io for RingIo {
         }
         for operation in [RECEIVE, READ, WRITE, ERROR] {
             if pending & operation != 0 {
-                self.cancel(token.key(), token.generation, operation);
+                self.cancel(token.key(), operation);
             }
         }
         When::Later
@@ -498,8 +538,9 @@ mod tests {
 
     #[test]
     fn user_data_names_socket_generation_and_operation() {
-        for (key, generation, operation) in [(0, 0, RECEIVE), (99_999, GENERATIONS, WRITE)] {
-            assert_eq!(unpack(pack(key, generation, operation)), (key, generation, operation));
+        for (number, generation, operation) in [(0, 0, RECEIVE), (99_999, GENERATIONS, WRITE)] {
+            let read = unpack(pack(number, generation, operation));
+            assert_eq!(read, (number as usize, generation, operation));
         }
     }
 }

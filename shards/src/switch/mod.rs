@@ -17,11 +17,14 @@
 //! A connection whose messages are told apart need not leave its upstream: it goes from `Draining` by
 //! `Reaching` to `Settled`, and has several from then on (`leg.rs`).
 //!
+//! One of HTTP/1 does not close what it leaves either, if it may come back: see `resting.rs`.
+//!
 //! Here is where a connection stands, and nothing is done; whoever reads the connection's messages
 //! has one of these, and `upstream.rs` drives it.
 
 pub(crate) mod goal;
 pub(crate) mod leg;
+pub(crate) mod resting;
 pub(crate) mod seats;
 
 use crate::{exchange::Place, sys::Nanos};

@@ -87,6 +87,23 @@ impl Seats {
         two.now = next;
     }
 
+    /// Messages go elsewhere from here on, by a leg of this number that is still to be reached; the seat
+    /// that there was is kept.
+    pub(crate) fn rest(&mut self, to: u8) {
+        let two = self.0.get_or_insert_default();
+        if let Some(now) = two.now.take() {
+            two.others.push((two.lane, now));
+        }
+        two.lane = to;
+        two.now = two.next.take().flatten();
+    }
+
+    /// Which leg messages go by.
+    #[inline]
+    pub(crate) fn lane(&self) -> u8 {
+        self.0.as_deref().map_or(0, |two| two.lane)
+    }
+
     /// A leg has ended, and so has what was under way there.
     pub(crate) fn lose(&mut self, lane: u8) {
         let Some(two) = &mut self.0 else { return };
@@ -114,7 +131,12 @@ impl Seats {
 
     /// The message that waits goes to no endpoint after all.
     pub(crate) fn leave(&mut self) {
-        self.0 = None;
+        let Some(two) = &mut self.0 else { return };
+        (two.now, two.next) = (None, None);
+        // Others keep their numbers.
+        if two.lane == 0 && two.others.is_empty() {
+            self.0 = None;
+        }
     }
 
     /// The same of a connection that has legs.

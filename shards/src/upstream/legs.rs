@@ -45,6 +45,9 @@ impl<I: Io> Shard<I> {
         let Some((owner, place)) = self.leg_of(token.slot).map(|leg| (leg.owner, leg.place)) else {
             return self.on_event_of_owner(token, event);
         };
+        if self.slab[owner.slot as usize].http.is_some() {
+            return self.on_resting_event(owner, token, event);
+        }
         let is_settled = self.slab[token.slot as usize]
             .switch()
             .is_some_and(|switch| switch.stand == Stand::Settled);
@@ -491,6 +494,7 @@ impl<I: Io> Shard<I> {
 
     /// A connection ends: so do its legs.
     pub(crate) fn end_legs(&mut self, owner: Token, how: Close) {
+        self.end_resting(owner, how);
         let Some(gate) = self.gate_of(owner.slot) else { return };
         for place in gate.places().skip(1) {
             if let Some(leg) = self.gate_of(owner.slot).and_then(|gate| gate.leg_at(place)) {
@@ -500,7 +504,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// A slot with an upstream side alone.
-    fn occupy_leg(
+    pub(super) fn occupy_leg(
         &mut self,
         original_dst: std::net::SocketAddr,
         direction: crate::error::Direction,

@@ -209,6 +209,23 @@ impl Io for SimIo {
         Ok(())
     }
 
+    fn exchange(&mut self, one: Token, other: Token) -> bool {
+        let keys = [one.key(), other.key()];
+        if self.watched.len() <= keys[0].max(keys[1]) {
+            let vacant = Watched { fd: -1, ..Watched::default() };
+            self.watched.resize(keys[0].max(keys[1]) + 1, vacant);
+        }
+        let is_busy = |key: usize| self.watched[key].pausing || self.watched[key].closing;
+        if keys.into_iter().any(is_busy) || self.chance(self.faults.late) {
+            return false;
+        }
+        self.watched.swap(keys[0], keys[1]);
+        for token in [one, other] {
+            self.watched[token.key()].generation = token.generation;
+        }
+        true
+    }
+
     fn dial_outcome(&mut self, token: Token) -> io::Result<()> {
         match self.socket(token).dial.take() {
             Some((_, true)) => Err(failure(libc::ECONNREFUSED)),
