@@ -11,7 +11,7 @@ time on each. All keep their upstream connections. ROUNDS=3, CALLS=100000.
 import shutil, statistics, sys, time
 
 sys.dont_write_bytecode = True
-import rules, stage
+import stage
 from h2 import SINK
 from rules import CALLS, ENVOY, OUTSIDE, ROUNDS, UID
 from stage import BIN, DIR, cpu, sh, spaces, start, write
@@ -22,7 +22,7 @@ PORT = 8080
 
 
 def servers(space):
-    """Three servers, where the pods' one is not needed."""
+    """Three servers, and the one that connections are for."""
     listens = "".join(f'server {{ listen {port}; location / {{ return 200 "hello"; }} }} ' for port in [PORT, *SERVERS])
     nginx(space, f"keepalive_requests 100000000; {listens}")
 
@@ -35,8 +35,7 @@ def nginx(space, http):
 
 
 def netra(space, outside, more):
-    sh("ip", "netns", "exec", space, f"{BIN}/netra-init", "apply", "--backend", "nft-native",
-       env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "NETRA_SIDECAR_USER_ID": str(UID), "NETRA_SIDECAR_GROUP_ID": str(UID)})
+    stage.intercept(space, UID)
     endpoints = "".join(f"  - {{address: {outside}, ports: {{http: {port}}}, labels: {{v: v{port}}}}}\n" for port in SERVERS)
     subsets = "".join(f"  - {{name: v{port}, labels: {{v: v{port}}}}}\n" for port in SERVERS)
     to = "".join(f"    - {{destination: {{host: svc, subset: v{port}}}, weight: {weight}}}\n" for port, weight in zip(SERVERS, WEIGHTS))
@@ -123,17 +122,17 @@ def measure():
     sh("ip", "-n", OUTSIDE, "link", "set", "lo", "up")
     shutil.os.chmod(DIR, 0o755)
     servers(OUTSIDE)
-    rules.servers = lambda space: None
     subjects = {}
 
     def subject(name, make):
-        space, _, outside = rules.pod(len(subjects) + 1)
+        number = len(subjects) + 1
+        space, outside = stage.space_beside(OUTSIDE, "nr", number, "10.98"), f"10.98.{number}.1"
         process = make(space, outside)
         own = name.startswith("netra")
         subjects[name] = (process, space, outside if own else "127.0.0.1", PORT if own else PORT + 10000)
     traced = {"JAEGER_AGENT_HOST": "127.0.0.1", "JAEGER_AGENT_PORT": "6831", "JAEGER_SAMPLER_TYPE": "const", "JAEGER_SAMPLER_PARAM": "1"}
     subject("netra, traced", lambda space, outside: netra(space, outside, traced))
-    start("nrpod1", ["python3", "-c", SINK])
+    start(subjects["netra, traced"][1], ["python3", "-c", SINK])
     subject("netra, not traced", lambda space, outside: netra(space, outside, {"NETRA_REPORTER": "none"}))
     subject("nginx", peer_nginx)
     subject("HAProxy", haproxy)
