@@ -55,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) rules: String,
     /// Where this service stands: region/zone/subzone; empty where nobody says.
     pub(crate) locality: String,
+    /// Labels of its workload, or the file that has them.
+    pub(crate) labels: String,
     /// The control plane that writes them there, if one does.
     pub(crate) remote_rules: Remote,
     /// How receivers are reached.
@@ -140,7 +142,8 @@ impl Config {
     /// Whom rules are read for.
     pub(crate) fn own(&self) -> Own {
         let name = self.service_name.clone();
-        Own { name, private: self.private.clone(), locality: self.locality.clone() }
+        let (locality, labels) = (self.locality.clone(), self.labels.clone());
+        Own { name, private: self.private.clone(), locality, labels }
     }
 
     /// Whether requests are routed at all.

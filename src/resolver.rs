@@ -5,10 +5,13 @@
 //! Shards ask without waiting, and are answered by a message. Whatever they ask, the work is bounded
 //! before it begins: one look-up for each name, so many names at a time, so many that wait.
 
+mod records;
+
 use hickory_resolver::{
     TokioResolver,
     config::{LookupIpStrategy, ResolveHosts, ResolverOpts},
 };
+use netra_rules::{ServiceRecord, is_service_name};
 use netra_shards::{Resolved, Resolver, ToResolve, Unresolved};
 use std::{
     collections::HashMap,
@@ -43,8 +46,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long both families are asked for. Name servers that do not answer to AAAA are asked again
 /// for A alone.
 const BOTH_PATIENCE: Duration = Duration::from_secs(1);
-/// Addresses of a name that are remembered: a cluster has so many endpoints of it. Shards try the
-/// first of them.
+/// Addresses of a name that are remembered, with those of all targets of a service: a cluster has so many
+/// endpoints of it. Shards try the first of them.
 const ADDRESSES_MAX: usize = 64;
 /// The least and the longest that addresses are remembered.
 const TTL_MIN: Duration = Duration::from_secs(1);
@@ -90,6 +93,8 @@ impl Resolver for Names {
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) addresses: Resolved,
+    /// Of the name of a service, which has no addresses of its own.
+    pub(crate) services: Arc<[ServiceRecord]>,
     pub(crate) until: Instant,
 }
 
@@ -224,6 +229,11 @@ impl Desk {
             REMEMBERED.fetch_add(1, Relaxed);
             return Some((known.clone(), question));
         }
+        // Whoever dials has a port already, and not that of a record.
+        if matches!(question, Question::Shards(_)) && is_service_name(&name) {
+            UNKNOWN.fetch_add(1, Relaxed);
+            return Some((Answer::lasting(Err(Unresolved::Unknown), UNKNOWN_TTL), question));
+        }
         // What settings name is little, and not refused for what strangers name.
         let is_own = matches!(question, Question::Own(..));
         let is_joined = self.waiting.contains_key(&name);
@@ -240,7 +250,13 @@ impl Desk {
                 return Some((answer, question));
             };
             let host = name.clone();
-            self.look_ups.spawn(async move { (host.clone(), look_up(&system, &host).await) });
+            self.look_ups.spawn(async move {
+                let answer = match is_service_name(&host) {
+                    true => records::look_up(&system, &host).await,
+                    false => look_up(&system, &host).await,
+                };
+                (host, answer)
+            });
         }
         self.waiters += 1;
         self.waiting.entry(name).or_default().push(question);
@@ -249,7 +265,7 @@ impl Desk {
 
     /// A look-up has ended: whoever waits for it.
     fn found(&mut self, name: Box<str>, answer: &Answer) -> Vec<Question> {
-        let counter = if answer.addresses.is_ok() { &FOUND } else { &UNKNOWN };
+        let counter = if answer.is_found() { &FOUND } else { &UNKNOWN };
         counter.fetch_add(1, Relaxed);
         let waiters = self.waiting.remove(&name).unwrap_or_default();
         self.waiters -= waiters.len();
@@ -282,7 +298,12 @@ impl Desk {
 
 impl Answer {
     fn lasting(addresses: Resolved, ttl: Duration) -> Self {
-        Self { addresses, until: Instant::now() + ttl }
+        Self { addresses, services: Arc::default(), until: Instant::now() + ttl }
+    }
+
+    /// Whether it has any address.
+    fn is_found(&self) -> bool {
+        self.addresses.is_ok() || self.services.iter().any(|it| !it.addresses.is_empty())
     }
 }
 

@@ -105,7 +105,7 @@ impl State {
     }
 }
 
-fn asking(port: u16) -> Make {
+pub(super) fn asking(port: u16) -> Make {
     Box::new(move || {
         let make = |strategy| {
             let mut connection = ConnectionConfig::udp();

@@ -468,6 +468,11 @@ mod tests {
         ("NETRA_PROTOCOLS_WRITE_CONTEXT", &["false", "1"], &["off"]),
         ("NETRA_RULES", &["/etc/netra/rules", "rules.yaml"], &["a\nb"]),
         ("NETRA_LOCALITY", &["eu-west-1/eu-west-1a/rack-7", "eu"], &["a\nb"]),
+        (
+            "NETRA_LABELS",
+            &["", "version=v2,x.y/z=1", "/etc/podinfo/labels"],
+            &["version", "=a", "a b=c"],
+        ),
         ("NETRA_RULES_URL", &["", "https://c:14960"], &["c:14960", "ftp://c"]),
         ("NETRA_RULES_NAMESPACE", &["", "shop"], &["a\nb"]),
         ("NETRA_RULES_TOKEN_FILE", &["", "/run/token"], &["a\nb"]),

@@ -87,6 +87,18 @@ pub(crate) fn byte_count(text: &str) -> Option<u64> {
     number.checked_mul(1 << shift)
 }
 
+/// `version=v2,rack=r7`, or a line each with values in quotes, as the downward API has them.
+pub(crate) fn labels(text: &str) -> Option<Vec<(String, String)>> {
+    let words = text.split([',', '\n']).map(str::trim).filter(|it| !it.is_empty());
+    let label = |word: &str| {
+        let (name, value) = word.split_once('=')?;
+        let quoted = value.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
+        let value = quoted.unwrap_or(value);
+        netra_rules::is_label(name, value).then(|| (name.to_owned(), value.to_owned()))
+    };
+    words.map(label).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,8 @@ mod ports;
 mod resting;
 #[path = "rules/routes.rs"]
 mod routes_of_others;
+#[path = "rules/services.rs"]
+mod services;
 #[path = "rules/soak.rs"]
 mod soak;
 

@@ -104,7 +104,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("opentelemetry_jaeger", &["src/export/jaeger_sdk.rs"]),
     ("otel023", &["src/export/jaeger_sdk.rs"]),
     ("sdk023", &["src/export/jaeger_sdk.rs"]),
-    ("hickory_resolver", &["src/resolver.rs"]),
+    ("hickory_resolver", &["src/resolver.rs", "src/resolver/"]),
     (
         "base64",
         &["control/examples/", "control/src/", "src/export/collector.rs", "src/webhook/review.rs"],

@@ -41,14 +41,7 @@ def answers(*words):
 
 
 def space_of_clients(number):
-    name = f"ndb{number}"
-    spaces.append(name)
-    sh("ip", "netns", "add", name)
-    sh("ip", "link", "add", f"ndbv{number}", "netns", SERVERS, "type", "veth", "peer", "name", "eth0", "netns", name)
-    for space, device, end in [(SERVERS, f"ndbv{number}", 1), (name, "eth0", 2)]:
-        sh("ip", "-n", space, "addr", "add", f"10.98.{number}.{end}/24", "dev", device)
-        sh("ip", "-n", space, "link", "set", device, "up")
-    sh("ip", "-n", name, "link", "set", "lo", "up")
+    name = stage.space_beside(SERVERS, "ndb", number, "10.98")
     return name, f"10.98.{number}.1"
 
 
@@ -92,8 +85,7 @@ while True: sink.recv(65535)"""
 
 
 def netra(space, protocols, probability):
-    sh(*within(space, [f"{BIN}/netra-init", "apply", "--backend", "nft-native"]), env={
-        "PATH": os.environ["PATH"], "NETRA_SIDECAR_USER_ID": str(NETRA_UID), "NETRA_SIDECAR_GROUP_ID": str(NETRA_UID)})
+    stage.intercept(space, NETRA_UID)
     start(space, [sys.executable, "-c", SINK])
     return start(space, [f"{BIN}/netra", "--service-name", "bench"], user=NETRA_UID, env={
         "NETRA_SHARDS": "1", "JAEGER_AGENT_HOST": "127.0.0.1", "JAEGER_AGENT_PORT": "6831",

@@ -168,8 +168,7 @@ spec:
 
 
 def netra(space, outside, reads, more=""):
-    sh("ip", "netns", "exec", space, f"{BIN}/netra-init", "apply", "--backend", "nft-native",
-       env={"PATH": os.environ["PATH"], "NETRA_SIDECAR_USER_ID": str(UID), "NETRA_SIDECAR_GROUP_ID": str(UID)})
+    stage.intercept(space, UID)
     start(space, [f"{BIN}/netra", "--service-name", "bench"], user=UID, env={
         "NETRA_SHARDS": "1", "NETRA_HTTP_PORTS": str(PORTS[0]), "NETRA_REPORTER": "none",
         "NETRA_RULES": write(f"rules-{space}.yaml", rules(outside, reads, more))})
@@ -234,14 +233,7 @@ def envoy(space, outside, reads):
 
 def pod(number):
     """A namespace that reaches the servers; its name, and their address."""
-    name = f"nfpod{number}"
-    spaces.append(name)
-    sh("ip", "netns", "add", name)
-    sh("ip", "link", "add", f"nfv{number}", "netns", OUTSIDE, "type", "veth", "peer", "name", "eth0", "netns", name)
-    for space, device, end in [(OUTSIDE, f"nfv{number}", 1), (name, "eth0", 2)]:
-        sh("ip", "-n", space, "addr", "add", f"10.97.{number}.{end}/24", "dev", device)
-        sh("ip", "-n", space, "link", "set", device, "up")
-    sh("ip", "-n", name, "link", "set", "lo", "up")
+    name = stage.space_beside(OUTSIDE, "nf", number, "10.97")
     return name, f"10.97.{number}.1"
 
 

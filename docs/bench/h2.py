@@ -29,21 +29,13 @@ while True: sink.recv(65535)"""
 
 def pod(number):
     """A namespace that the client reaches; its address."""
-    name = f"nh2pod{number}"
-    spaces.append(name)
-    sh("ip", "netns", "add", name)
-    sh("ip", "link", "add", f"nh2v{number}", "netns", "nh2client", "type", "veth", "peer", "name", "eth0", "netns", name)
-    for space, device, end in [("nh2client", f"nh2v{number}", 1), (name, "eth0", 2)]:
-        sh("ip", "-n", space, "addr", "add", f"10.97.{number}.{end}/24", "dev", device)
-        sh("ip", "-n", space, "link", "set", device, "up")
-    sh("ip", "-n", name, "link", "set", "lo", "up")
+    name = stage.space_beside("nh2client", "nh2", number, "10.97")
     start(name, ["nghttpd", "--no-tls", "-d", DIR, "--echo-upload", "--trailer", "grpc-status: 0", str(PORT)])
     return name, f"10.97.{number}.2"
 
 
 def netra(space, probability):
-    sh("ip", "netns", "exec", space, f"{BIN}/netra-init", "apply", "--backend", "nft-native",
-       env={"PATH": os.environ["PATH"], "NETRA_SIDECAR_USER_ID": str(UID), "NETRA_SIDECAR_GROUP_ID": str(UID)})
+    stage.intercept(space, UID)
     return start(space, [f"{BIN}/netra", "--service-name", "bench"], user=UID, env={
         "NETRA_SHARDS": "1", "NETRA_HTTP_PORTS": str(PORT), "JAEGER_AGENT_HOST": "127.0.0.1",
         "JAEGER_AGENT_PORT": "6831", "JAEGER_SAMPLER_TYPE": "const", "JAEGER_SAMPLER_PARAM": probability})

@@ -123,16 +123,8 @@ spec:
 
 
 def pod(number, outside, legs_max):
-    name = f"nlpod{number}"
-    spaces.append(name)
-    sh("ip", "netns", "add", name)
-    sh("ip", "link", "add", f"nlv{number}", "netns", outside, "type", "veth", "peer", "name", "eth0", "netns", name)
-    for space, device, end in [(outside, f"nlv{number}", 1), (name, "eth0", 2)]:
-        sh("ip", "-n", space, "addr", "add", f"10.97.{number}.{end}/24", "dev", device)
-        sh("ip", "-n", space, "link", "set", device, "up")
-    sh("ip", "-n", name, "link", "set", "lo", "up")
-    sh("ip", "netns", "exec", name, f"{BIN}/netra-init", "apply", "--backend", "nft-native",
-       env={"PATH": os.environ["PATH"], "NETRA_SIDECAR_USER_ID": str(UID), "NETRA_SIDECAR_GROUP_ID": str(UID)})
+    name = stage.space_beside(outside, "nl", number, "10.97")
+    stage.intercept(name, UID)
     address = f"10.97.{number}.1"
     env = {"NETRA_SHARDS": "1", "NETRA_PROTOCOLS": f"{PORT}=dubbo", "NETRA_REPORTER": "none", "NETRA_LEGS_MAX": str(legs_max),
            # The servers of this script take requests of one length.

@@ -44,14 +44,7 @@ def servers(space):
 
 def pod(number):
     """A namespace that the load reaches; its name, its address, and that of the load."""
-    name = f"nrpod{number}"
-    spaces.append(name)
-    sh("ip", "netns", "add", name)
-    sh("ip", "link", "add", f"nrv{number}", "netns", OUTSIDE, "type", "veth", "peer", "name", "eth0", "netns", name)
-    for space, device, end in [(OUTSIDE, f"nrv{number}", 1), (name, "eth0", 2)]:
-        sh("ip", "-n", space, "addr", "add", f"10.98.{number}.{end}/24", "dev", device)
-        sh("ip", "-n", space, "link", "set", device, "up")
-    sh("ip", "-n", name, "link", "set", "lo", "up")
+    name = stage.space_beside(OUTSIDE, "nr", number, "10.98")
     servers(name)
     return name, f"10.98.{number}.2", f"10.98.{number}.1"
 
@@ -101,8 +94,7 @@ spec:
 
 
 def netra(space, documents):
-    sh("ip", "netns", "exec", space, f"{BIN}/netra-init", "apply", "--backend", "nft-native",
-       env={"PATH": os.environ["PATH"], "NETRA_SIDECAR_USER_ID": str(UID), "NETRA_SIDECAR_GROUP_ID": str(UID)})
+    stage.intercept(space, UID)
     named = ",".join(f"{PORTS[protocol]}={protocol}" for protocol in protocols() if protocol != "http1")
     env = {"NETRA_SHARDS": "1", "NETRA_HTTP_PORTS": str(PORTS["http1"]), "NETRA_PROTOCOLS": named, "NETRA_REPORTER": "none"}
     if documents:

@@ -26,6 +26,25 @@ def start(space, words, env=None, user=None):
     return process
 
 
+def space_beside(outside, prefix, number, network):
+    """A namespace with a link to `outside`, which is .1 of the network there; its own end is .2."""
+    name, link = f"{prefix}pod{number}", f"{prefix}v{number}"
+    spaces.append(name)
+    sh("ip", "netns", "add", name)
+    sh("ip", "link", "add", link, "netns", outside, "type", "veth", "peer", "name", "eth0", "netns", name)
+    for space, device, end in [(outside, link, 1), (name, "eth0", 2)]:
+        sh("ip", "-n", space, "addr", "add", f"{network}.{number}.{end}/24", "dev", device)
+        sh("ip", "-n", space, "link", "set", device, "up")
+    sh("ip", "-n", name, "link", "set", "lo", "up")
+    return name
+
+
+def intercept(space, uid):
+    """What the programs there send and are sent goes by netra, which runs as that user."""
+    sh(*within(space, [f"{BIN}/netra-init", "apply", "--backend", "nft-native"]), env={
+        "PATH": os.environ["PATH"], "NETRA_SIDECAR_USER_ID": str(uid), "NETRA_SIDECAR_GROUP_ID": str(uid)})
+
+
 def write(name, text):
     with open(f"{DIR}/{name}", "w") as file:
         file.write(text)

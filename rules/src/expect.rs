@@ -9,7 +9,9 @@ use crate::{
     explain::{explain, in_words},
     facts::{Direction, Facts},
     key::{Key, Protocol},
+    locality::Locality,
     shape::{Field, Judge, Shape, field, needed, time_ns, whole},
+    srv::ServiceRecord,
     state::State,
     table::Table,
     trouble::{Place, Troubles},
@@ -26,7 +28,14 @@ use std::{
 const FILE: &[Field] = &[
     field("rules", &Shape::List(&Shape::Filled), "Files and directories, from the file's own"),
     field("service", &Shape::Filled, "What this service is called"),
+    field("locality", &Shape::Filled, "Where it stands: region/zone/subzone"),
+    field("labels", &Shape::Map(&Shape::Text), "Labels of its workload"),
     field("addresses", &Shape::Map(&Shape::List(&Shape::Filled)), "Addresses of hosts"),
+    field(
+        "services",
+        &Shape::Map(&Shape::List(&Shape::Filled)),
+        "Records of names of services: priority, weight, port, and the target's address",
+    ),
     needed("tests", &Shape::List(&Shape::Object(TEST)), "What is expected"),
 ];
 
@@ -118,11 +127,31 @@ impl Expectations {
     ) -> Result<Vec<Tested>, Troubles> {
         let mut context = Context {
             own_name: self.root.text_of("service").unwrap_or_default().to_owned(),
+            locality: self.root.text_of("locality").map(Locality::parse),
+            labels: (self.root.get("labels").map_or(&[][..], Node::entries).iter())
+                .filter_map(|(name, value)| Some((name.text.to_string(), value.text()?.to_owned())))
+                .collect(),
             ..Context::default().with_private(private)
         };
         for (host, addresses) in self.root.get("addresses").map_or(&[][..], Node::entries) {
             let addresses = addresses.items().iter().filter_map(|it| it.text()?.parse().ok());
             context.addresses.insert(host.text.to_string(), addresses.collect());
+        }
+        let mut troubles = Troubles::default();
+        for (name, records) in self.root.get("services").map_or(&[][..], Node::entries) {
+            let records = records.items().iter().filter_map(|node| {
+                let record = ServiceRecord::parse(node.text()?);
+                if record.is_none() {
+                    let what =
+                        "allowed is priority, weight, port and an address: 0 10 6379 10.0.0.1";
+                    troubles.error(Place::new(&self.file, node.spot), what.to_owned());
+                }
+                record
+            });
+            context.services.insert(name.text.to_string(), records.collect());
+        }
+        if !troubles.is_good() {
+            return Err(troubles);
         }
         match documents.compile(&context) {
             Compiled { table: Some(table), .. } => {

@@ -68,6 +68,36 @@ impl fmt::Display for Locality {
     }
 }
 
+/// Whether a label says where something stands.
+pub(crate) fn is_of_place(label: &str) -> bool {
+    LABELS.contains(&label)
+}
+
+/// Whether this may be a label of a workload, and its value.
+pub fn is_label(name: &str, value: &str) -> bool {
+    let is_of = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_of) && value.bytes().all(is_of) && !value.contains('/')
+}
+
+/// Somebody: where it stands, if that is known, and its labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Here {
+    pub(crate) locality: Locality,
+    pub(crate) labels: Vec<(String, String)>,
+}
+
+impl Here {
+    /// The value of a label; where it says a place, and nobody has said it so, the place. Empty is none.
+    fn value(&self, name: &str) -> &str {
+        if let Some((_, value)) = self.labels.iter().find(|(own, _)| own == name) {
+            return value;
+        }
+        let Locality { region, zone, subzone } = &self.locality;
+        let places = LABELS.iter().zip([region, zone, subzone]);
+        places.filter(|(label, _)| **label == name).map(|(_, it)| &**it).next().unwrap_or_default()
+    }
+}
+
 /// What a document says of who is nearer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Preference {
@@ -75,6 +105,9 @@ pub(crate) struct Preference {
     pub(crate) failover: Vec<(String, String)>,
     /// Who is where: what parts, in percent, go where.
     pub(crate) distribute: Vec<(String, Vec<(String, u32)>)>,
+    /// Labels that are the same here and there, or that have a certain value there: the more of the first
+    /// ones, the nearer. As Istio's failoverPriority.
+    pub(crate) labels: Vec<(String, Option<String>)>,
 }
 
 impl Preference {
@@ -83,19 +116,39 @@ impl Preference {
         !self.distribute.is_empty()
     }
 
+    /// Whether it says anything for who is here.
+    pub(crate) fn is_for(&self, own: &Here) -> bool {
+        !self.labels.is_empty() || !own.locality.is_empty()
+    }
+
+    /// Labels whose own value counts, and that are none of a place.
+    pub(crate) fn own_labels(&self) -> impl Iterator<Item = &str> {
+        let own = self.labels.iter().filter(|(name, value)| value.is_none() && !is_of_place(name));
+        own.map(|(name, _)| name.as_str())
+    }
+
     /// For each of these, how soon it is its turn: 0 first, and nobody's turn is left out.
-    pub(crate) fn levels(&self, own: &Locality, of: &[Locality]) -> Vec<u8> {
-        let goes_to = self.failover.iter().find(|(from, _)| **from == *own.region);
-        let level = |other: &Locality| match (own.steps_to(other), goes_to) {
+    pub(crate) fn levels(&self, own: &Here, of: &[Here]) -> Vec<u8> {
+        let goes_to = self.failover.iter().find(|(from, _)| **from == *own.locality.region);
+        let steps = |other: &Locality| match (own.locality.steps_to(other), goes_to) {
             (ANYWHERE, Some((_, to))) if **to != *other.region => ANYWHERE + 1,
             (steps, _) => steps,
         };
-        let far: Vec<u8> = of.iter().map(level).collect();
-        let mut there = far.clone();
-        there.sort_unstable();
-        there.dedup();
-        let turn = |far| there.iter().position(|it| *it == far).unwrap_or(0);
-        far.into_iter().map(|far| u8::try_from(turn(far)).unwrap_or(u8::MAX)).collect()
+        let goes_by_place =
+            (self.labels.is_empty() || !self.failover.is_empty()) && !own.locality.is_empty();
+        let level = |other: &Here| {
+            let steps = if goes_by_place { steps(&other.locality) } else { 0 };
+            (self.labels.len() - self.alike(own, other), steps)
+        };
+        in_turn(&of.iter().map(level).collect::<Vec<_>>())
+    }
+
+    /// How many labels, from the first on, are as they should be. One that neither has is the same.
+    fn alike(&self, own: &Here, other: &Here) -> usize {
+        let is_same = |(name, value): &&(String, Option<String>)| {
+            value.as_deref().unwrap_or_else(|| own.value(name)) == other.value(name)
+        };
+        self.labels.iter().take_while(is_same).count()
     }
 
     /// What weight each of these has, by its own and by the part of where it stands; None where nothing
@@ -122,12 +175,29 @@ impl Preference {
     }
 
     /// In words, for somebody who stands there.
-    pub(crate) fn in_words(&self, own: &Locality) -> String {
-        match self.parts() {
-            true => format!("parted by where endpoints are, as {own} has it"),
-            false => format!("first who is nearest to {own}"),
+    pub(crate) fn in_words(&self, own: &Here) -> String {
+        let place = &own.locality;
+        if self.parts() {
+            return format!("parted by where endpoints are, as {place} has it");
         }
+        if self.labels.is_empty() {
+            return format!("first who is nearest to {place}");
+        }
+        let label = |(name, value): &(String, Option<String>)| {
+            format!("{name}={}", value.as_deref().unwrap_or_else(|| own.value(name)))
+        };
+        let labels: Vec<_> = self.labels.iter().map(label).collect();
+        format!("first who has {}", labels.join(", then "))
     }
+}
+
+/// For each of these its place among those that there are: 0 first, without gaps.
+pub(crate) fn in_turn<T: Ord + Copy>(of: &[T]) -> Vec<u8> {
+    let mut there = of.to_vec();
+    there.sort_unstable();
+    there.dedup();
+    let turn = |it: &T| there.binary_search(it).unwrap_or(0);
+    of.iter().map(|it| u8::try_from(turn(it)).unwrap_or(u8::MAX)).collect()
 }
 
 /// A percent in parts that weights of many endpoints can share.
@@ -141,9 +211,55 @@ mod tests {
         texts.iter().map(|text| Locality::parse(text)).collect()
     }
 
+    /// Somebody at a place, with labels: `eu/a app=x v=2`.
+    fn here(text: &str) -> Here {
+        let mut words = text.split(' ');
+        let locality = Locality::parse(words.next().unwrap());
+        let label = |it: &str| it.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned()));
+        Here { locality, labels: words.filter_map(label).collect() }
+    }
+
+    fn heres(texts: &[&str]) -> Vec<Here> {
+        texts.iter().map(|it| here(it)).collect()
+    }
+
+    #[test]
+    fn labels_that_are_the_same_come_first() {
+        let there = ["eu/a x=1 y=1", "eu/b x=1 y=2", "eu/a x=2 y=1", "us/a x=1", "asia/a"];
+        let region = "topology.kubernetes.io/region";
+        for (labels, failover, own, expected) in [
+            // All of them, the first of two, none; the second alone is nothing.
+            (&["x", "y"][..], &[][..], "eu/a x=1 y=1", [0, 1, 2, 1, 2]),
+            (&["y", "x"], &[], "eu/a x=1 y=1", [0, 2, 1, 2, 2]),
+            // With a value nothing is compared with one's own.
+            (&["x=2", "y"], &[], "eu/a x=1 y=1", [1, 1, 0, 1, 1]),
+            (&["x=1", "y=2"], &[], "", [1, 0, 2, 1, 2]),
+            // What neither has is the same, and what one of them has is not.
+            (&["z", "x"], &[], "eu/a x=1", [0, 0, 1, 0, 1]),
+            (&["x"], &[], "eu/a", [1, 1, 1, 1, 0]),
+            // Places are labels, too, also where they are said otherwise.
+            (&[region, "x"], &[], "eu/a x=1", [0, 0, 1, 2, 2]),
+            // Beside failover nearness parts those that are alike.
+            (&["x"], &[("eu", "us")], "eu/a x=1", [0, 1, 3, 2, 4]),
+        ] {
+            let label = |it: &&str| match it.split_once('=') {
+                Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+                None => ((*it).to_owned(), None),
+            };
+            let preference = Preference {
+                labels: labels.iter().map(label).collect(),
+                failover: failover.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect(),
+                ..Preference::default()
+            };
+            let found = preference.levels(&here(own), &heres(&there));
+            assert_eq!(found, expected, "{labels:?} {own:?}");
+        }
+    }
+
     #[test]
     fn who_is_nearer_comes_first_and_no_turn_is_empty() {
-        let own = Locality::parse("eu/a/1");
+        let own = here("eu/a/1");
+        let all = heres;
         let there = all(&["eu/a/1", "eu/a/2", "eu/b/1", "us/a/1", "asia", ""]);
         let plain = Preference::default();
         assert_eq!(plain.levels(&own, &there), [0, 1, 2, 3, 3, 3]);

@@ -78,8 +78,7 @@ fn of(shape: &Shape) -> Json {
     }
 }
 
-pub(crate) const HOST: &str =
-    "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
+pub(crate) const HOST: &str = "^(_[-a-z0-9]{1,62}\\._[-a-z0-9]{1,62}\\.)?[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
 pub(crate) const TIME: &str = "^(0|([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|ms|s|m|h))+$";
 
 fn property(field: &Field) -> (String, Json) {

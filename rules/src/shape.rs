@@ -94,7 +94,8 @@ impl Shape {
             Self::Filled => "a text that is not empty; numbers, true, false in quotes".into(),
             Self::Word(words) => format!("one of {}", words.join(", ")),
             Self::Host => "the name of one host: labels of letters, digits and - in small \
-                           letters with dots between, at most 255 bytes, no wildcard"
+                           letters with dots between, at most 255 bytes, no wildcard; or of a \
+                           service, _redis._tcp. before it"
                 .into(),
             Self::Whole(min, max) => format!("a whole number from {min} to {max}"),
             Self::Percent => "a number above 0 and up to 100, with 4 decimals at most".into(),
@@ -310,8 +311,23 @@ pub(crate) fn is_host(text: &str) -> bool {
     };
     let last = text.rsplit('.').next().unwrap_or(text);
     text.len() <= 255
-        && text.split('.').all(is_label)
+        && host_of(text).split('.').all(is_label)
         && !last.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// What stands behind `_service._proto.`, or all of it; nothing where only half of that is there.
+fn host_of(text: &str) -> &str {
+    if !text.starts_with('_') {
+        return text;
+    }
+    behind_word(text).and_then(behind_word).unwrap_or_default()
+}
+
+/// What stands behind a label that begins with `_`.
+fn behind_word(text: &str) -> Option<&str> {
+    let (word, rest) = text.strip_prefix('_')?.split_once('.')?;
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    ((1..63).contains(&word.len()) && word.bytes().all(is_part)).then_some(rest)
 }
 
 #[cfg(test)]
@@ -350,11 +366,32 @@ mod tests {
 
     #[test]
     fn hosts_are_names() {
-        for host in ["a", "orders.shop.svc.cluster.local", "org.apache.demo", "x-1.y2"] {
+        for host in [
+            "a",
+            "orders.shop.svc.cluster.local",
+            "org.apache.demo",
+            "x-1.y2",
+            "_redis._tcp.cache.test",
+            "_x-1._sctp.a",
+        ] {
             assert!(is_host(host), "{host}");
         }
         let long = format!("{}.a", "b".repeat(64));
         for host in ["", "A.b", "*.a", "a..b", "-a", "a-", "10.0.0.1", "a_b", "a.", &long] {
+            assert!(!is_host(host), "{host}");
+        }
+        for host in [
+            "_a",
+            "_a._b",
+            "_a._b.",
+            "_a.b",
+            "_a._tcp.a.1",
+            "_._tcp.a",
+            "_a._.b",
+            "_A._tcp.b",
+            "a._tcp.b",
+            "_a._tcp._c",
+        ] {
             assert!(!is_host(host), "{host}");
         }
     }

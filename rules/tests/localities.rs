@@ -61,6 +61,39 @@ fn the_nearest_are_asked_while_they_are_well() {
     assert!(words.contains("; first who is nearest to eu/a"), "{words}");
 }
 
+/// Labels decide who comes first, with one's own values or with those that the document says.
+#[test]
+fn those_with_the_same_labels_are_asked_first() {
+    let with = |setting: &str| {
+        let text = rules(setting, OUTLIER);
+        let text = text.replace("10.0.0.1,", "10.0.0.1, labels: {version: v2, rack: r1},");
+        text.replace("10.0.0.3,", "10.0.0.3, labels: {version: v1},")
+    };
+    let own = |labels: &[(&str, &str)]| {
+        let labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        Context { labels, ..at("eu/a") }
+    };
+    let text = with("{failoverPriority: [version, rack]}");
+    assert_eq!(counts(&text, &own(&[("version", "v1")]), 100), [(3, 100)].into());
+    assert_eq!(counts(&text, &own(&[("version", "v2"), ("rack", "r9")]), 100), [(1, 100)].into());
+    let fixed = with("{failoverPriority: [version=v2]}");
+    assert_eq!(counts(&fixed, &Context::default(), 100), [(1, 100)].into());
+    let words = World::of(&text, &own(&[("version", "v1")])).table.clusters()[0].policy_in_words();
+    assert!(words.contains("; first who has version=v1, then rack="), "{words}");
+    // What labels of one's own matter is told to who can find them out.
+    let wanted = |text: &str| {
+        let source = netra_rules::Source { name: "it".into(), text: text.into() };
+        let documents = netra_rules::Documents::read(&[source]);
+        let labels: Vec<_> = documents.wanted_labels().into_iter().map(str::to_owned).collect();
+        (labels, documents.wants_locality())
+    };
+    assert_eq!(wanted(&text), (vec!["rack".to_owned(), "version".to_owned()], false));
+    assert_eq!(wanted(&fixed), (vec![], false));
+    let place = "{failoverPriority: [topology.kubernetes.io/zone]}";
+    assert_eq!(wanted(&with(place)), (vec![], true));
+    assert_eq!(counts(&with(place), &at("us/a"), 99), [(1, 33), (3, 33), (4, 33)].into());
+}
+
 #[test]
 fn parts_go_by_where_endpoints_are() {
     let distribute = "{distribute: [{from: eu/a/*, to: {eu/a: 70, eu/b: 20, us: 10}}]}";
@@ -87,7 +120,16 @@ fn what_cannot_be_or_has_no_effect_is_said() {
     for (setting, what) in [
         ("{distribute: [{from: a, to: {a: 70, b: 20}}]}", "parts are 90 together"),
         (both, "allowed is one of distribute and failover"),
-        ("{failoverPriority: [a]}", "failoverPriority: netra does not know the labels"),
+        ("{failoverPriority: [a=b=c]}", "allowed is a label, or label=value"),
+        ("{failoverPriority: [=c]}", "allowed is a label, or label=value"),
+        (
+            "{failover: [{from: a, to: b}], failoverPriority: [topology.kubernetes.io/zone]}",
+            "beside failover allowed are labels that say no region",
+        ),
+        (
+            "{distribute: [{from: a, to: {a: 100}}], failoverPriority: [a]}",
+            "allowed is one of distribute and failover",
+        ),
     ] {
         let found = errors(&rules(setting, OUTLIER));
         assert!(found.len() == 1 && found[0].contains(what), "{found:?}");

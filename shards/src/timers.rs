@@ -37,6 +37,7 @@ const KINDS: [Timer; 8] = [
     Timer::Mirror,
     Timer::Rest,
 ];
+const _: () = assert!(KINDS.len() <= 8);
 const NONE: u32 = u32::MAX;
 
 /// A connection's place in a list.
@@ -70,15 +71,15 @@ pub(crate) trait Linked {
 /// The lists' ends.
 #[derive(Debug)]
 pub(crate) struct Timers {
-    /// Deadlines in all lists: most of the time there is none, and every turn asks.
-    count: u32,
+    /// A bit for each list that has any: every turn asks, and most of the time it is one or none.
+    filled: u8,
     first: [u32; KINDS.len()],
     last: [u32; KINDS.len()],
 }
 
 impl Default for Timers {
     fn default() -> Self {
-        Self { count: 0, first: [NONE; KINDS.len()], last: [NONE; KINDS.len()] }
+        Self { filled: 0, first: [NONE; KINDS.len()], last: [NONE; KINDS.len()] }
     }
 }
 
@@ -96,7 +97,7 @@ impl Timers {
             before.next = slot;
         }
         self.last[list] = slot;
-        self.count += 1;
+        self.filled |= 1 << list;
         *slab[slot as usize].link() = Link { at, previous, next: NONE, timer: Some(timer) };
     }
 
@@ -104,7 +105,6 @@ impl Timers {
     pub(crate) fn clear<T: Linked>(&mut self, slab: &mut [T], slot: u32) {
         let link = std::mem::take(slab[slot as usize].link());
         let Some(timer) = link.timer else { return };
-        self.count -= 1;
         let list = timer as usize;
         match link.previous {
             NONE => self.first[list] = link.next,
@@ -114,17 +114,29 @@ impl Timers {
             NONE => self.last[list] = link.previous,
             next => slab[next as usize].link().previous = link.previous,
         }
+        if self.first[list] == NONE {
+            self.filled &= !(1 << list);
+        }
+    }
+
+    /// The lists that have any.
+    fn lists(&self) -> impl Iterator<Item = usize> + use<> {
+        let mut filled = self.filled;
+        std::iter::from_fn(move || {
+            let list = filled.trailing_zeros() as usize;
+            filled &= filled.wrapping_sub(1);
+            (list < KINDS.len()).then_some(list)
+        })
     }
 
     /// The next deadline of any kind.
     #[inline]
     pub(crate) fn next<T: Linked>(&self, slab: &[T]) -> Option<Nanos> {
-        if self.count == 0 { None } else { self.first_of_all(slab) }
+        if self.filled == 0 { None } else { self.first_of_all(slab) }
     }
 
     fn first_of_all<T: Linked>(&self, slab: &[T]) -> Option<Nanos> {
-        let first = self.first.iter().filter(|slot| **slot != NONE);
-        first.map(|slot| slab[*slot as usize].link_ref().at).min()
+        self.lists().map(|list| slab[self.first[list] as usize].link_ref().at).min()
     }
 
     /// Takes the first deadline of a kind, whenever it is.
@@ -136,18 +148,15 @@ impl Timers {
     /// Takes one deadline that has passed.
     #[inline]
     pub(crate) fn expire<T: Linked>(&mut self, slab: &mut [T], now: Nanos) -> Option<(Timer, u32)> {
-        if self.count == 0 { None } else { self.expire_first(slab, now) }
+        if self.filled == 0 { None } else { self.expire_first(slab, now) }
     }
 
     fn expire_first<T: Linked>(&mut self, slab: &mut [T], now: Nanos) -> Option<(Timer, u32)> {
-        for timer in KINDS {
-            let slot = self.first[timer as usize];
-            if slot != NONE && slab[slot as usize].link_ref().at <= now {
-                self.clear(slab, slot);
-                return Some((timer, slot));
-            }
-        }
-        None
+        let is_due = |slot: u32| slab[slot as usize].link_ref().at <= now;
+        let list = self.lists().find(|list| is_due(self.first[*list]))?;
+        let slot = self.first[list];
+        self.clear(slab, slot);
+        Some((KINDS[list], slot))
     }
 }
 

@@ -4,7 +4,9 @@
 mod clusters;
 mod files;
 mod heard;
+mod labels;
 mod live;
+mod named;
 mod remote;
 mod tool;
 mod view;
@@ -12,6 +14,7 @@ mod watch;
 
 pub(crate) use clusters::LISTED_MAX;
 pub(crate) use live::Live;
+pub(crate) use named::Named;
 pub(crate) use remote::{Remote, follow as follow_remote};
 pub(crate) use tool::{RulesArgs, run};
 pub(crate) use view::{Metrics, View};
@@ -23,7 +26,7 @@ use netra_codecs::{
     tap::{self, ProtocolPorts},
 };
 use netra_rules::{Compiled, Context, Documents, Locality, Place, Protocol};
-use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 /// Documents that were read, and the rules that they make.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub(crate) struct Own {
     pub(crate) private: Vec<tap::Protocol>,
     /// Where it stands, as `region/zone/subzone`; empty where nobody says.
     pub(crate) locality: String,
+    /// Labels of its workload, or the file that has them; empty where nobody says.
+    pub(crate) labels: String,
 }
 
 impl Own {
@@ -55,28 +60,41 @@ impl Own {
     }
 }
 
-/// Addresses of hosts, as far as they are known.
-pub(crate) type Addresses = HashMap<String, Vec<IpAddr>>;
-
 /// Reads and compiles the documents of a file or directory; the error is all that is wrong, line
 /// by line.
 pub(crate) fn read(
     path: &Path,
     own: &Own,
-    addresses: Addresses,
+    named: Named,
     generation: u64,
     endpoints_move: bool,
 ) -> Result<Read, Vec<String>> {
     let shape = files::Shape::of(path);
     let sources = files::read(path).map_err(lines_of)?;
     let documents = Documents::read(&sources);
-    let context = Context { generation, addresses, endpoints_move, ..own.context() };
+    let Named { addresses, services } = named;
+    let (labels, wrong) = labels::read(&own.labels);
+    let context =
+        Context { generation, addresses, services, endpoints_move, labels, ..own.context() };
     let mut compiled = documents.compile(&context);
+    let setting = |name: &str| Place { file: name.into(), line: 0, column: 0 };
     if context.locality.is_none() && documents.wants_locality() {
-        let place = Place { file: "NETRA_LOCALITY".into(), line: 0, column: 0 };
         let what = "nobody is nearer, whatever localityLbSetting says: where this service stands is \
                     not said (region/zone/subzone)";
-        compiled.troubles.warn(place, what);
+        compiled.troubles.warn(setting("NETRA_LOCALITY"), what);
+    }
+    let mut wanted = documents.wanted_labels();
+    wanted.retain(|wanted| context.labels.iter().all(|(name, _)| name != wanted));
+    if !wanted.is_empty() {
+        let names: Vec<_> = wanted.into_iter().collect();
+        let what = format!(
+            "failoverPriority goes by labels of this service's workload that are not said: {}",
+            names.join(", ")
+        );
+        compiled.troubles.warn(setting("NETRA_LABELS"), what);
+    }
+    if let Some(what) = wrong {
+        compiled.troubles.warn(setting("NETRA_LABELS"), what);
     }
     match compiled.troubles.is_good() {
         true => Ok(Read {
@@ -93,7 +111,7 @@ pub(crate) fn read(
 /// bad, there are none until it says something: that never keeps a sidecar from starting.
 pub(crate) fn first(path: &str, own: &Own, is_remote: bool) -> Result<Read, Vec<String>> {
     let path = Path::new(path);
-    let read = read(path, own, Addresses::new(), 1, is_remote);
+    let read = read(path, own, Named::default(), 1, is_remote);
     match read {
         Err(wrong) if is_remote => {
             if let Some(before) = restored(path, own, &wrong) {
@@ -120,7 +138,7 @@ fn restored(path: &Path, own: &Own, wrong: &[String]) -> Option<Read> {
         return None;
     }
     std::fs::rename(remote::good_of(path), path).ok()?;
-    let mut read = read(path, own, Addresses::new(), 1, true).ok()?;
+    let mut read = read(path, own, Named::default(), 1, true).ok()?;
     let place = Place { file: "cache".into(), line: 0, column: 0 };
     let why = wrong.first().map(String::as_str).unwrap_or_default();
     let what = format!("what came last is bad, what came before it is in force: {why}");

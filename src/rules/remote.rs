@@ -2,7 +2,7 @@
 //! cache, and the sidecar runs by that file as by any other. So the control plane may go away at any
 //! time: what it said last is obeyed for ever, also by a sidecar that starts meanwhile.
 
-use super::{Addresses, Own, View};
+use super::{Named, Own, View};
 use crate::{
     failure::Failure,
     http_client::{Client, Terms},
@@ -151,7 +151,7 @@ async fn ask(
             let new = answer.headers().get(header::ETAG).and_then(|it| it.to_str().ok());
             let new = new.ok_or("an answer without a tag")?.to_owned();
             let cache = PathBuf::from(&remote.cache);
-            let is_good = super::read(&cache, own, Addresses::new(), 1, true).is_ok();
+            let is_good = super::read(&cache, own, Named::default(), 1, true).is_ok();
             put(&cache, answer.body(), is_good)
                 .map_err(|why| Failure::from(format!("{}: {why}", cache.display())))?;
             Ok(Some(new))

@@ -1,7 +1,7 @@
 //! `netra rules`: for people who write rules.
 
-use super::{Addresses, Own, Read, files, read};
-use crate::{exit::Exit, mask};
+use super::{Named, Own, Read, files, read};
+use crate::{exit::Exit, mask, texts};
 use clap::{Args, Subcommand};
 use netra_codecs::tap;
 use netra_rules::{
@@ -36,6 +36,9 @@ enum What {
         /// Where it stands, where documents say who is nearer
         #[arg(long, value_name = "REGION/ZONE/SUBZONE", default_value = "")]
         locality: String,
+        /// Labels of its workload, or the file that has them, where documents go by them
+        #[arg(long, value_name = "NAME=VALUE,..", default_value = "")]
+        labels: String,
     },
     /// Say which rule decides about a message, and why no other
     Explain(Box<ExplainArgs>),
@@ -73,25 +76,33 @@ struct ExplainArgs {
     /// Where it stands, where documents say who is nearer
     #[arg(long, value_name = "REGION/ZONE/SUBZONE", default_value = "")]
     locality: String,
+    /// Labels of its workload, or the file that has them, where documents go by them
+    #[arg(long, value_name = "NAME=VALUE,..", default_value = "")]
+    labels: String,
 }
 
 /// Does it; what is wrong is said.
 pub(crate) fn run(args: &RulesArgs, private: Result<Vec<tap::Protocol>, String>) -> Exit {
     let private = private.map_err(|what| vec![what]);
-    let own = |name: &str, locality: &str| {
-        let (name, locality) = (name.to_owned(), locality.to_owned());
-        Ok(Own { name, private: private.clone()?, locality })
+    let own = |name: &str, locality: &str, labels: &str| {
+        if !labels.starts_with('/') && texts::labels(labels).is_none() {
+            return Err(vec![format!(
+                "--labels={labels}: allowed is NAME=VALUE, with commas between"
+            )]);
+        }
+        let [name, locality, labels] = [name, locality, labels].map(str::to_owned);
+        Ok(Own { name, private: private.clone()?, locality, labels })
     };
     let (said, exit) = match &args.what {
-        What::Check { path, service_name, locality } => {
-            (own(service_name, locality).and_then(|own| check(path, &own)), Exit::DONE)
+        What::Check { path, service_name, locality, labels } => {
+            (own(service_name, locality, labels).and_then(|own| check(path, &own)), Exit::DONE)
         }
         What::Explain(args) => {
-            let own = own(&args.service_name, &args.locality);
+            let own = own(&args.service_name, &args.locality, &args.labels);
             (own.and_then(|own| explained(args, &own)), Exit::DONE)
         }
         What::Schema => (Ok(schema()), Exit::DONE),
-        What::Test { file } => match own("", "").and_then(|own| tested(file, &own.private)) {
+        What::Test { file } => match own("", "", "").and_then(|own| tested(file, &own.private)) {
             Ok((text, true)) => (Ok(text), Exit::DONE),
             Ok((text, false)) => (Ok(text), Exit::DIFFERS),
             Err(lines) => (Err(lines), Exit::CONFIG),
@@ -110,8 +121,8 @@ pub(crate) fn run(args: &RulesArgs, private: Result<Vec<tap::Protocol>, String>)
     }
 }
 
-fn good(path: &Path, own: &Own, addresses: Addresses) -> Result<Read, Vec<String>> {
-    let read = read(path, own, addresses, 1, false)?;
+fn good(path: &Path, own: &Own, named: Named) -> Result<Read, Vec<String>> {
+    let read = read(path, own, named, 1, false)?;
     for warning in read.compiled.troubles.warnings() {
         eprintln!("netra rules: warning: {}", mask::line(&warning.to_string()));
     }
@@ -119,7 +130,7 @@ fn good(path: &Path, own: &Own, addresses: Addresses) -> Result<Read, Vec<String
 }
 
 fn check(path: &Path, own: &Own) -> Result<String, Vec<String>> {
-    let Read { compiled, unknown_hosts, .. } = good(path, own, Addresses::new())?;
+    let Read { compiled, unknown_hosts, .. } = good(path, own, Named::default())?;
     let mut text = String::new();
     let Some(table) = &compiled.table else { return Ok(text) };
     for landing in &compiled.landings {
@@ -186,8 +197,8 @@ fn explained(args: &ExplainArgs, own: &Own) -> Result<String, Vec<String>> {
         let known: Vec<_> = context.protocols().map(Protocol::name).collect();
         wrong(format!("--protocol={}: allowed is one of {}", args.protocol, known.join(", ")))
     })?;
-    let (to, addresses) = destination(&args.to).map_err(wrong)?;
-    let read = good(&args.path, own, addresses)?;
+    let (to, named) = destination(&args.to).map_err(wrong)?;
+    let read = good(&args.path, own, named)?;
     let mut example = Example::new(protocol, to);
     example.source = args.from;
     if args.direction == "inbound" {
@@ -205,9 +216,9 @@ fn explained(args: &ExplainArgs, own: &Own) -> Result<String, Vec<String>> {
 }
 
 /// An address; of a name also that it stands for it.
-fn destination(text: &str) -> Result<(SocketAddr, Addresses), String> {
+fn destination(text: &str) -> Result<(SocketAddr, Named), String> {
     if let Ok(address) = text.parse() {
-        return Ok((address, Addresses::new()));
+        return Ok((address, Named::default()));
     }
     let found: Vec<_> = text
         .to_socket_addrs()
@@ -219,7 +230,8 @@ fn destination(text: &str) -> Result<(SocketAddr, Addresses), String> {
     let first = found.first().ok_or_else(|| format!("--to={text}: it has no address"))?;
     let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
     let addresses = found.iter().map(SocketAddr::ip).collect();
-    Ok((*first, Addresses::from([(host.to_ascii_lowercase(), addresses)])))
+    let addresses = [(host.to_ascii_lowercase(), addresses)].into();
+    Ok((*first, Named { addresses, ..Named::default() }))
 }
 
 /// What came of it, and whether all is as expected.

@@ -1,10 +1,10 @@
 //! Sees that documents change, and reads them then, off the control thread.
 
-use super::{Addresses, Good, Own, files::Shape, live::place, read};
-use crate::resolver::{Answer, Names};
+use super::{Good, Named, Own, files::Shape, live::place, read};
+use crate::resolver::Names;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     fs,
     future::Future,
     io,
@@ -26,12 +26,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Documents are read when nothing has changed for this long, or when it has gone on for longer.
 const QUIET: Duration = Duration::from_millis(100);
 const QUIET_MAX: Duration = Duration::from_secs(1);
-/// Names that are asked for at a time, and how long their answers may take.
-const NAMES_MAX: usize = 256;
-const NAME_PATIENCE: Duration = Duration::from_secs(6);
-/// Addresses of names are asked for again after this long at the earliest.
-const NAMES_EVERY: Duration = Duration::from_secs(5);
-
 /// Events of the kernel are read into 4 KiB.
 const STACK_BYTES: usize = 64 * 1024;
 
@@ -53,12 +47,14 @@ pub(crate) async fn follow<F: Future<Output = bool>>(
     let ears = Ears::new(&folder);
     let (mut shape, mut hosts) = (first.shape.clone(), first.asked_hosts.clone());
     drop(first);
-    let mut known = Known::default();
+    let mut known = Named::default();
+    // Names of services that were waited for once: rules do not wait for them a second time.
+    let mut awaited = HashSet::new();
     let mut generation = 1;
     loop {
-        let (addresses, until) = known.ask(&hosts, &names).await;
-        let is_told = if addresses != known.addresses {
-            known.addresses = addresses;
+        let (now, until) = known.ask(&hosts, &names).await;
+        let is_told = if now != known {
+            known = now;
             true
         } else {
             let wait = until.saturating_duration_since(Instant::now()).min(LOOK_EVERY);
@@ -76,64 +72,30 @@ pub(crate) async fn follow<F: Future<Output = bool>>(
             continue;
         }
         generation += 1;
-        let (folder, own) = (folder.clone(), own.clone());
-        let (at, addresses) = (folder.clone(), known.addresses.clone());
-        let done = spawn_blocking(move || {
-            let shape = Shape::of(&at);
-            (shape, read(&at, &own, addresses, generation, endpoints_move).map(Arc::new))
-        });
-        let Ok((seen, result)) = done.await else { continue };
-        shape = seen;
-        ears.listen(&folder);
+        let again = |known: Named| {
+            let (at, own) = (folder.clone(), own.clone());
+            spawn_blocking(move || {
+                let shape = Shape::of(&at);
+                (shape, read(&at, &own, known, generation, endpoints_move).map(Arc::new))
+            })
+        };
+        let Ok((mut seen, mut result)) = again(known.clone()).await else { continue };
         if let Ok(good) = &result {
             hosts.clone_from(&good.asked_hosts);
+            awaited.retain(|name| hosts.contains(name));
+            let lacks = known.lacks(&hosts);
+            if !lacks.is_subset(&awaited) {
+                awaited.extend(lacks);
+                known = known.ask(&hosts, &names).await.0;
+                let Ok(anew) = again(known.clone()).await else { continue };
+                (seen, result) = anew;
+            }
         }
+        shape = seen;
+        ears.listen(&folder);
         if !tell(result).await {
             return;
         }
-    }
-}
-
-/// Addresses of hosts, and until when they are what they are.
-#[derive(Default)]
-struct Known {
-    addresses: Addresses,
-}
-
-impl Known {
-    /// What the hosts' names stand for now, and when to ask again. What is not found stays what it
-    /// was: rules do not come and go with a name server.
-    async fn ask(&self, hosts: &[String], names: &Names) -> (Addresses, Instant) {
-        let mut addresses = Addresses::new();
-        let mut until = Instant::now() + Duration::from_secs(60);
-        let mut asked = Vec::new();
-        for host in hosts.iter().take(NAMES_MAX) {
-            asked.push((host, names.question(host)));
-        }
-        let deadline = tokio::time::Instant::now() + NAME_PATIENCE;
-        for (host, question) in asked {
-            let answer = match question {
-                Some(question) => {
-                    let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-                    timeout(left, question).await.ok().and_then(Result::ok)
-                }
-                None => None,
-            };
-            match answer {
-                Some(Answer { addresses: Ok(found), until: at }) => {
-                    let mut found: Vec<_> = found.iter().copied().collect();
-                    found.sort_unstable();
-                    addresses.insert(host.clone(), found);
-                    until = until.min(at);
-                }
-                _ => {
-                    let old = self.addresses.get(host);
-                    old.into_iter()
-                        .for_each(|old| drop(addresses.insert(host.clone(), old.clone())));
-                }
-            }
-        }
-        (addresses, until.max(Instant::now() + NAMES_EVERY))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
         Parse::{Custom, HeaderName, Millis, Ports, Switch, Text},
         Setting,
     },
-    texts::{decimal, whole},
+    texts::{decimal, labels, whole},
     url::Url,
 };
 use netra_codecs::{route::AllowList, tap::ProtocolPorts};
@@ -158,6 +158,15 @@ pub(super) const EXCHANGES: &[Setting] = &[
         "",
         Text(|c, text| c.locality = text.into()),
         "Where this service stands, as region/zone/subzone: rules with localityLbSetting ask who is nearer",
+    ),
+    Setting::new(
+        "NETRA_LABELS",
+        "",
+        Custom("label=value with commas between, or a file of the downward API", |c, text| {
+            c.labels = text.into();
+            text.starts_with('/') || labels(text).is_some()
+        }),
+        "Labels of this service's workload, or the file that has them: rules with failoverPriority go by them",
     ),
     Setting::new(
         "NETRA_RULES_URL",

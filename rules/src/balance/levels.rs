@@ -9,8 +9,9 @@ use std::sync::atomic::{
 };
 
 /// Levels of a cluster, at most: the same part of a zone, the zone, the region, the region that
-/// documents say, and anywhere.
-const LEVELS_MAX: usize = 5;
+/// documents say, and anywhere. Whoever would be behind the last is of the last.
+pub(crate) const LEVELS_MAX: u8 = 5;
+const LEVELS: usize = LEVELS_MAX as usize;
 /// Whoever is well takes so much of its own part: with 72 % of a level well it takes all of it.
 const OVERPROVISIONED_PERCENT: u64 = 140;
 const NUMBER_BITS: u32 = 24;
@@ -21,10 +22,10 @@ const NUMBER_BITS: u32 = 24;
 pub(super) struct Parts(AtomicU64);
 
 /// `well` of `all`, for each level.
-fn parts_of(well: &[(u64, u64)]) -> [u8; LEVELS_MAX] {
+fn parts_of(well: &[(u64, u64)]) -> [u8; LEVELS] {
     let health = |(well, all): &(u64, u64)| (OVERPROVISIONED_PERCENT * well / all.max(&1)).min(100);
     let sum: u64 = well.iter().map(health).sum();
-    let mut upto = [100; LEVELS_MAX];
+    let mut upto = [100; LEVELS];
     // Where nobody is well, nobody is better than who is nearest.
     if sum == 0 {
         return upto;
@@ -39,7 +40,7 @@ fn parts_of(well: &[(u64, u64)]) -> [u8; LEVELS_MAX] {
     upto
 }
 
-fn word_of(number: u64, upto: [u8; LEVELS_MAX]) -> u64 {
+fn word_of(number: u64, upto: [u8; LEVELS]) -> u64 {
     let packed = upto.iter().rev().fold(0, |word, upto| word << 8 | u64::from(*upto));
     packed << NUMBER_BITS | number_of(number)
 }
@@ -110,9 +111,9 @@ impl Balance {
     #[cold]
     fn weigh(&self) -> u64 {
         let changes = self.shared.changes.load(Acquire);
-        let mut well = [(0, 0); LEVELS_MAX];
+        let mut well = [(0, 0); LEVELS];
         for (endpoint, member) in self.endpoints.iter().zip(&self.members) {
-            let level = &mut well[usize::from(endpoint.level).min(LEVELS_MAX - 1)];
+            let level = &mut well[usize::from(endpoint.level).min(LEVELS - 1)];
             level.0 += u64::from(member.is_in());
             level.1 += 1;
         }

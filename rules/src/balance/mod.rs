@@ -15,6 +15,7 @@ mod seat;
 pub use check::{Checked, HealthCheck, Unwell};
 pub(crate) use cluster::{ByHash, Hashed};
 pub use cluster::{Cluster, Endpoint, EndpointAddress};
+pub(crate) use levels::LEVELS_MAX;
 use levels::Parts;
 pub(crate) use member::Member;
 pub use member::{CheckView, Ejected, EndpointView, Heard, Standing};
@@ -371,8 +372,10 @@ impl Balance {
         });
         let any = || {
             // The bound holds while somebody is below it, and so does that nobody is out.
-            let mut in_order = all.clone().filter(|it| self.is_in(*it));
-            in_order.clone().find(|it| self.requests_of(*it) < most).or_else(|| in_order.next())
+            let in_order = all.clone().filter(|it| self.is_in(*it));
+            let free = in_order.clone().filter(|it| self.requests_of(*it) < most);
+            let level = |it: &u32| self.level(*it);
+            free.min_by_key(level).or_else(|| in_order.min_by_key(level))
         };
         found.or_else(any).or(Some(first))
     }

@@ -2,24 +2,22 @@
 
 use super::Compiler;
 use crate::{
-    balance::{ByHash, Cluster, Endpoint, EndpointAddress, Hashed, TrafficPolicy},
+    balance::{ByHash, Cluster, Endpoint, EndpointAddress, Hashed, LEVELS_MAX, TrafficPolicy},
     choice::{Ring, maglev, schedule},
     hash::Stable,
     key::Protocol,
-    locality::{Locality, Preference},
+    locality::{Here, Preference, in_turn},
     near::nearest,
     shape::short,
     spec::{
         DestinationSpec, EndpointSpec, HashSpec, PolicySpec, RouterSpec, ServiceSpec, Specs,
         SubsetsSpec,
     },
+    srv::is_service_name,
     table::Where,
     verdict::ClusterId,
 };
-use std::{
-    collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
-};
+use std::collections::{HashMap, HashSet};
 
 /// A host, a subset and a port; whether it is the router's own host, and whether the route hashes.
 type Wanted = (String, Option<String>, Option<u16>, bool, bool);
@@ -195,7 +193,7 @@ impl Compiler<'_> {
         is_own: bool,
         labels: &Labels,
         policy: &PolicySpec,
-        nearer: Option<&(Preference, Locality)>,
+        nearer: Option<&(Preference, Here)>,
     ) -> Vec<(u16, Box<[Endpoint]>)> {
         if policy.is_original {
             return vec![(0, original())];
@@ -217,13 +215,16 @@ impl Compiler<'_> {
                 |it: &&EndpointSpec| labels.iter().all(|it_is| it.labels.contains(it_is));
             let (mut endpoints, mut where_they_are) = (Vec::new(), Vec::new());
             for it in listed.iter().filter(has_labels) {
-                let places = self.places_of(it, it.port(&name, target), &mut known);
-                where_they_are.extend(places.iter().map(|_| it.locality.clone()));
+                let places = self.places_of(it, &name, target, &mut known);
+                let here = Here { locality: it.locality.clone(), labels: it.labels.clone() };
+                where_they_are
+                    .extend(places.iter().filter(|_| nearer.is_some()).map(|_| here.clone()));
                 endpoints.extend(places);
             }
             if let Some((preference, own)) = nearer {
                 prefer(preference, own, &mut endpoints, where_they_are);
             }
+            endpoints.iter_mut().for_each(|it| it.level = it.level.min(LEVELS_MAX - 1));
             if endpoints.is_empty() {
                 let what = format!(
                     "no endpoint of {:?} has the labels of the subset: {labels:?}",
@@ -255,59 +256,18 @@ impl Compiler<'_> {
         if service.is_some_and(|service| service.is_original) || (is_own && to.port.is_none()) {
             return vec![(0, original())];
         }
+        if is_service_name(&to.host) {
+            let what = "host: the name of a service has endpoints where a ServiceEntry with ports and \
+                        resolution: DNS says so";
+            self.troubles.error(to.place.clone(), what);
+            return Vec::new();
+        }
         if service.is_none() {
             self.warn_of_unknown_host(to);
         }
         let host = to.host.as_str().into();
         let address = EndpointAddress::Name { host, port: to.port };
         vec![(0, [Endpoint { address, weight: 1, level: 0 }].into())]
-    }
-
-    /// The host itself as an endpoint, where its name is to be asked for and has addresses.
-    fn named(&self, to: &DestinationSpec, service: &ServiceSpec) -> Option<EndpointSpec> {
-        let has_port = to.port.is_some() || !service.ports.is_empty();
-        let is_known = !self.addresses_of(&to.host).is_empty();
-        let is_it = service.is_by_name && to.subset.is_none() && has_port && is_known;
-        is_it.then(|| EndpointSpec {
-            address: to.host.clone(),
-            ports: Vec::new(),
-            labels: Vec::new(),
-            weight: 1,
-            locality: Locality::default(),
-        })
-    }
-
-    /// Where an endpoint is: each address of a name is one by itself. Until the name has any it is one
-    /// endpoint, which is looked up by who dials it.
-    fn places_of(
-        &self,
-        endpoint: &EndpointSpec,
-        port: u16,
-        known: &mut HashSet<SocketAddr>,
-    ) -> Vec<Endpoint> {
-        let weight = endpoint.weight;
-        let at = |address| Endpoint { address, weight, level: 0 };
-        if let Ok(ip) = endpoint.address.parse() {
-            let address = SocketAddr::new(ip, port);
-            known.insert(address);
-            return vec![at(EndpointAddress::Ip(address))];
-        }
-        let addresses = self.addresses_of(&endpoint.address);
-        if addresses.is_empty() {
-            let host = endpoint.address.as_str().into();
-            return vec![at(EndpointAddress::Name { host, port: Some(port) })];
-        }
-        let all = addresses.into_iter().map(|ip| SocketAddr::new(ip, port));
-        // Two names may have an address in common.
-        all.filter(|it| known.insert(*it)).map(|it| at(EndpointAddress::Ip(it))).collect()
-    }
-
-    /// Addresses of a name, as far as they are known: those of IPv4, or of IPv6 where there are none.
-    /// A host with both is not two hosts.
-    pub(super) fn addresses_of(&self, host: &str) -> Vec<IpAddr> {
-        let all = self.context.addresses.get(host).map_or(&[][..], |all| all);
-        let has_v4 = all.iter().any(IpAddr::is_ipv4);
-        all.iter().copied().filter(|ip| ip.is_ipv4() == has_v4).collect()
     }
 
     /// A name that no document has may be one that a name server has, or a misspelt one.
@@ -347,19 +307,18 @@ impl Compiler<'_> {
 }
 
 /// Who is nearer has its turn first, or parts go by where endpoints are.
-fn prefer(
-    preference: &Preference,
-    own: &Locality,
-    endpoints: &mut [Endpoint],
-    places: Vec<Locality>,
-) {
+fn prefer(preference: &Preference, own: &Here, endpoints: &mut [Endpoint], places: Vec<Here>) {
     if !preference.parts() {
-        let levels = preference.levels(own, &places);
+        // Among those that are as near, ranks that a name server says.
+        let near = preference.levels(own, &places);
+        let both: Vec<_> = near.into_iter().zip(endpoints.iter().map(|it| it.level)).collect();
+        let levels = in_turn(&both);
         endpoints.iter_mut().zip(levels).for_each(|(it, level)| it.level = level);
         return;
     }
-    let weighed: Vec<_> = places.into_iter().zip(endpoints.iter().map(|it| it.weight)).collect();
-    if let Some(weights) = preference.weights(own, &weighed) {
+    let places = places.into_iter().map(|it| it.locality);
+    let weighed: Vec<_> = places.zip(endpoints.iter().map(|it| it.weight)).collect();
+    if let Some(weights) = preference.weights(&own.locality, &weighed) {
         endpoints.iter_mut().zip(weights).for_each(|(it, weight)| it.weight = weight);
     }
 }
@@ -371,7 +330,7 @@ fn original() -> Box<[Endpoint]> {
 
 impl Compiler<'_> {
     /// Who is nearer to where this service stands, where both are known and it has an effect.
-    fn nearer(&mut self, policy: &PolicySpec, hashes: bool) -> Option<(Preference, Locality)> {
+    fn nearer(&mut self, policy: &PolicySpec, hashes: bool) -> Option<(Preference, Here)> {
         let (preference, place) = policy.nearer.clone()?;
         let TrafficPolicy { outlier, check, .. } = &policy.policy;
         let why = match (hashes, outlier.is_some() || check.is_some()) {
@@ -380,7 +339,11 @@ impl Compiler<'_> {
                 "localityLbSetting has no effect: without outlierDetection or a health check nobody \
                  knows who is well"
             }
-            _ => return self.context.locality.clone().map(|own| (preference, own)),
+            _ => {
+                let locality = self.context.locality.clone().unwrap_or_default();
+                let own = Here { locality, labels: self.context.labels.clone() };
+                return preference.is_for(&own).then_some((preference, own));
+            }
         };
         self.troubles.warn(place, why);
         None
@@ -405,10 +368,11 @@ fn cluster(
     spec: &PolicySpec,
 ) -> Cluster {
     let weights: Vec<_> = endpoints.iter().map(|endpoint| endpoint.weight).collect();
+    // A hash says one of the first level: the others are for when nobody of it is well.
     let named = |endpoint: &Endpoint| {
         let mut hash = Stable::new();
         hash.add(Some(endpoint.address.to_string().as_bytes()));
-        (hash.finish(), endpoint.weight)
+        (hash.finish(), if endpoint.level == 0 { endpoint.weight } else { 0 })
     };
     let names: Vec<_> = endpoints.iter().filter(|_| wants_table).map(named).collect();
     let by_hash = match spec.ring {

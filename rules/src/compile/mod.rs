@@ -4,6 +4,7 @@ mod authorize;
 mod clusters;
 mod conditions;
 mod mirrors;
+mod names;
 mod never;
 mod places;
 mod protocols;
@@ -13,8 +14,9 @@ mod slots;
 use crate::{
     document::{self, Source},
     key::Protocol,
-    locality::Locality,
+    locality::{Locality, Preference, is_of_place},
     spec::{self, RouteSpec, ServiceSpec, Specs},
+    srv::ServiceRecord,
     table::{RuleInfo, Table},
     trouble::{Place, Troubles},
     verdict::{RefusalKind, RuleId},
@@ -55,8 +57,12 @@ pub struct Context {
     pub endpoints_move: bool,
     /// Where this service stands; None where that is not known, and nobody is nearer.
     pub locality: Option<Locality>,
+    /// Labels of this service's workload, as far as they are known.
+    pub labels: Vec<(String, String)>,
     /// Addresses of hosts, as far as they are known.
     pub addresses: HashMap<String, Vec<IpAddr>>,
+    /// Records of names of services, as far as they are known.
+    pub services: HashMap<String, Vec<ServiceRecord>>,
 }
 
 impl Context {
@@ -170,11 +176,24 @@ impl Documents {
 
     /// Whether it matters where this service stands.
     pub fn wants_locality(&self) -> bool {
-        let rules = self.specs.subsets.values();
-        let mut policies = rules.flat_map(|rule| {
+        let is_place =
+            |(name, value): &(String, Option<String>)| value.is_none() && is_of_place(name);
+        let goes_by_place = |it: &Preference| {
+            it.labels.is_empty() || !it.failover.is_empty() || it.labels.iter().any(is_place)
+        };
+        self.preferences().any(goes_by_place)
+    }
+
+    /// Labels of this service's workload that matter, beside those that say where it stands.
+    pub fn wanted_labels(&self) -> BTreeSet<&str> {
+        self.preferences().flat_map(Preference::own_labels).collect()
+    }
+
+    fn preferences(&self) -> impl Iterator<Item = &Preference> {
+        let policies = self.specs.subsets.values().flat_map(|rule| {
             rule.subsets.iter().map(|it| &it.policy).chain(std::iter::once(&rule.policy))
         });
-        policies.any(|policy| policy.nearer.is_some())
+        policies.filter_map(|policy| policy.nearer.as_ref()).map(|(preference, _)| preference)
     }
 
     /// Makes the table.

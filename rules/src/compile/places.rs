@@ -90,11 +90,13 @@ impl Compiler<'_> {
         let mut found = BTreeSet::new();
         let known = self.context.addresses.get(&spec.host);
         let mut single: Vec<IpAddr> = known.into_iter().flatten().copied().collect();
+        found.extend(self.served_at(&spec.host));
         if let Some(service) = service {
             let is_one =
                 |(ip, length): &&(IpAddr, u8)| *length == if ip.is_ipv4() { 32 } else { 128 };
             single.extend(service.addresses.iter().filter(is_one).map(|(ip, _)| *ip));
             for endpoint in &service.endpoints {
+                found.extend(self.served_at(&endpoint.address));
                 let ips = match endpoint.address.parse() {
                     Ok(ip) => vec![ip],
                     Err(_) => self.addresses_of(&endpoint.address),

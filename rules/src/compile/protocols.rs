@@ -97,6 +97,17 @@ impl<'a> Compiler<'a> {
         protocol: Protocol,
         there: &mut Vec<There<'a>>,
     ) {
+        // A port of a service's records is whichever they say: they stand for the only one of it.
+        let is_only = service.ports.len() == 1;
+        let hosts = service.hosts.iter().map(|(host, _)| host);
+        let names = hosts.chain(service.endpoints.iter().map(|it| &it.address));
+        let served = names.filter(|_| is_only).flat_map(|name| self.served_at(name));
+        there.extend(served.map(|address| There {
+            address,
+            is_by_name: true,
+            protocol,
+            place: &port.place,
+        }));
         let mut add = |ip: IpAddr, number: u16, is_by_name: bool| {
             let address = SocketAddr::new(ip, number);
             there.push(There { address, is_by_name, protocol, place: &port.place });

@@ -90,10 +90,10 @@ const NEARER: Shape = Shape::Object(&[
         ])),
         "Parts by where endpoints are, in the place of failover",
     ),
-    refused(
+    field(
         "failoverPriority",
-        "netra does not know the labels of its own workload: region, zone and subzone are what it \
-         goes by. Take the field out",
+        &Shape::List(&Shape::Filled),
+        "Labels, or label=value: whoever has more of the first of them is asked first",
     ),
 ]);
 

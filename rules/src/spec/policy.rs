@@ -3,8 +3,8 @@
 use super::{Reader, number_of, time_of};
 use crate::{
     balance::{Balancer, Breakers, Outlier, Retries, TrafficPolicy, Warmup},
-    locality::Preference,
-    shape::{percent_parts, switch, whole},
+    locality::{Preference, is_of_place},
+    shape::{percent_parts, short, switch, whole},
     trouble::Place,
     yaml::Node,
 };
@@ -123,9 +123,30 @@ impl Reader<'_> {
             }
             distribute.push((text(from, "from"), to));
         }
-        let preference = Preference { failover, distribute };
-        if preference.parts() && !preference.failover.is_empty() {
-            self.error(node, "allowed is one of distribute and failover");
+        let mut labels = Vec::new();
+        for label in node.list("failoverPriority") {
+            let Some(text) = label.text() else { continue };
+            let (name, value) = text.split_once('=').map_or((text, None), |(n, v)| (n, Some(v)));
+            if name.is_empty() || value.is_some_and(|it| it.contains('=')) {
+                let what = format!("{:?}: allowed is a label, or label=value", short(text));
+                self.error(label, what);
+            }
+            labels.push((name.to_owned(), value.map(str::to_owned)));
+        }
+        let preference = Preference { failover, distribute, labels };
+        let is_both = !preference.failover.is_empty() || !preference.labels.is_empty();
+        if preference.parts() && is_both {
+            self.error(node, "allowed is one of distribute and failover, failoverPriority");
+        }
+        if let Some(place) = preference.labels.iter().find(|(name, _)| is_of_place(name))
+            && !preference.failover.is_empty()
+        {
+            let what = format!(
+                "failoverPriority={:?}: beside failover allowed are labels that say no region, zone or \
+                 subzone",
+                short(&place.0)
+            );
+            self.error(node, what);
         }
         Some((preference, place))
     }

@@ -5,6 +5,7 @@ use crate::{
     key::Protocol,
     locality::Locality,
     shape::{is_host, short},
+    srv::is_service_name,
     trouble::Place,
     yaml::Node,
 };
@@ -142,6 +143,12 @@ impl Reader<'_> {
             self.error(address, what);
         }
         let ports = node.get("ports").map_or(&[][..], Node::entries).iter();
+        if let (true, Some(ports)) = (is_service_name(text), node.get("ports")) {
+            self.warn(
+                ports,
+                "ports have no effect: they are those of the name's records".to_owned(),
+            );
+        }
         let labels = labels(node);
         let said = node.text_of("locality").map(Locality::parse);
         Some(EndpointSpec {
