@@ -16,6 +16,8 @@ mod fleets;
 mod late;
 #[path = "rules/legs.rs"]
 mod legs;
+#[path = "rules/mirrors.rs"]
+mod mirrors;
 #[path = "rules/names.rs"]
 mod names_of_rules;
 #[path = "rules/ports.rs"]

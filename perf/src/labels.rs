@@ -72,6 +72,9 @@ pub const MESSAGE_REFUSALS: [&str; 7] =
     ["denied", "limited", "no_route", "aborted", "unreachable", "overflow", "timed_out"];
 /// Label values of why an answer was no longer waited for, by index.
 pub const ANSWER_TIMEOUTS: [&str; 2] = ["first_byte", "idle"];
+/// Label values of what became of a copy that a mirror was to have, by index.
+pub const MIRROR_OUTCOMES: [&str; 7] =
+    ["sent", "too_long", "session", "slow", "unreachable", "no_room", "cut"];
 /// Label values of why a route was not followed, by index.
 pub const ROUTE_REFUSALS: [&str; 6] =
     ["source", "request_id", "target", "address", "own_port", "http2"];

@@ -116,6 +116,11 @@ pub trait More: fmt::Debug + Send + Sync {
 const GAUGES: &[(&str, &str, Gauge)] = &[
     ("netra_tcp_connections_active", "Connections being relayed", Gauge::ConnectionsActive),
     ("netra_legs_active", "Upstreams of connections beside their first", Gauge::LegsActive),
+    (
+        "netra_mirrors_active",
+        "Upstreams that copies of a connection's messages go to",
+        Gauge::MirrorsActive,
+    ),
     ("netra_buffers_used", "Relay buffers that hold bytes", Gauge::BuffersUsed),
     ("netra_buffers_max", "Relay buffers that may be used at most", Gauge::BuffersMax),
     ("netra_pipes_used", "Pipes lent for splicing", Gauge::PipesUsed),

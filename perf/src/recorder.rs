@@ -1,20 +1,21 @@
 //! Per-shard counters: one block of cells with one writer, described once in [`FAMILIES`], so that
 //! the shard bumps an index and the reader finds name, help and labels in the same table.
 
+mod families;
 mod family;
 
+pub use families::FAMILIES;
 pub use family::{Family, Kind, Series};
 
 use crate::{
     exchanges::{Exchanges, ProtocolTable},
     histogram::Histogram,
     labels::{
-        ANSWER_TIMEOUTS, DIRECTIONS, EDIT_RESULTS, ERRNOS, HTTP2_EVENTS, JOINS, MESSAGE_REFUSALS,
-        METHODS, OPAQUE_REASONS, PROTOCOLS, REASONS, ROUTE_REFUSALS, ROUTE_STAYS, SHED_STEPS,
-        SPAN_RESULTS, STATUS_CLASSES, TUNNEL_REASONS, WAYS,
+        ANSWER_TIMEOUTS, EDIT_RESULTS, ERRNOS, HTTP2_EVENTS, JOINS, MESSAGE_REFUSALS, METHODS,
+        MIRROR_OUTCOMES, OPAQUE_REASONS, PROTOCOLS, REASONS, ROUTE_REFUSALS, ROUTE_STAYS,
+        SHED_STEPS, SPAN_RESULTS, STATUS_CLASSES, TUNNEL_REASONS,
     },
 };
-use family::{per_shard, single};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The index of one cell of a [`Recorder`].
@@ -38,7 +39,8 @@ const ROUTE_STAYED: usize = REFUSED + MESSAGE_REFUSALS.len();
 const HTTP2: usize = ROUTE_STAYED + ROUTE_STAYS.len();
 const JOINED: usize = HTTP2 + HTTP2_EVENTS.len();
 const TIMED_OUT: usize = JOINED + JOINS.len();
-const SINGLES: usize = TIMED_OUT + ANSWER_TIMEOUTS.len();
+const MIRRORED: usize = TIMED_OUT + ANSWER_TIMEOUTS.len();
+const SINGLES: usize = MIRRORED + MIRROR_OUTCOMES.len();
 
 impl Key {
     /// A connection was accepted and is to be relayed; index in [`PROTOCOLS`].
@@ -99,6 +101,10 @@ impl Key {
     /// An answer was no longer waited for; index in [`ANSWER_TIMEOUTS`].
     pub const fn timed_out(what: usize) -> Self {
         Self(TIMED_OUT + what)
+    }
+    /// A copy of a message was to go to a mirror; index in [`MIRROR_OUTCOMES`].
+    pub const fn mirrored(outcome: usize) -> Self {
+        Self(MIRRORED + outcome)
     }
     /// A span was handed to the exporter or dropped; index in [`SPAN_RESULTS`].
     pub const fn span(result: usize) -> Self {
@@ -211,8 +217,10 @@ pub enum Gauge {
     AcceptFull,
     /// Upstreams of connections beside their first.
     LegsActive,
+    /// Upstreams of connections that copies of their messages go to.
+    MirrorsActive,
 }
-const GAUGES: usize = 8;
+const GAUGES: usize = 9;
 
 /// A duration that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -330,270 +338,6 @@ impl Recorder {
         &self.stages[stage as usize]
     }
 }
-
-/// Every counter that a shard keeps, by family.
-pub const FAMILIES: &[Family] = &[
-    Family {
-        name: "netra_tcp_connections_opened",
-        help: "Connections accepted and relayed",
-        kind: Kind::Counter,
-        labels: &["direction", "protocol"],
-        per_shard: false,
-        first: OPENED,
-        axes: &[&DIRECTIONS, &PROTOCOLS],
-    },
-    Family {
-        name: "netra_tcp_connections_closed",
-        help: "Connections ended, by reason",
-        kind: Kind::Counter,
-        labels: &["direction", "reason"],
-        per_shard: false,
-        first: CLOSED,
-        axes: &[&DIRECTIONS, &REASONS],
-    },
-    Family {
-        name: "netra_tcp_bytes",
-        help: "Bytes relayed",
-        kind: Kind::Counter,
-        labels: &["direction", "way"],
-        per_shard: false,
-        first: BYTES,
-        axes: &[&DIRECTIONS, &WAYS],
-    },
-    Family {
-        name: "netra_upstream_connect_failures",
-        help: "Upstreams that could not be dialled, by errno",
-        kind: Kind::Counter,
-        labels: &["errno"],
-        per_shard: false,
-        first: CONNECT_FAILURES,
-        axes: &[&ERRNOS],
-    },
-    Family {
-        name: "netra_http_requests",
-        help: "Requests on HTTP ports, by the status of their response",
-        kind: Kind::Counter,
-        labels: &["direction", "method", "status_class"],
-        per_shard: false,
-        first: REQUESTS,
-        axes: &[&DIRECTIONS, &METHODS, &STATUS_CLASSES],
-    },
-    Family {
-        name: "netra_opaque",
-        help: "Connections on HTTP ports that became a relay of bytes, by reason",
-        kind: Kind::Counter,
-        labels: &["reason"],
-        per_shard: false,
-        first: OPAQUE,
-        axes: &[&OPAQUE_REASONS],
-    },
-    Family {
-        name: "netra_tunnels",
-        help: "Connections on ports of other protocols that became a relay of bytes, by reason",
-        kind: Kind::Counter,
-        labels: &["reason"],
-        per_shard: false,
-        first: TUNNELS,
-        axes: &[&TUNNEL_REASONS],
-    },
-    Family {
-        name: "netra_detected",
-        help: "Connections on ports that nothing names whose protocol was looked for, by what it is",
-        kind: Kind::Counter,
-        labels: &["protocol"],
-        per_shard: false,
-        first: DETECTED,
-        axes: &[&PROTOCOLS],
-    },
-    Family {
-        name: "netra_joins",
-        help: "Spans of calls, by how it is known which request they belong to",
-        kind: Kind::Counter,
-        labels: &["kind"],
-        per_shard: false,
-        first: JOINED,
-        axes: &[&JOINS],
-    },
-    Family {
-        name: "netra_message_edits",
-        help: "Messages of other protocols than HTTP/1 that something was to be put into, by what \
-               came of it",
-        kind: Kind::Counter,
-        labels: &["result"],
-        per_shard: false,
-        first: EDITED,
-        axes: &[&EDIT_RESULTS],
-    },
-    Family {
-        name: "netra_messages_refused",
-        help: "Requests that netra answered itself or threw away, by reason: by rule, because \
-               nobody was reached, or because the answer took too long",
-        kind: Kind::Counter,
-        labels: &["reason"],
-        per_shard: false,
-        first: REFUSED,
-        axes: &[&MESSAGE_REFUSALS],
-    },
-    Family {
-        name: "netra_answer_timeouts",
-        help: "Answers that took longer than a rule allows: that did not begin, or stood still",
-        kind: Kind::Counter,
-        labels: &["what"],
-        per_shard: false,
-        first: TIMED_OUT,
-        axes: &[&ANSWER_TIMEOUTS],
-    },
-    Family {
-        name: "netra_spans",
-        help: "Finished spans, by what became of them on their shard and at the exporter",
-        kind: Kind::Counter,
-        labels: &["result"],
-        per_shard: false,
-        first: SPANS,
-        axes: &[&SPAN_RESULTS],
-    },
-    Family {
-        name: "netra_memory_shed",
-        help: "What was done because memory is near its limit: heads let go, times that flows began \
-               to hold less, pauses of accepting",
-        kind: Kind::Counter,
-        labels: &["step"],
-        per_shard: false,
-        first: SHED,
-        axes: &[&SHED_STEPS],
-    },
-    Family {
-        name: "netra_access_log",
-        help: "Lines of the access log, by what became of them",
-        kind: Kind::Counter,
-        labels: &["result"],
-        per_shard: false,
-        first: Key::ACCESS_LOG_DROPPED.0,
-        axes: &[&["dropped_ring"]],
-    },
-    Family {
-        name: "netra_http2",
-        help: "Connections of HTTP/2; fields to be changed that a table has, so that they stay; \
-               requests beyond the streams that are told of",
-        kind: Kind::Counter,
-        labels: &["event"],
-        per_shard: false,
-        first: HTTP2,
-        axes: &[&HTTP2_EVENTS],
-    },
-    single("netra_no_request_id", "Outbound requests without a request id", Key::NO_REQUEST_ID),
-    single("netra_patch_full", "Requests whose head could not be edited", Key::PATCH_FULL),
-    single("netra_spans_cut", "Spans of which a value was cut", Key::SPAN_CUT),
-    single("netra_context_hits", "Look-ups by request id with a result", Key::CONTEXT_HITS),
-    single("netra_context_misses", "Look-ups by request id without", Key::CONTEXT_MISSES),
-    single("netra_context_evicted", "Contexts forgotten for want of room", Key::CONTEXT_EVICTED),
-    single(
-        "netra_context_replication_dropped",
-        "Contexts that another shard did not get",
-        Key::REPLICATION_DROPPED,
-    ),
-    single("netra_routed", "Requests sent elsewhere by their routing value", Key::ROUTED),
-    single("netra_route_malformed", "Routing pairs that make no sense", Key::ROUTE_MALFORMED),
-    single(
-        "netra_route_unreachable",
-        "Requests answered with 502: their target cannot be reached",
-        Key::ROUTE_UNREACHABLE,
-    ),
-    Family {
-        name: "netra_route_refused",
-        help: "Routes that were not followed, by reason",
-        kind: Kind::Counter,
-        labels: &["reason"],
-        per_shard: false,
-        first: ROUTE_REFUSED,
-        axes: &[&ROUTE_REFUSALS],
-    },
-    Family {
-        name: "netra_route_stays",
-        help: "Messages that a rule sends elsewhere and that stayed with the server of those before, \
-               by reason",
-        kind: Kind::Counter,
-        labels: &["reason"],
-        per_shard: false,
-        first: ROUTE_STAYED,
-        axes: &[&ROUTE_STAYS],
-    },
-    single(
-        "netra_route_next_address",
-        "Further addresses of routed names that were dialled after the first",
-        Key::ROUTE_NEXT_ADDRESS,
-    ),
-    single(
-        "netra_tried_elsewhere",
-        "Messages sent to another endpoint, because the dial to theirs had failed",
-        Key::TRIED_ELSEWHERE,
-    ),
-    single(
-        "netra_legs_opened",
-        "Further upstreams of connections whose messages go to several at a time",
-        Key::LEG_OPENED,
-    ),
-    single(
-        "netra_legs_lost",
-        "Upstreams that ended while their connection went on by others",
-        Key::LEG_LOST,
-    ),
-    single(
-        "netra_sent_again",
-        "Requests sent again to another endpoint, because theirs had ended before it answered",
-        Key::SENT_AGAIN,
-    ),
-    single(
-        "netra_not_kept",
-        "Requests that a rule lets be sent again, and that were too long or not kept for want of memory",
-        Key::NOT_KEPT,
-    ),
-    single("netra_loop_rejected", "Connections that would lead back to netra", Key::LOOP_REJECTED),
-    single(
-        "netra_foreign_destination",
-        "Connections from outside that were for nobody here",
-        Key::FOREIGN_DESTINATION,
-    ),
-    single(
-        "netra_own_dial_rejected",
-        "Dials of netra's own that the rules sent back to it",
-        Key::OWN_DIAL_REJECTED,
-    ),
-    single(
-        "netra_spare_source",
-        "Dials from a spare source, for want of local ports",
-        Key::SPARE_SOURCE,
-    ),
-    single(
-        "netra_no_original_dst",
-        "Connections whose original destination the kernel does not know",
-        Key::NO_ORIGINAL_DST,
-    ),
-    single("netra_accept_paused", "Pauses of accepting at the limit", Key::ACCEPT_PAUSED),
-    single("netra_accept_errors", "Accepts that failed", Key::ACCEPT_ERRORS),
-    single(
-        "netra_urgent_dropped",
-        "Peers whose urgent bytes are left out, as far as epoll sees them",
-        Key::URGENT_DROPPED,
-    ),
-    single("netra_buffer_starved", "Receives that waited for a buffer", Key::BUFFER_STARVED),
-    single("netra_splice_started", "Switches from copying to splicing", Key::SPLICE_STARTED),
-    single("netra_splice_bytes", "Bytes moved by splice", Key::SPLICE_BYTES),
-    single("netra_pipe_starved", "Splices given up for want of a pipe", Key::PIPE_STARVED),
-    single("netra_back_pressure", "Pauses of reading for a slow receiver", Key::BACK_PRESSURE),
-    per_shard("netra_shard_turns", "Turns of the loop", Key::TURNS),
-    per_shard("netra_shard_spins", "Polls before parking that found work", Key::SPINS),
-    per_shard("netra_shard_parks", "Parks in the kernel", Key::PARKS),
-    Family {
-        name: "netra_shard_busy_seconds",
-        help: "Time not parked",
-        kind: Kind::CounterSeconds,
-        labels: &[],
-        per_shard: true,
-        first: Key::BUSY_NS.0,
-        axes: &[],
-    },
-];
 
 #[cfg(test)]
 #[path = "recorder_tests.rs"]

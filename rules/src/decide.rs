@@ -8,8 +8,8 @@ use crate::{
     hash::{Stable, mix},
     pattern::wide,
     state::State,
-    table::{Fault, Policy, RouteTo, Router, Table, refusal},
-    verdict::{Action, EndpointId, Refusal, RefusalKind, Route, RuleId, Verdict},
+    table::{Fault, Mirror, Policy, RouteTo, Router, Table, refusal},
+    verdict::{Action, ClusterId, EndpointId, Refusal, RefusalKind, Route, RuleId, Verdict},
 };
 
 /// What is to be done with a message. `now_ns` is of a clock that never goes back, `random` is
@@ -107,7 +107,9 @@ fn routed<F: Facts>(
     match action(table, route, &mut ask, state, (now_ns, random)) {
         Ok(action) => {
             state.note(route.rule, false, now_ns);
-            Verdict { action, delay_ns, ..route.verdict }
+            let port = ask.facts.destination().port();
+            let mirror = route.mirror.as_ref().and_then(|mirror| copied(mirror, port, random));
+            Verdict { action, delay_ns, mirror, ..route.verdict }
         }
         Err(kind) => Verdict { delay_ns, ..refuse(state, route.rule, refusal(kind), now_ns) },
     }
@@ -247,9 +249,19 @@ fn judge<F: Facts>(table: &Table, ask: &mut Ask<'_, F>, is_shadow: bool) -> Judg
 
 /// Whether a fault's delay and its abort are due, by two halves of one draw.
 fn drawn(fault: &Fault, random: u64) -> (bool, bool) {
-    let is_due =
-        |parts: u32, half: u64| ((half & u64::from(u32::MAX)) * 1_000_000) >> 32 < parts.into();
     (is_due(fault.delay_parts, random), is_due(fault.abort_parts, random >> 32))
+}
+
+/// Where a copy of a message goes, if it is drawn. Not by what faults are drawn by; who explains rules
+/// draws what is due to no fault, and that is always copied.
+#[cold]
+fn copied(mirror: &Mirror, port: u16, random: u64) -> Option<ClusterId> {
+    is_due(mirror.parts, mix(!random)).then(|| mirror.to.cluster(port))?
+}
+
+/// Whether so many parts of 0.0001 percent are drawn by the lower half of a draw.
+fn is_due(parts: u32, draw: u64) -> bool {
+    ((draw & u64::from(u32::MAX)) * 1_000_000) >> 32 < parts.into()
 }
 
 fn refuse(state: &State, rule: RuleId, refusal: Refusal, now_ns: u64) -> Verdict {

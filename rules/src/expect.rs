@@ -58,6 +58,7 @@ const EXPECT: &[Field] = &[
     field("cluster", &Shape::Filled, "Where all of them go"),
     field("endpoint", &Shape::Filled, "Its address and port"),
     field("refusal", &Shape::Filled, "Why all of them are refused"),
+    field("mirror", &Shape::Filled, "Where a copy of all of them goes: a cluster, as in `cluster`"),
     field("delay", &Shape::Time(0), "How long each of them waits"),
     field("request", &Shape::Map(&Shape::Text), "What each of them is given"),
     field("response", &Shape::Map(&Shape::Text), "What each answer is given"),
@@ -65,7 +66,7 @@ const EXPECT: &[Field] = &[
     field(
         "counts",
         &Shape::Map(&Shape::Whole(0, 1_000_000)),
-        "How many go to which cluster, or endpoint, `pass`, or are `refused` or `delayed`",
+        "How many go to which cluster, or endpoint, `pass`, or are `refused`, `delayed` or `mirrored`",
     ),
 ];
 
@@ -286,16 +287,20 @@ fn count(table: &Table, verdict: &Verdict, counts: &mut BTreeMap<String, u64>) {
     if verdict.delay_ns > 0 {
         add("delayed".to_owned());
     }
+    if verdict.mirror.is_some() {
+        add("mirrored".to_owned());
+    }
 }
 
 /// What of a verdict is not as expected.
 fn differences(table: &Table, verdict: &Verdict, expect: &Node) -> Vec<String> {
     let rule_name = |rule| table.rule(rule).map_or(String::new(), |rule| rule.name.to_string());
+    let cluster_name = |id| Some(table.cluster(id)?.name.to_string());
     let (cluster, endpoint, refusal) = match verdict.action {
         Action::Pass => Default::default(),
         Action::Refuse(refusal) => (String::new(), String::new(), refusal.kind.name().to_owned()),
         Action::Route(route) => (
-            table.cluster(route.cluster).map_or(String::new(), |it| it.name.to_string()),
+            cluster_name(route.cluster).unwrap_or_default(),
             table.endpoint(route).map_or(String::new(), |it| it.address.to_string()),
             String::new(),
         ),
@@ -311,6 +316,7 @@ fn differences(table: &Table, verdict: &Verdict, expect: &Node) -> Vec<String> {
         ("cluster", cluster),
         ("endpoint", endpoint),
         ("refusal", refusal),
+        ("mirror", verdict.mirror.and_then(cluster_name).unwrap_or_default()),
         ("shadow", verdict.shadow.map_or(String::new(), rule_name)),
     ];
     let mut wrong = Vec::new();

@@ -87,6 +87,9 @@ pub fn in_words(table: &Table, verdict: &Verdict) -> String {
     if verdict.retries > 0 {
         add(format!("asked again up to {} times, if it is safe to repeat", verdict.retries));
     }
+    if let Some(cluster) = verdict.mirror.and_then(|it| table.cluster(it)) {
+        add(format!("a copy goes to {}", cluster.name));
+    }
     if let Some(rule) = verdict.shadow.and_then(|rule| table.rule(rule)) {
         add(format!("{} would have refused it", rule.name));
     }

@@ -4,7 +4,7 @@ use crate::{
     balance::{Balance, Seat},
     limit::{Process, Shared},
     table::Table,
-    verdict::{ClusterId, Route, RuleId},
+    verdict::{ClusterId, EndpointId, Route, RuleId},
 };
 use std::sync::{
     Arc,
@@ -136,6 +136,14 @@ impl State {
             return None;
         }
         Seat::new(balance, route.endpoint.0)
+    }
+
+    /// An endpoint for copies of messages, by chance: one that is well, if there is any. Neither turns nor
+    /// what is known of endpoints change by it. None where there is none.
+    pub fn mirror(&self, table: &Table, cluster: ClusterId, random: u64) -> Option<Route> {
+        let balance = self.balance(cluster)?;
+        let endpoint = EndpointId(balance.any(table.cluster(cluster)?, random)?);
+        Some(Route { cluster, endpoint })
     }
 
     /// Whose turn it is: the next number of a split.

@@ -158,6 +158,14 @@ pub(crate) struct RouteTo {
     pub(crate) is_straight: bool,
     pub(crate) fault: Option<Fault>,
     pub(crate) hash: Hashed,
+    pub(crate) mirror: Option<Mirror>,
+}
+
+/// Where copies of messages go, and of how many; parts are of 0.0001 percent.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    pub(crate) to: Where,
+    pub(crate) parts: u32,
 }
 
 /// A cluster, or one for each port that may have been asked for.

@@ -41,6 +41,8 @@ pub struct Verdict {
     /// How often a request that is safe to repeat may be sent again to another endpoint, where its
     /// upstream ends before anything of the answer has come; 0 is never.
     pub retries: u8,
+    /// Where a copy of it goes, if one does: see [`State::mirror`](crate::State::mirror).
+    pub mirror: Option<ClusterId>,
     /// The rule that would have refused the message were it not only in the shadow.
     pub shadow: Option<RuleId>,
 }
@@ -56,6 +58,7 @@ impl Verdict {
         first_byte_ns: 0,
         idle_ns: 0,
         retries: 0,
+        mirror: None,
         shadow: None,
     };
 }

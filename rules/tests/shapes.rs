@@ -273,13 +273,6 @@ fn the_interface_has_a_case_and_the_host_has_none() {
 fn what_comes_with_legs_is_refused_with_its_place() {
     for (spec, place, what) in [
         (
-            format!(
-                "  routes:\n  - mirror: {{host: a}}\n    route: [{{destination: {{host: {DEMO}}}}}]\n"
-            ),
-            "34:5",
-            "MetaRouter.spec.routes[0].mirror: not in this version",
-        ),
-        (
             "  globalRateLimit: {domain: a}\n".into(),
             "33:3",
             "MetaRouter.spec.globalRateLimit: a limit",
@@ -522,7 +515,7 @@ fn keys_of_redis_go_by_their_longest_prefix() {
     assert!(errors(&twice)[0].contains("the same commands as RedisService/default/cache/redis0"));
     for (field, why) in [
         ("prefix: \"user:\"", "prefix: \"user:\", removePrefix: true"),
-        ("port: 6380}", "port: 6380}\n    mirror: []"),
+        ("port: 6380}", "port: 6380}\n    mirror: [{}]"),
         ("{caseInsensitive: true}", "{auth: {plain: {password: x}}}"),
         ("{caseInsensitive: true}", "{readPolicy: ANY}"),
     ] {

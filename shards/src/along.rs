@@ -12,7 +12,7 @@ use crate::{
     io::{Io, Side, Token},
     patience::Patience,
     sends::Gated,
-    switch::{Switch, leg::Leg, seats::Seats},
+    switch::{Switch, leg::Leg, mirror::Mirror, seats::Seats},
     sys::Nanos,
     tap::{Carried, Of, Tapped, way_of},
 };
@@ -36,6 +36,8 @@ pub(crate) enum Along {
     Gated(Box<Gate>),
     /// The slot is a leg of another connection, whose gate reads it.
     Leg(Box<Leg>),
+    /// The slot is a mirror of one, whose answers nobody reads.
+    Mirror(Box<Mirror>),
 }
 
 impl Along {
@@ -46,6 +48,7 @@ impl Along {
             Self::Gated(gate) => gate.tapped().name(),
             Self::Watched(_) => "opaque",
             Self::Leg(leg) => leg.protocol,
+            Self::Mirror(mirror) => mirror.protocol,
         }
     }
 
@@ -53,25 +56,34 @@ impl Along {
     pub(crate) fn leg(&mut self) -> Option<&mut Leg> {
         match self {
             Self::Leg(leg) => Some(leg),
-            Self::Tapped(_) | Self::Watched(_) | Self::Gated(_) => None,
+            Self::Tapped(_) | Self::Watched(_) | Self::Gated(_) | Self::Mirror(_) => None,
         }
     }
 
-    /// The connection that it is a leg of.
+    /// The mirror that the slot is, if it is one.
+    pub(crate) fn mirror(&mut self) -> Option<&mut Mirror> {
+        match self {
+            Self::Mirror(mirror) => Some(mirror),
+            Self::Tapped(_) | Self::Watched(_) | Self::Gated(_) | Self::Leg(_) => None,
+        }
+    }
+
+    /// The connection that it is a leg of, or a mirror.
     pub(crate) fn owner(&self) -> Option<Token> {
         match self {
             Self::Leg(leg) => Some(leg.owner),
+            Self::Mirror(mirror) => mirror.owner,
             Self::Tapped(_) | Self::Watched(_) | Self::Gated(_) => None,
         }
     }
 
-    /// It is a leg, or has legs: what its sockets say may concern several slots.
+    /// It is a leg or a mirror, or has legs: what its sockets say may concern several slots.
     #[inline]
     pub(crate) fn has_legs(&self) -> bool {
         match self {
             Self::Tapped(_) | Self::Watched(_) => false,
             Self::Gated(gate) => gate.has_legs(),
-            Self::Leg(_) => true,
+            Self::Leg(_) | Self::Mirror(_) => true,
         }
     }
 
@@ -85,7 +97,7 @@ impl Along {
         let tapped = match self {
             Self::Tapped(tapped) => tapped,
             Self::Gated(gate) => gate.tapped(),
-            Self::Watched(_) | Self::Leg(_) => return None,
+            Self::Watched(_) | Self::Leg(_) | Self::Mirror(_) => return None,
         };
         let reason = tapped.tap.reason()?;
         Some(Tunnel { protocol: tapped.name(), reason: reason.name() })
@@ -97,7 +109,7 @@ impl Along {
             Self::Tapped(tapped) => tapped.is_over(),
             Self::Gated(gate) => gate.is_over(),
             Self::Watched(watched) => watched.is_over,
-            Self::Leg(_) => false,
+            Self::Leg(_) | Self::Mirror(_) => false,
         }
     }
 
@@ -112,7 +124,7 @@ impl Along {
     /// message.
     pub(crate) fn look_again(self, asker: Asker, gates: &Gates, is_idle: bool) -> (Self, bool) {
         match self {
-            Self::Watched(_) | Self::Leg(_) => (self, true),
+            Self::Watched(_) | Self::Leg(_) | Self::Mirror(_) => (self, true),
             Self::Gated(mut gate) => {
                 gate.look_again(gates);
                 (Self::Gated(gate), true)
@@ -131,6 +143,12 @@ impl Along {
         }
     }
 
+    /// Its messages are copied, or have been.
+    #[inline]
+    pub(crate) fn has_copies(&self) -> bool {
+        matches!(self, Self::Gated(gate) if gate.has_copies())
+    }
+
     /// Its flows have gates.
     pub(crate) fn is_gated(&self) -> bool {
         matches!(self, Self::Gated(_))
@@ -140,7 +158,7 @@ impl Along {
     pub(crate) fn gate(&mut self) -> Option<&mut Gate> {
         match self {
             Self::Gated(gate) => Some(gate),
-            Self::Tapped(_) | Self::Watched(_) | Self::Leg(_) => None,
+            Self::Tapped(_) | Self::Watched(_) | Self::Leg(_) | Self::Mirror(_) => None,
         }
     }
 
@@ -149,6 +167,7 @@ impl Along {
         match self {
             Self::Gated(gate) => Some(gate.switch()),
             Self::Leg(leg) => Some(&leg.switch),
+            Self::Mirror(mirror) => Some(&mirror.switch),
             Self::Tapped(_) | Self::Watched(_) => None,
         }
     }
@@ -166,7 +185,7 @@ impl Along {
         match self {
             Self::Tapped(tapped) => tapped.patience.as_deref(),
             Self::Gated(gate) => gate.tapped().patience.as_deref(),
-            Self::Watched(_) | Self::Leg(_) => None,
+            Self::Watched(_) | Self::Leg(_) | Self::Mirror(_) => None,
         }
     }
 
@@ -174,7 +193,7 @@ impl Along {
         match self {
             Self::Tapped(tapped) => tapped.patience.as_deref_mut(),
             Self::Gated(gate) => gate.patience_mut(),
-            Self::Watched(_) | Self::Leg(_) => None,
+            Self::Watched(_) | Self::Leg(_) | Self::Mirror(_) => None,
         }
     }
 
@@ -192,7 +211,7 @@ impl Along {
     pub(crate) fn receiver(&self, from: Token) -> Token {
         match self {
             Self::Gated(gate) => gate.receiver(from),
-            Self::Tapped(_) | Self::Watched(_) | Self::Leg(_) => from.other(),
+            Self::Tapped(_) | Self::Watched(_) | Self::Leg(_) | Self::Mirror(_) => from.other(),
         }
     }
 
@@ -205,7 +224,7 @@ impl Along {
     ) -> Result<Option<Gated>, End> {
         match self {
             Self::Gated(gate) => gate.next(core, from, source),
-            Self::Tapped(_) | Self::Watched(_) | Self::Leg(_) => Ok(None),
+            Self::Tapped(_) | Self::Watched(_) | Self::Leg(_) | Self::Mirror(_) => Ok(None),
         }
     }
 
@@ -215,7 +234,7 @@ impl Along {
             Self::Tapped(tapped) => tapped.overhead_ns(),
             Self::Gated(gate) => gate.tapped().overhead_ns(),
             Self::Watched(watched) => watched.overhead_ns,
-            Self::Leg(_) => 0,
+            Self::Leg(_) | Self::Mirror(_) => 0,
         }
     }
 
@@ -226,7 +245,7 @@ impl Along {
             Self::Gated(gate) => gate.passable(from),
             Self::Watched(watched) if watched.is_over => u64::MAX,
             Self::Watched(watched) => watched.detector.passable(way_of(from.side)),
-            Self::Leg(_) => 0,
+            Self::Leg(_) | Self::Mirror(_) => 0,
         }
     }
 
@@ -239,7 +258,7 @@ impl Along {
                 watched.detector.passed(way_of(from), count);
                 self.tap(core, from, Source::Nothing);
             }
-            Self::Leg(_) => {}
+            Self::Leg(_) | Self::Mirror(_) => {}
         }
     }
 
@@ -248,7 +267,7 @@ impl Along {
     pub(crate) fn tap<I: Io>(&mut self, core: &mut Core<I>, from: Side, source: Source) -> bool {
         match self {
             Self::Tapped(tapped) => tapped.tap(core, from, source),
-            Self::Gated(_) | Self::Leg(_) => false,
+            Self::Gated(_) | Self::Leg(_) | Self::Mirror(_) => false,
             Self::Watched(watched) => {
                 if let Some(tapped) = watched.look(core, from, source) {
                     *self = Self::Tapped(Box::new(tapped));
@@ -263,7 +282,7 @@ impl Along {
         match self {
             Self::Tapped(tapped) => tapped.end_way(core, from),
             Self::Gated(gate) => gate.end_way(core, from),
-            Self::Watched(_) | Self::Leg(_) => {}
+            Self::Watched(_) | Self::Leg(_) | Self::Mirror(_) => {}
         }
     }
 
@@ -273,7 +292,7 @@ impl Along {
             Self::Tapped(tapped) => tapped.end(core, outcome),
             Self::Gated(gate) => gate.end(core, outcome),
             Self::Watched(watched) => watched.end(core),
-            Self::Leg(_) => {}
+            Self::Leg(_) | Self::Mirror(_) => {}
         }
     }
 }

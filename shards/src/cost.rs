@@ -542,6 +542,19 @@ fn a_request_that_goes_elsewhere_allocates_nothing() {
     }
 }
 
+/// Copies are gathered in storage that the connection keeps.
+#[test]
+fn a_request_that_is_copied_allocates_nothing() {
+    for work in GATED {
+        let (mut shard, mut spans) = shard(work, Direction::Outbound);
+        shard.core.gates.rules = work.protocol().map(gates::mirroring);
+        let allocated = allocations_of(|times| play(&mut shard, &mut spans, times), 5_000);
+        let copied = shard.core.recorder.get(Key::mirrored(0));
+        assert_eq!(copied + 1, u64::from(WARM_UP + 5_000), "{work:?}: the first turn accepts");
+        assert_eq!((allocated, shard.mirrors), (0, 1), "{work:?}");
+    }
+}
+
 /// Each look at the clock is a call that the kernel's page answers, but a call.
 #[test]
 fn a_request_looks_at_the_clock_so_often() {

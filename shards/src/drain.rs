@@ -6,9 +6,10 @@
 
 use crate::{
     connection::Phase,
+    copies::Outcome,
     error::End,
     http::GOODBYE,
-    io::{Event, Io, Token, would_block},
+    io::{Close, Event, Io, Token, would_block},
     shard::{CutConnection, Shard},
     sys::{Nanos, nanos},
 };
@@ -91,6 +92,10 @@ impl<I: Io> Shard<I> {
         for slot in 0..u32::try_from(self.slab.len()).unwrap_or(u32::MAX) {
             let connection = &self.slab[slot as usize];
             let is_there = matches!(connection.phase, Phase::Dialling | Phase::Relaying);
+            if connection.is_mirror() {
+                self.end_mirror(slot, Outcome::Cut, Close::Reset);
+                continue;
+            }
             if !is_there || connection.is_leg() {
                 continue;
             }

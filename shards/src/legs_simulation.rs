@@ -41,7 +41,7 @@ fn target(digit: usize) -> Option<Target> {
 }
 
 /// A protocol, as clients and servers of these tests speak it. Tags are below 1,000.
-trait Wire {
+pub(crate) trait Wire {
     const PROTOCOL: Protocol;
     /// Ids tell answers apart, which come as they like.
     const HAS_IDS: bool;
@@ -57,7 +57,7 @@ trait Wire {
 }
 
 /// What an answer says: who gives it and to what, as long as its tag wants it.
-fn said(port: u16, tag: usize) -> String {
+pub(crate) fn said(port: u16, tag: usize) -> String {
     let len = if tag.is_multiple_of(5) { tag * 977 % 40_000 } else { tag % 7 };
     format!(
         "{port:05}:{tag:03}:{}",
@@ -65,7 +65,7 @@ fn said(port: u16, tag: usize) -> String {
     )
 }
 
-struct Redis;
+pub(crate) struct Redis;
 
 fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
     Some(bytes.get(from..)?.windows(2).position(|two| two == b"\r\n")? + from + 2)
@@ -124,7 +124,7 @@ fn digits(bytes: &[u8]) -> usize {
         .fold(0, |sum, it| sum * 10 + usize::from(it - b'0'))
 }
 
-struct Dubbo;
+pub(crate) struct Dubbo;
 
 fn dubbo_frame(flags: u8, status: u8, id: usize, body: &[u8]) -> Vec<u8> {
     let len = u32::try_from(body.len()).unwrap().to_be_bytes();

@@ -21,6 +21,7 @@ mod buffers;
 mod classify;
 mod config;
 mod connection;
+mod copies;
 mod core;
 mod correlate;
 #[cfg(test)]
@@ -52,6 +53,8 @@ mod late_simulation;
 mod legs_simulation;
 mod links;
 mod look;
+#[cfg(test)]
+mod mirror_simulation;
 #[cfg(test)]
 mod moves_simulation;
 mod own_dials;

@@ -43,6 +43,8 @@ pub struct ConnectionView {
     pub is_dialling: bool,
     /// It is a leg: a further upstream of a connection with the same peer.
     pub is_leg: bool,
+    /// It is a leg to a mirror: copies of the connection's messages go there.
+    pub is_mirror: bool,
     /// Where its messages go, where rules or routes say so.
     pub upstream: Option<SocketAddr>,
     /// Since it was accepted.

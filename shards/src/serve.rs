@@ -208,8 +208,8 @@ impl<I: Io> Shard<I> {
 
     /// Ends a connection: closes both sockets, returns what it held and records it.
     pub(crate) fn end(&mut self, token: Token, end: End) {
-        if let Some(owner) = self.owner_of(token.slot) {
-            return self.end(owner, end);
+        if self.slab[token.slot as usize].is_leg() {
+            return self.end_of_leg(token, end);
         }
         let connection = &self.slab[token.slot as usize];
         if matches!(connection.phase, Phase::Free | Phase::Closing(_)) {
@@ -221,8 +221,9 @@ impl<I: Io> Shard<I> {
             return;
         }
         self.tell_of_end(token, end);
-        let connection = &mut self.slab[token.slot as usize];
         let downstream = Token { side: Side::Downstream, ..token };
+        self.end_copies(downstream);
+        let connection = &mut self.slab[token.slot as usize];
         connection.owes_no_more(&mut self.core);
         connection.request.release(&mut self.core, downstream.other());
         connection.response.release(&mut self.core, downstream);
@@ -289,11 +290,10 @@ impl<I: Io> Shard<I> {
         let connection = &mut self.slab[slot as usize];
         connection.phase = Phase::Free;
         self.free.push(slot);
-        let is_leg = connection.is_leg();
+        let (is_leg, is_mirror) = (connection.is_leg(), connection.is_mirror());
         connection.tap = None;
         if is_leg {
-            self.legs -= 1;
-            self.core.recorder.set(Gauge::LegsActive, self.legs.into());
+            self.leg_is_gone(is_mirror);
         } else {
             self.active -= 1;
             self.core.recorder.set(Gauge::ConnectionsActive, self.active.into());

@@ -105,8 +105,10 @@ pub(crate) struct Shard<I: Io> {
     /// When answers are due.
     pub(crate) answers: Delays,
     pub(crate) active: u32,
-    /// Legs of connections, which have slots of their own.
+    /// Legs of connections, which have slots of their own; and mirrors, which do, too.
     pub(crate) legs: u32,
+    /// The mirrors among them.
+    pub(crate) mirrors: u32,
     pub(crate) descriptors: Arc<Descriptors>,
     pub(crate) young: Young,
     /// Connections there are that have not heard of the rules in force yet: something of theirs was
@@ -204,6 +206,7 @@ impl<I: Io> Shard<I> {
             answers: Delays::default(),
             active: 0,
             legs: 0,
+            mirrors: 0,
             descriptors: parts.descriptors,
             young,
             accept_again_at: None,
@@ -426,6 +429,7 @@ impl<I: Io> Shard<I> {
             Timer::HalfCloseLinger => self.end(token, End::HalfCloseLinger),
             Timer::Idle => self.end(token, End::IdleTimeout),
             Timer::Leg => self.on_leg_idle(slot),
+            Timer::Mirror => self.on_mirror_idle(slot),
             Timer::Rest => self.has_rested(slot),
         }
     }

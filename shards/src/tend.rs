@@ -88,7 +88,11 @@ impl<I: Io> Shard<I> {
             self.look_again_at(token.slot);
         }
         if self.slab[slot].tap.as_ref().is_some_and(Along::is_gated) {
-            self.tend_gate(Token { side: Side::Downstream, ..token });
+            let downstream = Token { side: Side::Downstream, ..token };
+            self.tend_gate(downstream);
+            if self.slab[slot].tap.as_ref().is_some_and(Along::has_copies) {
+                self.tend_copies(downstream);
+            }
         }
         if self.slab[slot].tap.as_ref().is_some_and(Along::is_over) {
             self.drop_alarm(token.slot);
@@ -148,6 +152,7 @@ impl<I: Io> Shard<I> {
             let tap = shard.slab[slot].tap.as_mut();
             tap.and_then(Along::gate).is_some_and(|gate| of(gate, side))
         };
+        let had_ended = self.slab[slot].request.is_finished();
         for from in [downstream.other(), downstream, downstream.other()] {
             if gate(self, Gate::wants_pump, from.side)
                 && let Err(end) = self.slab[slot].go_on(&mut self.core, from)
@@ -156,8 +161,10 @@ impl<I: Io> Shard<I> {
                 return false;
             }
         }
-        // Who waited for what netra had to say has his turn now.
-        if self.slab[slot].has_legs() && self.hear_legs(downstream) {
+        // Who waited for what netra had to say has his turn now; and where the client's last message went
+        // out just now, which had waited, its servers are still to be told.
+        let is_last = !had_ended && self.slab[slot].request.is_finished();
+        if self.slab[slot].has_legs() && (self.hear_legs(downstream) || is_last) {
             return true;
         }
         if gate(self, |gate, _| gate.wants_timing(), Side::Downstream) {
@@ -201,6 +208,10 @@ impl<I: Io> Shard<I> {
         if http.wants_nothing() {
             return;
         }
+        if http.copies.is_some() {
+            self.tend_copies(downstream);
+        }
+        let Some(http) = self.slab[downstream.slot as usize].http.as_deref_mut() else { return };
         if http.wants_timing() {
             self.time_head(downstream.slot);
         }

@@ -21,17 +21,20 @@ pub(crate) enum Timer {
     Idle,
     /// By a leg something must have been asked.
     Leg,
+    /// A mirror whose connection has ended must have moved bytes.
+    Mirror,
     /// An upstream that rests must be asked again.
     Rest,
 }
 
-const KINDS: [Timer; 7] = [
+const KINDS: [Timer; 8] = [
     Timer::Dial,
     Timer::Address,
     Timer::Drain,
     Timer::HalfCloseLinger,
     Timer::Idle,
     Timer::Leg,
+    Timer::Mirror,
     Timer::Rest,
 ];
 const _: () = assert!(KINDS.len() <= 8);

@@ -2,6 +2,7 @@
 //! until what was asked before has been answered, close the upstream, resolve, dial, go on.
 
 mod legs;
+mod mirrors;
 mod resting;
 mod settle;
 
@@ -257,8 +258,11 @@ impl<I: Io> Shard<I> {
         });
         if let (true, Some(why)) = (goal.is_dead(), refusal) {
             goal.is_refused = true;
-            self.leave_seat(downstream.slot);
             self.core.recorder.bump(Key::route_refused(why as usize));
+            if self.is_mirror(downstream.slot) {
+                return self.give_up_mirror(downstream);
+            }
+            self.leave_seat(downstream.slot);
             return self.dial_original(downstream, original_dst);
         }
         if goal.has_others() {
@@ -410,6 +414,9 @@ impl<I: Io> Shard<I> {
     /// Tells the client that nobody was reached, and waits for its end; where there are no words for
     /// that, ends the connection.
     fn give_up(&mut self, downstream: Token, fault: Fault, why: &str) {
+        if self.is_mirror(downstream.slot) {
+            return self.give_up_mirror(downstream);
+        }
         if self.try_elsewhere(downstream, fault) {
             return;
         }

@@ -52,6 +52,7 @@ impl<I: Io> Shard<I> {
             protocol: connection.protocol(),
             is_dialling: is_dialling || (connection.is_leg() && !connection.is_settled()),
             is_leg: connection.is_leg(),
+            is_mirror: connection.is_mirror(),
             upstream: connection.remote(),
             age: since(connection.accepted_at),
             idle: since(connection.last_moved().max(connection.accepted_at)),

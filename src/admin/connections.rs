@@ -176,12 +176,14 @@ fn row(shard: usize, view: &ConnectionView, details: Option<&ConnectionDetails>)
         "shard": shard,
         "direction": view.direction.name(),
         "protocol": view.protocol,
-        "state": match (view.is_dialling, view.is_leg) {
-            (true, _) => "dialling",
-            (false, true) => "leg",
-            (false, false) => "relaying",
+        "state": match (view.is_dialling, view.is_leg, view.is_mirror) {
+            (true, ..) => "dialling",
+            (false, _, true) => "mirror",
+            (false, true, false) => "leg",
+            (false, false, false) => "relaying",
         },
         "is_leg": view.is_leg,
+        "is_mirror": view.is_mirror,
         "upstream": view.upstream.map(|upstream| upstream.to_string()),
         "peer": details.and_then(|it| it.peer).map(|peer| peer.to_string()),
         "original_dst": view.original_dst.to_string(),

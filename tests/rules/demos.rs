@@ -9,7 +9,7 @@
 //! | metaprotocol-thrift: v1, traffic-split, outlier-detection, local-ratelimit | `demos_of_thrift` |
 //! | metaprotocol-trpc: multi-route; metaprotocol-qza: rate-limit | `demos_of_trpc_and_qza` |
 //! | redis: routing, fault-injection | `demos_of_redis` |
-//! | global-ratelimit, traffic-mirroring, read-policy of any | `demos_that_nobody_obeys_are_refused` |
+//! | global-ratelimit, read-policy of any | `demos_that_nobody_obeys_are_refused` |
 
 use crate::{
     entry, in_cells, peer,
@@ -380,18 +380,11 @@ fn demos_that_nobody_obeys_are_refused() {
                   method: {exact: sayHello}\n    rateLimitService: outbound|8081||rls.ns.svc.cluster.local\n    \
                   requestTimeout: 100ms\n    denyOnFail: true\n    descriptors:\n    \
                   - {property: method, descriptorKey: method}\n";
-    let mirror = "    mirror: {host: H, subset: v2}\n    mirrorPercentage: {value: 100}\n";
-    let mirrored = route(DUBBO, "v1", &mirror.replace('H', DUBBO), &[("v1", 100)]);
-    let redis_mirror = "  redis:\n  - route: {host: redis, port: 6379}\n    mirror:\n    \
-                        - route: {host: redis-new, port: 6380}\n";
     let redis = entry("redis", "10.0.0.1", 6379, "tcp-redis");
-    let redis = redis + &entry("redis-new", "10.0.0.2", 6380, "tcp-redis");
     let folder = std::env::temp_dir().join(format!("netra-demos-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     for (name, documents, field) in [
         ("global-ratelimit", provider("") + &router(DUBBO, global), "globalRateLimit"),
-        ("traffic-mirroring", provider("") + &router(DUBBO, &mirrored), "mirror"),
-        ("redis traffic-mirroring", redis.clone() + &redis_service(redis_mirror), "mirror"),
         (
             "read-policy",
             redis + &redis_service("  settings: {readPolicy: REPLICA}\n"),

@@ -62,10 +62,17 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Sends it, and its workers, a signal.
+    pub fn signal(&self, signal: Signal) {
+        let group = i32::try_from(self.0.id()).map(Pid::from_raw);
+        let _ = group.map(|group| killpg(group, signal));
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
-        let group = i32::try_from(self.0.id()).map(Pid::from_raw);
-        let _ = group.map(|group| killpg(group, Signal::SIGKILL));
+        self.signal(Signal::SIGKILL);
         drop(self.0.wait());
     }
 }

@@ -208,6 +208,14 @@ impl Balance {
         Picked::Endpoint(picked)
     }
 
+    /// Somebody who is well, by weight and chance, or else anybody: for who counts nowhere.
+    pub(crate) fn any(&self, cluster: &Cluster, draw: u64) -> Option<u32> {
+        let schedule = &*cluster.schedule;
+        let places = || (0..schedule.len() as u64).map(|more| draw.wrapping_add(more));
+        let found = places().filter_map(|place| pick(schedule, place)).find(|it| self.is_in(*it));
+        found.or_else(|| pick(schedule, draw))
+    }
+
     #[cold]
     fn full(&self, full: Full) -> Picked {
         self.shared.refused[full as usize].fetch_add(1, Relaxed);

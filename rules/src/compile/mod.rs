@@ -3,6 +3,7 @@
 mod authorize;
 mod clusters;
 mod conditions;
+mod mirrors;
 mod names;
 mod never;
 mod places;
@@ -14,7 +15,7 @@ use crate::{
     document::{self, Source},
     key::Protocol,
     locality::{Locality, Preference, is_of_place},
-    spec::{self, ServiceSpec, Specs},
+    spec::{self, RouteSpec, ServiceSpec, Specs},
     srv::ServiceRecord,
     table::{RuleInfo, Table},
     trouble::{Place, Troubles},
@@ -145,7 +146,7 @@ impl Documents {
         let routers = self.specs.routers.iter();
         let used: BTreeSet<&str> = routers
             .flat_map(|router| {
-                let to = router.routes.iter().flat_map(|route| &route.to);
+                let to = router.routes.iter().flat_map(RouteSpec::destinations);
                 to.map(|to| &*to.host).chain(std::iter::once(&*router.host))
             })
             .collect();

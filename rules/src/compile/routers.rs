@@ -7,7 +7,7 @@ use crate::{
     key::{Protocol, SlotId, Spoken},
     limit::{Bucket, Limit},
     matcher::{Matcher, Subject},
-    spec::{Fault as FaultSpec, LimitSpec, MutationSpec, RouteSpec, RouterSpec},
+    spec::{DestinationSpec, Fault as FaultSpec, LimitSpec, MutationSpec, RouteSpec, RouterSpec},
     table::{Concern, Fault, Mutation, RouteTo, Router, Where},
     trouble::Place,
     verdict::{MutationsId, RefusalKind, RuleId, Verdict},
@@ -135,7 +135,11 @@ impl Compiler<'_> {
             to: to.into(),
             split,
             verdict,
-            is_straight: stays && route.fault.is_none() && spec.faults.is_empty(),
+            is_straight: stays
+                && route.fault.is_none()
+                && spec.faults.is_empty()
+                && route.mirror.is_none(),
+            mirror: route.mirror.as_ref().and_then(|it| self.mirror(it, spec, candidates)),
             fault: route.fault.as_ref().map(|fault| self.fault(fault, rule, &route.name)),
             hash,
         }
@@ -345,13 +349,9 @@ fn time(ns: u64) -> String {
 }
 
 fn route_words(route: &RouteSpec) -> String {
-    let to = |it: &crate::spec::DestinationSpec| {
-        let subset = it.subset.iter().map(|subset| format!("/{subset}")).collect::<String>();
-        let port = it.port.map_or_else(String::new, |port| format!(":{port}"));
-        match route.to.len() {
-            1 => format!("{}{subset}{port}", it.host),
-            _ => format!("{}{subset}{port} ({} %)", it.host, it.weight),
-        }
+    let to = |it: &DestinationSpec| match route.to.len() {
+        1 => place_words(it),
+        _ => format!("{} ({} %)", place_words(it), it.weight),
     };
     let mut words = format!("to {}", route.to.iter().map(to).collect::<Vec<_>>().join(", "));
     let mut add = |more: String| words = format!("{words}; {more}");
@@ -367,6 +367,9 @@ fn route_words(route: &RouteSpec) -> String {
     if let Some(fault) = &route.fault {
         add(fault_words(fault));
     }
+    if let Some(mirror) = &route.mirror {
+        add(format!("mirrors {} % to {}", percent(mirror.parts), place_words(&mirror.to)));
+    }
     if route.first_byte_ns > 0 {
         add(format!("first byte within {}", time(route.first_byte_ns)));
     }
@@ -381,11 +384,18 @@ fn route_words(route: &RouteSpec) -> String {
     words
 }
 
+fn place_words(it: &DestinationSpec) -> String {
+    let subset = it.subset.iter().map(|subset| format!("/{subset}")).collect::<String>();
+    let port = it.port.map_or_else(String::new, |port| format!(":{port}"));
+    format!("{}{subset}{port}", it.host)
+}
+
+fn percent(parts: u32) -> String {
+    let text = format!("{}.{:04}", parts / 10_000, parts % 10_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 fn fault_words(fault: &FaultSpec) -> String {
-    let percent = |parts: u32| {
-        let text = format!("{}.{:04}", parts / 10_000, parts % 10_000);
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    };
     let mut words = Vec::new();
     if fault.delay_parts > 0 {
         words.push(format!("delays {} % by {}", percent(fault.delay_parts), time(fault.delay_ns)));

@@ -96,7 +96,24 @@ const KEYS: Shape = Shape::Object(&[
         ]),
         "Where the commands go",
     ),
-    refused("mirror", WITH_LEGS),
+    field("mirror", &Shape::List(&REDIS_MIRROR), "Where a copy of each command goes; one at most"),
+]);
+
+const REDIS_MIRROR: Shape = Shape::Object(&[
+    needed(
+        "route",
+        &Shape::Object(&[
+            needed("host", &Shape::Host, "The host"),
+            field("port", &Shape::Whole(1, 65535), "Its port; else the one that was asked for"),
+        ]),
+        "Where copies go, whose answers nobody gets",
+    ),
+    field(
+        "percentage",
+        &Shape::Object(&[needed("value", &Shape::Percent, "Percent")]),
+        "Of commands; 100",
+    ),
+    field("excludeReadCommands", &Shape::Switch, "No copies of commands that change nothing"),
 ]);
 
 const REDIS_FAULT: Shape = Shape::Object(&[

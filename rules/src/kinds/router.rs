@@ -1,7 +1,7 @@
 //! MetaRouter, and Router, which is the same with more.
 
 use super::EXPORT_TO;
-use crate::shape::{Field, Shape, WITH_LEGS, field, needed, refused};
+use crate::shape::{Field, Shape, field, needed, refused};
 
 pub(super) const META_ROUTER: &[Field] = &[
     HOSTS,
@@ -86,8 +86,13 @@ const ROUTE: Field = needed(
     ])),
     "Where messages go; several share by weight",
 );
-const MIRROR: Field = refused("mirror", WITH_LEGS);
-const MIRROR_PERCENTAGE: Field = refused("mirrorPercentage", WITH_LEGS);
+const MIRROR: Field =
+    field("mirror", &DESTINATION, "Where a copy of each message goes, whose answer nobody gets");
+const MIRROR_PERCENTAGE: Field = field(
+    "mirrorPercentage",
+    &Shape::Object(&[needed("value", &Shape::Percent, "Percent")]),
+    "Of messages; 100",
+);
 const REQUEST_MUTATION: Field =
     field("requestMutation", &MUTATIONS, "Values that each request is given, in place of its own");
 const RESPONSE_MUTATION: Field =

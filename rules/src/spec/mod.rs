@@ -60,9 +60,24 @@ pub(crate) struct RouteSpec {
     pub(crate) retries: u8,
     pub(crate) fault: Option<Fault>,
     pub(crate) hash_on: Vec<(String, Place)>,
+    pub(crate) mirror: Option<MirrorSpec>,
 }
 
+/// Where copies of messages go; parts are of 0.0001 percent.
 #[derive(Debug)]
+pub(crate) struct MirrorSpec {
+    pub(crate) to: DestinationSpec,
+    pub(crate) parts: u32,
+}
+
+impl RouteSpec {
+    /// Everywhere that its messages, or copies of them, go.
+    pub(crate) fn destinations(&self) -> impl Iterator<Item = &DestinationSpec> {
+        self.to.iter().chain(self.mirror.iter().map(|mirror| &mirror.to))
+    }
+}
+
+#[derive(Clone, Debug)]
 pub(crate) struct DestinationSpec {
     pub(crate) host: String,
     pub(crate) subset: Option<String>,

@@ -1,11 +1,12 @@
 //! RedisService: where keys are, and faults by command.
 
 use super::{
-    About, Condition, DestinationSpec, Fault, FaultSpec, Reader, RouteSpec, RouterSpec, TestSpec,
-    port_of, time_of,
+    About, Condition, DestinationSpec, Fault, FaultSpec, MirrorSpec, Reader, RouteSpec, RouterSpec,
+    TestSpec, port_of, time_of,
 };
 use crate::{
     shape::{percent_parts, switch},
+    trouble::Place,
     yaml::Node,
 };
 use std::cmp::Reverse;
@@ -63,15 +64,7 @@ impl Reader<'_> {
                     false => TestSpec::Prefix(prefix.to_owned()),
                 },
             });
-            let to = node.get("route").and_then(|to| {
-                Some(DestinationSpec {
-                    host: to.text_of("host")?.to_owned(),
-                    subset: None,
-                    port: port_of(to, "port"),
-                    weight: 1,
-                    place: self.place(to),
-                })
-            });
+            let to = node.get("route").and_then(|to| self.redis_destination(to));
             if let Some((_, twin)) = routes.iter().find(|(_, other)| {
                 let tests = |route: &[Condition]| route.iter().map(|it| it.test.clone()).collect();
                 let (one, two): (Vec<_>, Vec<_>) =
@@ -81,25 +74,58 @@ impl Reader<'_> {
                 let what = format!("the same commands as {} at {}", twin.name, twin.place);
                 self.error(node, what);
             }
-            routes.push((
-                prefix.len(),
-                RouteSpec {
-                    name: format!("{name}/redis{index}"),
-                    place: self.place(node),
-                    conditions: condition.into_iter().collect(),
-                    to: to.into_iter().collect(),
-                    request: Vec::new(),
-                    response: Vec::new(),
-                    first_byte_ns,
-                    idle_ns: 0,
-                    retries: 0,
-                    fault: None,
-                    hash_on: Vec::new(),
-                },
-            ));
+            let route = |name: String, conditions, mirror| RouteSpec {
+                name,
+                place: self.document.place(node.spot),
+                conditions,
+                to: to.iter().cloned().collect(),
+                request: Vec::new(),
+                response: Vec::new(),
+                first_byte_ns,
+                idle_ns: 0,
+                retries: 0,
+                fault: None,
+                hash_on: Vec::new(),
+                mirror,
+            };
+            let name = format!("{name}/redis{index}");
+            let conditions: Vec<_> = condition.into_iter().collect();
+            let plain = route(name.clone(), conditions.clone(), None);
+            let reads = only_reads(&conditions, &plain.place);
+            let reads = route(format!("{name}/reads"), reads, None);
+            let (mirror, without_reads) = self.key_mirror(node);
+            routes.push((prefix.len(), RouteSpec { mirror, ..plain }));
+            if without_reads {
+                // Of those of one length it stands first.
+                let place = routes.len() - 1;
+                routes.insert(place, (prefix.len(), reads));
+            }
         }
         routes.sort_by_key(|(length, _)| Reverse(*length));
         routes.into_iter().map(|(_, route)| route).collect()
+    }
+
+    fn redis_destination(&self, to: &Node) -> Option<DestinationSpec> {
+        Some(DestinationSpec {
+            host: to.text_of("host")?.to_owned(),
+            subset: None,
+            port: port_of(to, "port"),
+            weight: 1,
+            place: self.place(to),
+        })
+    }
+
+    /// Where copies of commands go, and whether those that change nothing have none.
+    fn key_mirror(&mut self, route: &Node) -> (Option<MirrorSpec>, bool) {
+        let [first, others @ ..] = route.list("mirror") else { return (None, false) };
+        if let Some(second) = others.first() {
+            let what = format!("{} mirrors: allowed is one", others.len() + 1);
+            self.error(second, what);
+        }
+        let parts = first.at(&["percentage", "value"]).and_then(percent_parts);
+        let to = first.get("route").and_then(|to| self.redis_destination(to));
+        let without_reads = first.get("excludeReadCommands").and_then(switch) == Some(true);
+        (to.map(|to| MirrorSpec { to, parts: parts.unwrap_or(1_000_000) }), without_reads)
     }
 
     fn command_faults(&mut self, spec: &Node, name: &str) -> Vec<FaultSpec> {
@@ -138,3 +164,30 @@ impl Reader<'_> {
         faults
     }
 }
+
+/// These conditions, of commands that change nothing.
+fn only_reads(conditions: &[Condition], place: &Place) -> Vec<Condition> {
+    let reads = READS.iter().map(|command| TestSpec::Exact((*command).to_owned()));
+    let is_read = Condition {
+        about: About::Attribute("command".to_owned()),
+        place: place.clone(),
+        is_not: false,
+        test: TestSpec::OneOf(reads.collect()),
+    };
+    conditions.iter().cloned().chain([is_read]).collect()
+}
+
+/// Commands that Redis flags as `readonly`, and have a key.
+#[rustfmt::skip]
+const READS: &[&str] = &[
+    "BITCOUNT", "BITFIELD_RO", "BITPOS", "DUMP", "EVALSHA_RO", "EVAL_RO", "EXISTS", "EXPIRETIME",
+    "FCALL_RO", "GEODIST", "GEOHASH", "GEOPOS", "GEORADIUSBYMEMBER_RO", "GEORADIUS_RO", "GEOSEARCH",
+    "GET", "GETBIT", "GETRANGE", "HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET",
+    "HRANDFIELD", "HSCAN", "HSTRLEN", "HVALS", "LCS", "LINDEX", "LLEN", "LPOS", "LRANGE", "MGET",
+    "OBJECT", "PEXPIRETIME", "PTTL", "SCARD", "SDIFF", "SINTER", "SINTERCARD", "SISMEMBER",
+    "SMEMBERS", "SMISMEMBER", "SORT_RO", "SRANDMEMBER", "SSCAN", "STRLEN", "SUBSTR", "SUNION",
+    "TTL", "TYPE", "XINFO", "XLEN", "XPENDING", "XRANGE", "XREVRANGE", "ZCARD", "ZCOUNT", "ZDIFF",
+    "ZINTER", "ZINTERCARD", "ZLEXCOUNT", "ZMSCORE", "ZRANDMEMBER", "ZRANGE", "ZRANGEBYLEX",
+    "ZRANGEBYSCORE", "ZRANK", "ZREVRANGE", "ZREVRANGEBYLEX", "ZREVRANGEBYSCORE", "ZREVRANK",
+    "ZSCAN", "ZSCORE", "ZUNION",
+];

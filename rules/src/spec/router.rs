@@ -1,8 +1,8 @@
 //! MetaRouter and Router.
 
 use super::{
-    Condition, DestinationSpec, Fault, FaultSpec, LimitSpec, MutationSpec, PerKeySpec, Reader,
-    RouteSpec, RouterSpec, number_of, port_of, ports_of, time_of,
+    Condition, DestinationSpec, Fault, FaultSpec, LimitSpec, MirrorSpec, MutationSpec, PerKeySpec,
+    Reader, RouteSpec, RouterSpec, number_of, port_of, ports_of, time_of,
 };
 use crate::{
     shape::{percent_parts, short},
@@ -92,6 +92,7 @@ impl Reader<'_> {
             idle_ns: if idle_ns > 0 { idle_ns } else { own.times.1 },
             retries: retries(node),
             fault: node.get("fault").filter(|it| !it.is_null()).map(fault_of),
+            mirror: self.mirror(node),
             hash_on,
         }
     }
@@ -117,17 +118,33 @@ impl Reader<'_> {
             _ => {}
         }
         let destination = |(node, weight): (&Node, &Option<u32>)| {
-            let to = node.get("destination")?;
-            Some(DestinationSpec {
-                host: to.text_of("host")?.to_owned(),
-                subset: to.text_of("subset").map(str::to_owned),
-                port: to.get("port").and_then(|port| port_of(port, "number")),
-                // Alone it has everything, whatever its weight.
-                weight: if nodes.len() == 1 { 1 } else { weight.unwrap_or(0) },
-                place: self.place(to),
-            })
+            // Alone it has everything, whatever its weight.
+            let weight = if nodes.len() == 1 { 1 } else { weight.unwrap_or(0) };
+            self.destination(node.get("destination")?, weight)
         };
         nodes.iter().zip(&weights).filter_map(destination).collect()
+    }
+
+    fn destination(&self, to: &Node, weight: u32) -> Option<DestinationSpec> {
+        Some(DestinationSpec {
+            host: to.text_of("host")?.to_owned(),
+            subset: to.text_of("subset").map(str::to_owned),
+            port: to.get("port").and_then(|port| port_of(port, "number")),
+            weight,
+            place: self.place(to),
+        })
+    }
+
+    fn mirror(&mut self, route: &Node) -> Option<MirrorSpec> {
+        let percentage = route.get("mirrorPercentage").filter(|it| !it.is_null());
+        let Some(to) = route.get("mirror").filter(|it| !it.is_null()) else {
+            if let Some(percentage) = percentage {
+                self.error(percentage, "mirrorPercentage: there is no mirror beside it");
+            }
+            return None;
+        };
+        let parts = percentage.and_then(|it| it.get("value")).and_then(percent_parts);
+        Some(MirrorSpec { to: self.destination(to, 1)?, parts: parts.unwrap_or(ALL_PARTS) })
     }
 
     fn mutations(&self, node: &Node, [given, removed]: [&str; 2]) -> Vec<MutationSpec> {

@@ -3,6 +3,7 @@
 use super::Connection;
 use crate::{
     along::Along,
+    copies::Copies,
     core::Core,
     error::Direction,
     gate::Flows,
@@ -31,6 +32,7 @@ impl Connection {
         match (&mut self.http, &mut self.tap) {
             (Some(http), _) => Some(&mut http.switch),
             (None, Some(Along::Leg(leg))) => Some(&mut leg.switch),
+            (None, Some(Along::Mirror(mirror))) => Some(&mut mirror.switch),
             (None, tap) => Some(tap.as_mut()?.gate()?.switch_mut()),
         }
     }
@@ -54,9 +56,31 @@ impl Connection {
         self.switch().is_none_or(|switch| switch.stand == Stand::Settled)
     }
 
-    /// The slot is a leg of another connection: it has an upstream side alone.
+    /// The slot is a leg or a mirror of another connection: it has an upstream side alone.
     pub(crate) fn is_leg(&self) -> bool {
-        matches!(&self.tap, Some(Along::Leg(_)))
+        matches!(&self.tap, Some(Along::Leg(_) | Along::Mirror(_)))
+    }
+
+    /// The slot is a mirror.
+    pub(crate) fn is_mirror(&self) -> bool {
+        matches!(&self.tap, Some(Along::Mirror(_)))
+    }
+
+    /// Copies of its messages; none where it is of a kind that has none.
+    pub(crate) fn copies_mut(&mut self) -> Option<&mut Option<Box<Copies>>> {
+        match (&mut self.http, &mut self.tap) {
+            (Some(http), _) => Some(&mut http.copies),
+            (None, tap) => Some(tap.as_mut()?.gate()?.copies_mut()),
+        }
+    }
+
+    /// There will be no further copies of its messages.
+    pub(crate) fn copies_are_over(&self) -> bool {
+        match (&self.http, &self.tap) {
+            (Some(http), _) => http.is_sealed(),
+            (None, Some(Along::Gated(gate))) => gate.copies_are_over(),
+            _ => true,
+        }
     }
 
     /// It is a leg, or has legs.
@@ -99,14 +123,17 @@ impl Connection {
             (Some(http), _) => http.remote,
             (None, Some(Along::Gated(gate))) => gate.remote(),
             (None, Some(Along::Leg(leg))) => leg.remote,
+            (None, Some(Along::Mirror(mirror))) => mirror.remote,
             _ => None,
         }
     }
 
     /// Its requests go there from now on. Those that come in are told of by who asked.
     pub(crate) fn set_remote(&mut self, remote: Option<SocketAddr>) {
-        if let Some(Along::Leg(leg)) = &mut self.tap {
-            leg.remote = remote;
+        match &mut self.tap {
+            Some(Along::Leg(leg)) => leg.remote = remote,
+            Some(Along::Mirror(mirror)) => mirror.remote = remote,
+            _ => {}
         }
         if self.direction == Direction::Inbound {
             return;

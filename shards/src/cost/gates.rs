@@ -56,6 +56,11 @@ pub(super) fn moving(protocol: Protocol) -> Box<ShardRules> {
     rules(routed(protocol, by_turns, "{name: all, "))
 }
 
+/// Rules that send a copy of each message to a mirror.
+pub(super) fn mirroring(protocol: Protocol) -> Box<ShardRules> {
+    rules(routed(protocol, "", "{name: all, mirror: {host: HOST}, "))
+}
+
 /// Two endpoints, what else is said of them, and how the only route to them begins.
 fn routed(protocol: Protocol, more: &str, route: &str) -> String {
     let (host, attribute) = match protocol {

@@ -6,7 +6,7 @@ use netra_codecs::{
     route::Target,
     tap::Message,
 };
-use netra_rules::{Route, Seat};
+use netra_rules::{ClusterId, Route, Seat};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -39,6 +39,16 @@ pub(crate) struct Ruling<'t> {
     pub(crate) answer: u32,
     /// How long its answer may take.
     pub(crate) allowed: Allowed<'t>,
+    /// Where a copy of it goes, if one does.
+    pub(crate) mirror: Option<MirrorTo>,
+}
+
+/// Where copies go: a cluster of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MirrorTo {
+    /// The table's generation.
+    pub(crate) table: u64,
+    pub(crate) cluster: ClusterId,
 }
 
 /// Where a request is to go.
@@ -101,6 +111,16 @@ pub(crate) trait Decide: fmt::Debug + Send {
     /// The seat there of a connection that sits at `now`.
     fn seat(&self, _place: Place, _now: Option<&Seat>) -> Seating {
         Seating::None
+    }
+
+    /// Somebody there, by chance; `original` is where the connection wanted to go.
+    fn mirror(&self, _to: MirrorTo, _original: SocketAddr, _random: u64) -> Option<Target> {
+        None
+    }
+
+    /// Whether this is somebody there.
+    fn has_mirror(&self, _to: MirrorTo, _target: &Target, _original: SocketAddr) -> bool {
+        false
     }
 
     /// What travels with the answer to a request, by the number that it was decided with.

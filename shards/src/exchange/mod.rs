@@ -16,7 +16,7 @@ mod tracer;
 
 pub(crate) use conclude::Concluded;
 pub(crate) use context::{WritesContext, Writing};
-pub(crate) use decide::{Asker, Decide, Place, Routed, Ruling, Seating, Sits};
+pub(crate) use decide::{Asker, Decide, MirrorTo, Place, Routed, Ruling, Seating, Sits};
 pub(crate) use gates::{Gates, Wants};
 pub(crate) use observer::Observer;
 pub(crate) use open::OpenSpan;

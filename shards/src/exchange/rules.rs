@@ -1,7 +1,7 @@
 //! The rules that shards decide by: how they get them, what they ask of them, and where they leave
 //! them.
 
-use super::decide::{Asker, Decide, Place, Routed, Ruling, Seating, Sits};
+use super::decide::{Asker, Decide, MirrorTo, Place, Routed, Ruling, Seating, Sits};
 use crate::{error::Direction, patience::Allowed, sys::Nanos};
 use netra_codecs::{
     codec::{Pairs, Refusal, Why},
@@ -116,6 +116,18 @@ impl ShardRules {
         table.zip(id).map_or(&[], |(table, id)| table.mutations(id))
     }
 
+    /// Where a copy of a message goes.
+    #[inline]
+    pub(crate) fn mirror_of(&self, verdict: &Verdict) -> Option<MirrorTo> {
+        let cluster = verdict.mirror?;
+        Some(MirrorTo { table: self.table.generation(), cluster })
+    }
+
+    /// The table, if this is of it.
+    fn table_of(&self, to: MirrorTo) -> Option<&Table> {
+        (to.table == self.table.generation()).then_some(&self.table)
+    }
+
     /// A number for what answers are given: which table says it, and where.
     pub(crate) fn answer_number(&self, mutations: Option<MutationsId>) -> u32 {
         let generation = u32::try_from(self.table.generation() & 0xfff).unwrap_or(0);
@@ -154,7 +166,8 @@ impl Decide for ShardRules {
         let answer = self.answer_number(verdict.response);
         let allowed = self.allowed(&verdict);
         let (rule, delay_ns) = (self.name_of(&verdict), verdict.delay_ns);
-        Ruling { refusal, to, rule, delay_ns, answer, allowed }
+        let mirror = self.mirror_of(&verdict);
+        Ruling { refusal, to, rule, delay_ns, answer, allowed, mirror }
     }
 
     fn target(&self, place: Place, original: SocketAddr) -> Option<Target> {
@@ -163,6 +176,17 @@ impl Decide for ShardRules {
 
     fn seat(&self, place: Place, now: Option<&Seat>) -> Seating {
         self.seat_at(place.route, now)
+    }
+
+    fn mirror(&self, to: MirrorTo, original: SocketAddr, random: u64) -> Option<Target> {
+        let route = self.state.mirror(self.table_of(to)?, to.cluster, random)?;
+        target_of(&self.table, route, original)
+    }
+
+    fn has_mirror(&self, to: MirrorTo, target: &Target, original: SocketAddr) -> bool {
+        let cluster = self.table_of(to).and_then(|table| table.cluster(to.cluster));
+        let mut all = cluster.into_iter().flat_map(|cluster| &cluster.endpoints);
+        all.any(|it| target_at(&it.address, original).is_some_and(|it| it == *target))
     }
 
     fn answer(&self, number: u32, pairs: &mut Pairs) {

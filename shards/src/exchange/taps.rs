@@ -115,6 +115,12 @@ impl Taps {
         self.is_tight || self.held_bytes > self.held_bytes_max
     }
 
+    /// Whether so much more may be kept of what goes to mirrors: of what heads may take, half is left to
+    /// them.
+    pub(crate) fn has_room_for_copies(&self, more: usize) -> bool {
+        !self.is_tight && self.held_bytes + more <= self.held_bytes_max / 2
+    }
+
     /// Whether memory is short.
     pub(crate) fn set_tight(&mut self, is_tight: bool) {
         self.is_tight = is_tight;

@@ -12,6 +12,7 @@
 //! goes out as it came, and the connection is a tunnel.
 
 mod answers;
+mod copying;
 mod late;
 mod legs;
 mod moves;
@@ -21,6 +22,7 @@ mod requests;
 mod words;
 
 use crate::{
+    copies::Copies,
     core::Core,
     error::End,
     exchange::{Asker, Gates, Source, Taps, Wants},
@@ -42,6 +44,7 @@ use netra_perf::{Key, Recorder};
 pub(crate) use outgoing::Outgoing;
 use replies::Replies;
 pub(crate) use requests::{Fate, Run};
+use std::num::NonZeroU32;
 
 /// The gate of one connection.
 #[derive(Debug)]
@@ -70,14 +73,16 @@ pub(crate) struct Gate {
     parked: Vec<u8>,
     /// What its requests have left behind at the upstream.
     left: Left,
+    /// Copies of its requests; none before there was one.
+    copies: Option<Box<Copies>>,
     /// Whether requests waited when somebody last looked.
     was_paused: bool,
     /// Bytes that are kept, as counted in [`Taps::held_bytes`].
     kept: u32,
     /// Messages whose head was whole.
     messages: u32,
-    /// How many there were when the deadline was set, of the head that came next.
-    timed: Option<u32>,
+    /// How many there were when the deadline was set, of the head that came next; one more.
+    timed: Option<NonZeroU32>,
 }
 
 impl Gate {
@@ -107,6 +112,7 @@ impl Gate {
             legs: None,
             parked: Vec::new(),
             left: Left::default(),
+            copies: None,
             was_paused: false,
             kept: 0,
             messages: 0,
@@ -126,13 +132,13 @@ impl Gate {
 
     /// Nothing is left to do: from here on the connection is bytes.
     pub(crate) fn is_over(&self) -> bool {
-        self.tapped.is_over() && self.is_empty() && self.legs.is_none()
+        self.tapped.is_over() && self.is_empty() && self.legs.is_none() && self.copies.is_none()
     }
 
     /// There is nothing to do but to read along, and nothing that waits: it may go on as its tap,
     /// where nothing waits at its flows either.
     pub(crate) fn may_be_tap(&self) -> bool {
-        let is_home = self.switch.goal.is_none() && self.legs.is_none();
+        let is_home = self.switch.goal.is_none() && self.legs.is_none() && self.copies.is_none();
         is_home && !self.wants.writes && !self.wants.decides && self.is_empty() && self.kept == 0
     }
 
@@ -283,6 +289,7 @@ impl Gate {
         let from = from.side;
         match from {
             Side::Downstream if self.drops => 0,
+            Side::Downstream if self.is_copying() => self.request.cleared,
             Side::Downstream => self.request.cleared.saturating_add(self.tapped.passable(from)),
             Side::Upstream => self.response.cleared.saturating_add(self.tapped.passable(from)),
         }
@@ -315,6 +322,7 @@ impl Gate {
 
     /// The connection has ended, or is no longer read.
     pub(crate) fn end<I: Io>(self, core: &mut Core<I>, outcome: Outcome) {
+        debug_assert!(self.copies.is_none(), "nobody lets its mirrors go");
         core.taps.held_bytes -= self.kept as usize;
         self.tapped.end(core, outcome);
     }
@@ -373,14 +381,14 @@ impl Gate {
     pub(crate) fn wants_timing(&self) -> bool {
         match self.timed {
             None => self.holds_head(),
-            timed => !self.holds_head() || timed != Some(self.messages),
+            timed => !self.holds_head() || timed != Some(self.next_head()),
         }
     }
 
     /// The head that is held now is the one that is timed. False where none is held.
     pub(crate) fn time_head(&mut self) -> bool {
         let holds_head = self.holds_head();
-        self.timed = holds_head.then_some(self.messages);
+        self.timed = holds_head.then_some(self.next_head());
         holds_head
     }
 
@@ -390,6 +398,10 @@ impl Gate {
         if !self.tapped.is_over() {
             self.tapped.give_up(reason, recorder);
         }
+    }
+
+    fn next_head(&self) -> NonZeroU32 {
+        NonZeroU32::MIN.saturating_add(self.messages)
     }
 
     fn holds_head(&self) -> bool {

@@ -8,10 +8,11 @@ use super::{
     replies::Replies,
 };
 use crate::{
+    copies::Copies,
     core::Core,
     correlate::Correlation,
     error::End,
-    exchange::{Asker, Decide, Gates, Observer, Ruling, Scraps, Source, Wants, Writing},
+    exchange::{Asker, Decide, Gates, MirrorTo, Observer, Ruling, Scraps, Source, Wants, Writing},
     io::{Io, Token},
     patience::{Allowed, Patience},
     sends::{Gated, is_long},
@@ -22,7 +23,7 @@ use crate::{
 use netra_codecs::{
     Limits,
     codec::{Edits, Head, Kind, Leaves, Left, Open, Refusal, Way, Why},
-    tap::{Message, Step},
+    tap::{Message, Step, Tap},
     trace::{Outcome, SpanText},
 };
 use netra_perf::{Key, Recorder};
@@ -32,7 +33,7 @@ const ENDED: &str = "netra: its upstream has ended before it answered";
 
 /// How far a gate has come with its input.
 #[derive(Debug, Default)]
-pub(crate) struct Run {
+pub(crate) struct Run<'r> {
     /// Bytes that have been read.
     pub(crate) at: usize,
     /// Messages that have begun, whose exchanges are the newest.
@@ -40,7 +41,11 @@ pub(crate) struct Run {
     /// Somebody has sent, or kept, all that was read: offered and sent.
     pub(crate) sent: Option<(usize, usize)>,
     /// The last message, which waits for another upstream.
-    parked: Vec<u8>,
+    pub(super) parked: Vec<u8>,
+    /// Copies of what goes out; none where nothing may be copied.
+    pub(super) copies: Option<&'r mut Option<Box<Copies>>>,
+    /// The message that begins now is copied, for this place.
+    pub(super) begins: Option<MirrorTo>,
 }
 
 /// What all connections share and deciding needs.
@@ -75,12 +80,12 @@ impl Gate {
         let input = source.bytes(pool, scratch);
         let correlation = http.as_deref_mut().map(|http| &mut http.editor.correlation);
         let mut shared = Shared { gates, correlation, observer, recorder, now: *now };
-        let (mut run, mut head, lane) = (Run::default(), Head::default(), self.lane());
-        let Self { tapped, request: out, .. } = self;
+        let (lane, mut head) = (self.lane(), Head::default());
+        let Self { tapped, request: out, copies, .. } = self;
+        let mut run = Run::copying(copies);
         let is_within = tapped.tap.passable(Way::Request) > 0;
         while run.sent.is_none() && (run.at < input.len() || tapped.tap.has_ended(Way::Request)) {
-            let rest = &input[run.at..];
-            let is_alone = tapped.tap.open_count() == 0;
+            let (rest, is_alone) = (run.rest(input, &tapped.tap), tapped.tap.open_count() == 0);
             match tapped.tap.step(Way::Request, rest, &taps.limits, *now, &mut head) {
                 Step::Need => run.hold(out, io, to, input)?,
                 Step::Body(consumed) | Step::Late(consumed) | Step::Answered { consumed, .. } => {
@@ -104,6 +109,7 @@ impl Gate {
                         edits_answers: &mut self.edits_answers,
                         patience: &mut tapped.patience,
                         must_close: &mut self.must_close,
+                        copies: &mut run.begins,
                         is_alone,
                     };
                     exchange.lane = lane;
@@ -127,7 +133,7 @@ impl Gate {
         self.drops &= tapped.tap.is_within_message(Way::Request);
         note_waiting(tapped, run.begun)?;
         let gated = run.finish(out, io, to, input)?;
-        run.leave(&mut self.parked);
+        run.leave(&mut self.parked, input, &tapped.tap);
         tapped.add_overhead(run.begun, io.now().saturating_sub(*now));
         let passable = tapped.tap.passable(Way::Request);
         let may_be_long = (run.begun > 0 || !is_within) && !self.drops;
@@ -197,9 +203,11 @@ fn finish_untold(tapped: &mut Tapped, limits: &Limits, shared: &mut Shared<'_>) 
     }
 }
 
-impl Run {
-    /// Leaves a message there that waits for another upstream, if there is one.
-    fn leave(&mut self, parked: &mut Vec<u8>) {
+impl Run<'_> {
+    /// Copies what is to be copied, and leaves a message there that waits for another upstream, if there
+    /// is one.
+    fn leave<T: Default>(&mut self, parked: &mut Vec<u8>, input: &[u8], tap: &Tap<T>) {
+        self.copy(input, tap);
         if !self.parked.is_empty() {
             *parked = std::mem::take(&mut self.parked);
         }
@@ -282,6 +290,7 @@ impl Run {
         let begin = self.at - consumed;
         let of_message = &input[begin..self.at];
         if fate == Fate::Passes && edits.is_empty() {
+            self.copy_in_place(begin, &out.held);
             return Ok(());
         }
         let held = std::mem::take(&mut out.held);
@@ -289,11 +298,14 @@ impl Run {
         let (before, own) = if begin == 0 { (&[][..], &held[..]) } else { (&held[..], &[][..]) };
         let message = Edited::of(head, edits, own, of_message);
         if fate == Fate::Passes && message.is_none() {
+            self.copy_in_place(begin, &held);
             out.held = held;
             return Ok(());
         }
         let plain = [before, &input[..begin]];
-        self.become_of(fate, out, io, to, (plain, [own, of_message], message))
+        self.become_of(fate, out, io, to, (plain, [own, of_message], message))?;
+        self.copy_apart(input, [own, of_message], message);
+        Ok(())
     }
 
     /// The same, of a message that took some bytes of the next one to be known: those are held on.
@@ -316,6 +328,7 @@ impl Run {
         } else {
             self.become_of(fate, out, io, to, ([&[]; 2], [&own, &[]], message))?;
         }
+        self.copy_apart(input, [&own, &[]], message);
         out.held = next;
         Ok(())
     }
@@ -391,6 +404,8 @@ pub(super) struct Judged<'g> {
     edits_answers: &'g mut bool,
     patience: &'g mut Option<Box<Patience>>,
     must_close: &'g mut bool,
+    /// Where a copy of it goes.
+    pub(super) copies: &'g mut Option<MirrorTo>,
     /// No earlier request waits for its answer.
     is_alone: bool,
 }
@@ -453,9 +468,10 @@ impl Judged<'_> {
             *self.edits_answers = true;
         }
         self.time(message, exchange, (ruling.allowed, now));
-        let to = ruling.to;
+        let (to, mirror) = (ruling.to, ruling.mirror);
         let moves = self.moves(message, to, gates, recorder);
         exchange.data.is_seated = self.of.seats.begin();
+        mirror.inspect(|to| self.copy(*to, (message, exchange.kind), recorder));
         self.left.note(message.leaves());
         edit(message, gates, self.wants, recorder);
         if let Some(target) = moves {

@@ -10,7 +10,8 @@ impl Http {
     #[inline]
     pub(crate) fn wants_nothing(&self) -> bool {
         let sends = self.must_let_go() || self.carries_answers();
-        !self.wants_timing() && !self.is_switching() && !sends && !self.is_over()
+        let copies = self.copies.is_some();
+        !self.wants_timing() && !self.is_switching() && !sends && !copies && !self.is_over()
     }
 
     /// A head is held that has no deadline, or a deadline is set that is not of the head that is

@@ -9,6 +9,7 @@
 mod again;
 mod answers;
 mod aside;
+mod copying;
 mod held;
 mod late;
 mod lead;
@@ -23,6 +24,7 @@ pub(crate) use two::GOODBYE;
 
 use crate::{
     access::{Known, Tunnel},
+    copies::Copies,
     core::Core,
     core::HttpCore,
     editor::{Asked, Open},
@@ -47,7 +49,7 @@ use netra_codecs::{
 };
 use netra_perf::{Key, Recorder};
 use ruled::{Refused, Ruled};
-use sends::{keep_rest, send_head};
+use sends::send_head;
 use std::net::SocketAddr;
 
 /// The HTTP state of one connection.
@@ -99,6 +101,8 @@ pub(crate) struct Http {
     answers: Option<Box<Outgoing>>,
     /// The connection turned out to be one of HTTP/2: it is read here, and the halves idle.
     two: Option<Box<Http2<Open>>>,
+    /// Copies of its requests; none before there was one.
+    pub(crate) copies: Option<Box<Copies>>,
     /// What its client has sent, while its first request may still lead the connection elsewhere.
     sent: Option<Vec<u8>>,
 }
@@ -136,6 +140,7 @@ impl Http {
             resting: None,
             answers: None,
             two: None,
+            copies: None,
             sent: None,
         }
     }
@@ -164,7 +169,7 @@ impl Http {
             RequestStep::Need => Gated { taken: input.len(), ..Gated::default() },
             RequestStep::Forward(len) => {
                 self.look_aside(&input[..len], observer);
-                forward(io, to, &input[..len], &mut self.cleared)?
+                copying::forward(io, to, &input[..len], self)?
             }
             RequestStep::Opaque { reason, held } => {
                 let held = held.to_vec();
@@ -192,10 +197,9 @@ impl Http {
                 begin(&mut self.exchanges, exchange, open.promised(ruled.answer));
                 let body = body_of(head.framing(), &input[consumed..]);
                 let head_len = patch.patched_len(head.bytes().len());
-                let sent = send_head(io, to, patch, (head.bytes(), body), (is_elsewhere, kept))?;
-                if sent < head_len {
-                    keep_rest(&mut self.carry, patch, head.bytes(), sent);
-                }
+                let (whole, how) = ((head.bytes(), body), (is_elsewhere, kept));
+                let sent = send_head(io, to, patch, whole, how, &mut self.carry)?;
+                copying::begin(&mut self.copies, ruled.mirror, (&head, patch, body), recorder);
                 let body_sent = sent.saturating_sub(head_len);
                 self.request.passed(body.len() as u64, &mut self.exchanges);
                 self.looks_at = aside::look(body, &mut self.exchanges, exchange, observer);
@@ -314,6 +318,9 @@ impl Http {
 
     /// Bytes of the request direction that may pass from here without being shown.
     pub(crate) fn request_passable(&self) -> u64 {
+        if self.copies.as_deref().is_some_and(Copies::is_under_way) {
+            return self.cleared;
+        }
         let passable = match &self.two {
             Some(two) => two.passable(Way::Request),
             None => self.request.passable(),
@@ -409,7 +416,7 @@ impl Http {
             None => self.request.is_opaque() && self.response.is_opaque(),
         };
         let is_sent = self.carry.is_empty() && !self.carries_answers();
-        is_opaque && is_sent && !self.is_switching()
+        is_opaque && is_sent && !self.is_switching() && self.copies.is_none()
     }
 
     /// The upstream is being changed: nothing may be sent to it.
@@ -574,13 +581,6 @@ fn body_of(framing: Framing, behind: &[u8]) -> &[u8] {
         }
         Framing::Chunked | Framing::UntilClose => &[],
     }
-}
-
-/// Sends bytes that pass as they came; those that do not fit now are cleared.
-fn forward(io: &mut impl Io, to: Token, bytes: &[u8], cleared: &mut u64) -> Result<Gated, End> {
-    let sent = send(io, to, bytes)?;
-    *cleared = (bytes.len() - sent) as u64;
-    Ok(Gated { taken: sent, is_full: sent < bytes.len(), is_long: false })
 }
 
 /// How exchanges end that were open when their connection ended.

@@ -2,7 +2,8 @@
 
 use crate::{
     exchange::{
-        Asker, Observer, OpenSpan, Seating, ShardRules, Sits, direction_of, target_of, why_of,
+        Asker, MirrorTo, Observer, OpenSpan, Seating, ShardRules, Sits, direction_of, target_of,
+        why_of,
     },
     patience::Allowed,
     sys::Nanos,
@@ -35,6 +36,8 @@ pub(crate) struct Ruled<'t> {
     pub(crate) answer: u32,
     /// How often it may be asked again.
     pub(crate) retries: u8,
+    /// Where a copy of it goes.
+    pub(crate) mirror: Option<MirrorTo>,
 }
 
 /// What the client of a refused request is told.
@@ -78,8 +81,8 @@ pub(crate) fn rule<'t>(
         }
     };
     let (allowed, answer) = (rules.allowed(&verdict), rules.answer_number(verdict.response));
-    let Verdict { delay_ns, retries, .. } = verdict;
-    Ruled { target, seating, delay_ns, refused, allowed, answer, retries }
+    let (Verdict { delay_ns, retries, .. }, mirror) = (verdict, rules.mirror_of(&verdict));
+    Ruled { target, seating, delay_ns, refused, allowed, answer, retries, mirror }
 }
 
 /// Gives a head what rules say it is given; what there is no room for is counted.

@@ -24,6 +24,7 @@
 
 pub(crate) mod goal;
 pub(crate) mod leg;
+pub(crate) mod mirror;
 pub(crate) mod resting;
 pub(crate) mod seats;
 

@@ -5,6 +5,7 @@
 use crate::{
     along::Along,
     connection::{Connection, Phase},
+    copies::Outcome,
     error::End,
     flow::Flow,
     gate::{Gate, HOME, LegState, Path},
@@ -15,7 +16,7 @@ use crate::{
     sys::{Nanos, nanos},
     timers::Timer,
 };
-use netra_perf::{Gauge, Key};
+use netra_perf::Key;
 
 /// A leg by which nothing was asked for so long is closed.
 pub(crate) const IDLE_NS: Nanos = 60_000_000_000;
@@ -39,9 +40,21 @@ impl<I: Io> Shard<I> {
         self.leg_of(slot).filter(|_| is_there).map(|leg| leg.owner)
     }
 
+    /// What a leg or a mirror does for its own ends with it, or ends the connection whose leg it is.
+    #[cold]
+    pub(crate) fn end_of_leg(&mut self, token: Token, end: End) {
+        match self.owner_of(token.slot) {
+            Some(owner) => self.end(owner, end),
+            None => self.end_mirror(token.slot, Outcome::Unreachable, Close::Reset),
+        }
+    }
+
     /// An event of a socket that is a leg's, or of a connection that has legs.
     #[cold]
     pub(crate) fn on_leg_event(&mut self, token: Token, event: Event) {
+        if self.is_mirror(token.slot) {
+            return self.on_mirror_event(token, event);
+        }
         let Some((owner, place)) = self.leg_of(token.slot).map(|leg| (leg.owner, leg.place)) else {
             return self.on_event_of_owner(token, event);
         };
@@ -167,6 +180,9 @@ impl<I: Io> Shard<I> {
 
     /// Goes on with a leg that had more to move than one turn allows.
     pub(crate) fn go_on_with_leg(&mut self, from: Token) {
+        if self.is_mirror(from.slot) {
+            return self.drain_mirror(from);
+        }
         let (owner, place) = match self.leg_of(from.slot) {
             Some(leg) => (leg.owner, leg.place),
             None => (from.other(), HOME),
@@ -434,7 +450,7 @@ impl<I: Io> Shard<I> {
     pub(crate) fn on_leg_idle(&mut self, slot: u32) {
         let upstream = Token { side: Side::Upstream, ..self.downstream_of(slot) };
         let Some((owner, place)) = self.leg_of(slot).map(|leg| (leg.owner, leg.place)) else {
-            return;
+            return self.on_mirror_idle(slot);
         };
         let moved_at = self.slab[slot as usize].response.last_moved();
         let is_quiet = self.core.now.saturating_sub(moved_at) >= IDLE_NS
@@ -515,7 +531,7 @@ impl<I: Io> Shard<I> {
         *connection = Connection::begun(generation, original_dst, direction, self.core.now);
         connection.phase = Phase::Relaying;
         self.legs += 1;
-        self.core.recorder.set(Gauge::LegsActive, self.legs.into());
+        self.show_legs();
         slot
     }
 

@@ -9,6 +9,9 @@ use crate::{
 impl<I: Io> Shard<I> {
     /// The new upstream is there: what waits goes out.
     pub(super) fn settle(&mut self, downstream: Token) {
+        if self.is_mirror(downstream.slot) {
+            return self.settle_mirror(downstream);
+        }
         if let Some(owner) = self.owner_of(downstream.slot) {
             return self.settle_leg(downstream, owner);
         }

@@ -43,7 +43,14 @@ def serve(port, greeting="hello"):
     def tell(name):
         seen.append(name)
 
-    service.add_method(INTERFACE, "sayHello", lambda name: greeting + " " + name)
+    hellos = []
+
+    def hello(name):
+        hellos.append(name)
+        return greeting + " " + name
+
+    service.add_method(INTERFACE, "sayHello", hello)
+    service.add_method(INTERFACE, "hellos", lambda _: str(len(hellos)))
     service.add_method(INTERFACE, "boom", boom)
     service.add_method(INTERFACE, "told", lambda _: len(seen) > 0)
     service.add_method(INTERFACE, "tell", tell)
