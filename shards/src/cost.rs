@@ -160,6 +160,9 @@ impl Io for Treadmill {
     fn receive_early(&mut self, _: Fd, _: &mut [u8]) -> io::Result<usize> {
         Err(io::Error::from_raw_os_error(libc::EAGAIN))
     }
+    fn receive_first(&mut self, _: Token, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::from_raw_os_error(libc::EAGAIN))
+    }
     fn dial(&mut self, _: SocketAddr, _: Hop) -> io::Result<Dialled> {
         self.dials += 1;
         Ok(Dialled { fd: 4, connected: true })

@@ -26,6 +26,7 @@ mod correlate;
 #[cfg(test)]
 mod cost;
 mod descriptors;
+mod defer;
 mod dial;
 mod drain;
 mod driver;

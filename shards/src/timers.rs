@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 /// ([`HeadDeadlines`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timer {
+    /// The client must have said something, or the original destination is dialled for it.
+    FirstByte,
     /// The upstream must have answered the dial.
     Dial,
     /// An address of a routed name must have answered, or the next is tried.
@@ -23,8 +25,15 @@ pub(crate) enum Timer {
     Leg,
 }
 
-const KINDS: [Timer; 6] =
-    [Timer::Dial, Timer::Address, Timer::Drain, Timer::HalfCloseLinger, Timer::Idle, Timer::Leg];
+const KINDS: [Timer; 7] = [
+    Timer::FirstByte,
+    Timer::Dial,
+    Timer::Address,
+    Timer::Drain,
+    Timer::HalfCloseLinger,
+    Timer::Idle,
+    Timer::Leg,
+];
 const NONE: u32 = u32::MAX;
 
 /// A connection's place in a list.
@@ -43,6 +52,11 @@ impl Default for Link {
 }
 
 impl Link {
+    /// When it is; nothing where none is set.
+    pub(crate) fn at(&self) -> Nanos {
+        self.at
+    }
+
     /// The deadline that is set, if any.
     pub(crate) fn timer(&self) -> Option<Timer> {
         self.timer

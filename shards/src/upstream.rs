@@ -108,6 +108,9 @@ impl<I: Io> Shard<I> {
         let mut is_parted = false;
         if let Some(switch) = connection.switch_mut() {
             is_parted = std::mem::take(&mut switch.is_parted);
+            if switch.is_deferred {
+                (switch.is_gone, switch.began) = (false, core.now);
+            }
             if let Some(goal) = switch.goal.as_deref_mut() {
                 goal.until = deadline;
             }
@@ -143,8 +146,12 @@ impl<I: Io> Shard<I> {
         self.stop_draining(downstream.slot);
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];
-        if connection.switch().is_some_and(|it| it.is_parted) {
-            return self.end(downstream, End::Reset(Side::Upstream));
+        if let Some(switch) = connection.switch_mut().filter(|it| it.is_parted) {
+            switch.until = None;
+            return match switch.is_deferred {
+                true => self.leave_upstream(downstream),
+                false => self.end(downstream, End::Reset(Side::Upstream)),
+            };
         }
         connection.seats().map(Seats::stay);
         connection.settle(core);
@@ -260,8 +267,12 @@ impl<I: Io> Shard<I> {
     }
 
     fn dial_original(&mut self, downstream: Token, to: SocketAddr) {
-        if let Err(e) = self.dial_again(downstream, to) {
+        let source = self.source_of_first(downstream, to);
+        if let Err(e) = self.dial_again(downstream, to, source) {
             dial::failed(&self.core, &e);
+            if self.reset_undialled(downstream, errno(&e)) {
+                return;
+            }
             self.give_up(downstream, dial_fault(errno(&e)), &why(errno(&e)));
         }
     }
@@ -280,7 +291,8 @@ impl<I: Io> Shard<I> {
             if is_further {
                 self.core.recorder.bump(Key::ROUTE_NEXT_ADDRESS);
             }
-            match self.dial_again(downstream, to) {
+            // Its source is the kernel's choice for where it goes now, whatever the application's was.
+            match self.dial_again(downstream, to, None) {
                 Ok(()) => return,
                 Err(e) => {
                     dial::failed(&self.core, &e);
@@ -289,7 +301,9 @@ impl<I: Io> Shard<I> {
                 }
             }
         }
-        self.give_up(downstream, dial_fault(error), &why(error));
+        if !self.reset_undialled(downstream, error) {
+            self.give_up(downstream, dial_fault(error), &why(error));
+        }
     }
 
     /// The address that was dialled is not to be dialled again.
@@ -299,10 +313,14 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn dial_again(&mut self, downstream: Token, to: SocketAddr) -> io::Result<()> {
+    fn dial_again(
+        &mut self,
+        downstream: Token,
+        to: SocketAddr,
+        source: Option<IpAddr>,
+    ) -> io::Result<()> {
         // The request that waits is sent as soon as this dial is answered.
-        // Its source is the kernel's choice for where it goes now, whatever the application's was.
-        let hop = Hop { is_local: to.ip().is_loopback(), has_bytes: true, source: None };
+        let hop = Hop { is_local: to.ip().is_loopback(), has_bytes: true, source };
         self.connection(downstream.slot).set_remote(Some(to));
         let dialled = self.core.dial(to, hop)?;
         self.core.note_dial(downstream.slot, dialled.fd, to);
@@ -360,6 +378,7 @@ impl<I: Io> Shard<I> {
             None => {}
         }
         connection.settle(&mut self.core);
+        self.note_first_dial(downstream.slot);
         self.goal(downstream.slot).map(Goal::settle);
         for from in [downstream, downstream.other()] {
             if let Err(end) = self.slab[downstream.slot as usize].go_on(&mut self.core, from) {
@@ -410,6 +429,10 @@ impl<I: Io> Shard<I> {
         match self.stand_of(downstream.slot).unwrap_or_default() {
             Stand::Resolving => {
                 self.give_up(downstream, NAME_UNKNOWN, "its name was not resolved in time");
+            }
+            Stand::Dialling if self.is_first_home(downstream.slot) => {
+                dial::failed(&self.core, &io::Error::from_raw_os_error(libc::ETIMEDOUT));
+                self.end(downstream, End::DialTimeout);
             }
             Stand::Dialling => {
                 self.unreachable(downstream, &io::Error::from_raw_os_error(libc::ETIMEDOUT));

@@ -176,10 +176,11 @@ fn row(shard: usize, view: &ConnectionView, details: Option<&ConnectionDetails>)
         "shard": shard,
         "direction": view.direction.name(),
         "protocol": view.protocol,
-        "state": match (view.is_dialling, view.is_leg) {
-            (true, _) => "dialling",
-            (false, true) => "leg",
-            (false, false) => "relaying",
+        "state": match (view.is_deferred, view.is_dialling, view.is_leg) {
+            (true, ..) => "deferred",
+            (false, true, _) => "dialling",
+            (false, false, true) => "leg",
+            (false, false, false) => "relaying",
         },
         "is_leg": view.is_leg,
         "upstream": view.upstream.map(|upstream| upstream.to_string()),

@@ -89,6 +89,14 @@ impl Gate {
                 Step::Aside { consumed, message } => {
                     self.left.note(message.leaves());
                     run.at += consumed;
+                    if self.switch.is_deferred {
+                        // Nobody decides about it, and it has to go to somebody.
+                        self.switch.needs_any();
+                        shared.gates.edits.clear();
+                        run.lend(Fate::Moves, &mut shared.gates.scraps);
+                        let own = (&message, consumed, &*shared.gates.edits);
+                        run.on(out, io, to, input, own, Fate::Moves)?;
+                    }
                 }
                 Step::Opened { consumed, message, exchange } => {
                     (run.at, run.begun) = (run.at + consumed, run.begun + 1);
@@ -118,6 +126,7 @@ impl Gate {
                 }
                 Step::Tunnel(reason) => {
                     tapped.give_up(reason, recorder);
+                    self.switch.needs_any();
                     break;
                 }
             }

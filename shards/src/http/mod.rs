@@ -168,6 +168,7 @@ impl Http {
                 if reason == Reason::Http2Preface && self.heads == 0 {
                     self.become_two(&held, shared, recorder);
                     self.sent = self.may_lead(shared).then(Vec::new);
+                    self.switch.needs_any();
                     return Ok(Gated::default());
                 }
                 self.send_held(io, to, &held)?
@@ -212,6 +213,12 @@ impl Http {
     /// Sends what was held of a head that is none.
     #[cold]
     fn send_held(&mut self, io: &mut impl Io, to: Token, held: &[u8]) -> Result<Gated, End> {
+        if self.switch.is_deferred {
+            self.switch.needs_any();
+            self.carry.extend_from_slice(held);
+            self.request.release_memory();
+            return Ok(Gated::default());
+        }
         if self.switch.is_parted {
             return Err(End::Reset(Side::Upstream));
         }

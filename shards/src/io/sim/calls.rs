@@ -160,6 +160,11 @@ impl Io for SimIo {
         Ok(len)
     }
 
+    fn receive_first(&mut self, token: Token, into: &mut [u8]) -> io::Result<usize> {
+        let fd = self.fd(token);
+        self.receive_early(Fd::try_from(fd).unwrap(), into)
+    }
+
     fn dial(&mut self, to: SocketAddr, hop: Hop) -> io::Result<Dialled> {
         let elsewhere = self.elsewhere.get_mut(&to.port());
         let is_elsewhere = elsewhere.is_some();
