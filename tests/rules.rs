@@ -8,6 +8,8 @@ mod support;
 mod answers;
 #[path = "rules/clusters.rs"]
 mod clusters;
+#[path = "rules/defer.rs"]
+mod deferred;
 #[path = "rules/demos.rs"]
 mod demos;
 #[path = "rules/fleets.rs"]
