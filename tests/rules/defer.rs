@@ -136,6 +136,8 @@ fn a_virtual_address_of_http_is_called() {
         client.send(&second)?;
         serve(&mut server, &mut client, &[first, second].concat())?;
         client.close();
+        server.last()?.expect_end(End::Eof)?;
+        drop(server);
         let url = |path: &str| format!("http://{VIRTUAL}:{PORT}{path}");
         let curl = |path: &str| {
             let args = ["-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: svc"];
