@@ -113,7 +113,12 @@ pub fn run(codecs: Vec<Protocol>) -> ExitCode {
         (Task::Ready(args), _) => ready::run(&args).into(),
         (Task::Webhook(args), _) => webhook::run(&args).into(),
         (Task::Support(args), prepared) => support::run(&prepared, &args).into(),
-        (Task::Rules(args), _) => rules::run(&args, private(&sources)).into(),
+        (Task::Rules(args), _) => {
+            // What settings are wrong is not what is asked here.
+            let loaded = load::load(&sources).ok();
+            let config = loaded.as_ref().map(|it| &it.config);
+            rules::run(&args, private(&sources), config).into()
+        }
         (Task::Top(args), _) => top::run(&args).into(),
         (_, Err(refused)) => refuse(&refused, env::args_os().len() <= 1).into(),
         (Task::Serve, Ok((loaded, plan))) => control::run(&loaded, plan).into(),

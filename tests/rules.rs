@@ -26,6 +26,8 @@ mod ports;
 mod routes_of_others;
 #[path = "rules/soak.rs"]
 mod soak;
+#[path = "rules/weights.rs"]
+mod weights;
 
 use nix::sys::signal::Signal;
 use std::{

@@ -167,9 +167,9 @@ impl<I: Io> Shard<I> {
 
     /// Where that dial comes from: the address that the application has chosen.
     pub(crate) fn source_of_first(&self, downstream: Token, to: SocketAddr) -> Option<IpAddr> {
-        let caller = self.core.io.peer_addr(downstream).ok().filter(|_| {
-            self.is_first_home(downstream.slot)
-        });
+        // Of a leg, whose slot has no client, and of later ones it is the kernel's choice.
+        let is_first = self.is_first_home(downstream.slot);
+        let caller = is_first.then(|| self.core.io.peer_addr(downstream).ok()).flatten();
         self.core.sources.kept(caller, to)
     }
 

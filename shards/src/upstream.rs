@@ -2,6 +2,7 @@
 //! until what was asked before has been answered, close the upstream, resolve, dial, go on.
 
 mod legs;
+mod parting;
 
 use crate::{
     connection::{Connection, Phase},
@@ -532,30 +533,6 @@ impl<I: Io> Shard<I> {
         core.recorder.bump(Key::SENT_AGAIN);
         self.leave_upstream(downstream);
         true
-    }
-
-    /// The upstream has ended between two requests: the client keeps its connection.
-    fn part(&mut self, downstream: Token) {
-        let Self { core, slab, .. } = self;
-        let connection = &mut slab[downstream.slot as usize];
-        connection.seats().map(Seats::leave);
-        connection.detach(core, downstream);
-        connection.request.change_receiver();
-        core.own_dials.forget(downstream.slot);
-        let closed = core.io.close(downstream.other(), Close::Orderly);
-        if let Some(switch) = connection.switch_mut() {
-            switch.is_parted = true;
-            switch.stand = if closed == When::Later { Stand::Parting } else { Stand::Settled };
-        }
-    }
-
-    /// The socket of an upstream that had ended is closed: what has come meanwhile may go on.
-    fn has_parted(&mut self, downstream: Token) {
-        self.stand(downstream.slot, Stand::Settled);
-        match self.slab[downstream.slot as usize].go_on(&mut self.core, downstream) {
-            Ok(()) => self.moved(downstream),
-            Err(end) => self.end(downstream, end),
-        }
     }
 
     /// Goes on with a request of HTTP that has waited long enough.

@@ -1,7 +1,7 @@
 //! `netra rules`: for people who write rules.
 
-use super::{Addresses, Own, Read, files, read};
-use crate::{exit::Exit, mask};
+use super::{Addresses, Own, Read, files, read, spoken};
+use crate::{config::Config, exit::Exit, mask};
 use clap::{Args, Subcommand};
 use netra_codecs::tap;
 use netra_rules::{
@@ -76,7 +76,11 @@ struct ExplainArgs {
 }
 
 /// Does it; what is wrong is said.
-pub(crate) fn run(args: &RulesArgs, private: Result<Vec<tap::Protocol>, String>) -> Exit {
+pub(crate) fn run(
+    args: &RulesArgs,
+    private: Result<Vec<tap::Protocol>, String>,
+    config: Option<&Config>,
+) -> Exit {
     let private = private.map_err(|what| vec![what]);
     let own = |name: &str, locality: &str| {
         let (name, locality) = (name.to_owned(), locality.to_owned());
@@ -88,7 +92,7 @@ pub(crate) fn run(args: &RulesArgs, private: Result<Vec<tap::Protocol>, String>)
         }
         What::Explain(args) => {
             let own = own(&args.service_name, &args.locality);
-            (own.and_then(|own| explained(args, &own)), Exit::DONE)
+            (own.and_then(|own| explained(args, &own, config)), Exit::DONE)
         }
         What::Schema => (Ok(schema()), Exit::DONE),
         What::Test { file } => match own("", "").and_then(|own| tested(file, &own.private)) {
@@ -179,7 +183,11 @@ fn read_by_name(table: &Table) -> String {
 /// Places of one protocol that are told of.
 const PLACES_MAX: usize = 8;
 
-fn explained(args: &ExplainArgs, own: &Own) -> Result<String, Vec<String>> {
+fn explained(
+    args: &ExplainArgs,
+    own: &Own,
+    config: Option<&Config>,
+) -> Result<String, Vec<String>> {
     let wrong = |what: String| vec![what];
     let context = Context::default().with_private(&own.private);
     let protocol = context.protocol(&args.protocol).ok_or_else(|| {
@@ -200,7 +208,10 @@ fn explained(args: &ExplainArgs, own: &Own) -> Result<String, Vec<String>> {
         example.set(name, value).map_err(|what| wrong(format!("--set={pair}: {what}")))?;
     }
     let Some(table) = &read.compiled.table else { return Ok(String::new()) };
-    let (_, lines) = explain(table, &example);
+    let (_, why) = explain(table, &example);
+    let place = (example.direction, to, protocol);
+    let mut lines = config.map_or_else(Vec::new, |config| spoken::lines(config, table, place));
+    lines.extend(why);
     Ok(lines.into_iter().map(|line| format!("{line}\n")).collect())
 }
 

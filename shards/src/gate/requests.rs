@@ -90,12 +90,8 @@ impl Gate {
                     self.left.note(message.leaves());
                     run.at += consumed;
                     if self.switch.is_deferred {
-                        // Nobody decides about it, and it has to go to somebody.
                         self.switch.needs_any();
-                        shared.gates.edits.clear();
-                        run.lend(Fate::Moves, &mut shared.gates.scraps);
-                        let own = (&message, consumed, &*shared.gates.edits);
-                        run.on(out, io, to, input, own, Fate::Moves)?;
+                        run.set_aside(out, io, to, input, (&message, consumed), shared.gates)?;
                     }
                 }
                 Step::Opened { consumed, message, exchange } => {
@@ -230,6 +226,22 @@ impl Run {
             0 => self.go_on(out, io, to, input, own, fate),
             behind => self.part(out, io, to, input, (own, behind), fate),
         }
+    }
+
+    /// A message that nobody decides about waits for whoever it is to go to.
+    #[cold]
+    fn set_aside(
+        &mut self,
+        out: &mut Outgoing,
+        io: &mut impl Io,
+        to: Token,
+        input: &[u8],
+        (message, consumed): (&Message<'_>, usize),
+        gates: &mut Gates,
+    ) -> Result<(), End> {
+        gates.edits.clear();
+        self.lend(Fate::Moves, &mut gates.scraps);
+        self.on(out, io, to, input, (message, consumed, &gates.edits), Fate::Moves)
     }
 
     /// A message that moves needs room where it waits.

@@ -1,0 +1,57 @@
+//! What a port is read as, and why: a rule acts only where somebody reads messages of its protocol.
+
+use crate::config::Config;
+use netra_rules::{Direction, Protocol, RuleInfo, Table, may_act};
+use std::net::SocketAddr;
+
+/// Rules of one place that are told of.
+const RULES_MAX: usize = 20;
+
+/// What connections to there are read as, and which documents may act on them; `asked` is what the message
+/// is said to be of.
+pub(super) fn lines(
+    config: &Config,
+    table: &Table,
+    (direction, to, asked): (Direction, SocketAddr, Protocol),
+) -> Vec<String> {
+    let (read, why) = read_as(config, table, to);
+    let mut lines = vec![match read {
+        Some(protocol) => format!("{to} is read as {protocol}: {why}"),
+        None => format!("{to} is not read, and no document can act there: {why}"),
+    }];
+    let Some(read) = read else { return lines };
+    let able = may_act(table, direction, to, read);
+    let named = |rule: &&RuleInfo| format!("{} at {}", rule.name, rule.place);
+    let shown: Vec<_> = able.iter().take(RULES_MAX).map(named).collect();
+    lines.push(match able.len().saturating_sub(RULES_MAX) {
+        _ if able.is_empty() => format!("no document acts on {direction} messages of {read} there"),
+        0 => format!("what may act there: {}", shown.join(", ")),
+        more => format!("what may act there: {} and {more} more", shown.join(", ")),
+    });
+    if read != asked {
+        lines.push(format!(
+            "so nobody reads messages of {asked} there, and what follows would be if somebody did"
+        ));
+    }
+    lines
+}
+
+/// As shards see it (`Core::tapped`, `Core::is_http`).
+fn read_as(config: &Config, table: &Table, to: SocketAddr) -> (Option<Protocol>, &'static str) {
+    if let Some(protocol) = config.protocols.get(to) {
+        return (Some(Protocol::Of(protocol)), "NETRA_PROTOCOLS says so");
+    }
+    if config.http.ports.contains(to.port()) {
+        return (Some(Protocol::Http1), "NETRA_HTTP_PORTS has the port");
+    }
+    match table.protocol(to) {
+        Some(Protocol::Http1) => {
+            (None, "documents name its port after HTTP, which is read on ports of NETRA_HTTP_PORTS alone")
+        }
+        Some(protocol) => (Some(protocol), "documents name its port so"),
+        None if config.detects => {
+            (None, "NETRA_DETECT finds out what is spoken there, and rules do not act on what it finds")
+        }
+        None => (None, "neither NETRA_HTTP_PORTS nor NETRA_PROTOCOLS nor documents say what is spoken there"),
+    }
+}
