@@ -137,7 +137,8 @@ impl<I: Io> Shard<I> {
         let source = self.core.sources.kept(caller, to);
         let is_local = to.ip().is_loopback();
         let began = self.core.now;
-        let dialled = match self.core.dial(to, Hop { is_local, has_bytes: early.is_some(), source }) {
+        let dialled = match self.core.dial(to, Hop { is_local, has_bytes: early.is_some(), source })
+        {
             Ok(dialled) => dialled,
             Err(e) => {
                 let end = dial::failed(&self.core, &e);

@@ -25,8 +25,10 @@ mod core;
 mod correlate;
 #[cfg(test)]
 mod cost;
-mod descriptors;
 mod defer;
+#[cfg(test)]
+mod defer_simulation;
+mod descriptors;
 mod dial;
 mod drain;
 mod driver;

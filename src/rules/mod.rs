@@ -6,6 +6,7 @@ mod files;
 mod heard;
 mod live;
 mod remote;
+mod spoken;
 mod tool;
 mod view;
 mod watch;

@@ -52,30 +52,41 @@ fn a_virtual_address_of_redis_is_called() {
     let Some(world) = World::new() else { return };
     let _servers = [redis_server(&world, 6379), redis_server(&world, 6380)];
     for (port, who) in [(6379, "one"), (6380, "two")] {
-        crate::routes_of_others::redis(&world.client, port, &["MSET", "new:who", who, "old:who", who]);
+        crate::routes_of_others::redis(
+            &world.client,
+            port,
+            &["MSET", "new:who", who, "old:who", who],
+        );
     }
     let key = |prefix: &str| format!("key: {{prefix: \"{prefix}:\"}}");
     let routes = route("cache", "new", &key("new"), &[(2, 100)])
         + &route("cache", "old", &key("old"), &[(1, 100)])
         + &route("cache", "gone", &key("gone"), &[(3, 100)]);
-    let rules = virtual_versions("cache", [6379, 6380, 6399], "tcp-redis") + &router("cache", &routes);
+    let rules =
+        virtual_versions("cache", [6379, 6380, 6399], "tcp-redis") + &router("cache", &routes);
     // The name of its port says what is spoken there.
-    in_cells(&world, &cells(), &rules, |setup| setup, |netra, _| {
-        for (args, expected) in [(["GET", "new:who"], "two"), (["GET", "old:who"], "one")] {
-            let said = redis(6379, &args)(&world);
-            if said != expected {
-                return Err(format!("{args:?}: {said:?}"));
+    in_cells(
+        &world,
+        &cells(),
+        &rules,
+        |setup| setup,
+        |netra, _| {
+            for (args, expected) in [(["GET", "new:who"], "two"), (["GET", "old:who"], "one")] {
+                let said = redis(6379, &args)(&world);
+                if said != expected {
+                    return Err(format!("{args:?}: {said:?}"));
+                }
             }
-        }
-        if dialled_in_vain(netra) > 0 {
-            return Err("somebody was dialled who is not there".into());
-        }
-        let said = redis(6379, &["GET", "gone:who"])(&world);
-        if !said.starts_with("ERR netra: 10.61.0.1:6399 cannot be reached") {
-            return Err(format!("gone: {said:?}"));
-        }
-        netra.scrape_until("nothing is active", |scrape| scrape.active() == 0)
-    });
+            if dialled_in_vain(netra) > 0 {
+                return Err("somebody was dialled who is not there".into());
+            }
+            let said = redis(6379, &["GET", "gone:who"])(&world);
+            if !said.starts_with("ERR netra: 10.61.0.1:6399 cannot be reached") {
+                return Err(format!("gone: {said:?}"));
+            }
+            netra.scrape_until("nothing is active", |scrape| scrape.active() == 0)
+        },
+    );
 }
 
 #[test]
@@ -121,8 +132,7 @@ fn a_virtual_address_of_http_is_called() {
         match_("path", "{prefix: /gone}"),
         to(3),
     );
-    let rules =
-        virtual_versions("svc", [PORT, 8091, 8099], "http-svc") + &router("svc", &routes);
+    let rules = virtual_versions("svc", [PORT, 8091, 8099], "http-svc") + &router("svc", &routes);
     let http = |setup: Setup| setup.env("NETRA_HTTP_PORTS", PORT);
     in_cells(&world, &cells(), &rules, http, |netra, _| {
         let mut server = Server::listen(&world.client, CLIENT_V4, 8091);
@@ -140,7 +150,8 @@ fn a_virtual_address_of_http_is_called() {
         drop(server);
         let url = |path: &str| format!("http://{VIRTUAL}:{PORT}{path}");
         let curl = |path: &str| {
-            let args = ["-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: svc"];
+            let args =
+                ["-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: svc"];
             let url = url(path);
             let args: Vec<_> = args.into_iter().chain([&*url]).collect();
             run(&world.pod, &tool("curl", "curl"), &args)

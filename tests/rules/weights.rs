@@ -186,7 +186,8 @@ fn weights_move_in_ten_steps_under_load() {
             }
             let mut steps = (1..=10).map(|tenth| 10 * tenth);
             let first = judge(&tallies, 0);
-            let done = first.and_then(|()| steps.try_for_each(|it| step(netra, folder, &tallies, it)));
+            let done =
+                first.and_then(|()| steps.try_for_each(|it| step(netra, folder, &tallies, it)));
             is_over.store(true, Relaxed);
             done
         })

@@ -51,7 +51,12 @@ impl Http {
 
     /// Sends what was held of a head that is none.
     #[cold]
-    pub(super) fn send_held(&mut self, io: &mut impl Io, to: Token, held: &[u8]) -> Result<Gated, End> {
+    pub(super) fn send_held(
+        &mut self,
+        io: &mut impl Io,
+        to: Token,
+        held: &[u8],
+    ) -> Result<Gated, End> {
         if self.switch.is_deferred {
             self.switch.needs_any();
             self.carry.extend_from_slice(held);
