@@ -116,8 +116,12 @@ pub fn run(codecs: Vec<Protocol>) -> ExitCode {
         (Task::Rules(args), _) => {
             // What settings are wrong is not what is asked here.
             let loaded = load::load(&sources).ok();
-            let config = loaded.as_ref().map(|it| &it.config);
-            rules::run(&args, private(&sources), config).into()
+            let settings = loaded.as_ref().map(|it| rules::Settings {
+                http: &it.config.http.ports,
+                protocols: &it.config.protocols,
+                detects: it.config.detects,
+            });
+            rules::run(&args, private(&sources), settings).into()
         }
         (Task::Top(args), _) => top::run(&args).into(),
         (_, Err(refused)) => refuse(&refused, env::args_os().len() <= 1).into(),

@@ -14,6 +14,7 @@ mod watch;
 pub(crate) use clusters::LISTED_MAX;
 pub(crate) use live::Live;
 pub(crate) use remote::{Remote, follow as follow_remote};
+pub(crate) use spoken::Settings;
 pub(crate) use tool::{RulesArgs, run};
 pub(crate) use view::{Metrics, View};
 pub(crate) use watch::{Hurry, follow};

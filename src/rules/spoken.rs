@@ -1,8 +1,16 @@
 //! What a port is read as, and why: a rule acts only where somebody reads messages of its protocol.
 
-use crate::config::Config;
+use netra_codecs::{PortSet, tap::ProtocolPorts};
 use netra_rules::{Direction, Protocol, RuleInfo, Table, may_act};
 use std::net::SocketAddr;
+
+/// What settings say of ports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings<'s> {
+    pub(crate) http: &'s PortSet,
+    pub(crate) protocols: &'s ProtocolPorts,
+    pub(crate) detects: bool,
+}
 
 /// Rules of one place that are told of.
 const RULES_MAX: usize = 20;
@@ -10,11 +18,11 @@ const RULES_MAX: usize = 20;
 /// What connections to there are read as, and which documents may act on them; `asked` is what the message
 /// is said to be of.
 pub(super) fn lines(
-    config: &Config,
+    settings: Settings<'_>,
     table: &Table,
     (direction, to, asked): (Direction, SocketAddr, Protocol),
 ) -> Vec<String> {
-    let (read, why) = read_as(config, table, to);
+    let (read, why) = read_as(settings, table, to);
     let mut lines = vec![match read {
         Some(protocol) => format!("{to} is read as {protocol}: {why}"),
         None => format!("{to} is not read, and no document can act there: {why}"),
@@ -37,11 +45,11 @@ pub(super) fn lines(
 }
 
 /// As shards see it (`Core::tapped`, `Core::is_http`).
-fn read_as(config: &Config, table: &Table, to: SocketAddr) -> (Option<Protocol>, &'static str) {
-    if let Some(protocol) = config.protocols.get(to) {
+fn read_as(settings: Settings<'_>, table: &Table, to: SocketAddr) -> (Option<Protocol>, &'static str) {
+    if let Some(protocol) = settings.protocols.get(to) {
         return (Some(Protocol::Of(protocol)), "NETRA_PROTOCOLS says so");
     }
-    if config.http.ports.contains(to.port()) {
+    if settings.http.contains(to.port()) {
         return (Some(Protocol::Http1), "NETRA_HTTP_PORTS has the port");
     }
     match table.protocol(to) {
@@ -50,7 +58,7 @@ fn read_as(config: &Config, table: &Table, to: SocketAddr) -> (Option<Protocol>,
             "documents name its port after HTTP, which is read on ports of NETRA_HTTP_PORTS alone",
         ),
         Some(protocol) => (Some(protocol), "documents name its port so"),
-        None if config.detects => (
+        None if settings.detects => (
             None,
             "NETRA_DETECT finds out what is spoken there, and rules do not act on what it finds",
         ),
@@ -90,13 +98,11 @@ spec:
         let text = TEXT.to_owned();
         let documents = Documents::read(&[Source { name: "rules".into(), text }]);
         let table = documents.compile(&Context::default()).table.unwrap();
-        let mut config = Config::default();
-        config.http.ports = http.parse().unwrap();
-        config.protocols = protocols.parse().unwrap();
-        config.detects = detects;
+        let (http, protocols) = (http.parse().unwrap(), protocols.parse().unwrap());
+        let settings = Settings { http: &http, protocols: &protocols, detects };
         let redis = Context::default().protocol("redis").unwrap();
         let place = (Direction::Outbound, to.parse().unwrap(), redis);
-        lines(&config, &table, place).join("\n")
+        lines(settings, &table, place).join("\n")
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `netra rules`: for people who write rules.
 
 use super::{Addresses, Own, Read, files, read, spoken};
-use crate::{config::Config, exit::Exit, mask};
+use crate::{exit::Exit, mask};
 use clap::{Args, Subcommand};
 use netra_codecs::tap;
 use netra_rules::{
@@ -79,7 +79,7 @@ struct ExplainArgs {
 pub(crate) fn run(
     args: &RulesArgs,
     private: Result<Vec<tap::Protocol>, String>,
-    config: Option<&Config>,
+    settings: Option<spoken::Settings<'_>>,
 ) -> Exit {
     let private = private.map_err(|what| vec![what]);
     let own = |name: &str, locality: &str| {
@@ -92,7 +92,7 @@ pub(crate) fn run(
         }
         What::Explain(args) => {
             let own = own(&args.service_name, &args.locality);
-            (own.and_then(|own| explained(args, &own, config)), Exit::DONE)
+            (own.and_then(|own| explained(args, &own, settings)), Exit::DONE)
         }
         What::Schema => (Ok(schema()), Exit::DONE),
         What::Test { file } => match own("", "").and_then(|own| tested(file, &own.private)) {
@@ -186,7 +186,7 @@ const PLACES_MAX: usize = 8;
 fn explained(
     args: &ExplainArgs,
     own: &Own,
-    config: Option<&Config>,
+    settings: Option<spoken::Settings<'_>>,
 ) -> Result<String, Vec<String>> {
     let wrong = |what: String| vec![what];
     let context = Context::default().with_private(&own.private);
@@ -210,7 +210,7 @@ fn explained(
     let Some(table) = &read.compiled.table else { return Ok(String::new()) };
     let (_, why) = explain(table, &example);
     let place = (example.direction, to, protocol);
-    let mut lines = config.map_or_else(Vec::new, |config| spoken::lines(config, table, place));
+    let mut lines = settings.map_or_else(Vec::new, |it| spoken::lines(it, table, place));
     lines.extend(why);
     Ok(lines.into_iter().map(|line| format!("{line}\n")).collect())
 }

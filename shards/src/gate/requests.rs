@@ -88,11 +88,8 @@ impl Gate {
                 }
                 Step::Aside { consumed, message } => {
                     self.left.note(message.leaves());
-                    run.at += consumed;
-                    if self.switch.is_deferred {
-                        self.switch.needs_any();
-                        run.set_aside(out, io, to, input, (&message, consumed), shared.gates)?;
-                    }
+                    let whose = (&mut *shared.gates, &mut self.switch);
+                    run.aside(out, io, to, input, (&message, consumed), whose)?;
                 }
                 Step::Opened { consumed, message, exchange } => {
                     (run.at, run.begun) = (run.at + consumed, run.begun + 1);
@@ -228,17 +225,21 @@ impl Run {
         }
     }
 
-    /// A message that nobody decides about waits for whoever it is to go to.
-    #[cold]
-    fn set_aside(
+    /// A message that nobody decides about: where nobody is dialled yet, it waits for whoever it is to go to.
+    fn aside(
         &mut self,
         out: &mut Outgoing,
         io: &mut impl Io,
         to: Token,
         input: &[u8],
         (message, consumed): (&Message<'_>, usize),
-        gates: &mut Gates,
+        (gates, switch): (&mut Gates, &mut Switch),
     ) -> Result<(), End> {
+        self.at += consumed;
+        if !switch.is_deferred {
+            return Ok(());
+        }
+        switch.needs_any();
         gates.edits.clear();
         self.lend(Fate::Moves, &mut gates.scraps);
         self.on(out, io, to, input, (message, consumed, &gates.edits), Fate::Moves)
