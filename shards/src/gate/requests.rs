@@ -87,8 +87,7 @@ impl Gate {
                     run.at += consumed;
                 }
                 Step::Aside { consumed, message } => {
-                    self.left.note(message.leaves());
-                    let whose = (&mut *shared.gates, &mut self.switch);
+                    let whose = (&mut *shared.gates, &mut self.switch, &mut self.left);
                     run.aside(out, io, to, input, (&message, consumed), whose)?;
                 }
                 Step::Opened { consumed, message, exchange } => {
@@ -233,8 +232,9 @@ impl Run {
         to: Token,
         input: &[u8],
         (message, consumed): (&Message<'_>, usize),
-        (gates, switch): (&mut Gates, &mut Switch),
+        (gates, switch, left): (&mut Gates, &mut Switch, &mut Left),
     ) -> Result<(), End> {
+        left.note(message.leaves());
         self.at += consumed;
         if !switch.is_deferred {
             return Ok(());
