@@ -418,7 +418,12 @@ fn shard(work: Work, direction: Direction) -> (Shard<Treadmill>, Option<SpanSour
         recorder: Arc::new(Recorder::of(&Reads::on(&taps).tables())),
         taps: Taps::new(Reads::on(&taps), config.limits, config.held_bytes_max),
         pool: BufferPool::new(64, 16 * 1024).unwrap(),
-        ..simulation::parts(Limits::default(), 1, mpsc::channel().1)
+        // The treadmill has no silence: its first turn accepts, and dials.
+        ..simulation::parts(
+            Limits { defer_dial: Duration::ZERO, ..Limits::default() },
+            1,
+            mpsc::channel().1,
+        )
     };
     let of_http = if is_grpc { messages::GRPC } else { messages::HTTP };
     let conversation = protocol.map_or(of_http, |it| Conversation::of(it).unwrap());

@@ -191,7 +191,8 @@ impl<I: Io> Shard<I> {
     pub(crate) fn note_first_dial(&mut self, slot: u32) {
         let Some(switch) = self.slab[slot as usize].switch_mut() else { return };
         if std::mem::take(&mut switch.is_deferred) {
-            dial::record(&self.core, switch.began);
+            let now = self.core.io.now();
+            dial::record(&self.core, now.saturating_sub(switch.since_begin(now)));
         }
     }
 }

@@ -110,7 +110,8 @@ impl<I: Io> Shard<I> {
         if let Some(switch) = connection.switch_mut() {
             is_parted = std::mem::take(&mut switch.is_parted);
             if switch.is_deferred {
-                (switch.is_gone, switch.began) = (false, core.now);
+                switch.is_gone = false;
+                switch.begin(core.now);
             }
             if let Some(goal) = switch.goal.as_deref_mut() {
                 goal.until = deadline;

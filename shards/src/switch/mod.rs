@@ -69,10 +69,17 @@ pub(crate) struct Switch {
     pub(crate) is_parted: bool,
     /// Nobody has been dialled for the connection before: nothing was sent to anybody.
     pub(crate) is_deferred: bool,
-    /// When the first dial of a connection began that was deferred.
-    pub(crate) began: Nanos,
+    /// When the first dial of a connection began that was deferred, in units of 256 ns: they come round in
+    /// 18 minutes, which no dial takes.
+    pub(crate) began: u32,
     /// The request that was looked at last waits until then, before anything is done for it.
     pub(crate) until: Option<Nanos>,
+}
+
+const UNIT_BITS: u32 = 8;
+
+fn units(at: Nanos) -> u32 {
+    u32::try_from(at >> UNIT_BITS & 0xffff_ffff).unwrap_or(0)
 }
 
 impl Switch {
@@ -116,6 +123,16 @@ impl Switch {
     /// Nobody is dialled before a message says where to.
     pub(crate) fn defer(&mut self) {
         (self.is_parted, self.is_gone, self.is_deferred) = (true, true, true);
+    }
+
+    /// The first dial begins.
+    pub(crate) fn begin(&mut self, now: Nanos) {
+        self.began = units(now);
+    }
+
+    /// How long it has taken by now.
+    pub(crate) fn since_begin(&self, now: Nanos) -> Nanos {
+        Nanos::from(units(now).wrapping_sub(self.began)) << UNIT_BITS
     }
 
     /// What came cannot be decided about, and has to go where its client wanted to: whoever has no
