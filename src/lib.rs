@@ -113,7 +113,16 @@ pub fn run(codecs: Vec<Protocol>) -> ExitCode {
         (Task::Ready(args), _) => ready::run(&args).into(),
         (Task::Webhook(args), _) => webhook::run(&args).into(),
         (Task::Support(args), prepared) => support::run(&prepared, &args).into(),
-        (Task::Rules(args), _) => rules::run(&args, private(&sources)).into(),
+        (Task::Rules(args), _) => {
+            // What settings are wrong is not what is asked here.
+            let loaded = load::load(&sources).ok();
+            let settings = loaded.as_ref().map(|it| rules::Settings {
+                http: &it.config.http.ports,
+                protocols: &it.config.protocols,
+                detects: it.config.detects,
+            });
+            rules::run(&args, private(&sources), settings).into()
+        }
         (Task::Top(args), _) => top::run(&args).into(),
         (_, Err(refused)) => refuse(&refused, env::args_os().len() <= 1).into(),
         (Task::Serve, Ok((loaded, plan))) => control::run(&loaded, plan).into(),

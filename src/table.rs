@@ -188,6 +188,12 @@ const LIMITS: &[Setting] = &[
         "How long a dial may take",
     ),
     Setting::new(
+        "NETRA_DEFER_DIAL_MS",
+        "200",
+        Millis(0, 10 * 60_000, |c, time| c.limits.defer_dial = time),
+        "Where rules route, how long a client may be silent before its destination is dialled; 0 dials at once",
+    ),
+    Setting::new(
         "NETRA_SPARE_SOURCES",
         "127.0.0.8/29,::1",
         Custom(SPARE_SOURCES, spare_sources),

@@ -8,6 +8,8 @@ mod support;
 mod answers;
 #[path = "rules/clusters.rs"]
 mod clusters;
+#[path = "rules/defer.rs"]
+mod deferred;
 #[path = "rules/demos.rs"]
 mod demos;
 #[path = "rules/fleets.rs"]
@@ -30,6 +32,8 @@ mod routes_of_others;
 mod services;
 #[path = "rules/soak.rs"]
 mod soak;
+#[path = "rules/weights.rs"]
+mod weights;
 
 use nix::sys::signal::Signal;
 use std::{

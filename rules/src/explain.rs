@@ -4,12 +4,13 @@ use crate::{
     ask::Ask,
     decide::{decide, router_of},
     facts::{Direction, Facts},
+    key::Protocol,
     matcher::Matcher,
     state::State,
-    table::Table,
+    table::{RuleInfo, Table},
     verdict::{Action, RuleId, Verdict},
 };
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// Rules that were not for the message, at most, that are told of.
 const PASSED_OVER_MAX: usize = 50;
@@ -46,6 +47,37 @@ pub fn explain<F: Facts>(table: &Table, facts: &F) -> (Verdict, Vec<String>) {
     }
     lines.push(in_words(table, &verdict));
     (verdict, lines)
+}
+
+/// Rules that may act on messages of a protocol that go there: the first that the place finds, those that
+/// messages may name, and who may.
+pub fn may_act(
+    table: &Table,
+    direction: Direction,
+    to: SocketAddr,
+    protocol: Protocol,
+) -> Vec<&RuleInfo> {
+    let acts = |number: u32| {
+        let router = table.routers.get(number as usize)?;
+        let is_it = router.is_for(protocol, to.port()) && router.acts_on(direction);
+        is_it.then_some(router.rule)
+    };
+    let all = 0..u32::try_from(table.routers.len()).unwrap_or(u32::MAX);
+    let by_place = table.landing.at(direction, to, acts);
+    let is_named = |number: &u32| {
+        direction == Direction::Outbound
+            && table.landing.goes_by_name(protocol, |other| other == *number)
+    };
+    let by_name = all.filter(is_named).filter_map(acts);
+    let policies = table.policies.iter().filter(|it| it.is_for(protocol, to.port()));
+    let policies = policies.filter(|_| direction == Direction::Inbound).map(|it| it.rule);
+    let mut found: Vec<RuleId> = Vec::new();
+    for rule in by_place.into_iter().chain(by_name).chain(policies) {
+        if !found.contains(&rule) {
+            found.push(rule);
+        }
+    }
+    found.into_iter().filter_map(|rule| table.rule(rule)).collect()
 }
 
 /// What a verdict says, in words.

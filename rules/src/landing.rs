@@ -18,6 +18,10 @@ pub(crate) struct Landing {
     /// By address and port of the original destination; port 0 is any.
     addresses: ByName<Vec<u32>>,
     networks: Vec<(Network, u16, u32)>,
+    /// Those by which messages of the application may go elsewhere, by address and port of the
+    /// original destination, whatever else they are found by; and by network.
+    leading: ByName<Vec<u32>>,
+    leading_networks: Vec<(Network, u16, u32)>,
     /// Those of this service: of calls to it.
     own: Vec<u32>,
 }
@@ -49,6 +53,29 @@ impl Landing {
 
     pub(crate) fn add_network(&mut self, network: Network, port: u16, router: u32) {
         self.networks.push((network, port, router));
+    }
+
+    /// The router may lead elsewhere what is for this address. Port 0 is any.
+    pub(crate) fn add_leading(&mut self, address: SocketAddr, router: u32) {
+        let name = Name::of_address(wide(address.ip()), address.port());
+        push(self.leading.find_or_make(name, |_| true, Vec::new), router);
+    }
+
+    pub(crate) fn add_leading_network(&mut self, network: Network, port: u16, router: u32) {
+        self.leading_networks.push((network, port, router));
+    }
+
+    /// Whether a router that `is_it` takes may lead elsewhere what is for this place.
+    pub(crate) fn leads(&self, destination: SocketAddr, is_it: impl Fn(u32) -> bool) -> bool {
+        let (address, port) = (wide(destination.ip()), destination.port());
+        let by_address = [port, 0].into_iter().any(|port| {
+            let found = self.leading.find(Name::of_address(address, port), |_| true);
+            found.is_some_and(|routers| routers.iter().any(|it| is_it(*it)))
+        });
+        by_address
+            || self.leading_networks.iter().any(|(network, on, router)| {
+                (*on == 0 || *on == port) && network.has(destination.ip()) && is_it(*router)
+            })
     }
 
     pub(crate) fn add_own(&mut self, router: u32) {

@@ -54,7 +54,7 @@ pub use decide::decide;
 pub use document::{Source, TEXT_BYTES_MAX};
 pub use example::Example;
 pub use expect::{Expectations, Tested};
-pub use explain::{explain, in_words};
+pub use explain::{explain, in_words, may_act};
 pub use facts::{Direction, Facts};
 pub use key::{Key, Protocol};
 pub use limit::{Bucket, Process};

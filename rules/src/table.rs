@@ -369,6 +369,19 @@ impl Table {
         found
     }
 
+    /// Whether messages of the application that are for this place may go elsewhere, by a route: then
+    /// nobody need be dialled before the first has come. Where a host's addresses are not known, none
+    /// of its routes counts.
+    pub fn leads(&self, destination: SocketAddr, protocol: Protocol) -> bool {
+        let is_it = |router: u32| {
+            let router = self.routers.get(router as usize);
+            router.is_some_and(|it| {
+                it.is_for(protocol, destination.port()) && it.acts_on(Direction::Outbound)
+            })
+        };
+        self.landing.leads(destination, is_it)
+    }
+
     /// What shards share of the state that goes with it, from `now_ns` on. Limits that were in force
     /// `before`, and are what they were, go on with what is left of them.
     pub fn process(&self, before: Option<&Process>, now_ns: u64) -> Process {

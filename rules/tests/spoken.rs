@@ -2,7 +2,7 @@
 
 mod support;
 
-use netra_rules::{Context, Documents, Protocol, Source};
+use netra_rules::{Context, Direction, Documents, Protocol, Source};
 use std::net::IpAddr;
 use support::{World, errors, warnings};
 
@@ -89,4 +89,39 @@ fn names_of_nobody_are_warned_of_and_two_for_one_place_are_an_error() {
     // Two that agree are none.
     let same = SERVICE.replace("{name: it}", "{name: second}");
     let _ = World::new(&format!("{SERVICE}---\n{same}"));
+}
+
+/// Which connections need not be dialled before they say something, and which documents may act where.
+#[test]
+fn addresses_of_hosts_with_routes_elsewhere_may_lead_there() {
+    let elsewhere = World::new(&format!(
+        "{SERVICE}---\napiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: r}}\nspec:\n  \
+         hosts: [cache.test]\n  routes: [{{route: [{{destination: {{host: cache.test}}}}]}}]\n"
+    ));
+    let stays = World::new(SERVICE);
+    let (redis, thrift, http) = ("redis", "thrift", "http1");
+    for (at, protocol, leads) in [
+        ("240.240.0.1:6379", redis, true),
+        ("[::ffff:240.240.0.1]:6379", redis, true),
+        ("10.8.3.4:6379", redis, true),
+        ("10.0.0.1:9999", thrift, true),
+        // Routes of HTTP are found by name, and its addresses count all the same.
+        ("240.240.0.1:80", http, true),
+        ("10.8.3.4:80", http, true),
+        ("10.9.0.1:80", http, false),
+        ("10.9.0.1:6379", redis, false),
+        ("240.240.0.1:6380", redis, false),
+    ] {
+        let at = at.parse().unwrap();
+        let protocol = Context::default().protocol(protocol).unwrap();
+        assert_eq!(elsewhere.table.leads(at, protocol), leads, "{at} {protocol}");
+        assert!(!stays.table.leads(at, protocol), "{at} {protocol}: nothing leads elsewhere");
+        let acts = netra_rules::may_act(&elsewhere.table, Direction::Outbound, at, protocol);
+        let acts: Vec<_> = acts.iter().map(|rule| &*rule.name).collect();
+        let wanted =
+            if leads || protocol.name() == http { vec!["Router/default/r"] } else { vec![] };
+        assert_eq!(acts, wanted, "{at} {protocol}");
+        let inbound = netra_rules::may_act(&elsewhere.table, Direction::Inbound, at, protocol);
+        assert!(inbound.is_empty(), "{at}: routes are of calls of the application");
+    }
 }

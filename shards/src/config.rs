@@ -44,6 +44,9 @@ pub struct Limits {
     pub legs_max: u32,
     /// How long a dial may take. Long enough for a lost SYN to be sent again (after 1 s and 3 s).
     pub connect_timeout: Duration,
+    /// Where rules route, how long a client may stay silent before the original destination is dialled
+    /// all the same, because its server may be the one to speak first; nothing dials at once.
+    pub defer_dial: Duration,
     /// How long a half-closed connection may stay silent.
     pub half_close_linger: Duration,
     /// How long a connection may stay silent; none by default.
@@ -68,6 +71,7 @@ impl Default for Limits {
             connections_max: 0,
             legs_max: 8,
             connect_timeout: Duration::from_millis(5000),
+            defer_dial: Duration::from_millis(200),
             half_close_linger: Duration::from_secs(30),
             idle_timeout: None,
             user_timeout: Duration::from_secs(900),

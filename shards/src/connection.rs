@@ -25,12 +25,21 @@ pub(crate) enum Phase {
     /// The slot is free.
     #[default]
     Free,
+    /// Nobody is dialled before the client has said something (`defer.rs`): there is no upstream.
+    Hearing,
     /// The upstream has not answered yet.
     Dialling,
     /// Bytes are moving.
     Relaying,
     /// Ended; the kernel still holds operations on this many of its sockets.
     Closing(u8),
+}
+
+impl Phase {
+    /// A connection is there, and has not ended.
+    pub(crate) fn lives(self) -> bool {
+        matches!(self, Self::Hearing | Self::Dialling | Self::Relaying)
+    }
 }
 
 /// One slot of the slab.
@@ -332,6 +341,10 @@ impl Connection {
         }
         let is_parted = self.switch().is_some_and(|it| it.is_parted);
         if self.request.is_finished() && (self.response.is_finished() || is_parted) {
+            if is_parted && self.has_untold() {
+                self.half_closed = true;
+                return Ok(());
+            }
             return Err(End::Eof);
         }
         let is_gone = from.side == Side::Downstream && self.switch().is_some_and(Switch::gave_up);

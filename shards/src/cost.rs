@@ -160,6 +160,9 @@ impl Io for Treadmill {
     fn receive_early(&mut self, _: Fd, _: &mut [u8]) -> io::Result<usize> {
         Err(io::Error::from_raw_os_error(libc::EAGAIN))
     }
+    fn receive_first(&mut self, _: Token, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::from_raw_os_error(libc::EAGAIN))
+    }
     fn dial(&mut self, _: SocketAddr, _: Hop) -> io::Result<Dialled> {
         self.dials += 1;
         Ok(Dialled { fd: 4, connected: true })
@@ -420,7 +423,12 @@ fn shard(work: Work, direction: Direction) -> (Shard<Treadmill>, Option<SpanSour
         recorder: Arc::new(Recorder::of(&Reads::on(&taps).tables())),
         taps: Taps::new(Reads::on(&taps), config.limits, config.held_bytes_max),
         pool: BufferPool::new(64, 16 * 1024).unwrap(),
-        ..simulation::parts(Limits::default(), 1, mpsc::channel().1)
+        // The treadmill has no silence: its first turn accepts, and dials.
+        ..simulation::parts(
+            Limits { defer_dial: Duration::ZERO, ..Limits::default() },
+            1,
+            mpsc::channel().1,
+        )
     };
     let of_http = if is_grpc { messages::GRPC } else { messages::HTTP };
     let conversation = protocol.map_or(of_http, |it| Conversation::of(it).unwrap());

@@ -1,4 +1,5 @@
-//! The dial: begun at accept, before any byte of the client, because the server may speak first.
+//! The dial: begun at accept, before any byte of the client, because the server may speak first; where
+//! rules route it is deferred (`defer.rs`).
 
 use crate::{
     connection::Phase,
@@ -19,8 +20,8 @@ pub(crate) fn failed<I: Io>(core: &Core<I>, error: &io::Error) -> End {
 }
 
 /// Records how long the upstream took to answer.
-pub(crate) fn record<I: Io>(core: &Core<I>, accepted_at: Nanos) {
-    core.recorder.record_ns(Stage::Dial, core.io.now().saturating_sub(accepted_at));
+pub(crate) fn record<I: Io>(core: &Core<I>, began: Nanos) {
+    core.recorder.record_ns(Stage::Dial, core.io.now().saturating_sub(began));
 }
 
 impl<I: Io> Core<I> {
@@ -92,7 +93,11 @@ impl<I: Io> Shard<I> {
         debug_assert_eq!(token.side, Side::Upstream);
         let downstream = token.other();
         match self.core.io.dial_outcome(token) {
-            Ok(()) => self.relay(downstream),
+            Ok(()) => {
+                let until = self.slab[downstream.slot as usize].link.at();
+                let began = until.saturating_sub(nanos(self.core.limits.connect_timeout));
+                self.relay(downstream, began);
+            }
             Err(e) => {
                 let end = failed(&self.core, &e);
                 self.end(downstream, end);

@@ -64,7 +64,10 @@ impl<I: Io> Shard<I> {
                 continue;
             }
             let may_close = is_quiet && self.slab[slot as usize].is_between_exchanges();
-            if may_close && self.is_silent(downstream) && self.is_silent(downstream.other()) {
+            let has_upstream = !self.slab[slot as usize].is_detached();
+            let is_silent = |shard: &mut Self, of| may_close && shard.is_silent(of);
+            if is_silent(self, downstream) && (!has_upstream || is_silent(self, downstream.other()))
+            {
                 self.end(downstream, End::Drained);
             }
         }
@@ -91,12 +94,11 @@ impl<I: Io> Shard<I> {
         let Some(until) = self.drain_until.filter(|until| self.core.now >= *until) else { return };
         for slot in 0..u32::try_from(self.slab.len()).unwrap_or(u32::MAX) {
             let connection = &self.slab[slot as usize];
-            let is_there = matches!(connection.phase, Phase::Dialling | Phase::Relaying);
             if connection.is_mirror() {
                 self.end_mirror(slot, Outcome::Cut, Close::Reset);
                 continue;
             }
-            if !is_there || connection.is_leg() {
+            if !connection.phase.lives() || connection.is_leg() {
                 continue;
             }
             let token = self.downstream_of(slot);

@@ -320,7 +320,8 @@ struct World {
     _spans: spans::SpanSource,
 }
 
-fn world(io: SimIo, protocol: Protocol, buffers: u32, legs_max: u32) -> World {
+fn world(io: SimIo, protocol: Protocol, buffers: u32, limits: Limits) -> World {
+    let defers = !limits.defer_dial.is_zero();
     let ports: Vec<String> = (1..=999).map(|port| format!("{port}={protocol}")).collect();
     let ports = ports.join(",").parse().unwrap();
     let (sink, spans) = spans::ring(1024, Waker::noop().clone());
@@ -329,8 +330,8 @@ fn world(io: SimIo, protocol: Protocol, buffers: u32, legs_max: u32) -> World {
         recorder: Arc::new(Recorder::of(&Reads::on(&ports).tables())),
         observer: Observer::new(http_config().tracing.as_ref(), 1, (Some(sink), None)),
         taps: Taps::new(Reads::on(&ports), netra_codecs::Limits::DEFAULT, 1 << 20),
-        gates: Gates { decides: Some(Box::new(ByDigit(target))), ..Gates::default() },
-        ..parts(Limits { legs_max, ..limits() }, buffers, receiver)
+        gates: Gates { decides: Some(Box::new(ByDigit(target, defers))), ..Gates::default() },
+        ..parts(limits, buffers, receiver)
     };
     World { shard: Shard::new(io, parts), _commands: commands, _spans: spans }
 }
@@ -415,8 +416,12 @@ fn run<W: Wire>(seed: u64, is_unkind: bool) -> (World, Vec<Asked>) {
     };
     let buffers = if rng.chance(40) { 6 } else { 512 };
     let legs_max = u32::try_from(rng.len(6)).unwrap() + 1;
+    // At once, perhaps too late, and soon enough.
+    let defer_dial = [0, 1 + rng.below(3_000_000), 60_000_000_000][rng.len(3) - 1];
+    let defer_dial = std::time::Duration::from_nanos(defer_dial);
     let io = SimIo::outbound(rng, faults, vec![arrival], elsewhere::<W>());
-    let mut world = world(io, W::PROTOCOL, buffers, legs_max);
+    let limits = Limits { legs_max, defer_dial, ..limits() };
+    let mut world = world(io, W::PROTOCOL, buffers, limits);
     rest(seed, &mut world, legs_max);
     (world, asked)
 }

@@ -26,6 +26,9 @@ mod core;
 mod correlate;
 #[cfg(test)]
 mod cost;
+mod defer;
+#[cfg(test)]
+mod defer_simulation;
 mod descriptors;
 mod dial;
 mod drain;

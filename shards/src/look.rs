@@ -39,6 +39,8 @@ pub struct ConnectionView {
     /// What its bytes are read as now: one of [`netra_perf::labels::PROTOCOLS`],
     /// or `http2`.
     pub protocol: &'static str,
+    /// Nobody has been dialled for it yet: what its client says decides whom.
+    pub is_deferred: bool,
     /// Its upstream has not answered yet.
     pub is_dialling: bool,
     /// It is a leg: a further upstream of a connection with the same peer.

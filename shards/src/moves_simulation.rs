@@ -32,6 +32,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, mpsc},
     task::Waker,
+    time::Duration,
 };
 
 const REQUESTS_MAX: usize = 8;
@@ -50,15 +51,57 @@ const PLACES: [(&str, u16); 9] = [
 ];
 /// Places that answer.
 const GOOD: u64 = 6;
+/// The first that leads elsewhere.
+const AWAY: u64 = 2;
+
+/// How connections begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    /// The original destination is dialled at once.
+    AtOnce,
+    /// The first message says where to dial, if it comes soon enough.
+    Deferred,
+    /// The same, and nobody is at the original destination.
+    Virtual,
+}
+
+impl Begin {
+    fn draw(rng: &mut Rng) -> Self {
+        [Self::AtOnce, Self::Deferred, Self::Virtual][rng.len(3) - 1]
+    }
+
+    fn limits(self, rng: &mut Rng) -> Limits {
+        let defer_dial = match self {
+            Self::AtOnce => Duration::ZERO,
+            Self::Deferred => Duration::from_nanos(1 + rng.below(3_000_000)),
+            Self::Virtual => Duration::from_secs(60),
+        };
+        Limits { legs_max: 1, defer_dial, ..limits() }
+    }
+
+    /// Whoever dials a destination at which nobody is learns it in one of these ways.
+    fn answers(self, rng: &mut Rng) -> BTreeMap<IpAddr, Answer> {
+        let mut answers = answers();
+        if self == Self::Virtual {
+            let how = [Answer::RefusedAtOnce, Answer::RefusedAfter(9_000), Answer::Silence];
+            answers.insert([10, 0, 0, 2].into(), how[rng.len(3) - 1]);
+        }
+        answers
+    }
+}
 
 /// Decides by the digit in the key or method, of which it knows where it leads; a `w` behind it lets the
-/// message wait first, too.
+/// message wait first, too. Says whether dials are deferred.
 #[derive(Debug)]
-pub(crate) struct ByDigit(pub(crate) fn(usize) -> Option<Target>);
+pub(crate) struct ByDigit(pub(crate) fn(usize) -> Option<Target>, pub(crate) bool);
 
 impl Decide for ByDigit {
     fn concerns(&self, _: &Asker, _: Protocol) -> bool {
         true
+    }
+
+    fn leads(&self, _: SocketAddr, _: netra_rules::Protocol) -> bool {
+        self.1
     }
 
     fn decide(
@@ -246,12 +289,13 @@ struct Asked {
     is_good: bool,
 }
 
-fn conversation<W: Wire>(rng: &mut Rng) -> Vec<Asked> {
+fn conversation<W: Wire>(rng: &mut Rng, begin: Begin) -> Vec<Asked> {
+    let least = if begin == Begin::Virtual { AWAY } else { 0 };
     let most = if rng.chance(30) { PLACES.len() as u64 } else { GOOD };
     let (mut goal, mut upstream, mut id) = (0, 0, 0);
     let mut asked = Vec::new();
     for _ in 0..rng.len(REQUESTS_MAX) {
-        let place = usize::try_from(rng.below(most)).unwrap();
+        let place = usize::try_from(least + rng.below(most - least)).unwrap();
         // Where a target may not be dialled, the original destination is: going home is staying.
         let is_home = place == 0 && PLACES[goal].1 == ORIGINAL;
         if place != goal && !is_home {
@@ -300,7 +344,14 @@ struct World {
     _spans: spans::SpanSource,
 }
 
-fn world(io: SimIo, protocol: Protocol, buffers: u32, many: Arc<[IpAddr]>) -> World {
+fn world(
+    io: SimIo,
+    protocol: Protocol,
+    (limits, buffers): (Limits, u32),
+    many: Arc<[IpAddr]>,
+) -> World {
+    let defers = !limits.defer_dial.is_zero();
+    let target = |digit: usize| Target::parse(PLACES[digit].0.as_bytes());
     let ports: Vec<String> = (1..=999).map(|port| format!("{port}={protocol}")).collect();
     let ports = ports.join(",").parse().unwrap();
     let (sink, spans) = spans::ring(1024, Waker::noop().clone());
@@ -310,12 +361,9 @@ fn world(io: SimIo, protocol: Protocol, buffers: u32, many: Arc<[IpAddr]>) -> Wo
         recorder: Arc::new(Recorder::of(&Reads::on(&ports).tables())),
         observer: Observer::new(http_config().tracing.as_ref(), 1, (Some(sink), None)),
         taps: Taps::new(Reads::on(&ports), netra_codecs::Limits::DEFAULT, 1 << 20),
-        gates: Gates {
-            decides: Some(Box::new(ByDigit(|digit| Target::parse(PLACES[digit].0.as_bytes())))),
-            ..Gates::default()
-        },
+        gates: Gates { decides: Some(Box::new(ByDigit(target, defers))), ..Gates::default() },
         resolver: Some(Arc::new(Names(asked))),
-        ..parts(Limits { legs_max: 1, ..limits() }, buffers, receiver)
+        ..parts(limits, buffers, receiver)
     };
     World { shard: Shard::new(io, parts), commands, names, many, _spans: spans }
 }
@@ -381,7 +429,9 @@ fn check(seed: u64, world: &World, asked: &[Asked]) {
 fn simulate<W: Wire>(seed: u64) -> Arc<Recorder> {
     let mut rng = Rng::new(seed);
     let faults = Faults { accept_fails: 0, ..Faults::draw(&mut rng) };
-    let asked = conversation::<W>(&mut rng);
+    let begin = Begin::draw(&mut rng);
+    let (limits, answers) = (begin.limits(&mut rng), begin.answers(&mut rng));
+    let asked = conversation::<W>(&mut rng, begin);
     let arrival = Arrival {
         at: 0,
         client: client(&mut rng, &asked),
@@ -391,10 +441,13 @@ fn simulate<W: Wire>(seed: u64) -> Arc<Recorder> {
     let buffers = if rng.chance(50) { 6 } else { 512 };
     let many = addresses(&mut rng);
     let mut io = SimIo::outbound(rng, faults, vec![arrival], elsewhere::<W>());
-    io.answers = answers();
-    let mut world = world(io, W::PROTOCOL, buffers, many);
+    io.answers = answers;
+    let mut world = world(io, W::PROTOCOL, (limits, buffers), many);
     rest(seed, &mut world);
     check(seed, &world, &asked);
+    let dialled = &world.shard.core.io.dialled;
+    let is_home = |(port, _): &(u16, usize)| *port == ORIGINAL;
+    assert!(begin != Begin::Virtual || !dialled.iter().any(is_home), "{seed}: dialled for nothing");
     Arc::clone(&world.shard.core.recorder)
 }
 
@@ -432,7 +485,7 @@ fn says_ok(rng: &mut Rng) -> (Peer, Answer) {
 
 /// What the original server and the one at [`QUICK`] have got when a client sends these commands
 /// of Redis, each when the one before is answered; and how often one had to stay, by reason.
-fn ask_redis(commands: &[&str]) -> ([String; 2], [u64; 4]) {
+fn ask_redis(commands: &[&str], defer_dial: Duration) -> ([String; 2], [u64; 4]) {
     let rng = &mut Rng::new(1);
     let line = |it: &&str| format!("{it}\r\n").into_bytes();
     let lines: Vec<_> = commands.iter().map(line).collect();
@@ -448,7 +501,8 @@ fn ask_redis(commands: &[&str]) -> ([String; 2], [u64; 4]) {
     let arrival = Arrival { at: 0, client, server: says_ok(rng).0, answer: Answer::AtOnce };
     let places = BTreeMap::from([(QUICK, says_ok as Elsewhere)]);
     let io = SimIo::outbound(Rng::new(1), Faults::NONE, vec![arrival], places);
-    let mut world = world(io, Protocol::Redis, 512, Arc::new([]));
+    let limits = Limits { defer_dial, ..Begin::AtOnce.limits(&mut Rng::new(1)) };
+    let mut world = world(io, Protocol::Redis, (limits, 512), Arc::new([]));
     rest(1, &mut world);
     let core = &world.shard.core;
     let got = |fd: usize| {
@@ -480,7 +534,7 @@ fn a_session_stays_where_it_is() {
             stays(Stays::Transaction),
         ),
     ] {
-        let (got, counted) = ask_redis(commands);
+        let (got, counted) = ask_redis(commands, Duration::ZERO);
         assert_eq!((&*got[0], &*got[1], counted), (here, there, stayed), "{commands:?}");
     }
 }

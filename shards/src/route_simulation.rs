@@ -12,6 +12,7 @@ use crate::{
         sim_peer::{Answer, Arrival, Ending, Peer, Turns},
     },
     joins::Shared,
+    moves_simulation::ByDigit,
     resolve::{Resolved, Resolver, ToResolve, Unresolved},
     shard::{Command, Parts, Shard},
     simulation::{TURNS_MAX, parts, with_seed},
@@ -239,7 +240,12 @@ fn world(seed_: u64, elsewhere: BTreeMap<u16, Elsewhere>, limits: Limits) -> Wor
     let many = addresses(&mut rng);
     let mut io = SimIo::outbound(rng, faults, vec![arrival], elsewhere);
     io.answers = answers();
-    let (shard, commands, names) = routing(io, http_config(), limits, buffers);
+    let (mut shard, commands, names) = routing(io, http_config(), limits, buffers);
+    // What each request wants is the same, whoever is dialled first.
+    let defer_dial =
+        [0, 1 + seed_ % 3_000_000, 60_000_000_000][usize::try_from(seed_ % 3).unwrap()];
+    shard.core.limits.defer_dial = Duration::from_nanos(defer_dial);
+    shard.core.gates.decides = Some(Box::new(ByDigit(|_| None, true)));
     World { shard, commands, names, requests, many }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     io::{Close, Dialled, Event, Hop, Io, Side, Token, When},
     patience::Patience,
     shard::Shard,
-    sys::Fd,
+    sys::{Fd, Nanos},
     tap::Tapped,
     timers::Timer,
 };
@@ -34,14 +34,12 @@ impl<I: Io> Shard<I> {
         if direction == Direction::Outbound {
             self.core.io.local_hop(fd);
         }
+        if direction == Direction::Outbound && protocol != 0 && self.core.defers(original_dst) {
+            return self.defer(fd, &classified);
+        }
         let (early, dialled) = match self.hear_and_dial(fd, classified) {
             Ok(begun) => begun,
-            Err((end, early)) => {
-                self.core.recorder.bump(Key::closed(direction.index(), end.index()));
-                self.tell_of_undialled(fd, &classified, early, end);
-                self.reject(fd);
-                return;
-            }
+            Err((end, early)) => return self.turn_away(fd, &classified, early, end),
         };
         let downstream = self.occupy(original_dst, direction);
         self.core.note_dial(downstream.slot, dialled.fd, original_dst);
@@ -55,10 +53,23 @@ impl<I: Io> Shard<I> {
         }
         self.watch_silence_of(downstream.other());
         if dialled.connected {
-            self.relay(downstream);
+            self.relay(downstream, self.core.now);
         } else {
             self.await_dial(downstream);
         }
+    }
+
+    /// An accepted connection ends before it has a slot: it is counted and reset.
+    pub(crate) fn turn_away(
+        &mut self,
+        fd: Fd,
+        classified: &Classified,
+        early: Option<BufferId>,
+        end: End,
+    ) {
+        self.core.recorder.bump(Key::closed(classified.direction.index(), end.index()));
+        self.tell_of_undialled(fd, classified, early, end);
+        self.reject(fd);
     }
 
     /// Counts why an accepted connection is not relayed, and resets it.
@@ -94,7 +105,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Takes a slot for a connection and returns its downstream token.
-    fn occupy(&mut self, original_dst: SocketAddr, direction: Direction) -> Token {
+    pub(crate) fn occupy(&mut self, original_dst: SocketAddr, direction: Direction) -> Token {
         let slot = self.free_slot();
         let connection = &mut self.slab[slot as usize];
         let generation = connection.generation.wrapping_add(1);
@@ -112,11 +123,11 @@ impl<I: Io> Shard<I> {
         })
     }
 
-    /// Begins to relay both ways: the upstream has answered.
-    pub(crate) fn relay(&mut self, downstream: Token) {
+    /// Begins to relay both ways: the upstream has answered, which has been dialled since then.
+    pub(crate) fn relay(&mut self, downstream: Token, began: Nanos) {
         let slot = downstream.slot as usize;
         self.slab[slot].phase = Phase::Relaying;
-        dial::record(&self.core, self.slab[slot].accepted_at);
+        dial::record(&self.core, began);
         self.slab[slot].http = self.http_of(downstream);
         self.slab[slot].tap = self.tap_of(downstream);
         self.timers.clear(&mut self.slab, downstream.slot);
@@ -152,7 +163,7 @@ impl<I: Io> Shard<I> {
 
     /// The tap of a connection that begins, on a port of another protocol that is read; or its
     /// watch, where ports are watched.
-    fn tap_of(&self, downstream: Token) -> Option<Along> {
+    pub(crate) fn tap_of(&self, downstream: Token) -> Option<Along> {
         let connection = &self.slab[downstream.slot as usize];
         let (to, direction) = (connection.original_dst, connection.direction);
         let along = if let Some(named) = self.core.tapped(to) {
@@ -237,7 +248,7 @@ impl<I: Io> Shard<I> {
         self.core.own_dials.forget(token.slot);
         let connection = &mut self.slab[token.slot as usize];
         let mut pending = 0;
-        let (mut has_upstream, mut awaits_close) = (true, false);
+        let (mut has_upstream, mut awaits_close) = (connection.phase != Phase::Hearing, false);
         if let Some(switch) = connection.switch() {
             (has_upstream, awaits_close) = (switch.has_upstream(), switch.awaits_close());
             switch.until.inspect(|until| self.delays.clear(token.slot, *until));

@@ -369,6 +369,9 @@ impl<I: Io> Shard<I> {
     /// that was on its way when it ended.
     fn on_stray(&mut self, token: Token, event: &Event) {
         let connection = &self.slab[token.slot as usize];
+        if connection.generation == token.generation && connection.phase == Phase::Hearing {
+            return self.on_hearing(token, event);
+        }
         let dialling =
             connection.generation == token.generation && connection.phase == Phase::Dialling;
         match event {
@@ -419,6 +422,7 @@ impl<I: Io> Shard<I> {
     fn on_deadline(&mut self, timer: Timer, slot: u32) {
         let token = self.downstream_of(slot);
         match timer {
+            Timer::FirstByte => self.dial_for_silence(token, None),
             Timer::Dial => self.on_dial_deadline(token),
             Timer::Address => self.on_address_step(token),
             Timer::Drain => self.end(token, End::DialTimeout),

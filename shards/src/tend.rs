@@ -181,6 +181,12 @@ impl<I: Io> Shard<I> {
             }
             return false;
         }
+        if gate.switch().is_parted && connection.request.is_finished() {
+            if !connection.has_untold() {
+                self.end(downstream, End::Eof);
+            }
+            return false;
+        }
         if is_idle && gate.may_be_tap() {
             connection.tap = connection.tap.take().map(Along::drop_gate);
         }
@@ -224,6 +230,10 @@ impl<I: Io> Shard<I> {
             && let Err(end) = connection.go_on(&mut self.core, downstream)
         {
             return self.end(downstream, end);
+        }
+        if connection.http.as_deref().is_some_and(Http::is_switching) {
+            // What was let go has nobody yet to go to.
+            return self.begin_switch(downstream);
         }
         if connection.http.as_deref().is_some_and(Http::carries_answers)
             && let Err(end) = connection.go_on(&mut self.core, downstream.other())

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 /// ([`HeadDeadlines`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timer {
+    /// The client must have said something, or the original destination is dialled for it.
+    FirstByte,
     /// The upstream must have answered the dial.
     Dial,
     /// An address of a routed name must have answered, or the next is tried.
@@ -27,7 +29,8 @@ pub(crate) enum Timer {
     Rest,
 }
 
-const KINDS: [Timer; 8] = [
+const KINDS: [Timer; 9] = [
+    Timer::FirstByte,
     Timer::Dial,
     Timer::Address,
     Timer::Drain,
@@ -37,7 +40,7 @@ const KINDS: [Timer; 8] = [
     Timer::Mirror,
     Timer::Rest,
 ];
-const _: () = assert!(KINDS.len() <= 8);
+const _: () = assert!(KINDS.len() <= 16);
 const NONE: u32 = u32::MAX;
 
 /// A connection's place in a list.
@@ -56,6 +59,11 @@ impl Default for Link {
 }
 
 impl Link {
+    /// When it is; nothing where none is set.
+    pub(crate) fn at(&self) -> Nanos {
+        self.at
+    }
+
     /// The deadline that is set, if any.
     pub(crate) fn timer(&self) -> Option<Timer> {
         self.timer
@@ -72,7 +80,7 @@ pub(crate) trait Linked {
 #[derive(Debug)]
 pub(crate) struct Timers {
     /// A bit for each list that has any: every turn asks, and most of the time it is one or none.
-    filled: u8,
+    filled: u16,
     first: [u32; KINDS.len()],
     last: [u32; KINDS.len()],
 }

@@ -3,6 +3,7 @@
 
 mod legs;
 mod mirrors;
+mod parting;
 mod resting;
 mod settle;
 
@@ -117,6 +118,10 @@ impl<I: Io> Shard<I> {
         let mut is_parted = false;
         if let Some(switch) = connection.switch_mut() {
             is_parted = std::mem::take(&mut switch.is_parted);
+            if switch.is_deferred {
+                switch.is_gone = false;
+                switch.begin(core.now);
+            }
             if let Some(goal) = switch.goal.as_deref_mut() {
                 goal.until = deadline;
             }
@@ -153,8 +158,12 @@ impl<I: Io> Shard<I> {
         self.stop_draining(downstream.slot);
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];
-        if connection.switch().is_some_and(|it| it.is_parted) {
-            return self.end(downstream, End::Reset(Side::Upstream));
+        if let Some(switch) = connection.switch_mut().filter(|it| it.is_parted) {
+            switch.until = None;
+            return match switch.is_deferred {
+                true => self.leave_upstream(downstream),
+                false => self.end(downstream, End::Reset(Side::Upstream)),
+            };
         }
         connection.seats().map(Seats::stay);
         connection.settle(core);
@@ -273,8 +282,12 @@ impl<I: Io> Shard<I> {
     }
 
     fn dial_original(&mut self, downstream: Token, to: SocketAddr) {
-        if let Err(e) = self.dial_again(downstream, to) {
+        let source = self.source_of_first(downstream, to);
+        if let Err(e) = self.dial_again(downstream, to, source) {
             dial::failed(&self.core, &e);
+            if self.reset_undialled(downstream, errno(&e)) {
+                return;
+            }
             self.give_up(downstream, dial_fault(errno(&e)), &why(errno(&e)));
         }
     }
@@ -293,7 +306,8 @@ impl<I: Io> Shard<I> {
             if is_further {
                 self.core.recorder.bump(Key::ROUTE_NEXT_ADDRESS);
             }
-            match self.dial_again(downstream, to) {
+            // Its source is the kernel's choice for where it goes now, whatever the application's was.
+            match self.dial_again(downstream, to, None) {
                 Ok(()) => return,
                 Err(e) => {
                     dial::failed(&self.core, &e);
@@ -302,7 +316,9 @@ impl<I: Io> Shard<I> {
                 }
             }
         }
-        self.give_up(downstream, dial_fault(error), &why(error));
+        if !self.reset_undialled(downstream, error) {
+            self.give_up(downstream, dial_fault(error), &why(error));
+        }
     }
 
     /// The address that was dialled is not to be dialled again.
@@ -312,10 +328,14 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn dial_again(&mut self, downstream: Token, to: SocketAddr) -> io::Result<()> {
+    fn dial_again(
+        &mut self,
+        downstream: Token,
+        to: SocketAddr,
+        source: Option<IpAddr>,
+    ) -> io::Result<()> {
         // The request that waits is sent as soon as this dial is answered.
-        // Its source is the kernel's choice for where it goes now, whatever the application's was.
-        let hop = Hop { is_local: to.ip().is_loopback(), has_bytes: true, source: None };
+        let hop = Hop { is_local: to.ip().is_loopback(), has_bytes: true, source };
         self.connection(downstream.slot).set_remote(Some(to));
         let dialled = self.core.dial(to, hop)?;
         self.core.note_dial(downstream.slot, dialled.fd, to);
@@ -396,6 +416,10 @@ impl<I: Io> Shard<I> {
         match self.stand_of(downstream.slot).unwrap_or_default() {
             Stand::Resolving => {
                 self.give_up(downstream, NAME_UNKNOWN, "its name was not resolved in time");
+            }
+            Stand::Dialling if self.is_first_home(downstream.slot) => {
+                dial::failed(&self.core, &io::Error::from_raw_os_error(libc::ETIMEDOUT));
+                self.end(downstream, End::DialTimeout);
             }
             Stand::Dialling => {
                 self.unreachable(downstream, &io::Error::from_raw_os_error(libc::ETIMEDOUT));
@@ -498,30 +522,6 @@ impl<I: Io> Shard<I> {
         core.recorder.bump(Key::SENT_AGAIN);
         self.leave_upstream(downstream);
         true
-    }
-
-    /// The upstream has ended between two requests: the client keeps its connection.
-    fn part(&mut self, downstream: Token) {
-        let Self { core, slab, .. } = self;
-        let connection = &mut slab[downstream.slot as usize];
-        connection.seats().map(Seats::leave);
-        connection.detach(core, downstream);
-        connection.request.change_receiver();
-        core.own_dials.forget(downstream.slot);
-        let closed = core.io.close(downstream.other(), Close::Orderly);
-        if let Some(switch) = connection.switch_mut() {
-            switch.is_parted = true;
-            switch.stand = if closed == When::Later { Stand::Parting } else { Stand::Settled };
-        }
-    }
-
-    /// The socket of an upstream that had ended is closed: what has come meanwhile may go on.
-    fn has_parted(&mut self, downstream: Token) {
-        self.stand(downstream.slot, Stand::Settled);
-        match self.slab[downstream.slot as usize].go_on(&mut self.core, downstream) {
-            Ok(()) => self.moved(downstream),
-            Err(end) => self.end(downstream, end),
-        }
     }
 
     /// Goes on with a request of HTTP that has waited long enough.

@@ -41,7 +41,7 @@ impl<I: Io> Shard<I> {
         let connection = &self.slab[slot as usize];
         let is_dialling = match connection.phase {
             Phase::Dialling => true,
-            Phase::Relaying => false,
+            Phase::Hearing | Phase::Relaying => false,
             Phase::Free | Phase::Closing(_) => return None,
         };
         let since = |at: Nanos| Duration::from_nanos(self.core.now.saturating_sub(at));
@@ -50,6 +50,7 @@ impl<I: Io> Shard<I> {
             direction: connection.direction,
             original_dst: connection.original_dst,
             protocol: connection.protocol(),
+            is_deferred: connection.is_deferred(),
             is_dialling: is_dialling || (connection.is_leg() && !connection.is_settled()),
             is_leg: connection.is_leg(),
             is_mirror: connection.is_mirror(),
@@ -64,13 +65,13 @@ impl<I: Io> Shard<I> {
 
     fn details(&self, id: ConnectionId) -> Option<ConnectionDetails> {
         let connection = self.slab.get(id.slot as usize)?;
-        let is_there = matches!(connection.phase, Phase::Dialling | Phase::Relaying);
-        if !is_there || connection.generation != id.generation {
+        if !connection.phase.lives() || connection.generation != id.generation {
             return None;
         }
         let token = |side| Token { slot: id.slot, generation: id.generation, side };
         let http = connection.http.as_deref();
-        let has_upstream = connection.switch().is_none_or(Switch::has_upstream);
+        let has_upstream = connection.phase != Phase::Hearing
+            && connection.switch().is_none_or(Switch::has_upstream);
         let is_whole = !connection.is_leg();
         let owner = connection.tap.as_ref().and_then(Along::owner);
         let tcp = |side| self.core.io.tcp_info(token(side)).ok();

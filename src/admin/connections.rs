@@ -176,11 +176,12 @@ fn row(shard: usize, view: &ConnectionView, details: Option<&ConnectionDetails>)
         "shard": shard,
         "direction": view.direction.name(),
         "protocol": view.protocol,
-        "state": match (view.is_dialling, view.is_leg, view.is_mirror) {
-            (true, ..) => "dialling",
-            (false, _, true) => "mirror",
-            (false, true, false) => "leg",
-            (false, false, false) => "relaying",
+        "state": match (view.is_deferred, view.is_dialling, view.is_leg, view.is_mirror) {
+            (true, ..) => "deferred",
+            (false, true, ..) => "dialling",
+            (false, false, _, true) => "mirror",
+            (false, false, true, false) => "leg",
+            (false, false, false, false) => "relaying",
         },
         "is_leg": view.is_leg,
         "is_mirror": view.is_mirror,

@@ -1,6 +1,6 @@
 //! `netra rules`: for people who write rules.
 
-use super::{Named, Own, Read, files, read};
+use super::{Named, Own, Read, files, read, spoken};
 use crate::{exit::Exit, mask, texts};
 use clap::{Args, Subcommand};
 use netra_codecs::tap;
@@ -82,7 +82,11 @@ struct ExplainArgs {
 }
 
 /// Does it; what is wrong is said.
-pub(crate) fn run(args: &RulesArgs, private: Result<Vec<tap::Protocol>, String>) -> Exit {
+pub(crate) fn run(
+    args: &RulesArgs,
+    private: Result<Vec<tap::Protocol>, String>,
+    settings: Option<spoken::Settings<'_>>,
+) -> Exit {
     let private = private.map_err(|what| vec![what]);
     let own = |name: &str, locality: &str, labels: &str| {
         if !labels.starts_with('/') && texts::labels(labels).is_none() {
@@ -99,7 +103,7 @@ pub(crate) fn run(args: &RulesArgs, private: Result<Vec<tap::Protocol>, String>)
         }
         What::Explain(args) => {
             let own = own(&args.service_name, &args.locality, &args.labels);
-            (own.and_then(|own| explained(args, &own)), Exit::DONE)
+            (own.and_then(|own| explained(args, &own, settings)), Exit::DONE)
         }
         What::Schema => (Ok(schema()), Exit::DONE),
         What::Test { file } => match own("", "", "").and_then(|own| tested(file, &own.private)) {
@@ -190,7 +194,11 @@ fn read_by_name(table: &Table) -> String {
 /// Places of one protocol that are told of.
 const PLACES_MAX: usize = 8;
 
-fn explained(args: &ExplainArgs, own: &Own) -> Result<String, Vec<String>> {
+fn explained(
+    args: &ExplainArgs,
+    own: &Own,
+    settings: Option<spoken::Settings<'_>>,
+) -> Result<String, Vec<String>> {
     let wrong = |what: String| vec![what];
     let context = Context::default().with_private(&own.private);
     let protocol = context.protocol(&args.protocol).ok_or_else(|| {
@@ -211,7 +219,10 @@ fn explained(args: &ExplainArgs, own: &Own) -> Result<String, Vec<String>> {
         example.set(name, value).map_err(|what| wrong(format!("--set={pair}: {what}")))?;
     }
     let Some(table) = &read.compiled.table else { return Ok(String::new()) };
-    let (_, lines) = explain(table, &example);
+    let (_, why) = explain(table, &example);
+    let place = (example.direction, to, protocol);
+    let mut lines = settings.map_or_else(Vec::new, |it| spoken::lines(it, table, place));
+    lines.extend(why);
     Ok(lines.into_iter().map(|line| format!("{line}\n")).collect())
 }
 

@@ -5,7 +5,7 @@ use crate::{
     key::Protocol,
     pattern::Network,
     spec::{RouterSpec, ServiceSpec},
-    table::{Concern, Router},
+    table::{Concern, Router, Where},
 };
 use netra_codecs::tap;
 use std::{
@@ -24,11 +24,15 @@ impl Compiler<'_> {
         if is_outbound {
             self.land_by_name(spec, number, candidates, &mut places);
         }
+        let leads = is_outbound && self.leads_elsewhere(router);
         // Which host of HTTP is meant, only its name tells.
         let goes_by_address = candidates.iter().any(|it| *it != Protocol::Http1);
         for address in self.addresses(spec, service) {
             if is_inbound || (is_outbound && goes_by_address) {
                 self.table.landing.add_address(address, number);
+            }
+            if leads {
+                self.table.landing.add_leading(address, number);
             }
             let port =
                 if address.port() == 0 { "*".to_owned() } else { address.port().to_string() };
@@ -41,10 +45,18 @@ impl Compiler<'_> {
             }
         }
         let networks = service.map_or(&[][..], |service| &service.addresses);
-        for (ip, length) in networks.iter().filter(|_| is_outbound && goes_by_address) {
+        for (ip, length) in networks.iter().filter(|_| is_outbound) {
             let network = Network::new(*ip, *length);
             for port in ports(spec, service) {
-                self.table.landing.add_network(network, port, number);
+                if leads {
+                    self.table.landing.add_leading_network(network, port, number);
+                }
+                if goes_by_address {
+                    self.table.landing.add_network(network, port, number);
+                }
+            }
+            if !goes_by_address {
+                continue;
             }
             if *length < if ip.is_ipv4() { 32 } else { 128 } {
                 places.push(format!("calls to {network}"));
@@ -56,6 +68,19 @@ impl Compiler<'_> {
         }
         let (name, host) = (spec.name.clone(), spec.host.clone());
         self.landings.push(RouterLanding { name, host, places });
+    }
+
+    /// Whether messages may go elsewhere by one of its routes.
+    fn leads_elsewhere(&self, router: &Router) -> bool {
+        router.to.iter().flat_map(|route| &route.to).any(|to| self.may_lead(to))
+    }
+
+    /// Whether messages that go there may go elsewhere than where they wanted to go.
+    pub(super) fn may_lead(&self, to: &Where) -> bool {
+        match to {
+            Where::One(cluster) => self.clusters.lead_elsewhere(*cluster),
+            Where::ByPort(all) => all.iter().any(|(_, it)| self.clusters.lead_elsewhere(*it)),
+        }
     }
 
     fn land_by_name(

@@ -177,10 +177,7 @@ impl Compiler<'_> {
         let is_pinned = candidates.iter().all(|it| self.context.pinned.contains(it));
         let leads_elsewhere = match found {
             None => false,
-            Some(Where::One(cluster)) => self.clusters.lead_elsewhere(*cluster),
-            Some(Where::ByPort(all)) => {
-                all.iter().any(|(_, cluster)| self.clusters.lead_elsewhere(*cluster))
-            }
+            Some(to) => self.may_lead(to),
         };
         if is_pinned && leads_elsewhere {
             let names: Vec<_> = candidates.iter().map(|protocol| protocol.name()).collect();

@@ -1,6 +1,6 @@
 //! What the change of an upstream needs of whoever reads the connection's messages.
 
-use super::Connection;
+use super::{Connection, Phase};
 use crate::{
     along::Along,
     copies::Copies,
@@ -49,6 +49,18 @@ impl Connection {
     #[inline]
     pub(crate) fn is_detached(&self) -> bool {
         self.is_read() && self.switch().is_some_and(Switch::is_detached)
+    }
+
+    /// Nobody has been dialled for it yet.
+    pub(crate) fn is_deferred(&self) -> bool {
+        let is_deferred = |it: &Switch| it.is_deferred && it.is_parted;
+        self.phase == Phase::Hearing || self.switch().is_some_and(is_deferred)
+    }
+
+    /// Its client's end was seen while it has no upstream, and netra has something to tell still.
+    pub(crate) fn has_untold(&self) -> bool {
+        let of_gate = matches!(&self.tap, Some(Along::Gated(gate)) if gate.has_untold());
+        self.response.holds_bytes() || of_gate
     }
 
     /// The upstream that there is is the one that is wanted.

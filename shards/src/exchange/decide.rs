@@ -93,6 +93,12 @@ pub(crate) trait Decide: fmt::Debug + Send {
     /// Whether it has anything to say about a connection: asked once for each.
     fn concerns(&self, asker: &Asker, protocol: netra_codecs::tap::Protocol) -> bool;
 
+    /// Whether messages of the application that are for this place may be sent elsewhere: asked once for
+    /// each connection.
+    fn leads(&self, _to: SocketAddr, _protocol: netra_rules::Protocol) -> bool {
+        false
+    }
+
     /// What is done with a request of a connection that sits there; pairs that are to travel with it
     /// are added to `pairs`. `random` is chance.
     fn decide(

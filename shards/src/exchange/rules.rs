@@ -141,6 +141,10 @@ impl Decide for ShardRules {
         self.table.concern(direction, asker.original_dst, Protocol::Of(protocol)).is_some()
     }
 
+    fn leads(&self, to: SocketAddr, protocol: Protocol) -> bool {
+        self.table.leads(to, protocol)
+    }
+
     fn decide(
         &mut self,
         message: &Message<'_>,

@@ -236,7 +236,8 @@ impl Gate {
         others_max: usize,
         mut is_quiet: impl FnMut(Token) -> bool,
     ) -> Path {
-        if self.legs.is_none() && self.messages <= 1 && self.has_drained() {
+        let is_new = self.messages <= 1 || self.switch.is_deferred;
+        if self.legs.is_none() && is_new && (self.switch.is_parted || self.has_drained()) {
             return Path::Change;
         }
         let wanted: Option<Target> = self.switch.goal.as_deref().map(|goal| goal.target);

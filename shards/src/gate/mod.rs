@@ -138,7 +138,8 @@ impl Gate {
     /// There is nothing to do but to read along, and nothing that waits: it may go on as its tap,
     /// where nothing waits at its flows either.
     pub(crate) fn may_be_tap(&self) -> bool {
-        let is_home = self.switch.goal.is_none() && self.legs.is_none() && self.copies.is_none();
+        let has_one = self.legs.is_none() && self.copies.is_none() && !self.switch.is_parted;
+        let is_home = self.switch.goal.is_none() && has_one;
         is_home && !self.wants.writes && !self.wants.decides && self.is_empty() && self.kept == 0
     }
 
@@ -313,6 +314,11 @@ impl Gate {
             Side::Upstream => &mut self.response,
         };
         let held = std::mem::take(&mut out.held);
+        if from == Side::Downstream && self.switch.is_deferred && !held.is_empty() {
+            // There is nobody yet to whom it could go.
+            self.parked.extend(held);
+            return self.switch.needs_any();
+        }
         out.carry.extend(held);
         if from == Side::Upstream {
             self.has_ended = true;
@@ -345,6 +351,7 @@ impl Gate {
         let holds = !self.request.held.is_empty() || !self.response.held.is_empty();
         if has_grown && holds && !self.tapped.is_over() && taps.holds_too_much() {
             self.tapped.give_up(Reason::HeldTooMuch, recorder);
+            self.switch.needs_any();
         }
     }
 }
@@ -397,11 +404,17 @@ impl Gate {
         self.timed = None;
         if !self.tapped.is_over() {
             self.tapped.give_up(reason, recorder);
+            self.switch.needs_any();
         }
     }
 
     fn next_head(&self) -> NonZeroU32 {
         NonZeroU32::MIN.saturating_add(self.messages)
+    }
+
+    /// Its client has not been told all that netra has to say.
+    pub(crate) fn has_untold(&self) -> bool {
+        self.response.kept() > 0 || self.response.cleared > 0 || !self.replies.is_empty()
     }
 
     fn holds_head(&self) -> bool {

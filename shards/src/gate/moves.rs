@@ -59,6 +59,9 @@ impl Judged<'_> {
 
     /// Why the connection cannot be moved, if it cannot.
     fn stays(&self, message: &Message<'_>) -> Option<Stays> {
+        if self.switch.is_deferred {
+            return None;
+        }
         let is_session = !message.protocol().moves();
         is_session.then_some(Stays::Protocol).or_else(|| self.left.stays())
     }

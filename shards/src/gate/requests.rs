@@ -92,8 +92,8 @@ impl Gate {
                     run.at += consumed;
                 }
                 Step::Aside { consumed, message } => {
-                    self.left.note(message.leaves());
-                    run.at += consumed;
+                    let whose = (&mut *shared.gates, &mut self.switch, &mut self.left);
+                    run.aside(out, io, to, input, (&message, consumed), whose)?;
                 }
                 Step::Opened { consumed, message, exchange } => {
                     (run.at, run.begun) = (run.at + consumed, run.begun + 1);
@@ -124,6 +124,7 @@ impl Gate {
                 }
                 Step::Tunnel(reason) => {
                     tapped.give_up(reason, recorder);
+                    self.switch.needs_any();
                     break;
                 }
             }
@@ -229,6 +230,27 @@ impl Run<'_> {
             0 => self.go_on(out, io, to, input, own, fate),
             behind => self.part(out, io, to, input, (own, behind), fate),
         }
+    }
+
+    /// A message that nobody decides about: where nobody is dialled yet, it waits for whoever it is to go to.
+    fn aside(
+        &mut self,
+        out: &mut Outgoing,
+        io: &mut impl Io,
+        to: Token,
+        input: &[u8],
+        (message, consumed): (&Message<'_>, usize),
+        (gates, switch, left): (&mut Gates, &mut Switch, &mut Left),
+    ) -> Result<(), End> {
+        left.note(message.leaves());
+        self.at += consumed;
+        if !switch.is_deferred {
+            return Ok(());
+        }
+        switch.needs_any();
+        gates.edits.clear();
+        self.lend(Fate::Moves, &mut gates.scraps);
+        self.on(out, io, to, input, (message, consumed, &gates.edits), Fate::Moves)
     }
 
     /// A message that moves needs room where it waits.

@@ -162,6 +162,10 @@ impl Http {
     /// The client has ended its stream. True where there is no upstream to which part of a head could go,
     /// and nobody who waits for an answer.
     pub(super) fn end_parted(&mut self) -> bool {
+        if self.switch.is_deferred {
+            self.switch.needs_any();
+            return false;
+        }
         if self.switch.is_parted {
             self.request.end(&mut self.exchanges);
         }

@@ -2,7 +2,12 @@
 //! have taken too long or memory is wanted.
 
 use super::Http;
-use crate::{core::Core, io::Io};
+use crate::{
+    core::Core,
+    error::End,
+    io::{Io, Side, Token},
+    sends::{Gated, send},
+};
 use netra_codecs::{codec::Way, h1::Reason};
 
 impl Http {
@@ -43,5 +48,29 @@ impl Http {
         let Core { http: Some(shared), recorder, .. } = core else { return };
         self.seal(reason);
         self.settle_change(shared, recorder);
+    }
+
+    /// Sends what was held of a head that is none.
+    #[cold]
+    pub(super) fn send_held(
+        &mut self,
+        io: &mut impl Io,
+        to: Token,
+        held: &[u8],
+    ) -> Result<Gated, End> {
+        if self.switch.is_deferred {
+            self.switch.needs_any();
+            self.carry.extend_from_slice(held);
+            self.request.release_memory();
+            return Ok(Gated::default());
+        }
+        if self.switch.is_parted {
+            return Err(End::Reset(Side::Upstream));
+        }
+        let sent = send(io, to, held)?;
+        self.carry.extend_from_slice(&held[sent..]);
+        // The response may not come for long, and only then the state goes.
+        self.request.release_memory();
+        Ok(Gated { taken: 0, is_full: sent < held.len(), is_long: false })
     }
 }

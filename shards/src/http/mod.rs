@@ -31,7 +31,7 @@ use crate::{
     error::{Direction, End},
     exchange::{Asker, Observer, Source},
     gate::Outgoing,
-    io::{Io, Side, Token},
+    io::{Io, Token},
     patience::Patience,
     sends::{Gated, is_long, send, send_carry},
     switch::{Switch, resting::Resting, seats::Seats},
@@ -174,8 +174,7 @@ impl Http {
             RequestStep::Opaque { reason, held } => {
                 let held = held.to_vec();
                 if reason == Reason::Http2Preface && self.heads == 0 {
-                    self.become_two(&held, shared, recorder);
-                    self.sent = self.may_lead(shared).then(Vec::new);
+                    self.begin_two(&held, shared, recorder);
                     return Ok(Gated::default());
                 }
                 self.send_held(io, to, &held)?
@@ -214,19 +213,6 @@ impl Http {
         };
         self.settle(shared, recorder);
         Ok(gated)
-    }
-
-    /// Sends what was held of a head that is none.
-    #[cold]
-    fn send_held(&mut self, io: &mut impl Io, to: Token, held: &[u8]) -> Result<Gated, End> {
-        if self.switch.is_parted {
-            return Err(End::Reset(Side::Upstream));
-        }
-        let sent = send(io, to, held)?;
-        self.carry.extend_from_slice(&held[sent..]);
-        // The response may not come for long, and only then the state goes.
-        self.request.release_memory();
-        Ok(Gated { taken: 0, is_full: sent < held.len(), is_long: false })
     }
 
     /// What netra itself took of a head.

@@ -127,6 +127,14 @@ impl Http {
         Some(http)
     }
 
+    /// Its client has begun HTTP/2: nothing of it says yet where it is to go, but its first request may lead it.
+    #[cold]
+    pub(super) fn begin_two(&mut self, held: &[u8], shared: &mut HttpCore, recorder: &Recorder) {
+        self.become_two(held, shared, recorder);
+        self.sent = self.may_lead(shared).then(Vec::new);
+        self.switch.needs_any();
+    }
+
     /// The connection is one of HTTP/2; so much of the client's preface is held.
     #[cold]
     pub(super) fn become_two(&mut self, held: &[u8], shared: &mut HttpCore, recorder: &Recorder) {

@@ -138,6 +138,14 @@ macro_rules! plain_calls {
             $crate::sys::socket::receive(fd, into)
         }
 
+        fn receive_first(
+            &mut self,
+            token: $crate::io::Token,
+            into: &mut [u8],
+        ) -> std::io::Result<usize> {
+            $crate::sys::socket::receive(self.fd(token), into)
+        }
+
         fn dial(
             &mut self,
             to: std::net::SocketAddr,

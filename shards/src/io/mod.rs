@@ -232,6 +232,8 @@ pub(crate) trait Io {
     fn tcp_info(&self, token: Token) -> io::Result<TcpInfo>;
     /// Receives from an accepted connection what is there already; 0 is the end of the stream.
     fn receive_early(&mut self, fd: Fd, into: &mut [u8]) -> io::Result<usize>;
+    /// Receives what is there already, where nothing else receives; 0 is the end of the stream.
+    fn receive_first(&mut self, token: Token, into: &mut [u8]) -> io::Result<usize>;
     /// Begins to connect.
     fn dial(&mut self, to: SocketAddr, hop: Hop) -> io::Result<Dialled>;
     /// Tells that the peer of an accepted connection is on this host.

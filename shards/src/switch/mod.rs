@@ -10,7 +10,8 @@
 //!                                       +----> the client is told <+
 //! ```
 //! An upstream that ends between two requests may be parted from (`Parting`, then `Settled` without an
-//! upstream): the next request goes on from `Draining`. Where no address of the target may be dialled, the original destination is. While it drains, the old
+//! upstream): the next request goes on from `Draining`. So does the first one of a connection whose dial was
+//! deferred (`defer.rs`), and what is no request does, too. Where no address of the target may be dialled, the original destination is. While it drains, the old
 //! upstream may end its stream: then so does the connection. Or its answers can no longer be told
 //! apart: then the connection is opaque, and the upstream stays.
 //!
@@ -70,8 +71,19 @@ pub(crate) struct Switch {
     /// The last upstream has ended between two requests, and nobody has asked since: the next request
     /// dials.
     pub(crate) is_parted: bool,
+    /// Nobody has been dialled for the connection before: nothing was sent to anybody.
+    pub(crate) is_deferred: bool,
+    /// When the first dial of a connection began that was deferred, in units of 256 ns: they come round in
+    /// 18 minutes, which no dial takes.
+    pub(crate) began: u32,
     /// The request that was looked at last waits until then, before anything is done for it.
     pub(crate) until: Option<Nanos>,
+}
+
+const UNIT_BITS: u32 = 8;
+
+fn units(at: Nanos) -> u32 {
+    u32::try_from(at >> UNIT_BITS & 0xffff_ffff).unwrap_or(0)
 }
 
 impl Switch {
@@ -110,6 +122,36 @@ impl Switch {
             (Some(target), Some(goal)) => **goal = Goal::new(target, is_ruled),
             (target, goal) => *goal = target.map(|target| Box::new(Goal::new(target, is_ruled))),
         }
+    }
+
+    /// Nobody is dialled before a message says where to.
+    pub(crate) fn defer(&mut self) {
+        (self.is_parted, self.is_gone, self.is_deferred) = (true, true, true);
+    }
+
+    /// The first dial begins.
+    pub(crate) fn begin(&mut self, now: Nanos) {
+        self.began = units(now);
+    }
+
+    /// How long it has taken by now.
+    pub(crate) fn since_begin(&self, now: Nanos) -> Nanos {
+        Nanos::from(units(now).wrapping_sub(self.began)) << UNIT_BITS
+    }
+
+    /// What came cannot be decided about, and has to go where its client wanted to: whoever has no
+    /// upstream gets one.
+    #[cold]
+    pub(crate) fn needs_any(&mut self) {
+        if self.is_deferred && self.stand == Stand::Settled {
+            self.stand = Stand::Draining;
+        }
+    }
+
+    /// The original destination is being dialled for the first time, as it would have been at once:
+    /// where nobody answers there, its client sees that.
+    pub(crate) fn is_first_home(&self) -> bool {
+        self.is_deferred && self.target().is_none()
     }
 
     /// The endpoint of the rules that requests go to, where one was noted.

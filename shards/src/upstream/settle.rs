@@ -36,6 +36,8 @@ impl<I: Io> Shard<I> {
         let connection = &mut self.slab[downstream.slot as usize];
         connection.attach();
         connection.settle(&mut self.core);
+        self.note_first_dial(downstream.slot);
+        let connection = &mut self.slab[downstream.slot as usize];
         if let Some(goal) = connection.switch_mut().and_then(|it| it.goal.as_deref_mut()) {
             goal.settle();
         }

@@ -135,7 +135,9 @@ impl Io for SimIo {
         false
     }
 
-    fn peer_addr(&self, _token: Token) -> io::Result<SocketAddr> {
+    fn peer_addr(&self, token: Token) -> io::Result<SocketAddr> {
+        // Whoever has no socket has no peer: real backends look at another's, or at none.
+        let _ = self.fd(token);
         Err(failure(libc::ENOTCONN))
     }
 
@@ -158,6 +160,11 @@ impl Io for SimIo {
             *slot = byte;
         }
         Ok(len)
+    }
+
+    fn receive_first(&mut self, token: Token, into: &mut [u8]) -> io::Result<usize> {
+        let fd = self.fd(token);
+        self.receive_early(Fd::try_from(fd).unwrap(), into)
     }
 
     fn dial(&mut self, to: SocketAddr, hop: Hop) -> io::Result<Dialled> {
