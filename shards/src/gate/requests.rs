@@ -82,8 +82,7 @@ impl Gate {
         let mut shared = Shared { gates, correlation, observer, recorder, now: *now };
         let (lane, mut head) = (self.lane(), Head::default());
         let Self { tapped, request: out, copies, .. } = self;
-        let mut run = Run::copying(copies);
-        let is_within = tapped.tap.passable(Way::Request) > 0;
+        let (mut run, is_within) = (Run::copying(copies), tapped.tap.passable(Way::Request) > 0);
         while run.sent.is_none() && (run.at < input.len() || tapped.tap.has_ended(Way::Request)) {
             let (rest, is_alone) = (run.rest(input, &tapped.tap), tapped.tap.open_count() == 0);
             match tapped.tap.step(Way::Request, rest, &taps.limits, *now, &mut head) {
