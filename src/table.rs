@@ -440,6 +440,7 @@ mod tests {
         ("NETRA_TCP_KEEPALIVE_MS", &["1000"], &["999"]),
         ("NETRA_CONNECTIONS_MAX", &["0", "50000"], &["10000001"]),
         ("NETRA_LEGS_MAX", &["1", "64"], &["0", "65"]),
+        ("NETRA_DEFER_DIAL_MS", &["0", "600000"], &["-1", "600001"]),
         ("NETRA_BUFFERS_MAX", &["16", "1024"], &["15", "32769"]),
         ("NETRA_BUFFER_BYTES", &["4096", "65536"], &["5000", "2048", "2097152"]),
         ("NETRA_DIRECTION_BUFFERS_MAX", &["1"], &["0"]),

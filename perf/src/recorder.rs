@@ -51,7 +51,7 @@ impl Key {
     pub const fn closed(direction: usize, reason: usize) -> Self {
         Self(CLOSED + direction * REASONS.len() + reason)
     }
-    /// Bytes were relayed, the way with this index in [`WAYS`].
+    /// Bytes were relayed, the way with this index in `WAYS` of the families.
     pub const fn bytes(direction: usize, way: usize) -> Self {
         Self(BYTES + direction * 2 + way)
     }
