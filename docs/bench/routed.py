@@ -14,7 +14,7 @@ sys.dont_write_bytecode = True
 import stage
 from h2 import SINK
 from rules import CALLS, ENVOY, OUTSIDE, ROUNDS, UID
-from stage import BIN, DIR, cpu, sh, spaces, start, write
+from stage import BIN, DIR, cpu, nginx, sh, spaces, start, write
 
 SERVERS = [8081, 8082, 8083]
 WEIGHTS = [34, 33, 33]
@@ -24,14 +24,7 @@ PORT = 8080
 def servers(space):
     """Three servers, and the one that connections are for."""
     listens = "".join(f'server {{ listen {port}; location / {{ return 200 "hello"; }} }} ' for port in [PORT, *SERVERS])
-    nginx(space, f"keepalive_requests 100000000; {listens}")
-
-
-def nginx(space, http):
-    temp = "".join(f"{kind}_temp_path {DIR}/{kind}-{space};" for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
-    return start(space, ["nginx", "-e", "stderr", "-p", DIR, "-c", write(f"nginx-{space}.conf", f"""daemon off; master_process off;
-        pid {DIR}/{space}.pid; error_log stderr crit; events {{ worker_connections 4096; }}
-        http {{ access_log off; {temp} {http} }}""")])
+    nginx(space, listens)
 
 
 def netra(space, outside, more):
@@ -86,7 +79,7 @@ listen it
 
 def peer_nginx(space, outside):
     lines = "".join(f"server {outside}:{port} weight={weight}; " for port, weight in zip(SERVERS, WEIGHTS))
-    return nginx(space, f"""keepalive_requests 100000000; upstream it {{ {lines} keepalive 128; keepalive_requests 100000000; }}
+    return nginx(space, f"""upstream it {{ {lines} keepalive 128; keepalive_requests 100000000; }}
         server {{ listen {PORT + 10000}; location / {{ proxy_pass http://it; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}""")
 
 

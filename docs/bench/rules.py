@@ -13,7 +13,7 @@ import os, shutil, statistics, subprocess, sys, time
 
 sys.dont_write_bytecode = True
 import stage
-from stage import BIN, DIR, cpu, sh, spaces, start, write
+from stage import BIN, DIR, cpu, nginx, sh, spaces, start, write
 
 ENVOY = os.environ.get("ENVOY") or shutil.which("envoy")
 RPC_C = os.environ.get("RPC_C")
@@ -31,11 +31,7 @@ def protocols():
 
 
 def servers(space):
-    temp = "".join(f"{kind}_temp_path {DIR}/{kind}-{space};" for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
-    start(space, ["nginx", "-e", "stderr", "-p", DIR, "-c", write(f"nginx-{space}.conf", f"""daemon off; master_process off;
-        pid {DIR}/{space}.pid; error_log stderr crit; events {{ worker_connections 4096; }}
-        http {{ access_log off; keepalive_requests 100000000; {temp}
-        server {{ listen {PORTS['http1']} reuseport; location / {{ return 200 "hello"; }} }} }}""")])
+    nginx(space, f"""server {{ listen {PORTS['http1']} reuseport; location / {{ return 200 "hello"; }} }}""")
     start(space, ["redis-server", "--port", str(PORTS["redis"]), "--save", "", "--appendonly", "no",
                   "--protected-mode", "no", "--bind", "0.0.0.0", "--dir", DIR])
     for protocol in RPC:

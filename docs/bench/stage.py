@@ -51,6 +51,14 @@ def write(name, text):
     return f"{DIR}/{name}"
 
 
+def nginx(space, http):
+    """nginx with one worker, and this within its `http`."""
+    temp = "".join(f"{kind}_temp_path {DIR}/{kind}-{space};" for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
+    return start(space, ["nginx", "-e", "stderr", "-p", DIR, "-c", write(f"nginx-{space}.conf", f"""daemon off; master_process off;
+        pid {DIR}/{space}.pid; error_log stderr crit; events {{ worker_connections 4096; }}
+        http {{ access_log off; keepalive_requests 100000000; {temp} {http} }}""")])
+
+
 def cpu(process):
     """CPU seconds of the process so far, by the scheduler's own count of each of its threads."""
     total = 0
