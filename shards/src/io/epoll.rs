@@ -5,6 +5,7 @@
 use super::{
     ACCEPTS_AHEAD, Close, Event, Io, Polled, Token, Wait, When, errno, kernel,
     kernel::{Kernel, plain_calls},
+    table::{Numbered, Table},
     would_block,
 };
 use crate::{
@@ -57,14 +58,22 @@ struct Watch {
     urgent: bool,
 }
 
+impl Numbered for Watch {
+    fn number(&mut self) -> &mut u32 {
+        &mut self.number
+    }
+
+    fn generation(&mut self) -> &mut u32 {
+        &mut self.generation
+    }
+}
+
 /// epoll as an [`Io`].
 pub(crate) struct EpollIo {
     kernel: Kernel,
     epoll: Epoll,
     waker: Fd,
-    table: Vec<Watch>,
-    /// Which place of the table each number has now.
-    places: Vec<u32>,
+    table: Table<Watch>,
     /// Numbers of sockets that are ready.
     ready: VecDeque<u32>,
     /// Events of the last batch not yet looked at: next, count.
@@ -98,8 +107,7 @@ impl EpollIo {
             kernel: Kernel::new(listener, limits),
             epoll,
             waker,
-            table: Vec::new(),
-            places: Vec::new(),
+            table: Table::default(),
             ready: VecDeque::new(),
             batch: (0, 0),
             accepting: false,
@@ -139,15 +147,6 @@ impl EpollIo {
         }
     }
 
-    /// Makes room in the table for this place. A number is that of the place that it had first.
-    fn grow(&mut self, key: usize) {
-        while self.table.len() <= key {
-            let number = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
-            self.table.push(Watch { number, ..Watch::default() });
-            self.places.push(number);
-        }
-    }
-
     /// Takes in one event of the batch; gives it on where it is one at once.
     fn notice(&mut self, data: u64, conditions: u32) -> Option<Event> {
         if data == LISTENER {
@@ -163,7 +162,7 @@ impl EpollIo {
             return Some(Event::Woken);
         }
         let (number, registration) = unpack(data);
-        let key = *self.places.get(number)? as usize;
+        let key = self.table.key(number);
         let watch = self.table.get_mut(key)?;
         if !watch.open || watch.registration != registration {
             return None;
@@ -325,7 +324,7 @@ impl Io for EpollIo {
         }
         while self.receives_left > 0 {
             let Some(number) = self.ready.pop_front() else { break };
-            let key = self.places[number as usize] as usize;
+            let key = self.table.key(number as usize);
             self.table[key].queued = false;
             if let Some(event) = self.take_bytes(key, pool) {
                 return Some(event);
@@ -394,7 +393,7 @@ impl Io for EpollIo {
 
     fn open(&mut self, token: Token, fd: Fd) -> io::Result<()> {
         let key = token.key();
-        self.grow(key);
+        self.table.grow(key);
         let Watch { queued, registration, number, .. } = self.table[key];
         let (generation, registration) = (token.generation, registration.wrapping_add(1));
         self.table[key] =
@@ -403,17 +402,10 @@ impl Io for EpollIo {
     }
 
     fn exchange(&mut self, one: Token, other: Token) -> bool {
-        let keys = [one.key(), other.key()];
-        self.grow(keys[0].max(keys[1]));
         if self.urgent.is_some_and(|it| it == one || it == other) {
             return false;
         }
-        self.table.swap(keys[0], keys[1]);
-        for token in [one, other] {
-            let watch = &mut self.table[token.key()];
-            watch.generation = token.generation;
-            self.places[watch.number as usize] = u32::try_from(token.key()).unwrap_or(u32::MAX);
-        }
+        self.table.exchange(one, other);
         true
     }
 
@@ -477,7 +469,7 @@ impl Io for EpollIo {
 
 impl Drop for EpollIo {
     fn drop(&mut self) {
-        for watch in &self.table {
+        for watch in self.table.iter() {
             if watch.open {
                 sys::close(watch.fd);
             }

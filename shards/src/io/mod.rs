@@ -16,6 +16,7 @@ mod sim_chance;
 pub(crate) mod sim_peer;
 #[cfg(test)]
 mod sim_socket;
+mod table;
 
 use crate::{
     buffers::{BufferId, BufferPool},

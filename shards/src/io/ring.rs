@@ -7,6 +7,7 @@
 use super::{
     ACCEPTS_AHEAD, Close, Event, Io, Polled, Token, Wait, When, kernel,
     kernel::{Kernel, plain_calls},
+    table::{Numbered, Table},
 };
 use crate::{
     buffers::BufferPool,
@@ -56,14 +57,22 @@ struct Entry {
     closing: bool,
 }
 
+impl Numbered for Entry {
+    fn number(&mut self) -> &mut u32 {
+        &mut self.number
+    }
+
+    fn generation(&mut self) -> &mut u32 {
+        &mut self.generation
+    }
+}
+
 /// io_uring as an [`Io`].
 pub(crate) struct RingIo {
     kernel: Kernel,
     ring: Ring,
     waker: Fd,
-    table: Vec<Entry>,
-    /// Which place of the table each number has now.
-    places: Vec<u32>,
+    table: Table<Entry>,
     /// Events that follow from one completion besides its own.
     after: VecDeque<Event>,
     /// Buffers that the kernel has now.
@@ -95,8 +104,7 @@ impl RingIo {
             kernel,
             ring,
             waker,
-            table: Vec::new(),
-            places: Vec::new(),
+            table: Table::default(),
             after: VecDeque::new(),
             provided: 0,
             room: 0,
@@ -133,15 +141,6 @@ impl RingIo {
 
     fn entry(&mut self, token: Token) -> Option<&mut Entry> {
         self.table.get_mut(token.key()).filter(|e| e.open && e.generation == token.generation)
-    }
-
-    /// Makes room in the table for this place. A number is that of the place that it had first.
-    fn grow(&mut self, key: usize) {
-        while self.table.len() <= key {
-            let number = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
-            self.table.push(Entry { number, ..Entry::default() });
-            self.places.push(number);
-        }
     }
 
     /// Keeps the kernel supplied with buffers.
@@ -311,7 +310,7 @@ impl RingIo {
             }
             _ => {}
         }
-        let key = self.places[number] as usize;
+        let key = self.table.key(number);
         debug_assert_eq!(self.table[key].born & GENERATIONS, generation, "a freed slot");
         let token = Token::of(key, self.table[key].generation);
         let closing = self.table[key].closing;
@@ -425,7 +424,7 @@ impl Io for RingIo {
 
     fn open(&mut self, token: Token, fd: Fd) -> io::Result<()> {
         let key = token.key();
-        self.grow(key);
+        self.table.grow(key);
         debug_assert_eq!(self.table[key].pending, 0, "a slot was freed with operations pending");
         let (generation, number) = (token.generation, self.table[key].number);
         self.table[key] =
@@ -434,19 +433,14 @@ impl Io for RingIo {
     }
 
     fn exchange(&mut self, one: Token, other: Token) -> bool {
-        let keys = [one.key(), other.key()];
-        self.grow(keys[0].max(keys[1]));
         let is_named = |event: &Event| event.token().is_some_and(|it| it == one || it == other);
-        let is_busy = |key: usize| self.table[key].pausing || self.table[key].closing;
-        if self.after.iter().any(is_named) || keys.into_iter().any(is_busy) {
+        let is_busy = |token: Token| {
+            self.table.get(token.key()).is_some_and(|entry| entry.pausing || entry.closing)
+        };
+        if self.after.iter().any(is_named) || is_busy(one) || is_busy(other) {
             return false;
         }
-        self.table.swap(keys[0], keys[1]);
-        for token in [one, other] {
-            let entry = &mut self.table[token.key()];
-            entry.generation = token.generation;
-            self.places[entry.number as usize] = u32::try_from(token.key()).unwrap_or(u32::MAX);
-        }
+        self.table.exchange(one, other);
         true
     }
 
@@ -524,7 +518,7 @@ impl Io for RingIo {
 impl Drop for RingIo {
     fn drop(&mut self) {
         // Sockets still open at the end of a thread: their operations end with the ring.
-        for entry in &self.table {
+        for entry in self.table.iter() {
             if entry.open || entry.closing {
                 sys::close(entry.fd);
             }

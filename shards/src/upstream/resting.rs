@@ -8,13 +8,14 @@ use crate::{
     shard::Shard,
     switch::{Switch, leg::Leg, resting::Resting},
     sys::Nanos,
+    timers::Timer,
 };
 use netra_perf::Key;
 
 /// How long an upstream may rest. Shorter than servers keep what is idle (gunicorn: 2 s, Node.js and
 /// uvicorn: 5 s), so that a request hardly ever meets one that is just being closed. Who comes back less
 /// often can afford the dial.
-pub(crate) const REST_NS: Nanos = 1_000_000_000;
+const REST_NS: Nanos = 1_000_000_000;
 
 impl<I: Io> Shard<I> {
     /// Whether the upstream that is about to be left may rest.
@@ -75,7 +76,7 @@ impl<I: Io> Shard<I> {
         let there = resting.find(http.switch.target()).filter(|_| http.may_come_back());
         let Some(token) = there else { return false };
         if !self.is_silent(token) {
-            self.lose_resting(downstream, token.slot, Close::Orderly);
+            self.lose_resting(downstream, token.slot);
             return false;
         }
         let rests = self.may_rest(downstream);
@@ -129,7 +130,7 @@ impl<I: Io> Shard<I> {
 
     fn rest_from_now(&mut self, slot: u32) {
         let until = self.core.now + REST_NS;
-        self.timers.set(&mut self.slab, slot, crate::timers::Timer::Rest, until);
+        self.timers.set(&mut self.slab, slot, Timer::Rest, until);
     }
 
     /// An upstream that rests has something to say: nothing was asked of it.
@@ -140,23 +141,23 @@ impl<I: Io> Shard<I> {
             Event::Received(_, buffer) => self.core.pool.give_back(buffer),
             _ => {}
         }
-        self.lose_resting(owner, token.slot, Close::Orderly);
+        self.lose_resting(owner, token.slot);
     }
 
     /// Nobody came back to it.
     pub(crate) fn has_rested(&mut self, slot: u32) {
         if let Some(owner) = self.owner_of(slot) {
-            self.lose_resting(owner, slot, Close::Orderly);
+            self.lose_resting(owner, slot);
         }
     }
 
-    fn lose_resting(&mut self, owner: Token, slot: u32, how: Close) {
+    fn lose_resting(&mut self, owner: Token, slot: u32) {
         if let Some(http) = self.slab[owner.slot as usize].http.as_deref_mut()
             && let Some(rest) = http.resting.as_deref_mut().and_then(|it| it.remove(slot))
         {
             http.seats.lose(rest.lane);
         }
-        self.end_leg(slot, how);
+        self.end_leg(slot, Close::Orderly);
     }
 
     /// A connection ends, or its requests are no longer read: nothing goes to what rests.
