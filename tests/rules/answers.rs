@@ -7,7 +7,7 @@ use crate::{
         lockstep::Peer,
         matrix::cells,
         netra::Setup,
-        programs::{Server, run, tool},
+        programs::{Server, nginx_with, run, tool},
         world::{CLIENT_V4, World},
     },
 };
@@ -43,25 +43,17 @@ const GIVEN: &str = "    responseMutation:\n    - {key: Server, value: none of y
 
 /// nginx in the namespace of the client: files, and a body in chunks.
 fn nginx(world: &World) -> Server {
-    let dir = world.dir().display().to_string();
+    let dir = world.dir().display();
     fs::write(world.dir().join("small"), b"tea\n").unwrap();
     fs::write(world.dir().join("large"), vec![b'x'; LARGE]).unwrap();
     // What it takes for a page, it sends in chunks.
     fs::write(world.dir().join("page.html"), "<!--#echo var=\"REQUEST_URI\" -->".repeat(50))
         .unwrap();
-    let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {dir}/{kind};\n"))
-        .concat();
-    let config = format!(
-        "daemon off;\nmaster_process off;\nerror_log {dir}/error.log;\npid {dir}/nginx.pid;\n\
-         events {{ }}\nhttp {{ access_log off;\n{temp}\
-         server {{ listen 0.0.0.0:{PORT}; root {dir}; ssi on; if_modified_since before; }} }}\n"
+    let http = format!(
+        "access_log off;
+        server {{ listen 0.0.0.0:{PORT}; root {dir}; ssi on; if_modified_since before; }}"
     );
-    let path = world.dir().join("nginx.conf");
-    fs::write(&path, config).unwrap();
-    let mut command = world.client.command(tool("nginx", "nginx-light"));
-    command.arg("-c").arg(path);
-    Server::start(world, &world.client, command, PORT)
+    nginx_with(world, &world.client, &http, PORT)
 }
 
 /// A server that sends its answer byte by byte, and what comes before it, too. It ends with the test.

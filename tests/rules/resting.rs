@@ -7,7 +7,7 @@ use crate::{
     support::{
         matrix::cells,
         netra::Setup,
-        programs::{Server, run, tool},
+        programs::{Server, nginx_with, run, tool},
         world::{CLIENT_V4, World},
     },
 };
@@ -28,25 +28,16 @@ print(good)";
 
 /// nginx on three ports, which logs who asked by which connection.
 fn nginx(world: &World, log: &Path) -> Server {
-    let dir = world.dir().display().to_string();
-    let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {dir}/{kind};\n"))
-        .concat();
     let server = |port: u16| {
         format!("server {{ listen 0.0.0.0:{port}; location / {{ return 200 \"ok\"; }} }}\n")
     };
-    let config = format!(
-        "daemon off;\nmaster_process off;\nerror_log {dir}/error.log;\npid {dir}/nginx.pid;\n\
-         events {{ }}\nhttp {{ keepalive_requests 100000; log_format it '$server_port $connection';\n\
-         access_log {log} it;\n{temp}{servers} }}\n",
+    let http = format!(
+        "keepalive_requests 100000; log_format it '$server_port $connection'; access_log {log} it;
+        {servers}",
         log = log.display(),
         servers = PORTS.map(server).concat(),
     );
-    let path = world.dir().join("nginx.conf");
-    fs::write(&path, config).unwrap();
-    let mut command = world.client.command(tool("nginx", "nginx-light"));
-    command.arg("-c").arg(path);
-    Server::start(world, &world.client, command, PORTS[0])
+    nginx_with(world, &world.client, &http, PORTS[0])
 }
 
 #[test]

@@ -80,6 +80,15 @@ impl Drop for Server {
 /// nginx on port 8080 of the pod, with the files of the test's directory; `listen` is the value of its
 /// directive.
 pub fn nginx(world: &World, listen: &str) -> Server {
+    let dir = world.dir().display();
+    let http = format!(
+        "access_log off; keepalive_requests 1000000; server {{ listen {listen}; root {dir}; }}"
+    );
+    nginx_with(world, &world.pod, &http, 8080)
+}
+
+/// nginx in `namespace`, with this in its `http`; it listens on `port`.
+pub fn nginx_with(world: &World, namespace: &Namespace, http: &str, port: u16) -> Server {
     let dir = world.dir().display().to_string();
     let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {dir}/{kind};\n"))
@@ -87,14 +96,13 @@ pub fn nginx(world: &World, listen: &str) -> Server {
     let config = format!(
         "daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr crit;
         events {{ worker_connections 4096; }}
-        http {{ access_log off; keepalive_requests 1000000; {temp}
-        server {{ listen {listen}; root {dir}; }} }}"
+        http {{ {temp} {http} }}"
     );
     let path = world.dir().join("nginx.conf");
     fs::write(&path, config).expect("a file");
-    let mut command = world.pod.command(tool("nginx", "nginx"));
+    let mut command = namespace.command(tool("nginx", "nginx"));
     command.args(["-e", "stderr", "-p", &dir, "-c"]).arg(path);
-    Server::start(world, &world.pod, command, 8080)
+    Server::start(world, namespace, command, port)
 }
 
 fn said(log: &Path) -> String {
