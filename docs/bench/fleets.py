@@ -3,12 +3,13 @@
 PROTOCOL=http1, redis, dubbo or thrift at a fixed rate to five servers, by netra (Router, DestinationRule), HAProxy and Envoy with
 the same settings. As root, with HAProxy, and Envoy if ENVOY names one:
 
-    cargo build --release -p netra -p netra-init && ENVOY=.../envoy docs/bench/fleets.py [faults|reads|slow|kill] ...
+    cargo build --release -p netra -p netra-init && ENVOY=.../envoy docs/bench/fleets.py [faults|reads|again|slow|kill] ...
 
 A pod (a network namespace) for each proxy with its load in it, and one namespace for the servers. All choose between two by
 what they have to do, leave out for 5 s who failed five times in a row (all but the last, if need be), give an answer 1 s, and try a failed dial elsewhere;
 HAProxy has no more than connections of Redis, Dubbo and Thrift, Envoy no limit of time for answers of the last two.
-`reads` and `kill` also ask again where a server ends before it answers. `faults` and `reads` are one run of phases, `slow` has
+`reads` and `kill` also ask again where a server ends before it answers, `again` also where one has not begun to answer in 100 ms, and
+where it says 502 to 504: so often as half of what is under way. `faults`, `reads` and `again` are one run of phases, `slow` has
 one server of five that takes 50 times as long, `kill` is SIGKILL of a server at KILL_RATE=2000 requests/s.
 RATE=500, SECONDS=4 (of a phase), ROUNDS=3 (of slow and kill). Latencies count from when a request was due.
 """
@@ -135,10 +136,13 @@ class Load:
         print(json.dumps(self.rows))
 
 
-def rules(outside, reads, more=""):
+def rules(outside, retried, more=""):
     endpoints = "".join(f"  - {{address: {outside}, ports: {{{WIRE.name}: {port}}}}}\n" for port in PORTS)
     named = ", operations: [sayHello, hello]" if PROTOCOL in ["dubbo", "thrift"] else ""
-    retry = f", retry: {{on: [reset]{named}}}" if reads else ""
+    on = {"": "", "reset": "on: [reset]", "all": "on: [reset, timeout, gateway-error], perTryTimeout: 100ms"}[retried]
+    if PROTOCOL != "http1":
+        on = on.replace(", gateway-error", "")
+    retry = f", retry: {{{on}{named}}}" if on else ""
     return f"""apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {{name: fleet}}
@@ -155,6 +159,7 @@ spec:
   host: {WIRE.host}
   trafficPolicy:
     connectionPool: {{tcp: {{connectTimeout: 1s}}}}
+    retryBudget: {{percent: 50, minRetryConcurrency: 20}}
     outlierDetection: {{consecutive5xxErrors: 5, interval: 1s, baseEjectionTime: 5s, maxEjectionPercent: 100}}
 ---
 apiVersion: netra.io/v1alpha1
@@ -168,23 +173,25 @@ spec:
 """
 
 
-def netra(space, outside, reads, more=""):
+def netra(space, outside, retried, more=""):
     stage.intercept(space, UID)
     ports = {"NETRA_HTTP_PORTS": str(PORTS[0])} if PROTOCOL == "http1" else {"NETRA_PROTOCOLS": f"{PORTS[0]}={PROTOCOL}"}
-    documents = write(f"rules-{space}.yaml", rules(outside, reads, more))
+    documents = write(f"rules-{space}.yaml", rules(outside, retried, more))
     sh(f"{BIN}/netra", "rules", "check", documents)
     start(space, [f"{BIN}/netra", "--service-name", "bench"], user=UID, env={
         "NETRA_SHARDS": "1", **ports, "NETRA_REPORTER": "none", "NETRA_RULES": documents})
     return outside, PORTS[0]
 
 
-def peak_ewma(space, outside, reads):
-    return netra(space, outside, reads, ", netra.io/balancer: peak-ewma")
+def peak_ewma(space, outside, retried):
+    return netra(space, outside, retried, ", netra.io/balancer: peak-ewma")
 
 
-def haproxy(space, outside, reads):
+def haproxy(space, outside, retried):
     is_read, mode = PROTOCOL == "http1", "http" if PROTOCOL == "http1" else "tcp"
-    again = f'retry-on conn-failure{" empty-response" if reads else ""}' if is_read else ""
+    on = {"": "", "reset": "empty-response", "all": "empty-response response-timeout 502 503 504"}[retried]
+    again = f"retry-on conn-failure {on}" if is_read else ""
+    answer = "100ms" if retried == "all" and is_read else "1s"
     servers = "".join(f"  server s{port} {outside}:{port} check inter 5s fall 100 rise 1 observe layer{7 if is_read else 4} error-limit 5 on-error mark-down\n"
                       for port in PORTS)
     text = f"""global
@@ -194,7 +201,7 @@ defaults
   mode {mode}
   timeout connect 1s
   timeout client 60s
-  timeout server 1s
+  timeout server {answer}
   retries 2
   option redispatch 1
   {again}
@@ -208,17 +215,18 @@ backend b
     return "127.0.0.1", 9001
 
 
-def envoy_filter(reads):
+def envoy_filter(retried):
     """The name of the filter that reads the protocol, and its configuration."""
     kind = '"@type": type.googleapis.com/envoy.extensions.filters.'
-    on = "connect-failure,reset" if reads else "connect-failure"
+    on = "connect-failure" + {"": "", "reset": ",reset", "all": ",reset,gateway-error"}[retried]
+    each = ", per_try_timeout: 0.1s" if retried == "all" else ""
     hosts = ("{ name: envoy.retry_host_predicates.previous_hosts, typed_config: { "
              '"@type": type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate } }')
     return {
         "http1": ("http_connection_manager", kind + "network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: h, http_filters: [ "
                   "{ name: envoy.filters.http.router, typed_config: { " + kind + "http.router.v3.Router } } ], route_config: { virtual_hosts: [ "
                   '{ name: v, domains: ["*"], routes: [ { match: { prefix: "/" }, route: { cluster: fleet, timeout: 1s, retry_policy: { '
-                  f'retry_on: "{on}", num_retries: 2, host_selection_retry_max_attempts: 3, retry_host_predicate: [ {hosts} ] }} }} }} ] }} ] }}'),
+                  f'retry_on: "{on}", num_retries: 2{each}, host_selection_retry_max_attempts: 3, retry_host_predicate: [ {hosts} ] }} }} }} ] }} ] }}'),
         "redis": ("redis_proxy", kind + "network.redis_proxy.v3.RedisProxy, stat_prefix: r, settings: { op_timeout: 1s }, "
                   "prefix_routes: { catch_all_route: { cluster: fleet } }"),
         "dubbo": ("dubbo_proxy", kind + "network.dubbo_proxy.v3.DubboProxy, stat_prefix: d, protocol_type: Dubbo, serialization_type: Hessian2, "
@@ -229,10 +237,10 @@ def envoy_filter(reads):
     }[PROTOCOL]
 
 
-def envoy(space, outside, reads):
+def envoy(space, outside, retried):
     endpoints = ", ".join(f"{{ endpoint: {{ address: {{ socket_address: {{ address: {outside}, port_value: {port} }} }} }} }}"
                           for port in PORTS)
-    name, config = envoy_filter(reads)
+    name, config = envoy_filter(retried)
     text = f"""static_resources:
   listeners:
   - address: {{ socket_address: {{ address: 127.0.0.1, port_value: 9001 }} }}
@@ -244,7 +252,7 @@ def envoy(space, outside, reads):
     lb_policy: LEAST_REQUEST
     common_lb_config: {{ healthy_panic_threshold: {{ value: 0 }} }}
     circuit_breakers: {{ thresholds: [ {{ max_connections: 4000, max_requests: 4000, max_pending_requests: 4000,
-      retry_budget: {{ budget_percent: {{ value: 20 }}, min_retry_concurrency: 3 }} }} ] }}
+      retry_budget: {{ budget_percent: {{ value: 50 }}, min_retry_concurrency: 20 }} }} ] }}
     outlier_detection: {{ consecutive_5xx: 5, interval: 1s, base_ejection_time: 5s, max_ejection_percent: 100 }}
     load_assignment: {{ cluster_name: fleet, endpoints: [ {{ lb_endpoints: [ {endpoints} ] }} ] }}
 """
@@ -262,7 +270,7 @@ def server(port, service_s=SERVICE_S):
     return start(OUTSIDE, [sys.executable, os.path.abspath(__file__), "serve", str(port), str(service_s)], env={"PROTOCOL": PROTOCOL})
 
 
-def proxies(reads, also=()):
+def proxies(retried, also=()):
     """Each proxy in a pod of its own: by name, where its load is and whom it asks."""
     made = {"netra": netra, **dict(also), "HAProxy": haproxy}
     if ENVOY:
@@ -270,7 +278,7 @@ def proxies(reads, also=()):
     found = {}
     for name, make in made.items():
         space, outside = pod(len(spaces))
-        found[name] = (space, make(space, outside, reads))
+        found[name] = (space, make(space, outside, retried))
     time.sleep(2)
     return found
 
@@ -288,10 +296,10 @@ def told(rows):
     return 100 * (1 - failed / len(rows)), failed, at(0.5), at(0.99)
 
 
-def phases(reads):
+def phases(retried):
     """One after the other: all are well, one is dead, another stalls, another answers errors, all are well."""
     fleet = {port: server(port) for port in PORTS}
-    subjects = proxies(reads)
+    subjects = proxies(retried)
 
     def die():
         fleet[PORTS[2]].kill()
@@ -331,9 +339,9 @@ def phases(reads):
         time.sleep(6)
 
 
-def rounds(what, rate, reads, before, also=()):
+def rounds(what, rate, retried, before, also=()):
     """Of each proxy in turns; `before` is done a while into each load."""
-    subjects = proxies(reads, also)
+    subjects = proxies(retried, also)
     found = {name: [] for name in subjects}
     for number in range(ROUNDS):
         for name, (space, address) in subjects.items():
@@ -353,7 +361,7 @@ def rounds(what, rate, reads, before, also=()):
 def slow():
     for port in PORTS:
         server(port, SERVICE_S * (50 if port == PORTS[2] else 1))
-    rounds("one of five takes 100 ms, the others 2", RATE, False, lambda: lambda: None, [("netra, peak-ewma", peak_ewma)])
+    rounds("one of five takes 100 ms, the others 2", RATE, "", lambda: lambda: None, [("netra, peak-ewma", peak_ewma)])
 
 
 def kill():
@@ -368,7 +376,7 @@ def kill():
             fleet[port] = server(port)
             time.sleep(6)
         return after
-    rounds(f"SIGKILL at {KILL_RATE} requests/s, {PROTOCOL}", KILL_RATE, True, before)
+    rounds(f"SIGKILL at {KILL_RATE} requests/s, {PROTOCOL}", KILL_RATE, "reset", before)
 
 
 def measure():
@@ -376,7 +384,7 @@ def measure():
     spaces.append(OUTSIDE)
     sh("ip", "-n", OUTSIDE, "link", "set", "lo", "up")
     os.chmod(DIR, 0o755)
-    parts = {"faults": lambda: phases(False), "reads": lambda: phases(True), "slow": slow, "kill": kill}
+    parts = {"faults": lambda: phases(""), "reads": lambda: phases("reset"), "again": lambda: phases("all"), "slow": slow, "kill": kill}
     for name in sys.argv[1:] or list(parts):
         print(f"\n{PROTOCOL}, {name}")
         parts[name]()
