@@ -116,8 +116,9 @@ pub fn in_words(table: &Table, verdict: &Verdict) -> String {
     if verdict.idle_ns > 0 {
         add(format!("no answer stands still for {:?}", time(verdict.idle_ns)));
     }
-    if verdict.retries > 0 {
-        add(format!("asked again up to {} times, if it is safe to repeat", verdict.retries));
+    if verdict.retry.attempts > 0 {
+        let times = verdict.retry.attempts;
+        add(format!("asked again up to {times} times, if it is safe to repeat"));
     }
     if let Some(cluster) = verdict.mirror.and_then(|it| table.cluster(it)) {
         add(format!("a copy goes to {}", cluster.name));

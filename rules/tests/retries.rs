@@ -29,7 +29,7 @@ fn a_route_says_how_often_a_request_is_asked_again() {
         let mut asked = Example::new(Protocol::Http1, to);
         asked.set("host", "a").unwrap();
         let verdict = world.decide(&asked);
-        assert_eq!(verdict.retries, attempts, "{more}");
+        assert_eq!(verdict.retry.attempts, attempts, "{more}");
         let rule = world.table.rule(verdict.rule.unwrap()).unwrap();
         assert!(rule.effect.contains(effect), "{}", rule.effect);
         assert_eq!(rule.effect.contains("asked again"), attempts > 0, "{}", rule.effect);
@@ -40,7 +40,9 @@ fn a_route_says_how_often_a_request_is_asked_again() {
 fn what_nobody_does_is_not_promised() {
     for (protocol, more, what) in [
         ("tcp-redis", "on: [reset]", "retry: requests of redis are never sent twice"),
-        ("http", "on: [timeout]", "allowed is"),
+        ("http", "on: [timeout]", "need each other"),
+        ("http", "on: [reset], perTryTimeout: 1s", "need each other"),
+        ("http", "on: [never]", "allowed is"),
         ("http", "on: [reset], attempts: 3", "allowed is"),
         ("http", "attempts: 1", "retry.on is missing"),
     ] {

@@ -126,7 +126,7 @@ impl Compiler<'_> {
             response: self.mutations(&route.response, candidates),
             first_byte_ns: route.first_byte_ns,
             idle_ns: route.idle_ns,
-            retries: route.retries,
+            retry: route.retry,
             ..Verdict::NONE
         };
         let stays = matches!(*to, [Where::One(cluster)] if self.clusters.only_passes(cluster));
@@ -157,7 +157,7 @@ impl Compiler<'_> {
             );
             self.troubles.error(route.place.clone(), what);
         }
-        if route.retries > 0 && !candidates.contains(&Protocol::Http1) {
+        if route.retry.attempts > 0 && !candidates.contains(&Protocol::Http1) {
             let names: Vec<_> = candidates.iter().map(|protocol| protocol.name()).collect();
             let what = format!(
                 "retry: requests of {} are never sent twice, those of http1 alone are. Take it out",
@@ -373,7 +373,7 @@ fn route_words(route: &RouteSpec) -> String {
     if route.idle_ns > 0 {
         add(format!("no answer stands still for {}", time(route.idle_ns)));
     }
-    match route.retries {
+    match route.retry.attempts {
         0 => {}
         1 => add("asked again once".to_owned()),
         many => add(format!("asked again up to {many} times")),

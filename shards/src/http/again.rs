@@ -51,9 +51,9 @@ pub(super) fn keep(
     patch: &HeadPatch,
     recorder: &Recorder,
 ) -> bool {
-    ruled.retries > 0
+    ruled.retry.attempts > 0
         && is_safe(head)
-        && copy(kept, (exchange, ruled.retries), (head, patch), recorder)
+        && copy(kept, (exchange, ruled.retry.attempts), (head, patch), recorder)
 }
 
 fn copy(
