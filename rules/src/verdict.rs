@@ -41,6 +41,18 @@ impl Retry {
         on_gateway_error: false,
         per_try_ms: 0,
     };
+
+    /// Whether answers are withheld that say 502, 503 or 504.
+    pub fn withholds_answers(&self) -> bool {
+        self.attempts > 0 && self.on_gateway_error
+    }
+
+    /// How long each try may take until its answer's first byte, in nanoseconds; None is as long as the
+    /// route allows.
+    pub fn per_try_ns(&self) -> Option<u64> {
+        let is_timed = self.attempts > 0 && self.on_timeout && self.per_try_ms > 0;
+        is_timed.then_some(u64::from(self.per_try_ms) * 1_000_000)
+    }
 }
 
 /// What becomes of a message.

@@ -76,6 +76,10 @@ impl<I: Io> Shard<I> {
             match connection.look_at_answers(&mut self.core) {
                 Overdue::GoOn => self.moved(downstream),
                 Overdue::Leave => self.leave_legs(downstream),
+                Overdue::Elsewhere => {
+                    self.send_again(downstream);
+                    self.set_alarm(slot);
+                }
                 Overdue::Cut => self.end(downstream, End::AnswerTimeout),
             }
         }

@@ -147,6 +147,12 @@ impl<T> Exchanges<T> {
         }
     }
 
+    /// The answer to the oldest exchange is not the one that its client gets: another one is to come.
+    pub(crate) fn withhold(&mut self) {
+        let Some(front) = self.open.front_mut() else { return };
+        (front.status, front.response_framing, front.response_body_bytes) = (None, None, 0);
+    }
+
     /// Takes the oldest exchange: its response is whole.
     pub(crate) fn finish(&mut self) -> Option<Exchange<T>> {
         self.open.pop_front()

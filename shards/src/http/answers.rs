@@ -1,6 +1,9 @@
 //! The response way where rules give answers something: a head waits until it is whole and goes out
 //! edited, all else as it came. On every other connection answers are sent first and read after.
 //!
+//! So it is where an answer may be *withheld* because its request goes to another endpoint (`again.rs`): one
+//! that is not goes out as it came.
+//!
 //! The flow shows bytes before they are sent then, as on the request way. What is shown and not sent
 //! yet lies where it came from (*cleared*), or is carried: a head that was edited, or came in parts.
 
@@ -10,7 +13,7 @@ use crate::{
     error::End,
     exchange::{ShardRules, Source},
     gate::{Fate, Outgoing, Run},
-    io::{Io, Token},
+    io::{Io, Side, Token},
     sends::{Gated, is_long},
     tap::waits_no_more,
 };
@@ -32,7 +35,7 @@ impl Http {
     /// again.
     pub(crate) fn look_again(&mut self, rules: Option<&ShardRules>, unsent: usize) -> bool {
         let asker = self.asker.as_deref();
-        let wants = asker.zip(rules).is_some_and(|(asker, rules)| rules.edits_answers_to(asker));
+        let wants = asker.zip(rules).is_some_and(|(asker, rules)| rules.holds_answers_to(asker));
         match (self.answers.is_some(), wants) {
             (false, true) => {
                 let cleared = unsent as u64;
@@ -134,6 +137,7 @@ impl Http {
         let input = source.bytes(pool, scratch);
         let (at, took) = (io.now(), io.now().saturating_sub(*now));
         let (mut run, mut upgrades) = (Run::default(), false);
+        let may_repeat = self.may_repeat();
         while run.sent.is_none() {
             let HttpCore { reader, patch, .. } = &mut *shared;
             match self.response.step(&input[run.at..], reader, &mut self.exchanges) {
@@ -141,6 +145,21 @@ impl Http {
                 ResponseStep::Need => run.hold(out, io, to, input)?,
                 ResponseStep::Body(len) => run.at += len,
                 ResponseStep::Head { head, consumed, exchange, .. } => {
+                    // A part of it may have been sent before rules came that hold it.
+                    let is_unsent = run.at == 0 && out.held.len() + consumed == head.bytes().len();
+                    if may_repeat && is_unsent && again::is_gateway_error(head.status()) {
+                        let Self { seats, switch, asker, .. } = self;
+                        let asker = asker.as_deref();
+                        let others = again::Others { seats, switch, asker, now: at };
+                        let (kept, all) = (&mut self.again, &mut self.exchanges);
+                        if again::withhold(kept, all, exchange, others) {
+                            out.held.clear();
+                            self.response.withhold(all);
+                            self.heads = self.heads.wrapping_add(1);
+                            // Whoever ends connections asks whether this one goes on.
+                            return Err(End::Reset(Side::Upstream));
+                        }
+                    }
                     (run.at, run.begun) = (run.at + consumed, run.begun + 1);
                     upgrades = two::is_upgrade(&head);
                     again::answered(&mut self.again, &mut self.resting, &head);
@@ -161,6 +180,9 @@ impl Http {
                     waits_no_more(&mut self.patience, done.data.timed);
                     let told = (&mut *observer, &**recorder);
                     aside::finish(&done, Outcome::Whole, self.direction, at, told);
+                    if again::may_withhold(&self.again, &mut self.exchanges) {
+                        break;
+                    }
                 }
                 ResponseStep::Opaque(_) => {
                     if run.at == 0 {
