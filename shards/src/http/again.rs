@@ -312,6 +312,11 @@ impl Http {
             let since = if is_known { asked } else { asked.max(answered) };
             patience.begin_again(exchange.data.timed, since);
         }
+        if let Some(patience) = &mut self.patience {
+            // Nobody may have wanted to look again, as an answer had begun.
+            let soon = again.retry.per_try_ns().unwrap_or(LATER_NS).min(LATER_NS);
+            patience.want(core.now.saturating_add(soon));
+        }
         (again.is_repeated, again.is_leaving, again.is_withheld) = (true, false, false);
         self.carry.clear();
         self.carry.extend_from_slice(&again.head);

@@ -2,6 +2,7 @@
 
 use crate::{
     io::{Io, Token},
+    patience::Patience,
     shard::Shard,
 };
 use netra_perf::Key;
@@ -23,5 +24,9 @@ impl<I: Io> Shard<I> {
             self.time_head(downstream.slot);
         }
         self.leave_upstream(downstream);
+        let patience = self.slab[downstream.slot as usize].patience();
+        if patience.is_some_and(Patience::wants_alarm) {
+            self.set_alarm(downstream.slot);
+        }
     }
 }
