@@ -4,6 +4,7 @@
 
 use crate::{
     balance_simulation::{CONNECTIONS, World, rules},
+    config::Limits,
     exchange::ShardRules,
     http_simulation::{request_end, room},
     io::{
@@ -12,11 +13,12 @@ use crate::{
     },
     shard::Command,
     simulation::with_seed,
+    sys::Nanos,
 };
 use netra_codecs::trace::SpanText;
 use netra_perf::{Key, Recorder};
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::BTreeMap,
     sync::{Arc, mpsc},
     time::Duration,
@@ -213,7 +215,7 @@ fn simulate(seed: u64, kind: Kind) -> (Arc<Recorder>, Vec<Got>) {
     let mut rng = Rng::new(seed);
     let faults = Faults { accept_fails: 0, ..Faults::draw(&mut rng) };
     let (mut arrivals, mut asked) = (Vec::new(), Vec::new());
-    for name in 0..CONNECTIONS {
+    for name in 0..CONNECTIONS / 2 {
         let (client, wanted) = client(&mut rng, name, kind == Kind::Patient);
         let server = server(&mut rng, PORTS[0]);
         // In order, so that the descriptor tells which client it is.
@@ -222,7 +224,7 @@ fn simulate(seed: u64, kind: Kind) -> (Arc<Recorder>, Vec<Got>) {
         asked.push(wanted);
     }
     let (limits, buffers) = room(&mut rng);
-    let limits = crate::config::Limits {
+    let limits = Limits {
         idle_timeout: Some(Duration::from_secs(20)),
         half_close_linger: Duration::from_secs(20),
         ..limits
@@ -338,4 +340,135 @@ fn clients_that_end_and_rules_that_change_lose_nothing() {
 fn servers_that_reset_leave_answers_what_they_are() {
     let runs = with_seed(|seed| simulate(seed, Kind::Unkind));
     reaches(&runs, &[Got::Answer(200, false), Got::Cut]);
+}
+
+const GET: &str = "GET /1 HTTP/1.1\r\nHost: shop\r\n\r\n";
+const HEAD: &str = "HEAD /1 HTTP/1.1\r\nHost: shop\r\n\r\n";
+const POST: &str = "POST /1 HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\nok";
+/// What every server says but the first that is asked.
+const WELL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+const CUT_NS: Nanos = 5_000_000;
+
+/// What is asked at once, what the first server says to it, whether it ends then, and what the client
+/// gets.
+const TABLE: [(&str, &[&str], &str, bool, &str); 10] = [
+    ("a length", &[GET], "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno", false, WELL),
+    (
+        "chunks",
+        &[GET],
+        "HTTP/1.1 502 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
+        false,
+        WELL,
+    ),
+    ("until the end", &[GET], "HTTP/1.1 504 No\r\n\r\nno, and no", true, WELL),
+    ("HEAD", &[HEAD], "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\n", false, WELL),
+    (
+        "something before it",
+        &[GET],
+        "HTTP/1.1 103 E\r\nLink: x\r\n\r\nHTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno",
+        false,
+        "HTTP/1.1 103 E\r\nLink: x\r\n\r\nHTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno",
+    ),
+    (
+        "no gateway's",
+        &[GET],
+        "HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno",
+        false,
+        "HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno",
+    ),
+    (
+        "no read",
+        &[POST],
+        "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno",
+        false,
+        "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno",
+    ),
+    (
+        "behind another's answer",
+        &[GET, GET],
+        "HTTP/1.1 200 A\r\nContent-Length: 1\r\n\r\naHTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno",
+        false,
+        "HTTP/1.1 200 A\r\nContent-Length: 1\r\n\r\naHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "before another's answer",
+        &[GET, GET],
+        "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nnoHTTP/1.1 200 B\r\nContent-Length: 1\r\n\r\nb",
+        false,
+        "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nnoHTTP/1.1 200 B\r\nContent-Length: 1\r\n\r\nb",
+    ),
+    (
+        "a head that ends with its stream",
+        &[GET],
+        "HTTP/1.1 503 No\r\nConte",
+        true,
+        "HTTP/1.1 503 No\r\nConte",
+    ),
+];
+
+/// What the first server that is dialled says, when it has come to be asked so much.
+#[derive(Clone, Copy, Debug, Default)]
+struct First {
+    is_dialled: bool,
+    asked: usize,
+    answer: &'static str,
+    ends: bool,
+    cut_at: usize,
+}
+
+thread_local! {
+    static FIRST: RefCell<First> = RefCell::default();
+}
+
+fn first_or_well(rng: &mut Rng) -> (Peer, Answer) {
+    let first =
+        FIRST.with_borrow_mut(|it| std::mem::replace(it, First { is_dialled: true, ..*it }));
+    let (asked, len) = (first.asked, first.answer.len());
+    let turns = |asked: usize, len: usize| {
+        Turns::new(move |received| if tags(received).len() >= asked { len } else { 0 })
+    };
+    let peer = match first.is_dialled {
+        true => Peer::scripted(rng, WELL.into(), Ending::AfterTheOther, turns(1, WELL.len())),
+        false => {
+            let ending = if first.ends { Ending::AfterSending } else { Ending::AfterTheOther };
+            let peer = Peer::scripted(rng, first.answer.into(), ending, turns(asked, len));
+            peer.pausing([(first.cut_at, CUT_NS)].into())
+        }
+    };
+    (peer, Answer::AtOnce)
+}
+
+#[test]
+fn every_answer_of_the_table_is_withheld_or_passed_wherever_it_is_cut() {
+    for (what, requests, answer, ends, expected) in TABLE {
+        for (cut_at, splice_from_bytes) in (0..answer.len()).flat_map(|at| [(at, 0), (at, 1)]) {
+            let asked = requests.len();
+            FIRST.set(First { is_dialled: false, asked, answer, ends, cut_at });
+            let mut rng = Rng::new(cut_at as u64);
+            let all = requests.concat().into_bytes();
+            let count = all.len();
+            let turns = Turns::new(move |_| count);
+            let client = Peer::scripted(&mut rng, all, Ending::AfterTheOther, turns);
+            let server = server(&mut rng, PORTS[0]);
+            let arrival = Arrival { at: 0, client, server, answer: Answer::AtOnce };
+            let places = PORTS.map(|port| (port, first_or_well as Elsewhere)).into();
+            let io = SimIo::outbound(rng, Faults::NONE, vec![arrival], places);
+            let limits = Limits {
+                splice_from_bytes,
+                idle_timeout: Some(Duration::from_secs(2)),
+                ..Limits::default()
+            };
+            let rules = rules(&PORTS, ", retry: {on: [gateway-error]}");
+            let mut world = World::on(io, rules, true, (limits, 64), Vec::new());
+            world.rest(cut_at as u64);
+            let core = &world.shard.core;
+            assert_eq!(core.http.as_deref().unwrap().held_bytes(), 0, "{what}, cut at {cut_at}");
+            let got = &core.io.sockets[core.io.arrived[0]].peer.received;
+            let got = String::from_utf8_lossy(got);
+            assert!(
+                got == expected,
+                "{what}, cut at {cut_at}, splice {splice_from_bytes}: {got:?}"
+            );
+        }
+    }
 }
