@@ -58,7 +58,8 @@ fn answer(port: u16, tag: &str) -> Option<(u16, Vec<u8>)> {
         10 => (500, ""),
         _ => return None,
     };
-    let len = usize::try_from(if drawn % 16 == 0 { drawn % 40_000 } else { drawn % 600 }).unwrap();
+    let len = usize::try_from(if drawn.is_multiple_of(16) { drawn % 40_000 } else { drawn % 600 })
+        .unwrap();
     let body = format!("{port} {tag} ").repeat(len / 12 + 1);
     let (framing, body) = match drawn >> 20 & 1 {
         0 => (format!("Content-Length: {}", body.len()), body),

@@ -150,28 +150,22 @@ pub(super) struct Others<'h> {
     pub(super) now: Nanos,
 }
 
-/// An answer may be withheld: it says that nobody is there who could serve its request now.
-pub(super) fn is_gateway_error(status: u16) -> bool {
-    matches!(status, 502..=504)
-}
-
 /// The answer that comes next may be withheld: what comes before it has to be on its way to the client.
 pub(super) fn may_withhold(kept: &Option<Box<Again>>, exchanges: &mut Exchanges<Open>) -> bool {
     let kept = kept.as_deref().filter(|it| it.retry.withholds_answers());
     kept.zip(exchanges.front_mut()).is_some_and(|(kept, front)| kept.exchange == front.id)
 }
 
-/// Whether the answer to this exchange, of which only the head was read and nothing was sent, is withheld:
-/// then another endpoint has been chosen.
+/// Whether the answer to this exchange, of which only the head was read and nothing was sent, is withheld,
+/// as it says that nobody is there who could serve its request now: then another endpoint has been chosen.
 pub(super) fn withhold(
     kept: &mut Option<Box<Again>>,
     exchanges: &mut Exchanges<Open>,
-    exchange: ExchangeId,
+    (exchange, status): (ExchangeId, u16),
     others: Others<'_>,
 ) -> bool {
-    let Some(again) = kept.as_deref_mut().filter(|it| it.exchange == exchange) else {
-        return false;
-    };
+    let is_it = |again: &&mut Again| again.exchange == exchange && matches!(status, 502..=504);
+    let Some(again) = kept.as_deref_mut().filter(is_it) else { return false };
     let is_first = exchanges.front_mut().is_some_and(|front| front.interim_count == 0);
     let may = again.retry.withholds_answers() && !again.is_last && exchanges.len() == 1 && is_first;
     again.is_withheld = may && again.goes_elsewhere(Heard::Gateway, others);

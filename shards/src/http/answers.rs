@@ -7,7 +7,14 @@
 //! The flow shows bytes before they are sent then, as on the request way. What is shown and not sent
 //! yet lies where it came from (*cleared*), or is carried: a head that was edited, or came in parts.
 
-use super::{Http, again, aside, ruled::mutate, switch::heard, two};
+use super::{
+    Http,
+    again::{self, Others},
+    aside,
+    ruled::mutate,
+    switch::heard,
+    two,
+};
 use crate::{
     core::{Core, HttpCore},
     error::End,
@@ -136,8 +143,7 @@ impl Http {
         let Some(shared) = http.as_deref_mut() else { return Ok(Gated::default()) };
         let input = source.bytes(pool, scratch);
         let (at, took) = (io.now(), io.now().saturating_sub(*now));
-        let (mut run, mut upgrades) = (Run::default(), false);
-        let may_repeat = self.may_repeat();
+        let (mut run, mut upgrades, may_repeat) = (Run::default(), false, self.may_repeat());
         while run.sent.is_none() {
             let HttpCore { reader, patch, .. } = &mut *shared;
             match self.response.step(&input[run.at..], reader, &mut self.exchanges) {
@@ -146,25 +152,18 @@ impl Http {
                 ResponseStep::Body(len) => run.at += len,
                 ResponseStep::Head { head, consumed, exchange, .. } => {
                     // A part of it may have been sent before rules came that hold it.
-                    let is_unsent = run.at == 0 && out.held.len() + consumed == head.bytes().len();
-                    if may_repeat && is_unsent && again::is_gateway_error(head.status()) {
-                        let Self { seats, switch, asker, .. } = self;
-                        let asker = asker.as_deref();
-                        let others = again::Others { seats, switch, asker, now: at };
-                        let (kept, all) = (&mut self.again, &mut self.exchanges);
-                        if again::withhold(kept, all, exchange, others) {
-                            out.held.clear();
-                            self.response.withhold(all);
-                            self.heads = self.heads.wrapping_add(1);
-                            // Whoever ends connections asks whether this one goes on.
-                            return Err(End::Reset(Side::Upstream));
+                    let unsent = run.at + out.held.len() + consumed;
+                    if may_repeat && unsent == head.bytes().len() {
+                        let Self { again, exchanges, seats, switch, asker, .. } = self;
+                        let others = Others { seats, switch, asker: asker.as_deref(), now: at };
+                        if again::withhold(again, exchanges, (exchange, head.status()), others) {
+                            return Err(self.forget_answer(out));
                         }
                     }
                     (run.at, run.begun) = (run.at + consumed, run.begun + 1);
                     upgrades = two::is_upgrade(&head);
                     again::answered(&mut self.again, &mut self.resting, &head);
-                    let open = self.exchanges.get_mut(exchange);
-                    let number = open.map_or(0, |it| it.data.answer);
+                    let number = self.exchanges.get_mut(exchange).map_or(0, |it| it.data.answer);
                     give(patch, &head, (number, gates.rules.as_deref()), recorder);
                     let message = (head.bytes(), patch.as_edits(), consumed);
                     run.go_on(out, io, to, input, message, Fate::Passes)?;
@@ -202,6 +201,16 @@ impl Http {
         }
         let is_long = run.begun > 0 && is_long(self.response.passable(), splice_from);
         Ok(Gated { is_long, ..gated })
+    }
+
+    /// The answer whose head was read last goes to nobody. Whoever ends connections asks whether this one
+    /// goes on.
+    #[cold]
+    fn forget_answer(&mut self, out: &mut Outgoing) -> End {
+        out.held.clear();
+        self.response.withhold(&mut self.exchanges);
+        self.heads = self.heads.wrapping_add(1);
+        End::Reset(Side::Upstream)
     }
 }
 

@@ -191,9 +191,8 @@ impl Http {
                 let is_elsewhere = obey(&mut self.switch, begun.target, &ruled, now);
                 begun.open.is_seated = sit(&mut self.seats, &self.switch, begun.target, &mut ruled);
                 let keeps = (&mut self.again, &mut self.patience);
-                let is_alone = self.exchanges.len() == 1;
-                let told = (now, &**recorder);
-                let kept = again::keep(keeps, (exchange, is_alone), &ruled, (&head, patch), told);
+                let whose = (exchange, self.exchanges.len() == 1);
+                let kept = again::keep(keeps, whose, &ruled, (&head, patch), (now, recorder));
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);
                 let open = late::time(&mut self.patience, (ruled.allowed, now), begun.open);
                 begin(&mut self.exchanges, exchange, open.promised(ruled.answer));
