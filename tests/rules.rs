@@ -32,6 +32,8 @@ mod routes_of_others;
 mod services;
 #[path = "rules/soak.rs"]
 mod soak;
+#[path = "rules/tries.rs"]
+mod tries;
 #[path = "rules/weights.rs"]
 mod weights;
 

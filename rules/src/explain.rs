@@ -2,6 +2,7 @@
 
 use crate::{
     ask::Ask,
+    compile::retry_words,
     decide::{decide, router_of},
     facts::{Direction, Facts},
     key::Protocol,
@@ -116,8 +117,8 @@ pub fn in_words(table: &Table, verdict: &Verdict) -> String {
     if verdict.idle_ns > 0 {
         add(format!("no answer stands still for {:?}", time(verdict.idle_ns)));
     }
-    if verdict.retries > 0 {
-        add(format!("asked again up to {} times, if it is safe to repeat", verdict.retries));
+    if let Some(again) = retry_words(&verdict.retry) {
+        add(format!("{again}, if it is safe to repeat"));
     }
     if let Some(cluster) = verdict.mirror.and_then(|it| table.cluster(it)) {
         add(format!("a copy goes to {}", cluster.name));

@@ -66,5 +66,5 @@ pub use state::{Hits, RuleHits, State};
 pub use table::{Concern, Mutation, RuleInfo, Table};
 pub use trouble::{Place, Trouble, Troubles};
 pub use verdict::{
-    Action, ClusterId, EndpointId, MutationsId, Refusal, RefusalKind, Route, RuleId, Verdict,
+    Action, ClusterId, EndpointId, MutationsId, Refusal, RefusalKind, Retry, Route, RuleId, Verdict,
 };

@@ -69,6 +69,8 @@ pub struct Concern {
     pub reads_responses: bool,
     /// They may be edited.
     pub edits_responses: bool,
+    /// They may be withheld, as their requests go to another endpoint: of HTTP.
+    pub withholds_responses: bool,
     /// Values are asked for, or edited, that lie behind the body of a request (attachments of
     /// Dubbo).
     pub reads_pairs: bool,
@@ -80,6 +82,7 @@ impl Concern {
             reads_requests: self.reads_requests | other.reads_requests,
             reads_responses: self.reads_responses | other.reads_responses,
             edits_responses: self.edits_responses | other.edits_responses,
+            withholds_responses: self.withholds_responses | other.withholds_responses,
             reads_pairs: self.reads_pairs | other.reads_pairs,
         }
     }
@@ -258,6 +261,12 @@ impl Table {
     /// Whether answers are given anything.
     pub fn edits_answers(&self) -> bool {
         self.routers.iter().flat_map(|router| &router.to).any(|to| to.verdict.response.is_some())
+    }
+
+    /// Whether answers are withheld that say 502, 503 or 504.
+    pub fn withholds_answers(&self) -> bool {
+        let mut all = self.routers.iter().flat_map(|router| &router.to);
+        all.any(|to| to.verdict.retry.withholds_answers())
     }
 
     /// What a message is to be given.

@@ -17,6 +17,44 @@ pub struct EndpointId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MutationsId(pub u32);
 
+/// When a request that is safe to repeat may be sent again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// How often; 0 is never.
+    pub attempts: u8,
+    /// Its upstream ends before anything of the answer has come.
+    pub on_reset: bool,
+    /// Nothing of the answer has come within [`Self::per_try_ms`].
+    pub on_timeout: bool,
+    /// The answer says that a gateway behind netra, or the server, cannot serve it now: 502, 503 or 504.
+    pub on_gateway_error: bool,
+    /// How long each try may take until its answer's first byte; 0 is as long as the route allows.
+    pub per_try_ms: u32,
+}
+
+impl Retry {
+    /// Nothing is sent again.
+    pub const NEVER: Self = Self {
+        attempts: 0,
+        on_reset: false,
+        on_timeout: false,
+        on_gateway_error: false,
+        per_try_ms: 0,
+    };
+
+    /// Whether answers are withheld that say 502, 503 or 504.
+    pub fn withholds_answers(&self) -> bool {
+        self.attempts > 0 && self.on_gateway_error
+    }
+
+    /// How long each try may take until its answer's first byte, in nanoseconds; None is as long as the
+    /// route allows.
+    pub fn per_try_ns(&self) -> Option<u64> {
+        let is_timed = self.attempts > 0 && self.on_timeout && self.per_try_ms > 0;
+        is_timed.then_some(u64::from(self.per_try_ms) * 1_000_000)
+    }
+}
+
 /// What becomes of a message.
 ///
 /// Everything beside the action holds for a message that is passed or routed; `delay_ns` holds for
@@ -38,9 +76,8 @@ pub struct Verdict {
     pub first_byte_ns: u64,
     /// How long an answer that has begun may stand still; 0 is for ever.
     pub idle_ns: u64,
-    /// How often a request that is safe to repeat may be sent again to another endpoint, where its
-    /// upstream ends before anything of the answer has come; 0 is never.
-    pub retries: u8,
+    /// Whether, and when, a request that is safe to repeat may be sent again to another endpoint.
+    pub retry: Retry,
     /// Where a copy of it goes, if one does: see [`State::mirror`](crate::State::mirror).
     pub mirror: Option<ClusterId>,
     /// The rule that would have refused the message were it not only in the shadow.
@@ -57,7 +94,7 @@ impl Verdict {
         delay_ns: 0,
         first_byte_ns: 0,
         idle_ns: 0,
-        retries: 0,
+        retry: Retry::NEVER,
         mirror: None,
         shadow: None,
     };

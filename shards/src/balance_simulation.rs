@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-const CONNECTIONS: usize = 6;
+pub(crate) const CONNECTIONS: usize = 6;
 const REQUESTS_MAX: usize = 5;
 /// Ports of original destinations: each connection has one of these.
 const OWN_PORTS: usize = 60;
@@ -89,7 +89,7 @@ impl Wire for Redis {
 }
 
 /// Documents take longer to compile than a seed to run.
-fn rules(ports: &[u16], route: &str) -> (Arc<Table>, Arc<Process>) {
+pub(crate) fn rules(ports: &[u16], route: &str) -> (Arc<Table>, Arc<Process>) {
     type Tables = BTreeMap<(Vec<u16>, String), Arc<Table>>;
     thread_local! {
         static TABLES: RefCell<Tables> = const { RefCell::new(BTreeMap::new()) };
@@ -214,14 +214,14 @@ fn client<W: Wire>(rng: &mut Rng, name: usize, may_pipeline: bool) -> (Peer, usi
     (Peer::scripted(rng, requests.concat(), Ending::AfterSending, turns), count)
 }
 
-struct World {
-    shard: Shard<SimIo>,
+pub(crate) struct World {
+    pub(crate) shard: Shard<SimIo>,
     table: Arc<Table>,
     process: Arc<Process>,
     /// Of each connection.
     counts: Vec<usize>,
-    _commands: mpsc::Sender<crate::shard::Command>,
-    _spans: spans::SpanSource,
+    pub(crate) commands: mpsc::Sender<crate::shard::Command>,
+    pub(crate) spans: spans::SpanSource,
 }
 
 impl World {
@@ -245,14 +245,24 @@ impl World {
         });
         let arrivals = arrivals.collect();
         let io = SimIo::outbound(rng, faults, arrivals, elsewhere::<W>());
-        let (table, process) = rules(ports, route);
-        let (sink, spans) = spans::ring(1024, Waker::noop().clone());
-        let (commands, receiver) = mpsc::channel();
         let limits = Limits {
             connect_timeout: Duration::from_millis(50),
             idle_timeout: Some(Duration::from_secs(2)),
             ..Limits::default()
         };
+        Self::on(io, rules(ports, route), W::IS_HTTP, (limits, 512), counts)
+    }
+
+    /// A shard in such a world, with so many buffers.
+    pub(crate) fn on(
+        io: SimIo,
+        (table, process): (Arc<Table>, Arc<Process>),
+        is_http: bool,
+        (limits, buffers): (Limits, u32),
+        counts: Vec<usize>,
+    ) -> Self {
+        let (sink, spans) = spans::ring(1024, Waker::noop().clone());
+        let (commands, receiver) = mpsc::channel();
         let config = http_config();
         let ports: Vec<String> = (1..=999).map(|port| format!("{port}=redis")).collect();
         let ports = ports.join(",").parse().unwrap();
@@ -262,8 +272,8 @@ impl World {
         let rules = ShardRules::new(&table, &process, 1);
         let gates = Gates { rules: Some(Box::new(rules)), ..Gates::default() };
         let observer = Observer::new(config.tracing.as_ref(), 1, (Some(sink), None));
-        let parts = Parts { gates, ..parts(limits, 512, receiver) };
-        let parts = match W::IS_HTTP {
+        let parts = Parts { gates, ..parts(limits, buffers, receiver) };
+        let parts = match is_http {
             true => Parts {
                 http: Some(Box::new(HttpCore::new(&config, correlation))),
                 observer: observer.joining(&Shared::new(1), 0, JoinLevel::Tx),
@@ -277,7 +287,7 @@ impl World {
             },
         };
         let shard = Shard::new(io, parts);
-        Self { shard, table, process, counts, _commands: commands, _spans: spans }
+        Self { shard, table, process, counts, commands, spans }
     }
 
     fn clusters(&self) -> Vec<ClusterView> {
@@ -285,7 +295,7 @@ impl World {
     }
 
     /// Until nothing can happen any more; then nothing is left of anything.
-    fn rest(&mut self, seed: u64) {
+    pub(crate) fn rest(&mut self, seed: u64) {
         for turn in 0.. {
             let wait = self.shard.park();
             self.shard.turn(wait).unwrap();

@@ -89,6 +89,8 @@ mod tap_simulation;
 mod tend;
 mod timers;
 #[cfg(test)]
+mod tries_simulation;
+#[cfg(test)]
 mod two_simulation;
 mod upstream;
 mod views;

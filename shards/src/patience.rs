@@ -65,6 +65,8 @@ pub(crate) enum Overdue {
     GoOn,
     /// Its upstream is to be left, and then the client is told the last.
     Leave,
+    /// Another upstream was chosen for what was asked, and this one is to be left.
+    Elsewhere,
     /// Nobody can be told: it ends.
     Cut,
 }

@@ -47,7 +47,7 @@ impl<I: Io> Shard<I> {
 
     /// Answers are due sooner than anybody would look.
     #[cold]
-    fn set_alarm(&mut self, slot: u32) {
+    pub(crate) fn set_alarm(&mut self, slot: u32) {
         let connection = &mut self.slab[slot as usize];
         if connection.phase != Phase::Relaying {
             return;
@@ -76,6 +76,7 @@ impl<I: Io> Shard<I> {
             match connection.look_at_answers(&mut self.core) {
                 Overdue::GoOn => self.moved(downstream),
                 Overdue::Leave => self.leave_legs(downstream),
+                Overdue::Elsewhere => self.send_again(downstream),
                 Overdue::Cut => self.end(downstream, End::AnswerTimeout),
             }
         }

@@ -6,6 +6,7 @@ mod mirrors;
 mod parting;
 mod resting;
 mod settle;
+mod tries;
 
 use crate::{
     connection::{Connection, Phase},
@@ -13,7 +14,7 @@ use crate::{
     dial,
     error::{End, dial_fault},
     exchange::target_at,
-    http::UpstreamEnd,
+    http::{Http, UpstreamEnd},
     io::{Close, Event, Hop, Io, Side, Token, When, errno},
     resolve::{Asker, Resolved, ToResolve, Unresolved},
     shard::Shard,
@@ -31,6 +32,7 @@ use netra_codecs::{
     trace::{Fault, Flag, Outcome},
 };
 use netra_perf::Key;
+use netra_rules::Heard;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -491,37 +493,35 @@ impl<I: Io> Shard<I> {
         true
     }
 
-    /// An upstream has ended. True where that is not its connection's end: a rule lets what was asked be
+    /// An upstream has ended, or is to be left. True where that is not its connection's end: a rule lets what was asked be
     /// asked again, or nothing was.
     pub(crate) fn goes_on(&mut self, token: Token) -> bool {
         let downstream = Token { side: Side::Downstream, ..token };
         let now = self.core.now;
-        let Self { core, slab, .. } = self;
-        let connection = &mut slab[token.slot as usize];
+        let connection = &mut self.slab[token.slot as usize];
+        if connection.http.as_deref().is_some_and(Http::is_leaving) {
+            self.send_again(downstream);
+            return true;
+        }
         let is_moving = connection.response.holds_bytes() || connection.request.is_under_way();
         if connection.phase != Phase::Relaying || is_moving || connection.request.is_finished() {
             return false;
         }
-        let original_dst = connection.original_dst;
         let Some(http) = connection.http.as_deref_mut() else { return false };
-        let attempts = match http.upstream_end() {
-            UpstreamEnd::Final => return false,
+        match http.upstream_end() {
+            UpstreamEnd::Final => false,
             UpstreamEnd::Between => {
                 self.part(downstream);
-                return true;
+                true
             }
-            UpstreamEnd::Unanswered(attempts) => attempts,
-        };
-        let next = http.seats.send_again(attempts, now);
-        let Some(target) = next.and_then(|seat| target_at(seat.address(), original_dst)) else {
-            return false;
-        };
-        http.switch.goal = Some(Box::new(Goal::new(target, true)));
-        http.repeat(core);
-        connection.request.change_receiver();
-        core.recorder.bump(Key::SENT_AGAIN);
-        self.leave_upstream(downstream);
-        true
+            UpstreamEnd::Unanswered => {
+                let goes_on = http.goes_elsewhere(Heard::Local, now);
+                if goes_on {
+                    self.send_again(downstream);
+                }
+                goes_on
+            }
+        }
     }
 
     /// Goes on with a request of HTTP that has waited long enough.

@@ -147,6 +147,12 @@ impl<T> Exchanges<T> {
         }
     }
 
+    /// The answer to the oldest exchange is not the one that its client gets: another one is to come.
+    pub(crate) fn withhold(&mut self) {
+        let Some(front) = self.open.front_mut() else { return };
+        (front.status, front.response_framing, front.response_body_bytes) = (None, None, 0);
+    }
+
     /// Takes the oldest exchange: its response is whole.
     pub(crate) fn finish(&mut self) -> Option<Exchange<T>> {
         self.open.pop_front()
@@ -164,7 +170,7 @@ const _: () = assert!(size_of::<Exchange<()>>() <= 80);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::h1::HeadReader;
+    use crate::h1::{HeadReader, ResponseHalf, ResponseStep};
     use crate::limits::Limits;
 
     fn open(exchanges: &mut Exchanges<u8>, head: &[u8], max: u16) -> Option<ExchangeId> {
@@ -187,6 +193,30 @@ mod tests {
         assert_eq!(rest, [(ids[1], 42), (ids[2], 0)]);
         assert!(exchanges.is_empty() && exchanges.opened() == 3);
         assert!(exchanges.finish().is_none());
+    }
+
+    #[test]
+    fn another_answer_takes_the_place_of_one_that_is_withheld() {
+        let (mut exchanges, mut reader) =
+            (Exchanges::<u8>::new(), HeadReader::new(Limits::DEFAULT));
+        let id = open(&mut exchanges, b"GET / HTTP/1.1\r\n\r\n", 3).unwrap();
+        let mut half = ResponseHalf::new();
+        let mut bytes = &b"HTTP/1.1 503 No\r\nContent-Length: 9\r\n\r\nno"[..];
+        while let ResponseStep::Head { consumed: len, .. } | ResponseStep::Body(len) =
+            half.step(bytes, &mut reader, &mut exchanges)
+        {
+            bytes = &bytes[len..];
+        }
+        assert_eq!(exchanges.front_mut().unwrap().response_body_bytes, 2);
+        half.withhold(&mut exchanges);
+        let front = exchanges.front_mut().unwrap();
+        let left = (front.id, front.status, front.response_framing, front.response_body_bytes);
+        assert_eq!(left, (id, None, None, 0));
+        let next = b"HTTP/1.1 204 Well\r\n\r\n";
+        let step = half.step(next, &mut reader, &mut exchanges);
+        assert!(matches!(step, ResponseStep::Head { .. }));
+        let step = half.step(b"", &mut reader, &mut exchanges);
+        assert!(matches!(step, ResponseStep::Finish(done) if done.status == Some(204)));
     }
 
     #[test]

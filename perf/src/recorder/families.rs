@@ -229,7 +229,7 @@ pub const FAMILIES: &[Family] = &[
     ),
     single(
         "netra_sent_again",
-        "Requests sent again to another endpoint, because theirs had ended before it answered",
+        "Requests sent again to another endpoint, as a rule lets them be: theirs ended, was late, or said 502 to 504",
         Key::SENT_AGAIN,
     ),
     single(

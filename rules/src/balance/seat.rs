@@ -122,7 +122,8 @@ impl Seat {
         self.note(Heard::Local, now_ns);
     }
 
-    fn note(&self, heard: Heard, now_ns: u64) {
+    /// What was heard there, also where nothing that was under way is over by it.
+    pub fn note(&self, heard: Heard, now_ns: u64) {
         let outlier = self.balance.policy.outlier.as_ref();
         let ejected = self.member.note(heard, outlier);
         let Some(outlier) = outlier else { return };

@@ -29,6 +29,7 @@ use std::{
 };
 
 use clusters::Clusters;
+pub(crate) use routers::retry_words;
 use slots::Slots;
 
 /// Rules of one table, at most.

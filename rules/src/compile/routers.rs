@@ -10,7 +10,7 @@ use crate::{
     spec::{DestinationSpec, Fault as FaultSpec, LimitSpec, MutationSpec, RouteSpec, RouterSpec},
     table::{Concern, Fault, Mutation, RouteTo, Router, Where},
     trouble::Place,
-    verdict::{MutationsId, RefusalKind, RuleId, Verdict},
+    verdict::{MutationsId, RefusalKind, Retry, RuleId, Verdict},
 };
 use netra_codecs::{codec::Correlation, tap};
 use std::time::Duration;
@@ -126,7 +126,7 @@ impl Compiler<'_> {
             response: self.mutations(&route.response, candidates),
             first_byte_ns: route.first_byte_ns,
             idle_ns: route.idle_ns,
-            retries: route.retries,
+            retry: route.retry,
             ..Verdict::NONE
         };
         let stays = matches!(*to, [Where::One(cluster)] if self.clusters.only_passes(cluster));
@@ -157,7 +157,7 @@ impl Compiler<'_> {
             );
             self.troubles.error(route.place.clone(), what);
         }
-        if route.retries > 0 && !candidates.contains(&Protocol::Http1) {
+        if route.retry.attempts > 0 && !candidates.contains(&Protocol::Http1) {
             let names: Vec<_> = candidates.iter().map(|protocol| protocol.name()).collect();
             let what = format!(
                 "retry: requests of {} are never sent twice, those of http1 alone are. Take it out",
@@ -312,11 +312,14 @@ impl Compiler<'_> {
         let clusters = self.clusters.hashes();
         let edits = router.to.iter().any(|to| to.verdict.request.is_some());
         let edits_responses = router.to.iter().any(|to| to.verdict.response.is_some());
+        let has_http = candidates.contains(&Protocol::Http1);
+        let withholds = |to: &RouteTo| has_http && to.verdict.retry.withholds_answers();
         let is_timed = |to: &RouteTo| to.verdict.first_byte_ns > 0 || to.verdict.idle_ns > 0;
         let outbound = Concern {
             reads_requests: !router.to.is_empty() || !router.fault_rules.is_empty(),
             reads_responses: edits_responses || router.to.iter().any(is_timed),
             edits_responses,
+            withholds_responses: router.to.iter().any(withholds),
             reads_pairs: has_dubbo && edits
                 || asks_behind(&router.routes)
                 || asks_behind(&router.faults)
@@ -373,12 +376,27 @@ fn route_words(route: &RouteSpec) -> String {
     if route.idle_ns > 0 {
         add(format!("no answer stands still for {}", time(route.idle_ns)));
     }
-    match route.retries {
-        0 => {}
-        1 => add("asked again once".to_owned()),
-        many => add(format!("asked again up to {many} times")),
+    if let Some(again) = retry_words(&route.retry) {
+        add(again);
     }
     words
+}
+
+/// How often a request is asked again, and when; None is never.
+pub(crate) fn retry_words(retry: &Retry) -> Option<String> {
+    let times = match retry.attempts {
+        0 => return None,
+        1 => "once".to_owned(),
+        many => format!("up to {many} times"),
+    };
+    let no_byte = retry.per_try_ns().map(|ns| format!("no byte of an answer within {}", time(ns)));
+    let whens = [
+        retry.on_reset.then(|| "a reset".to_owned()),
+        no_byte,
+        retry.on_gateway_error.then(|| "502, 503 or 504".to_owned()),
+    ];
+    let whens: Vec<_> = whens.into_iter().flatten().collect();
+    Some(format!("asked again {times} after {}", whens.join(", or ")))
 }
 
 fn place_words(it: &DestinationSpec) -> String {

@@ -186,10 +186,17 @@ const RETRY: Field = field(
     &Shape::Object(&[
         needed(
             "on",
-            &Shape::List(&Shape::Word(&["reset"])),
-            "What is tried again: `reset` is an upstream that ends before anything of the answer came",
+            &Shape::List(&Shape::Word(&["reset", "timeout", "gateway-error"])),
+            "What is tried again: `reset` is an upstream that ends before anything of the answer came, \
+             `timeout` one that has not begun to answer within `perTryTimeout`, `gateway-error` an answer \
+             of 502, 503 or 504",
         ),
         field("attempts", &Shape::Whole(1, 2), "How often, at most; 2"),
+        field(
+            "perTryTimeout",
+            &Shape::Time(1),
+            "How long the first byte of each try's answer may take, with `on: [timeout]`",
+        ),
     ]),
     "GET, HEAD, OPTIONS and TRACE of HTTP/1 without a body are asked again at another endpoint",
 );

@@ -12,6 +12,7 @@ use crate::{
     kinds::Role,
     shape::{short, time_ns, whole},
     trouble::{Place, Troubles},
+    verdict::Retry,
     yaml::Node,
 };
 use std::collections::HashMap;
@@ -56,8 +57,8 @@ pub(crate) struct RouteSpec {
     pub(crate) response: Vec<MutationSpec>,
     pub(crate) first_byte_ns: u64,
     pub(crate) idle_ns: u64,
-    /// How often it may be asked again, after it was sent.
-    pub(crate) retries: u8,
+    /// When it may be asked again, after it was sent.
+    pub(crate) retry: Retry,
     pub(crate) fault: Option<Fault>,
     pub(crate) hash_on: Vec<(String, Place)>,
     pub(crate) mirror: Option<MirrorSpec>,

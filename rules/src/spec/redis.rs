@@ -7,6 +7,7 @@ use super::{
 use crate::{
     shape::{percent_parts, switch},
     trouble::Place,
+    verdict::Retry,
     yaml::Node,
 };
 use std::cmp::Reverse;
@@ -83,7 +84,7 @@ impl Reader<'_> {
                 response: Vec::new(),
                 first_byte_ns,
                 idle_ns: 0,
-                retries: 0,
+                retry: Retry::NEVER,
                 fault: None,
                 hash_on: Vec::new(),
                 mirror,

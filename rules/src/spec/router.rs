@@ -7,12 +7,14 @@ use super::{
 use crate::{
     shape::{percent_parts, short},
     trouble::Place,
+    verdict::Retry,
     yaml::Node,
 };
 
 const KEYS_MAX: u32 = 1024;
 const ABORT_STATUS: u16 = 503;
 const RETRIES: u32 = 2;
+const NS_PER_MS: u64 = 1_000_000;
 const ALL_PARTS: u32 = 1_000_000;
 
 impl Reader<'_> {
@@ -90,10 +92,31 @@ impl Reader<'_> {
             response: self.mutations(node, ["responseMutation", "responseRemoval"]),
             first_byte_ns: if first_byte_ns > 0 { first_byte_ns } else { own.times.0 },
             idle_ns: if idle_ns > 0 { idle_ns } else { own.times.1 },
-            retries: retries(node),
+            retry: self.retry(node),
             fault: node.get("fault").filter(|it| !it.is_null()).map(fault_of),
             mirror: self.mirror(node),
             hash_on,
+        }
+    }
+
+    /// When a request may be asked again; never where nothing is said of it.
+    fn retry(&mut self, route: &Node) -> Retry {
+        let Some(node) = route.get("retry").filter(|it| !it.is_null()) else { return Retry::NEVER };
+        let on: Vec<_> = node.list("on").iter().filter_map(Node::text).collect();
+        let attempts =
+            if on.is_empty() { 0 } else { number_of(node, "attempts").unwrap_or(RETRIES) };
+        let per_try_ms = time_of(node, "perTryTimeout").div_ceil(NS_PER_MS);
+        let on_timeout = on.contains(&"timeout");
+        if on_timeout != (per_try_ms > 0) && attempts > 0 {
+            let what = "retry: `on: [timeout]` and `perTryTimeout` need each other";
+            self.error(node, what);
+        }
+        Retry {
+            attempts: u8::try_from(attempts).unwrap_or(0),
+            on_reset: on.contains(&"reset"),
+            on_timeout,
+            on_gateway_error: on.contains(&"gateway-error"),
+            per_try_ms: u32::try_from(per_try_ms).unwrap_or(u32::MAX),
         }
     }
 
@@ -234,14 +257,6 @@ struct Defaults {
 fn times(node: &Node) -> (u64, u64) {
     let timeout = node.get("timeout");
     timeout.map_or((0, 0), |node| (time_of(node, "firstByte"), time_of(node, "idle")))
-}
-
-/// How often a request may be asked again; 0 where nothing is said of it.
-fn retries(node: &Node) -> u8 {
-    let retry =
-        node.get("retry").filter(|it| it.get("on").is_some_and(|on| !on.items().is_empty()));
-    let attempts = |retry| number_of(retry, "attempts").unwrap_or(RETRIES);
-    retry.map_or(0, |retry| u8::try_from(attempts(retry)).unwrap_or(0))
 }
 
 fn fault_of(node: &Node) -> Fault {

@@ -9,7 +9,7 @@ use netra_codecs::{
     tap::{self, Message},
 };
 use netra_rules::{
-    Action, EndpointAddress, Facts, Hits, Key, Mutation, MutationsId, Process, Protocol,
+    Action, Concern, EndpointAddress, Facts, Hits, Key, Mutation, MutationsId, Process, Protocol,
     RefusalKind, Route, Seat, State, Table, Verdict, decide,
 };
 use std::{
@@ -26,8 +26,8 @@ use std::{
 pub(crate) struct ShardRules {
     table: Arc<Table>,
     state: State,
-    /// Some answers are given something.
-    edits_answers: bool,
+    /// Some answers are given something, or may be withheld.
+    holds_answers: bool,
     /// Those before it that say what answers are given, the newest first.
     old: Vec<Arc<Table>>,
 }
@@ -38,7 +38,7 @@ impl ShardRules {
         Self {
             table: Arc::clone(table),
             state: State::new(table, process, shards),
-            edits_answers: table.edits_answers(),
+            holds_answers: table.edits_answers() || table.withholds_answers(),
             old: Vec::new(),
         }
     }
@@ -99,13 +99,14 @@ impl ShardRules {
         self.old = tables.filter(edits_answers).take(OLD_MAX).cloned().collect();
     }
 
-    /// Whether answers to requests of HTTP are given anything on a connection of theirs.
-    pub(crate) fn edits_answers_to(&self, asker: &Asker) -> bool {
+    /// Whether answers to requests of HTTP are given anything on a connection of theirs, or may be withheld.
+    pub(crate) fn holds_answers_to(&self, asker: &Asker) -> bool {
         let concern = || {
             let direction = direction_of(asker.direction);
             self.table.concern(direction, asker.original_dst, Protocol::Http1)
         };
-        self.edits_answers && concern().is_some_and(|concern| concern.edits_responses)
+        let holds = |it: Concern| it.edits_responses || it.withholds_responses;
+        self.holds_answers && concern().is_some_and(holds)
     }
 
     /// What the answer to a request is given, by the number that it was decided with.

@@ -1,16 +1,26 @@
 //! The response way where rules give answers something: a head waits until it is whole and goes out
 //! edited, all else as it came. On every other connection answers are sent first and read after.
 //!
+//! So it is where an answer may be *withheld* because its request goes to another endpoint (`again.rs`): one
+//! that is not goes out as it came.
+//!
 //! The flow shows bytes before they are sent then, as on the request way. What is shown and not sent
 //! yet lies where it came from (*cleared*), or is carried: a head that was edited, or came in parts.
 
-use super::{Http, again, aside, ruled::mutate, switch::heard, two};
+use super::{
+    Http,
+    again::{self, Others},
+    aside,
+    ruled::mutate,
+    switch::heard,
+    two,
+};
 use crate::{
     core::{Core, HttpCore},
     error::End,
     exchange::{ShardRules, Source},
     gate::{Fate, Outgoing, Run},
-    io::{Io, Token},
+    io::{Io, Side, Token},
     sends::{Gated, is_long},
     tap::waits_no_more,
 };
@@ -32,7 +42,7 @@ impl Http {
     /// again.
     pub(crate) fn look_again(&mut self, rules: Option<&ShardRules>, unsent: usize) -> bool {
         let asker = self.asker.as_deref();
-        let wants = asker.zip(rules).is_some_and(|(asker, rules)| rules.edits_answers_to(asker));
+        let wants = asker.zip(rules).is_some_and(|(asker, rules)| rules.holds_answers_to(asker));
         match (self.answers.is_some(), wants) {
             (false, true) => {
                 let cleared = unsent as u64;
@@ -133,7 +143,7 @@ impl Http {
         let Some(shared) = http.as_deref_mut() else { return Ok(Gated::default()) };
         let input = source.bytes(pool, scratch);
         let (at, took) = (io.now(), io.now().saturating_sub(*now));
-        let (mut run, mut upgrades) = (Run::default(), false);
+        let (mut run, mut upgrades, may_repeat) = (Run::default(), false, self.may_repeat());
         while run.sent.is_none() {
             let HttpCore { reader, patch, .. } = &mut *shared;
             match self.response.step(&input[run.at..], reader, &mut self.exchanges) {
@@ -141,11 +151,19 @@ impl Http {
                 ResponseStep::Need => run.hold(out, io, to, input)?,
                 ResponseStep::Body(len) => run.at += len,
                 ResponseStep::Head { head, consumed, exchange, .. } => {
+                    // A part of it may have been sent before rules came that hold it.
+                    let unsent = run.at + out.held.len() + consumed;
+                    if may_repeat && unsent == head.bytes().len() {
+                        let Self { again, exchanges, seats, switch, asker, .. } = self;
+                        let others = Others { seats, switch, asker: asker.as_deref(), now: at };
+                        if again::withhold(again, exchanges, (exchange, head.status()), others) {
+                            return Err(self.forget_answer(out));
+                        }
+                    }
                     (run.at, run.begun) = (run.at + consumed, run.begun + 1);
                     upgrades = two::is_upgrade(&head);
                     again::answered(&mut self.again, &mut self.resting, &head);
-                    let open = self.exchanges.get_mut(exchange);
-                    let number = open.map_or(0, |it| it.data.answer);
+                    let number = self.exchanges.get_mut(exchange).map_or(0, |it| it.data.answer);
                     give(patch, &head, (number, gates.rules.as_deref()), recorder);
                     let message = (head.bytes(), patch.as_edits(), consumed);
                     run.go_on(out, io, to, input, message, Fate::Passes)?;
@@ -161,6 +179,9 @@ impl Http {
                     waits_no_more(&mut self.patience, done.data.timed);
                     let told = (&mut *observer, &**recorder);
                     aside::finish(&done, Outcome::Whole, self.direction, at, told);
+                    if again::may_withhold(&self.again, &mut self.exchanges) {
+                        break;
+                    }
                 }
                 ResponseStep::Opaque(_) => {
                     if run.at == 0 {
@@ -180,6 +201,16 @@ impl Http {
         }
         let is_long = run.begun > 0 && is_long(self.response.passable(), splice_from);
         Ok(Gated { is_long, ..gated })
+    }
+
+    /// The answer whose head was read last goes to nobody. Whoever ends connections asks whether this one
+    /// goes on.
+    #[cold]
+    fn forget_answer(&mut self, out: &mut Outgoing) -> End {
+        out.held.clear();
+        self.response.withhold(&mut self.exchanges);
+        self.heads = self.heads.wrapping_add(1);
+        End::Reset(Side::Upstream)
     }
 }
 

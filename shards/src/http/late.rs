@@ -15,6 +15,7 @@ use netra_codecs::{
     trace::{Fault, Flag, Outcome},
 };
 use netra_perf::Key;
+use netra_rules::Heard;
 
 /// Takes note of how long the answer to a request may take.
 #[inline]
@@ -36,6 +37,10 @@ impl Http {
     /// Looks whether the answer that is due next is overdue.
     pub(crate) fn look_at_answers<I: Io>(&mut self, core: &mut Core<I>, flows: Flows) -> Overdue {
         let now = core.now;
+        if self.is_try_over(now, flows) && self.goes_elsewhere(Heard::Local, now) {
+            return Overdue::Elsewhere;
+        }
+        let is_repeated = self.is_repeated();
         let is_sealed = self.sealed().is_some();
         let is_coming = self.request.is_within_body() || self.has_carry() || self.cleared > 0;
         let is_waiting = self.is_switching();
@@ -54,16 +59,25 @@ impl Http {
         {
             patience.want(now.saturating_add(limit));
         }
-        let standing = Standing {
-            is_unsent: (is_last && (is_coming || flows.hold[0]))
-                || (is_waiting && *waiting == Some(front.id)),
-            moved: flows.moved,
-            has_begun: front.status.is_some() || has_some,
-            is_in_order: true,
+        let is_waiting = is_waiting && *waiting == Some(front.id);
+        let has_begun = front.status.is_some() || has_some;
+        let standing = match is_repeated {
+            false => Standing {
+                is_unsent: (is_last && (is_coming || flows.hold[0])) || is_waiting,
+                moved: flows.moved,
+                has_begun,
+                is_in_order: true,
+            },
+            // Its time goes on, whoever is asked.
+            true => {
+                let moved = [0, flows.moved[1]];
+                Standing { is_unsent: false, moved, has_begun, is_in_order: false }
+            }
         };
         let time = patience.time(timed, &standing, now);
-        // Where it waits for a slow client, the upstream is not to blame.
-        let is_slow = is_slow || flows.hold[1];
+        // Where it waits for a slow client, the upstream is not to blame; where it waits for another one, that
+        // is reached first, or is not.
+        let is_slow = is_slow || flows.hold[1] || is_waiting;
         match time {
             Time::Free => return Overdue::GoOn,
             Time::Left(at) => {

@@ -190,7 +190,9 @@ impl Http {
                 });
                 let is_elsewhere = obey(&mut self.switch, begun.target, &ruled, now);
                 begun.open.is_seated = sit(&mut self.seats, &self.switch, begun.target, &mut ruled);
-                let kept = again::keep(&mut self.again, exchange, &ruled, &head, patch, recorder);
+                let keeps = (&mut self.again, &mut self.patience);
+                let whose = (exchange, self.exchanges.len() == 1);
+                let kept = again::keep(keeps, whose, &ruled, (&head, patch), (now, recorder));
                 (self.waiting, self.refused) = (Some(exchange), ruled.refused);
                 let open = late::time(&mut self.patience, (ruled.allowed, now), begun.open);
                 begin(&mut self.exchanges, exchange, open.promised(ruled.answer));
@@ -415,6 +417,7 @@ impl Http {
         if self.two.is_some() {
             return self.end_request_two(core);
         }
+        self.asks_no_more();
         if self.end_parted() {
             return;
         }

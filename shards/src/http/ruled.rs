@@ -15,7 +15,7 @@ use netra_codecs::{
     trace::SpanText,
 };
 use netra_perf::{Key as PerfKey, Recorder};
-use netra_rules::{Action, Direction, Facts, Key, Mutation, Protocol, Seat, Verdict};
+use netra_rules::{Action, Direction, Facts, Key, Mutation, Protocol, Retry, Seat, Verdict};
 use std::net::{IpAddr, SocketAddr};
 
 /// What is done with a request.
@@ -34,8 +34,8 @@ pub(crate) struct Ruled<'t> {
     pub(crate) allowed: Allowed<'t>,
     /// What [`ShardRules::given`] is asked for when its answer comes; 0 is nothing.
     pub(crate) answer: u32,
-    /// How often it may be asked again.
-    pub(crate) retries: u8,
+    /// When it may be asked again.
+    pub(crate) retry: Retry,
     /// Where a copy of it goes.
     pub(crate) mirror: Option<MirrorTo>,
 }
@@ -81,8 +81,8 @@ pub(crate) fn rule<'t>(
         }
     };
     let (allowed, answer) = (rules.allowed(&verdict), rules.answer_number(verdict.response));
-    let (Verdict { delay_ns, retries, .. }, mirror) = (verdict, rules.mirror_of(&verdict));
-    Ruled { target, seating, delay_ns, refused, allowed, answer, retries, mirror }
+    let (Verdict { delay_ns, retry, .. }, mirror) = (verdict, rules.mirror_of(&verdict));
+    Ruled { target, seating, delay_ns, refused, allowed, answer, retry, mirror }
 }
 
 /// Gives a head what rules say it is given; what there is no room for is counted.

@@ -2,11 +2,12 @@
 //! go to while its upstream is changed. What is under way is counted there.
 
 use crate::{
-    exchange::{Seating, Sits},
+    exchange::{Seating, Sits, target_at},
     sys::Nanos,
 };
-use netra_codecs::{codec, trace::Outcome};
+use netra_codecs::{codec, route::Target, trace::Outcome};
 use netra_rules::{Heard, Seat};
+use std::net::SocketAddr;
 
 /// The seats of one connection; nothing where rules send its messages to no endpoint.
 #[derive(Debug, Default)]
@@ -158,17 +159,24 @@ impl Seats {
         self.now().inspect(|seat| seat.connected_again());
     }
 
-    /// Its upstream ended before anything of the answer came: another endpoint for the message that was
-    /// sent there, if there is to be one and it was sent again fewer than so many times.
-    pub(crate) fn send_again(&mut self, attempts: u8, now: Nanos) -> Option<&Seat> {
+    /// Where the message that was sent goes next, as what was heard of it is not passed on: another
+    /// endpoint, if there is to be one and it was sent again fewer than so many times.
+    pub(crate) fn send_again(
+        &mut self,
+        attempts: u8,
+        heard: Heard,
+        original_dst: SocketAddr,
+        now: Nanos,
+    ) -> Option<Target> {
         let seat = self.0.as_mut()?.now.as_mut()?;
         if seat.tries() > attempts {
             return None;
         }
         let next = seat.again(now)?;
-        seat.failed(now);
+        let target = target_at(next.address(), original_dst)?;
+        seat.note(heard, now);
         *seat = next;
-        self.now()
+        Some(target)
     }
 
     /// Nobody was reached: another endpoint for the message that waits, if there is to be one.

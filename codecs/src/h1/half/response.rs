@@ -127,6 +127,14 @@ impl ResponseHalf {
         exchanges.finish()
     }
 
+    /// The answer whose head was handed out last goes to nobody, and another server is asked: its bytes come
+    /// next, from the beginning of a head.
+    pub fn withhold<T>(&mut self, exchanges: &mut Exchanges<T>) {
+        debug_assert!(!self.is_opaque(), "there is no answer to be told from another");
+        *self = Self::new();
+        exchanges.withhold();
+    }
+
     /// Whether nothing is parsed any more.
     pub fn is_opaque(&self) -> bool {
         matches!(self.state, State::Opaque)
