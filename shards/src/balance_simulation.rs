@@ -392,13 +392,13 @@ fn simulate_unkind<W: Wire>(seed: u64) -> Arc<Recorder> {
 
 /// Some end between two answers, and a route lets requests be asked again: no client learns of it, and
 /// each has as many answers as it has asked for.
-fn simulate_leaving(seed: u64) -> Arc<Recorder> {
+fn simulate_leaving<W: Wire>(seed: u64) -> Arc<Recorder> {
     let ports = [GOOD[0], GOOD[1], LEAVES[0], LEAVES[1]];
-    let mut world = World::ruled::<Http>(seed, &ports, ", retry: {on: [reset]}");
+    let mut world = World::ruled::<W>(seed, &ports, ", retry: {on: [reset]}");
     world.rest(seed);
     let io = &world.shard.core.io;
     for (peer, count) in io.arrived.iter().map(|fd| &io.sockets[*fd].peer).zip(&order(&world)) {
-        let said = said(&peer.received, Http::LEN);
+        let said = said(&peer.received, W::LEN);
         let is_good = said.iter().all(|port| ports.contains(port));
         assert!(is_good && said.len() == *count, "{seed}: {}", peer.received.escape_ascii());
     }
@@ -407,9 +407,10 @@ fn simulate_leaving(seed: u64) -> Arc<Recorder> {
 
 #[test]
 fn endpoints_that_leave_cost_no_client_anything_where_a_route_says_so() {
-    let recorders = with_seed(simulate_leaving);
-    let has_sent = |it: &Arc<Recorder>| it.get(Key::SENT_AGAIN) > 0;
-    assert!(recorders.len() < 256 || recorders.iter().any(has_sent));
+    for recorders in [with_seed(simulate_leaving::<Http>), with_seed(simulate_leaving::<Redis>)] {
+        let has_sent = |it: &Arc<Recorder>| it.get(Key::SENT_AGAIN) > 0;
+        assert!(recorders.len() < 256 || recorders.iter().any(has_sent));
+    }
 }
 
 #[test]

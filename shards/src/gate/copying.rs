@@ -73,6 +73,7 @@ impl Run<'_> {
         {
             copies.end_at(self.at, true);
         }
+        self.end_kept(input, tap);
         &input[self.at..]
     }
 
@@ -82,6 +83,9 @@ impl Run<'_> {
     pub(super) fn copy_in_place(&mut self, at: usize, held: &[u8]) {
         if let Some(to) = self.begins.take() {
             self.mark(to, at, held);
+        }
+        if self.keeps != 0 {
+            self.keep_in_place(at, held);
         }
     }
 
@@ -108,6 +112,9 @@ impl Run<'_> {
     ) {
         if let Some(to) = self.begins.take() {
             self.add_apart(to, input, own, message);
+        }
+        if self.keeps != 0 {
+            self.keep_apart(own, message);
         }
     }
 

@@ -2,12 +2,13 @@
 //! while.
 
 use super::{
-    Gate, edit,
+    Gate, again, edit,
     legs::Legs,
     outgoing::{Edited, Outgoing},
     replies::Replies,
 };
 use crate::{
+    again::Again,
     copies::Copies,
     core::Core,
     correlate::Correlation,
@@ -46,6 +47,12 @@ pub(crate) struct Run<'r> {
     pub(super) copies: Option<&'r mut Option<Box<Copies>>>,
     /// The message that begins now is copied, for this place.
     pub(super) begins: Option<MirrorTo>,
+    /// Requests that may be sent again; none before there was one.
+    pub(super) again: Option<Box<Again>>,
+    /// The number of the message that begins now, if it is kept.
+    pub(super) keeps: u8,
+    /// One that was to be kept is too long.
+    pub(super) has_lost: bool,
 }
 
 /// What all connections share and deciding needs.
@@ -83,6 +90,7 @@ impl Gate {
         let (lane, mut head) = (self.lane(), Head::default());
         let Self { tapped, request: out, copies, .. } = self;
         let (mut run, is_within) = (Run::copying(copies), tapped.tap.passable(Way::Request) > 0);
+        run.again = again::lend(tapped, || taps.holds_too_much());
         while run.sent.is_none() && (run.at < input.len() || tapped.tap.has_ended(Way::Request)) {
             let (rest, is_alone) = (run.rest(input, &tapped.tap), tapped.tap.open_count() == 0);
             match tapped.tap.step(Way::Request, rest, &taps.limits, *now, &mut head) {
@@ -109,6 +117,8 @@ impl Gate {
                         patience: &mut tapped.patience,
                         must_close: &mut self.must_close,
                         copies: &mut run.begins,
+                        again: &mut run.again,
+                        keeps: &mut run.keeps,
                         is_alone,
                     };
                     exchange.lane = lane;
@@ -134,6 +144,8 @@ impl Gate {
         note_waiting(tapped, run.begun)?;
         let gated = run.finish(out, io, to, input)?;
         run.leave(&mut self.parked, input, &tapped.tap);
+        run.keep_rest(input, &tapped.tap, recorder);
+        out.survives |= again::take_back(&mut tapped.patience, run.again);
         tapped.add_overhead(run.begun, io.now().saturating_sub(*now));
         let passable = tapped.tap.passable(Way::Request);
         let may_be_long = (run.begun > 0 || !is_within) && !self.drops;
@@ -243,7 +255,8 @@ impl Run<'_> {
     ) -> Result<(), End> {
         left.note(message.leaves());
         self.at += consumed;
-        if !switch.is_deferred {
+        if !switch.is_parted || switch.is_under_way() {
+            self.again.iter_mut().for_each(|again| again.note_other());
             return Ok(());
         }
         switch.needs_any();
@@ -427,6 +440,9 @@ pub(super) struct Judged<'g> {
     must_close: &'g mut bool,
     /// Where a copy of it goes.
     pub(super) copies: &'g mut Option<MirrorTo>,
+    pub(super) again: &'g mut Option<Box<Again>>,
+    /// Its number if it is kept.
+    pub(super) keeps: &'g mut u8,
     /// No earlier request waits for its answer.
     is_alone: bool,
 }
@@ -489,10 +505,14 @@ impl Judged<'_> {
             *self.edits_answers = true;
         }
         self.time(message, exchange, (ruling.allowed, now));
-        let (to, mirror) = (ruling.to, ruling.mirror);
+        let (to, mirror, retry) = (ruling.to, ruling.mirror, ruling.retry);
         let moves = self.moves(message, to, gates, recorder);
         exchange.data.is_seated = self.of.seats.begin();
         mirror.inspect(|to| self.copy(*to, (message, exchange.kind), recorder));
+        if retry.attempts > 0 {
+            self.keep(message, exchange, retry, recorder);
+        }
+        self.note_other(exchange);
         self.left.note(message.leaves());
         edit(message, gates, self.wants, recorder);
         if let Some(target) = moves {

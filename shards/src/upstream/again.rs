@@ -1,0 +1,46 @@
+//! A gated connection whose upstream has ended, and that goes on: all that was asked is asked again elsewhere,
+//! or nothing was.
+
+use crate::{
+    along::Along,
+    exchange::target_at,
+    gate::Gate,
+    http::UpstreamEnd,
+    io::{Io, Token},
+    shard::Shard,
+    switch::goal::Goal,
+};
+
+impl<I: Io> Shard<I> {
+    /// True where the upstream's end is not its connection's, see [`goes_on`](Self::goes_on).
+    pub(super) fn gate_goes_on(&mut self, downstream: Token) -> bool {
+        let Self { core, slab, .. } = self;
+        let connection = &mut slab[downstream.slot as usize];
+        let original_dst = connection.original_dst;
+        let Some(gate) = connection.tap.as_mut().and_then(Along::gate) else { return false };
+        let attempts = match gate.upstream_end() {
+            UpstreamEnd::Final => return false,
+            UpstreamEnd::Between => {
+                gate.part();
+                self.part(downstream);
+                return true;
+            }
+            UpstreamEnd::Unanswered(attempts) => attempts,
+        };
+        let next = gate.seats_mut().send_again(attempts, core.now);
+        let Some(target) = next.and_then(|seat| target_at(seat.address(), original_dst)) else {
+            return false;
+        };
+        gate.switch_mut().goal = Some(Box::new(Goal::new(target, true)));
+        gate.repeat(core);
+        connection.request.change_receiver();
+        self.leave_upstream(downstream);
+        true
+    }
+
+    /// What was sent before waits for a further upstream.
+    pub(super) fn repeats(&mut self, slot: u32) -> bool {
+        let gate = self.slab[slot as usize].tap.as_mut().and_then(Along::gate);
+        gate.is_some_and(|gate| Gate::is_repeating(gate))
+    }
+}
