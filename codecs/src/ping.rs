@@ -3,6 +3,7 @@
 //! Each protocol is asked what costs its server least: nothing of the application's is touched. A
 //! server that says no to somebody unknown (`-NOAUTH`) is well.
 
+use crate::redis::UNWELL;
 use std::fmt;
 
 /// How a server is asked.
@@ -133,12 +134,11 @@ fn line_said(answer: &[u8], of: impl Fn(&[u8]) -> Said) -> Said {
     }
 }
 
-/// What a server says that cannot work now; any other error is an answer to somebody unknown.
-const REDIS_UNWELL: [&[u8]; 4] = [b"-LOADING", b"-MASTERDOWN", b"-CLUSTERDOWN", b"-BUSY "];
-
 fn redis_said(line: &[u8]) -> Said {
+    // Any other error is an answer to somebody unknown.
+    let word = line.split(|byte| *byte == b' ').next().unwrap_or_default();
     match line.first() {
-        Some(b'-') if REDIS_UNWELL.iter().any(|word| line.starts_with(word)) => Said::Unwell,
+        Some(b'-') if UNWELL.contains(&&word[1..]) => Said::Unwell,
         Some(b'+' | b'-') => Said::Well,
         _ => Said::Odd,
     }

@@ -71,7 +71,6 @@ fn errors_are_known_by_their_prefix() {
         ("-ERR unknown command 'x'\r\n", "ERR"),
         ("-WRONGTYPE Operation against a key\r\n", "WRONGTYPE"),
         ("-MOVED 3999 127.0.0.1:6381\r\n", "MOVED"),
-        ("-LOADING\r\n", "LOADING"),
         ("!21\r\nSYNTAX invalid syntax\r\n", "SYNTAX"),
         // Words of a script, which might say anything.
         ("-user bob has no money\r\n", "ERR"),
@@ -81,6 +80,25 @@ fn errors_are_known_by_their_prefix() {
         let told = told(&[command("GET a"), say(reply)]);
         let expected = format!("0 request GET app_error {error} 20/{}", reply.len());
         assert_eq!(done(&told), [expected]);
+    }
+}
+
+#[test]
+fn a_server_that_cannot_work_is_told_from_one_that_says_no() {
+    for (reply, came_to) in [
+        ("-LOADING\r\n", "protocol_error LOADING"),
+        ("-LOADING Redis is loading the dataset in memory\r\n", "protocol_error LOADING"),
+        ("-MASTERDOWN Link with MASTER is down\r\n", "protocol_error MASTERDOWN"),
+        ("-CLUSTERDOWN Hash slot not served\r\n", "protocol_error CLUSTERDOWN"),
+        ("-BUSY Redis is busy running a script.\r\n", "protocol_error BUSY"),
+        ("-READONLY You can't write against a read only replica.\r\n", "protocol_error READONLY"),
+        ("!13\r\nLOADING it is\r\n", "protocol_error LOADING"),
+        ("-BUSYKEY Target key name already exists.\r\n", "app_error BUSYKEY"),
+        ("-BUSYGROUP Consumer Group name already exists\r\n", "app_error BUSYGROUP"),
+        ("-loading is what a script says\r\n", "app_error ERR"),
+    ] {
+        let told = told(&[command("GET a"), say(reply)]);
+        assert_eq!(done(&told), [format!("0 request GET {came_to} 20/{}", reply.len())]);
     }
 }
 

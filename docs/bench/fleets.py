@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""What clients of a fleet see while its servers die, stall, answer errors, come back and are slow: requests of HTTP/1
-at a fixed rate to five servers, by netra (Router, DestinationRule), HAProxy and Envoy with the same settings. As root, with
-HAProxy, and Envoy if ENVOY names one:
+"""What clients of a fleet see while its servers die, stall, answer errors, come back and are slow: requests of
+PROTOCOL=http1, redis, dubbo or thrift at a fixed rate to five servers, by netra (Router, DestinationRule), HAProxy and Envoy with
+the same settings. As root, with HAProxy, and Envoy if ENVOY names one:
 
     cargo build --release -p netra -p netra-init && ENVOY=.../envoy docs/bench/fleets.py [faults|reads|slow|kill] ...
 
 A pod (a network namespace) for each proxy with its load in it, and one namespace for the servers. All choose between two by
 what they have to do, leave out for 5 s who failed five times in a row (all but the last, if need be), give an answer 1 s, and try a failed dial elsewhere;
+HAProxy has no more than connections of Redis, Dubbo and Thrift, Envoy no limit of time for answers of the last two.
 `reads` and `kill` also ask again where a server ends before it answers. `faults` and `reads` are one run of phases, `slow` has
 one server of five that takes 50 times as long, `kill` is SIGKILL of a server at KILL_RATE=2000 requests/s.
 RATE=500, SECONDS=4 (of a phase), ROUNDS=3 (of slow and kill). Latencies count from when a request was due.
@@ -16,6 +17,7 @@ import asyncio, collections, json, os, random, shutil, signal, statistics, subpr
 sys.dont_write_bytecode = True
 import stage
 from stage import BIN, DIR, sh, spaces, start, write
+from wires import WIRES
 
 ENVOY = os.environ.get("ENVOY") or shutil.which("envoy")
 RATE = int(os.environ.get("RATE", "500"))
@@ -24,33 +26,35 @@ SECONDS = float(os.environ.get("SECONDS", "4"))
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 UID = 1337
 OUTSIDE = "nffleet"
-PORTS = [8081, 8082, 8083, 8084, 8085]
+PROTOCOL = os.environ.get("PROTOCOL", "http1")
+WIRE = WIRES[PROTOCOL]
+PORTS = [WIRE.port + at for at in range(5)]
 CONNECTIONS_MAX = 400
 SERVICE_S = 0.002
 
 
 class Server(asyncio.Protocol):
     """Answers after a while; with errors after SIGUSR1, well again after SIGUSR2."""
-    status, service_s = b"200 OK", SERVICE_S
+    is_well, service_s = True, SERVICE_S
 
     def connection_made(self, transport):
         self.transport, self.held = transport, b""
 
     def data_received(self, data):
         self.held += data
-        while b"\r\n\r\n" in self.held:
-            _, self.held = self.held.split(b"\r\n\r\n", 1)
-            asyncio.get_running_loop().call_later(self.service_s, self.answer)
+        while end := WIRE.end(self.held):
+            request, self.held = self.held[:end], self.held[end:]
+            asyncio.get_running_loop().call_later(self.service_s, self.answer, request)
 
-    def answer(self):
-        self.transport.write(b"HTTP/1.1 %s\r\nContent-Length: 5\r\n\r\nhello" % Server.status)
+    def answer(self, request):
+        self.transport.write(WIRE.answer(request, Server.is_well))
 
 
 async def serve(port, service_s):
     Server.service_s = float(service_s)
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGUSR1, lambda: setattr(Server, "status", b"503 No"))
-    loop.add_signal_handler(signal.SIGUSR2, lambda: setattr(Server, "status", b"200 OK"))
+    loop.add_signal_handler(signal.SIGUSR1, lambda: setattr(Server, "is_well", False))
+    loop.add_signal_handler(signal.SIGUSR2, lambda: setattr(Server, "is_well", True))
     server = await loop.create_server(Server, "0.0.0.0", int(port), backlog=1024, reuse_address=True)
     await server.serve_forever()
 
@@ -66,28 +70,24 @@ class Client(asyncio.Protocol):
 
     def ask(self, due):
         self.due = due
-        self.transport.write(b"GET /thing HTTP/1.1\r\nHost: fleet\r\n\r\n")
+        self.transport.write(WIRE.request)
 
     def data_received(self, data):
         self.held += data
-        end = self.held.find(b"\r\n\r\n")
-        if end < 0 or self.due is None:
+        end = WIRE.end(self.held)
+        if end == 0 or self.due is None:
             return
-        head = self.held[:end].lower()
-        length = int(head.split(b"content-length:")[1].split(b"\r\n")[0]) if b"content-length:" in head else 0
-        if len(self.held) < end + 4 + length:
-            return
-        self.held = b""
-        self.load.over(self.due, int(head[9:12]))
+        answer, self.held = self.held[:end], b""
+        self.load.over(self.due, WIRE.is_well(answer))
         self.due = None
-        if b"connection: close" in head:
+        if WIRE.is_last(answer):
             self.transport.close()
         else:
             self.load.free.append(self)
 
     def connection_lost(self, error):
         if self.due is not None:
-            self.load.over(self.due, 0)
+            self.load.over(self.due, False)
         elif self in self.load.free:
             self.load.free.remove(self)
         self.load.count -= 1
@@ -95,13 +95,13 @@ class Client(asyncio.Protocol):
 
 class Load:
     """Requests that are due at a fixed rate, each by a connection that is free; says of each when it was due, how long it
-    took and its status, 0 where there was none."""
+    took and whether it was answered well."""
 
     def __init__(self):
         self.free, self.rows, self.count = collections.deque(), [], 0
 
-    def over(self, due, status):
-        self.rows.append((due, time.monotonic() - due, status))
+    def over(self, due, is_well):
+        self.rows.append((due, time.monotonic() - due, is_well))
 
     async def one(self, address, due):
         while self.free:
@@ -109,14 +109,14 @@ class Load:
             if not client.transport.is_closing():
                 return client.ask(due)
         if self.count >= CONNECTIONS_MAX:
-            return self.over(due, 0)
+            return self.over(due, False)
         self.count += 1
         try:
             _, client = await asyncio.get_running_loop().create_connection(lambda: Client(self), *address)
             client.ask(due)
         except OSError:
             self.count -= 1
-            self.over(due, 0)
+            self.over(due, False)
 
     async def run(self, address, rate, seconds):
         begun, loop = time.monotonic(), asyncio.get_running_loop()
@@ -131,19 +131,20 @@ class Load:
             task.add_done_callback(tasks.discard)
         await asyncio.sleep(1.5)
         open_requests = int(rate * seconds) - len(self.rows)
-        self.rows += [(time.monotonic(), 1.5, 0)] * open_requests
+        self.rows += [(time.monotonic(), 1.5, False)] * open_requests
         print(json.dumps(self.rows))
 
 
 def rules(outside, reads, more=""):
-    endpoints = "".join(f"  - {{address: {outside}, ports: {{http: {port}}}}}\n" for port in PORTS)
-    retry = ", retry: {on: [reset]}" if reads else ""
+    endpoints = "".join(f"  - {{address: {outside}, ports: {{{WIRE.name}: {port}}}}}\n" for port in PORTS)
+    named = ", operations: [sayHello, hello]" if PROTOCOL in ["dubbo", "thrift"] else ""
+    retry = f", retry: {{on: [reset]{named}}}" if reads else ""
     return f"""apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {{name: fleet}}
 spec:
-  hosts: [fleet]
-  ports: [{{number: {PORTS[0]}, name: http}}]
+  hosts: [{WIRE.host}]
+  ports: [{{number: {PORTS[0]}, name: {WIRE.name}}}]
   resolution: STATIC
   endpoints:
 {endpoints}---
@@ -151,7 +152,7 @@ apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {{name: fleet, annotations: {{netra.io/balance-by: message{more}}}}}
 spec:
-  host: fleet
+  host: {WIRE.host}
   trafficPolicy:
     connectionPool: {{tcp: {{connectTimeout: 1s}}}}
     outlierDetection: {{consecutive5xxErrors: 5, interval: 1s, baseEjectionTime: 5s, maxEjectionPercent: 100}}
@@ -160,18 +161,20 @@ apiVersion: netra.io/v1alpha1
 kind: Router
 metadata: {{name: fleet}}
 spec:
-  hosts: [fleet]
-  protocol: http1
+  hosts: [{WIRE.host}]
+  protocol: {PROTOCOL}
   timeout: {{firstByte: 1s}}
-  routes: [{{route: [{{destination: {{host: fleet}}}}]{retry}}}]
+  routes: [{{route: [{{destination: {{host: {WIRE.host}}}}}]{retry}}}]
 """
 
 
 def netra(space, outside, reads, more=""):
     stage.intercept(space, UID)
+    ports = {"NETRA_HTTP_PORTS": str(PORTS[0])} if PROTOCOL == "http1" else {"NETRA_PROTOCOLS": f"{PORTS[0]}={PROTOCOL}"}
+    documents = write(f"rules-{space}.yaml", rules(outside, reads, more))
+    sh(f"{BIN}/netra", "rules", "check", documents)
     start(space, [f"{BIN}/netra", "--service-name", "bench"], user=UID, env={
-        "NETRA_SHARDS": "1", "NETRA_HTTP_PORTS": str(PORTS[0]), "NETRA_REPORTER": "none",
-        "NETRA_RULES": write(f"rules-{space}.yaml", rules(outside, reads, more))})
+        "NETRA_SHARDS": "1", **ports, "NETRA_REPORTER": "none", "NETRA_RULES": documents})
     return outside, PORTS[0]
 
 
@@ -180,19 +183,21 @@ def peak_ewma(space, outside, reads):
 
 
 def haproxy(space, outside, reads):
-    servers = "".join(f"  server s{port} {outside}:{port} check inter 5s fall 100 rise 1 observe layer7 error-limit 5 on-error mark-down\n"
+    is_read, mode = PROTOCOL == "http1", "http" if PROTOCOL == "http1" else "tcp"
+    again = f'retry-on conn-failure{" empty-response" if reads else ""}' if is_read else ""
+    servers = "".join(f"  server s{port} {outside}:{port} check inter 5s fall 100 rise 1 observe layer{7 if is_read else 4} error-limit 5 on-error mark-down\n"
                       for port in PORTS)
     text = f"""global
   nbthread 1
   maxconn 4000
 defaults
-  mode http
+  mode {mode}
   timeout connect 1s
   timeout client 60s
   timeout server 1s
   retries 2
   option redispatch 1
-  retry-on conn-failure{" empty-response" if reads else ""}
+  {again}
 frontend f
   bind 127.0.0.1:9001
   default_backend b
@@ -203,19 +208,35 @@ backend b
     return "127.0.0.1", 9001
 
 
+def envoy_filter(reads):
+    """The name of the filter that reads the protocol, and its configuration."""
+    kind = '"@type": type.googleapis.com/envoy.extensions.filters.'
+    on = "connect-failure,reset" if reads else "connect-failure"
+    hosts = ("{ name: envoy.retry_host_predicates.previous_hosts, typed_config: { "
+             '"@type": type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate } }')
+    return {
+        "http1": ("http_connection_manager", kind + "network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: h, http_filters: [ "
+                  "{ name: envoy.filters.http.router, typed_config: { " + kind + "http.router.v3.Router } } ], route_config: { virtual_hosts: [ "
+                  '{ name: v, domains: ["*"], routes: [ { match: { prefix: "/" }, route: { cluster: fleet, timeout: 1s, retry_policy: { '
+                  f'retry_on: "{on}", num_retries: 2, host_selection_retry_max_attempts: 3, retry_host_predicate: [ {hosts} ] }} }} }} ] }} ] }}'),
+        "redis": ("redis_proxy", kind + "network.redis_proxy.v3.RedisProxy, stat_prefix: r, settings: { op_timeout: 1s }, "
+                  "prefix_routes: { catch_all_route: { cluster: fleet } }"),
+        "dubbo": ("dubbo_proxy", kind + "network.dubbo_proxy.v3.DubboProxy, stat_prefix: d, protocol_type: Dubbo, serialization_type: Hessian2, "
+                  'route_config: [ { name: r, interface: "*", routes: [ { match: { method: { name: { safe_regex: { regex: ".*" } } } }, '
+                  "route: { cluster: fleet } } ] } ]"),
+        "thrift": ("thrift_proxy", kind + "network.thrift_proxy.v3.ThriftProxy, stat_prefix: t, route_config: { name: r, "
+                   'routes: [ { match: { method_name: "" }, route: { cluster: fleet } } ] }'),
+    }[PROTOCOL]
+
+
 def envoy(space, outside, reads):
     endpoints = ", ".join(f"{{ endpoint: {{ address: {{ socket_address: {{ address: {outside}, port_value: {port} }} }} }} }}"
                           for port in PORTS)
-    on = "connect-failure,reset" if reads else "connect-failure"
+    name, config = envoy_filter(reads)
     text = f"""static_resources:
   listeners:
   - address: {{ socket_address: {{ address: 127.0.0.1, port_value: 9001 }} }}
-    filter_chains: [ {{ filters: [ {{ name: envoy.filters.network.http_connection_manager, typed_config: {{
-      "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: h,
-      http_filters: [ {{ name: envoy.filters.http.router, typed_config: {{ "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }} }} ],
-      route_config: {{ virtual_hosts: [ {{ name: v, domains: ["*"], routes: [ {{ match: {{ prefix: "/" }}, route: {{ cluster: fleet, timeout: 1s,
-        retry_policy: {{ retry_on: "{on}", num_retries: 2, host_selection_retry_max_attempts: 3, retry_host_predicate: [
-          {{ name: envoy.retry_host_predicates.previous_hosts, typed_config: {{ "@type": type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate }} }} ] }} }} }} ] }} ] }} }} }} ] }} ]
+    filter_chains: [ {{ filters: [ {{ name: envoy.filters.network.{name}, typed_config: {{ {config} }} }} ] }} ]
   clusters:
   - name: fleet
     type: STATIC
@@ -238,7 +259,7 @@ def pod(number):
 
 
 def server(port, service_s=SERVICE_S):
-    return start(OUTSIDE, [sys.executable, os.path.abspath(__file__), "serve", str(port), str(service_s)])
+    return start(OUTSIDE, [sys.executable, os.path.abspath(__file__), "serve", str(port), str(service_s)], env={"PROTOCOL": PROTOCOL})
 
 
 def proxies(reads, also=()):
@@ -262,7 +283,7 @@ def load(space, address, rate, seconds):
 def told(rows):
     """Success in percent, how many failed, p50 and p99 in ms."""
     took = sorted(it[1] * 1000 for it in rows)
-    failed = sum(it[2] != 200 for it in rows)
+    failed = sum(not it[2] for it in rows)
     at = lambda part: took[min(int(len(took) * part), len(took) - 1)]
     return 100 * (1 - failed / len(rows)), failed, at(0.5), at(0.99)
 
@@ -273,19 +294,19 @@ def phases(reads):
     subjects = proxies(reads)
 
     def die():
-        fleet[8083].kill()
-        fleet[8083].wait()
+        fleet[PORTS[2]].kill()
+        fleet[PORTS[2]].wait()
 
     def stall():
-        fleet[8084].send_signal(signal.SIGSTOP)
+        fleet[PORTS[3]].send_signal(signal.SIGSTOP)
 
     def fail():
-        fleet[8084].send_signal(signal.SIGCONT)
-        fleet[8083] = server(8083)
-        fleet[8085].send_signal(signal.SIGUSR1)
+        fleet[PORTS[3]].send_signal(signal.SIGCONT)
+        fleet[PORTS[2]] = server(PORTS[2])
+        fleet[PORTS[4]].send_signal(signal.SIGUSR1)
 
     def mend():
-        fleet[8085].send_signal(signal.SIGUSR2)
+        fleet[PORTS[4]].send_signal(signal.SIGUSR2)
     steps = [("all are well", None), ("one is killed", die), ("another stalls", stall), ("those are back, one answers 503", fail),
              ("all are well", mend)]
     print("| | " + " | ".join(what for what, _ in steps) + " |\n|---|" + "--:|" * len(steps))
@@ -331,7 +352,7 @@ def rounds(what, rate, reads, before, also=()):
 
 def slow():
     for port in PORTS:
-        server(port, SERVICE_S * (50 if port == 8083 else 1))
+        server(port, SERVICE_S * (50 if port == PORTS[2] else 1))
     rounds("one of five takes 100 ms, the others 2", RATE, False, lambda: lambda: None, [("netra, peak-ewma", peak_ewma)])
 
 
@@ -347,7 +368,7 @@ def kill():
             fleet[port] = server(port)
             time.sleep(6)
         return after
-    rounds(f"SIGKILL at {KILL_RATE} requests/s", KILL_RATE, True, before)
+    rounds(f"SIGKILL at {KILL_RATE} requests/s, {PROTOCOL}", KILL_RATE, True, before)
 
 
 def measure():
@@ -357,7 +378,7 @@ def measure():
     os.chmod(DIR, 0o755)
     parts = {"faults": lambda: phases(False), "reads": lambda: phases(True), "slow": slow, "kill": kill}
     for name in sys.argv[1:] or list(parts):
-        print(f"\n{name}")
+        print(f"\n{PROTOCOL}, {name}")
         parts[name]()
         for process in stage.running:
             process.send_signal(signal.SIGKILL)

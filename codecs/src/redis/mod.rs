@@ -27,6 +27,7 @@ use crate::codec::{
 };
 use crate::limits::Limits;
 use reply::ReplySide;
+pub(crate) use reply::UNWELL;
 use request::RequestSide;
 
 /// What is asked of `CLIENT` that no later command depends on.

@@ -44,6 +44,7 @@ struct Peek {
     /// How many bytes it takes to know.
     len: usize,
     kind: Kind,
+    outcome: Outcome,
     said: Said,
     more: bool,
     /// It may answer `SUBSCRIBE` and its kin.
@@ -55,6 +56,7 @@ impl Peek {
     const PLAIN: Self = Self {
         len: 1,
         kind: Kind::Response,
+        outcome: Outcome::Ok,
         said: Said::Nothing,
         more: false,
         is_confirmation: false,
@@ -219,7 +221,7 @@ impl ReplySide {
         held: bool,
         head: &mut Head,
     ) -> Event {
-        let is_error = peek.said != Said::Nothing;
+        let is_error = peek.outcome != Outcome::Ok;
         if let Some(asked) = asked
             && peek.kind == Kind::Response
         {
@@ -234,7 +236,7 @@ impl ReplySide {
         }
         *head = Head {
             kind: peek.kind,
-            outcome: if is_error { Outcome::AppError } else { Outcome::Ok },
+            outcome: peek.outcome,
             more: peek.more,
             said: peek.said,
             ..Head::default()
@@ -371,6 +373,11 @@ fn plain(input: &[u8], is_usual: bool) -> Option<usize> {
     }
 }
 
+/// By what errors begin that are of the server and not of what it was asked: it cannot work now, or not as the
+/// one that it was.
+pub(crate) const UNWELL: [&[u8]; 5] =
+    [b"LOADING", b"MASTERDOWN", b"CLUSTERDOWN", b"BUSY", b"READONLY"];
+
 /// The first word of an error that begins at `at`, such as `WRONGTYPE`.
 #[cold]
 fn peek_error(bytes: &[u8], at: usize) -> Peeked {
@@ -388,7 +395,9 @@ fn peek_error(bytes: &[u8], at: usize) -> Peeked {
             .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_');
     // Modules and scripts have errors without a prefix, whose words are not for labels.
     let said = if is_prefix { Said::Spot(Spot::new(at, len)) } else { Said::Word("ERR") };
-    Peeked::Reply(Peek { len: (at + len + 1).min(at + WORD_MAX), said, ..Peek::PLAIN })
+    let is_unwell = is_prefix && UNWELL.contains(&&window[..len]);
+    let outcome = if is_unwell { Outcome::ProtocolError } else { Outcome::AppError };
+    Peeked::Reply(Peek { len: (at + len + 1).min(at + WORD_MAX), outcome, said, ..Peek::PLAIN })
 }
 
 fn line_end(bytes: &[u8]) -> Option<usize> {
