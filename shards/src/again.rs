@@ -12,6 +12,15 @@ pub(crate) const ROOMS_MAX: usize = 64;
 /// Rooms that are kept for later requests where none waits.
 const ROOMS_KEPT: usize = 4;
 
+/// How a connection goes on whose upstream has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Onward {
+    /// Nothing is asked: the next request goes to another one.
+    Between,
+    /// All that is asked is asked again, so often at most.
+    Again(u8),
+}
+
 /// The requests of one connection that may be sent again.
 #[derive(Debug, Default)]
 pub(crate) struct Again {

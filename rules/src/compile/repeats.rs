@@ -1,7 +1,13 @@
 //! Which operations a route lets be asked again, and where that would be said in vain.
 
 use super::Compiler;
-use crate::{key::Protocol, pattern::Test, shape::short, spec::RouteSpec, table::Repeats};
+use crate::{
+    key::{Key, Protocol},
+    pattern::Test,
+    shape::short,
+    spec::RouteSpec,
+    table::Repeats,
+};
 use netra_codecs::{codec::Correlation, tap};
 
 /// What netra knows of operations.
@@ -22,10 +28,11 @@ fn may_repeat(protocol: Protocol) -> bool {
 
 /// The attribute that names what a request asks for.
 fn operation_of(protocol: Protocol) -> &'static str {
-    if protocol != Protocol::Http1 && protocol.key("operation").is_some() {
-        return "operation";
+    match protocol {
+        // What messages of some carry under any name may be called so, too.
+        Protocol::Of(_) if protocol.key("operation") == Some(Key::Operation) => "operation",
+        _ => "method",
     }
-    "method"
 }
 
 impl Compiler<'_> {

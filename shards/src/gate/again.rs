@@ -4,13 +4,13 @@
 
 use super::{
     Gate,
-    outgoing::Edited,
+    outgoing::{Edited, Outgoing},
     requests::{Judged, Run},
 };
 use crate::{
-    again::{Again, ROOMS_MAX},
+    again::{Again, Onward, ROOMS_MAX},
     core::Core,
-    http::UpstreamEnd,
+    exchange::Taps,
     io::Io,
     patience::Patience,
     switch::Stand,
@@ -24,9 +24,25 @@ use netra_perf::{Key, Recorder};
 use netra_rules::Retry;
 
 impl Judged<'_> {
-    /// A rule lets this request be sent again: keeps it, unless it means something at its own server
+    /// Where a rule lets this request be sent again it is kept, unless it means something at its own server
     /// alone, or may change something there.
+    #[inline]
     pub(super) fn keep(
+        &mut self,
+        message: &Message<'_>,
+        exchange: &mut Open<Carried>,
+        retry: Retry,
+        recorder: &Recorder,
+    ) {
+        if retry.attempts > 0 {
+            self.keep_read(message, exchange, retry, recorder);
+        }
+        if let (Some(again), 0) = (&mut self.aims.again, exchange.data.kept) {
+            again.note_other();
+        }
+    }
+
+    fn keep_read(
         &mut self,
         message: &Message<'_>,
         exchange: &mut Open<Carried>,
@@ -44,27 +60,19 @@ impl Judged<'_> {
         if !may {
             return;
         }
-        match self.again.get_or_insert_default().take(retry.attempts) {
-            Some(number) => (exchange.data.kept, *self.keeps) = (number, number),
+        match self.aims.again.get_or_insert_default().take(retry.attempts) {
+            Some(number) => (exchange.data.kept, self.aims.keeps) = (number, number),
             None => recorder.bump(Key::NOT_KEPT),
-        }
-    }
-
-    /// A request goes out; perhaps it is not kept.
-    #[inline]
-    pub(super) fn note_other(&mut self, exchange: &Open<Carried>) {
-        if let (Some(again), 0) = (&mut *self.again, exchange.data.kept) {
-            again.note_other();
         }
     }
 }
 
 /// The requests that are kept, for as long as an input is read; where none are left that were sent again,
-/// the seat is as any other. `is_tight` is that memory is short.
+/// the seat is as any other. Nothing more is where memory is short.
 #[inline]
-pub(super) fn lend(tapped: &mut Tapped, is_tight: impl FnOnce() -> bool) -> Option<Box<Again>> {
+pub(super) fn lend(tapped: &mut Tapped, taps: &Taps) -> Option<Box<Again>> {
     let again = tapped.patience.as_mut()?.again.take()?;
-    Some(swept(tapped, again, is_tight()))
+    Some(swept(tapped, again, taps.holds_too_much()))
 }
 
 fn swept(tapped: &mut Tapped, mut again: Box<Again>, is_tight: bool) -> Box<Again> {
@@ -80,18 +88,17 @@ fn swept(tapped: &mut Tapped, mut again: Box<Again>, is_tight: bool) -> Box<Agai
 }
 
 /// Takes them back.
-#[inline]
-pub(super) fn take_back(patience: &mut Option<Box<Patience>>, again: Option<Box<Again>>) -> bool {
-    let Some(again) = again else { return false };
+#[cold]
+fn take_back(patience: &mut Option<Box<Patience>>, out: &mut Outgoing, again: Box<Again>) {
     patience.get_or_insert_default().again = Some(again);
-    true
+    out.survives = true;
 }
 
 impl Run<'_> {
     /// A message ends that is kept.
     #[inline]
     pub(super) fn end_kept<T: Default>(&mut self, input: &[u8], tap: &Tap<T>) {
-        if let Some(again) = &mut self.again
+        if let Some(again) = &mut self.aims.again
             && again.is_open()
             && !tap.is_within_message(Way::Request)
         {
@@ -102,8 +109,8 @@ impl Run<'_> {
     /// A message that is kept goes out as it came, see [`copy_in_place`](Self::copy_in_place).
     #[cold]
     pub(super) fn keep_in_place(&mut self, at: usize, held: &[u8]) {
-        let number = std::mem::take(&mut self.keeps);
-        let Some(again) = &mut self.again else { return };
+        let number = std::mem::take(&mut self.aims.keeps);
+        let Some(again) = &mut self.aims.again else { return };
         again.begin(number, at);
         if at == 0 {
             self.has_lost |= !again.add(held);
@@ -113,8 +120,8 @@ impl Run<'_> {
     /// The same of one that goes out apart.
     #[cold]
     pub(super) fn keep_apart(&mut self, own: [&[u8]; 2], message: Option<Edited<'_>>) {
-        let number = std::mem::take(&mut self.keeps);
-        let Some(again) = &mut self.again else { return };
+        let number = std::mem::take(&mut self.aims.keeps);
+        let Some(again) = &mut self.aims.again else { return };
         again.begin(number, self.at);
         let lost = &mut self.has_lost;
         let mut add = |slice: &[u8]| *lost |= !again.add(slice);
@@ -124,14 +131,27 @@ impl Run<'_> {
         }
     }
 
-    /// The input has been read as far as it is.
-    pub(super) fn keep_rest<T: Default>(
+    /// The input has been read as far as it is: what is kept goes back.
+    #[inline]
+    pub(super) fn keep_rest(
+        &mut self,
+        input: &[u8],
+        tapped: &mut Tapped,
+        out: &mut Outgoing,
+        recorder: &Recorder,
+    ) {
+        if let Some(again) = self.aims.again.take() {
+            take_back(&mut tapped.patience, out, self.read(input, &tapped.tap, again, recorder));
+        }
+    }
+
+    fn read<T: Default>(
         &mut self,
         input: &[u8],
         tap: &Tap<T>,
+        mut again: Box<Again>,
         recorder: &Recorder,
-    ) {
-        let Some(again) = &mut self.again else { return };
+    ) -> Box<Again> {
         if again.is_open() {
             let is_whole = !tap.is_within_message(Way::Request);
             let is_kept = again.read(input, self.at, is_whole);
@@ -140,6 +160,7 @@ impl Run<'_> {
         if self.has_lost {
             recorder.bump(Key::NOT_KEPT);
         }
+        again
     }
 }
 
@@ -177,9 +198,10 @@ impl Gate {
         self.request.is_dead && self.legs.is_none()
     }
 
-    /// What it means that the upstream ends now, of which everything has been passed on that came.
-    pub(crate) fn upstream_end(&mut self) -> UpstreamEnd {
-        let Some(again) = self.again() else { return UpstreamEnd::Final };
+    /// How it goes on where the upstream ends now, of which everything has been passed on that came; None
+    /// where it does not.
+    pub(crate) fn onward(&mut self) -> Option<Onward> {
+        let again = self.again()?;
         // A socket did not take all, and other things may be among it.
         let is_mixed = !self.request.carry.is_empty() && again.has_others();
         let is_in_doubt = self.tapped.is_over()
@@ -202,25 +224,24 @@ impl Gate {
             || tap.has_ended(Way::Response)
             || tap.has_ended(Way::Request);
         if is_in_doubt || is_moving || is_mixed {
-            return UpstreamEnd::Final;
+            return None;
         }
         self.unanswered()
     }
 
     /// What is open is kept, all of it.
-    fn unanswered(&mut self) -> UpstreamEnd {
+    fn unanswered(&mut self) -> Option<Onward> {
         let Tapped { tap, patience, .. } = &mut self.tapped;
-        let again = patience.as_deref().and_then(|it| it.again.as_deref());
-        let Some(again) = again else { return UpstreamEnd::Final };
-        let mut end = UpstreamEnd::Between;
+        let again = patience.as_deref()?.again.as_deref()?;
+        let mut onward = Onward::Between;
         for open in tap.newest(usize::MAX).filter(|open| !open.is_refused()) {
-            let Some((_, attempts)) = again.get(open.data.kept) else { return UpstreamEnd::Final };
-            end = match end {
-                UpstreamEnd::Unanswered(fewest) => UpstreamEnd::Unanswered(attempts.min(fewest)),
-                _ => UpstreamEnd::Unanswered(attempts),
+            let (_, attempts) = again.get(open.data.kept)?;
+            onward = match onward {
+                Onward::Again(fewest) => Onward::Again(attempts.min(fewest)),
+                Onward::Between => Onward::Again(attempts),
             };
         }
-        end
+        Some(onward)
     }
 
     /// All that is open goes out again, when there is an upstream.

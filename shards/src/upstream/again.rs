@@ -2,10 +2,9 @@
 //! or nothing was.
 
 use crate::{
+    again::Onward,
     along::Along,
     exchange::target_at,
-    gate::Gate,
-    http::UpstreamEnd,
     io::{Io, Token},
     shard::Shard,
     switch::goal::Goal,
@@ -18,14 +17,14 @@ impl<I: Io> Shard<I> {
         let connection = &mut slab[downstream.slot as usize];
         let original_dst = connection.original_dst;
         let Some(gate) = connection.tap.as_mut().and_then(Along::gate) else { return false };
-        let attempts = match gate.upstream_end() {
-            UpstreamEnd::Final => return false,
-            UpstreamEnd::Between => {
+        let attempts = match gate.onward() {
+            None => return false,
+            Some(Onward::Between) => {
                 gate.part();
                 self.part(downstream);
                 return true;
             }
-            UpstreamEnd::Unanswered(attempts) => attempts,
+            Some(Onward::Again(attempts)) => attempts,
         };
         let next = gate.seats_mut().send_again(attempts, core.now);
         let Some(target) = next.and_then(|seat| target_at(seat.address(), original_dst)) else {
@@ -41,6 +40,6 @@ impl<I: Io> Shard<I> {
     /// What was sent before waits for a further upstream.
     pub(super) fn repeats(&mut self, slot: u32) -> bool {
         let gate = self.slab[slot as usize].tap.as_mut().and_then(Along::gate);
-        gate.is_some_and(|gate| Gate::is_repeating(gate))
+        gate.is_some_and(|gate| gate.is_repeating())
     }
 }
