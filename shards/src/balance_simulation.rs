@@ -229,13 +229,14 @@ impl World {
         Self::ruled::<W>(seed_, ports, "")
     }
 
-    /// With this, too, of the route. Clients that ask again do so when they have been answered, and stay.
+    /// With this, too, of the route. Clients that ask again do so when they have been answered, but for some of
+    /// Redis, and stay.
     fn ruled<W: Wire>(seed_: u64, ports: &[u16], route: &str) -> Self {
         let mut rng = Rng::new(seed_);
         let faults = Faults { accept_fails: 0, ..Faults::draw(&mut rng) };
         let mut counts = Vec::new();
         let arrivals = (0..CONNECTIONS).map(|name| {
-            let (mut client, count) = client::<W>(&mut rng, name, route.is_empty());
+            let (mut client, count) = client::<W>(&mut rng, name, route.is_empty() || !W::IS_HTTP);
             if !route.is_empty() {
                 client.ending = Ending::AfterTheOther;
             }
