@@ -88,6 +88,28 @@ impl Wire for Redis {
     }
 }
 
+/// Commands of Redis that change something.
+struct Writes;
+
+impl Wire for Writes {
+    const IS_HTTP: bool = false;
+    const LEN: usize = Redis::LEN;
+
+    fn request(tag: &str) -> Vec<u8> {
+        let key = tag.len() + 2;
+        format!("*3\r\n$3\r\nSET\r\n${key}\r\n/{tag} \r\n$1\r\nv\r\n").into_bytes()
+    }
+
+    fn answer(port: u16) -> Vec<u8> {
+        Redis::answer(port)
+    }
+
+    fn end(bytes: &[u8]) -> Option<usize> {
+        let lines = bytes.windows(2).enumerate().filter(|(_, two)| *two == b"\r\n");
+        lines.map(|(at, _)| at + 2).nth(6)
+    }
+}
+
 /// Documents take longer to compile than a seed to run.
 fn rules(ports: &[u16], route: &str) -> (Arc<Table>, Arc<Process>) {
     type Tables = BTreeMap<(Vec<u16>, String), Arc<Table>>;
@@ -404,6 +426,21 @@ fn simulate_leaving<W: Wire>(seed: u64) -> Arc<Recorder> {
         assert!(is_good && said.len() == *count, "{seed}: {}", peer.received.escape_ascii());
     }
     Arc::clone(&world.shard.core.recorder)
+}
+
+/// The same route and the same servers, and what is asked changes something.
+fn simulate_writes(seed: u64) -> Arc<Recorder> {
+    let ports = [GOOD[0], GOOD[1], LEAVES[0], UNKIND[0]];
+    let mut world = World::ruled::<Writes>(seed, &ports, ", retry: {on: [reset]}");
+    world.rest(seed);
+    world.served::<Writes>(seed);
+    Arc::clone(&world.shard.core.recorder)
+}
+
+#[test]
+fn what_changes_something_is_not_sent_twice() {
+    let recorders = with_seed(simulate_writes);
+    assert!(recorders.iter().all(|it| it.get(Key::SENT_AGAIN) == 0));
 }
 
 #[test]
