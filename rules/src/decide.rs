@@ -109,7 +109,11 @@ fn routed<F: Facts>(
             state.note(route.rule, false, now_ns);
             let port = ask.facts.destination().port();
             let mirror = route.mirror.as_ref().and_then(|mirror| copied(mirror, port, random));
-            Verdict { action, delay_ns, mirror, ..route.verdict }
+            let retry = match &route.repeats {
+                None => route.verdict.retry,
+                Some(repeats) => repeats.of(&mut ask, route.verdict.retry),
+            };
+            Verdict { action, delay_ns, mirror, retry, ..route.verdict }
         }
         Err(kind) => Verdict { delay_ns, ..refuse(state, route.rule, refusal(kind), now_ns) },
     }

@@ -1,16 +1,17 @@
 //! What all documents say together.
 
 use crate::{
-    ask::Slot,
+    ask::{Ask, Slot},
     balance::{Balance, Cluster, ClusterView, Endpoint, Hashed},
-    facts::Direction,
+    facts::{Direction, Facts},
     key::{Protocol, SlotId, Spoken},
     landing::Landing,
     limit::{Limit, Process},
     matcher::Matcher,
-    pattern::Network,
+    pattern::{Network, Test},
     verdict::{
-        Action, ClusterId, EndpointId, MutationsId, Refusal, RefusalKind, Route, RuleId, Verdict,
+        Action, ClusterId, EndpointId, MutationsId, Refusal, RefusalKind, Retry, Route, RuleId,
+        Verdict,
     },
 };
 use std::net::SocketAddr;
@@ -162,6 +163,24 @@ pub(crate) struct RouteTo {
     pub(crate) fault: Option<Fault>,
     pub(crate) hash: Hashed,
     pub(crate) mirror: Option<Mirror>,
+    /// Which operations may be asked again; None where the route names none.
+    pub(crate) repeats: Option<Box<Repeats>>,
+}
+
+/// Operations that may be asked again, by a route's word.
+#[derive(Debug)]
+pub(crate) struct Repeats {
+    pub(crate) slot: SlotId,
+    pub(crate) test: Test,
+}
+
+impl Repeats {
+    /// Whether, and when, a message may be asked again, where this is what its route says of those that
+    /// may.
+    pub(crate) fn of<F: Facts>(&self, ask: &mut Ask<'_, F>, retry: Retry) -> Retry {
+        let is_named = ask.value(self.slot).is_some_and(|value| self.test.takes(value));
+        if is_named { retry } else { Retry::NEVER }
+    }
 }
 
 /// Where copies of messages go, and of how many; parts are of 0.0001 percent.

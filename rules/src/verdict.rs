@@ -30,6 +30,8 @@ pub struct Retry {
     pub on_gateway_error: bool,
     /// How long each try may take until its answer's first byte; 0 is as long as the route allows.
     pub per_try_ms: u32,
+    /// The route names the operations that are safe to repeat, and the request is of one of them.
+    pub is_named: bool,
 }
 
 impl Retry {
@@ -40,6 +42,7 @@ impl Retry {
         on_timeout: false,
         on_gateway_error: false,
         per_try_ms: 0,
+        is_named: false,
     };
 
     /// Whether answers are withheld that say 502, 503 or 504.

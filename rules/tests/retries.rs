@@ -52,10 +52,60 @@ fn a_route_says_how_often_a_request_is_asked_again() {
     }
 }
 
+/// Of what a route names; of which operations only read is the codec's to say.
+#[test]
+fn operations_that_are_named_may_be_asked_again() {
+    let operations = "operations: [getPrice, \"find*\"]";
+    for (protocol, more, attribute, values) in [
+        (
+            "dubbo",
+            operations,
+            "method",
+            [("getPrice", true), ("findAll", true), ("setPrice", false)],
+        ),
+        (
+            "redis",
+            "operations: [get, \"h*\"]",
+            "command",
+            [("GET", true), ("HGET", true), ("TTL", false)],
+        ),
+        ("http", "operations: [GET]", "method", [("GET", true), ("HEAD", false), ("gET", false)]),
+    ] {
+        let name = if protocol == "http" { "http".to_owned() } else { format!("tcp-{protocol}") };
+        let asked_of = if protocol == "http" { "http1" } else { protocol };
+        let documents = router(&name, &format!(", retry: {{on: [reset], {more}}}")).replace(
+            "hosts: [a]\n  routes",
+            &format!("hosts: [a]\n  protocol: {asked_of}\n  routes"),
+        );
+        let mut world = World::new(&documents);
+        let known = Protocol::from_name(asked_of).unwrap();
+        for (value, is_named) in values {
+            let mut asked = Example::new(known, "240.240.0.1:80".parse().unwrap());
+            asked.set(attribute, value).unwrap();
+            match protocol {
+                "http" => asked.set("host", "a").unwrap(),
+                "dubbo" => asked.set("interface", "a").unwrap(),
+                _ => {}
+            }
+            let retry = world.decide(&asked).retry;
+            assert_eq!((retry.attempts > 0, retry.is_named), (is_named, is_named), "{value}");
+        }
+        let rule = world.table.rules().iter().find(|it| it.name.ends_with("/it")).unwrap();
+        assert!(rule.effect.contains("of operations only"), "{}", rule.effect);
+    }
+}
+
 #[test]
 fn what_nobody_does_is_not_promised() {
     for (protocol, more, what) in [
-        ("tcp-redis", "on: [reset]", "retry: requests of redis are never sent twice"),
+        ("tcp-redis", "on: [gateway-error]", "have no 502, 503 or 504"),
+        (
+            "tcp-redis",
+            "on: [timeout], perTryTimeout: 1s",
+            "are not sent twice because time is over",
+        ),
+        ("tcp-dubbo", "on: [reset]", "what operations of dubbo change nobody knows"),
+        ("tcp-dubbo", "on: [reset], operations: [\"a*b\"]", "allowed is a name, or its beginning"),
         ("http", "on: [timeout]", "need each other"),
         ("http", "on: [reset], perTryTimeout: 1s", "need each other"),
         ("http", "on: [never]", "allowed is"),

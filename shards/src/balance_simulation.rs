@@ -88,6 +88,28 @@ impl Wire for Redis {
     }
 }
 
+/// Commands of Redis that change something.
+struct Writes;
+
+impl Wire for Writes {
+    const IS_HTTP: bool = false;
+    const LEN: usize = Redis::LEN;
+
+    fn request(tag: &str) -> Vec<u8> {
+        let key = tag.len() + 2;
+        format!("*3\r\n$3\r\nSET\r\n${key}\r\n/{tag} \r\n$1\r\nv\r\n").into_bytes()
+    }
+
+    fn answer(port: u16) -> Vec<u8> {
+        Redis::answer(port)
+    }
+
+    fn end(bytes: &[u8]) -> Option<usize> {
+        let lines = bytes.windows(2).enumerate().filter(|(_, two)| *two == b"\r\n");
+        lines.map(|(at, _)| at + 2).nth(6)
+    }
+}
+
 /// Documents take longer to compile than a seed to run.
 pub(crate) fn rules(ports: &[u16], route: &str) -> (Arc<Table>, Arc<Process>) {
     type Tables = BTreeMap<(Vec<u16>, String), Arc<Table>>;
@@ -229,13 +251,14 @@ impl World {
         Self::ruled::<W>(seed_, ports, "")
     }
 
-    /// With this, too, of the route. Clients that ask again do so when they have been answered, and stay.
+    /// With this, too, of the route. Clients that ask again do so when they have been answered, but for some of
+    /// Redis, and stay.
     fn ruled<W: Wire>(seed_: u64, ports: &[u16], route: &str) -> Self {
         let mut rng = Rng::new(seed_);
         let faults = Faults { accept_fails: 0, ..Faults::draw(&mut rng) };
         let mut counts = Vec::new();
         let arrivals = (0..CONNECTIONS).map(|name| {
-            let (mut client, count) = client::<W>(&mut rng, name, route.is_empty());
+            let (mut client, count) = client::<W>(&mut rng, name, route.is_empty() || !W::IS_HTTP);
             if !route.is_empty() {
                 client.ending = Ending::AfterTheOther;
             }
@@ -402,24 +425,40 @@ fn simulate_unkind<W: Wire>(seed: u64) -> Arc<Recorder> {
 
 /// Some end between two answers, and a route lets requests be asked again: no client learns of it, and
 /// each has as many answers as it has asked for.
-fn simulate_leaving(seed: u64) -> Arc<Recorder> {
+fn simulate_leaving<W: Wire>(seed: u64) -> Arc<Recorder> {
     let ports = [GOOD[0], GOOD[1], LEAVES[0], LEAVES[1]];
-    let mut world = World::ruled::<Http>(seed, &ports, ", retry: {on: [reset]}");
+    let mut world = World::ruled::<W>(seed, &ports, ", retry: {on: [reset]}");
     world.rest(seed);
     let io = &world.shard.core.io;
     for (peer, count) in io.arrived.iter().map(|fd| &io.sockets[*fd].peer).zip(&order(&world)) {
-        let said = said(&peer.received, Http::LEN);
+        let said = said(&peer.received, W::LEN);
         let is_good = said.iter().all(|port| ports.contains(port));
         assert!(is_good && said.len() == *count, "{seed}: {}", peer.received.escape_ascii());
     }
     Arc::clone(&world.shard.core.recorder)
 }
 
+/// The same route and the same servers, and what is asked changes something.
+fn simulate_writes(seed: u64) -> Arc<Recorder> {
+    let ports = [GOOD[0], GOOD[1], LEAVES[0], UNKIND[0]];
+    let mut world = World::ruled::<Writes>(seed, &ports, ", retry: {on: [reset]}");
+    world.rest(seed);
+    world.served::<Writes>(seed);
+    Arc::clone(&world.shard.core.recorder)
+}
+
+#[test]
+fn what_changes_something_is_not_sent_twice() {
+    let recorders = with_seed(simulate_writes);
+    assert!(recorders.iter().all(|it| it.get(Key::SENT_AGAIN) == 0));
+}
+
 #[test]
 fn endpoints_that_leave_cost_no_client_anything_where_a_route_says_so() {
-    let recorders = with_seed(simulate_leaving);
-    let has_sent = |it: &Arc<Recorder>| it.get(Key::SENT_AGAIN) > 0;
-    assert!(recorders.len() < 256 || recorders.iter().any(has_sent));
+    for recorders in [with_seed(simulate_leaving::<Http>), with_seed(simulate_leaving::<Redis>)] {
+        let has_sent = |it: &Arc<Recorder>| it.get(Key::SENT_AGAIN) > 0;
+        assert!(recorders.len() < 256 || recorders.iter().any(has_sent));
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@
 
 mod accept;
 mod access;
+mod again;
 mod along;
 #[cfg(test)]
 mod answers_simulation;

@@ -4,7 +4,7 @@
 //! Nothing is done when an answer comes: the alarm goes off once for many requests, and only then
 //! somebody looks which of them still wait. Where a request waits its room is used again by later ones.
 
-use crate::sys::Nanos;
+use crate::{again::Again, sys::Nanos};
 use netra_codecs::codec::Replied;
 
 /// How much later somebody looks again where nobody can be told now.
@@ -82,6 +82,8 @@ pub(crate) struct Patience {
     wanted: Option<Nanos>,
     /// When somebody will.
     set: Option<Nanos>,
+    /// Those that may be sent again; of gates alone.
+    pub(crate) again: Option<Box<Again>>,
 }
 
 #[derive(Debug, Default)]
@@ -157,12 +159,13 @@ impl Patience {
 
     /// Bytes that are kept.
     pub(crate) fn kept(&self) -> usize {
+        let others = self.told.len() + self.again.as_deref().map_or(0, Again::kept);
         if self.is_empty() {
-            return self.told.len();
+            return others;
         }
         // What clients are told is about as long for each.
         let words = self.rooms.first().map_or(0, |room| room.words.capacity());
-        self.rooms.len() * (size_of::<Waiting>() + words) + self.told.len()
+        self.rooms.len() * (size_of::<Waiting>() + words) + others
     }
 
     fn room(&mut self, number: u32) -> Option<&mut Waiting> {

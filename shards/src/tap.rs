@@ -40,6 +40,8 @@ pub(crate) struct Carried {
     pub(crate) waits: bool,
     /// It counts where its connection sits.
     pub(crate) is_seated: bool,
+    /// Its number among those that may be sent again, 0 where it may not.
+    pub(crate) kept: u8,
     /// What its answer is edited by, 0 where it is not.
     pub(crate) answer: u32,
     /// Its number among those whose answers may not take for ever, 0 where it may.

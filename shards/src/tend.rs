@@ -153,6 +153,12 @@ impl<I: Io> Shard<I> {
             let tap = shard.slab[slot].tap.as_mut();
             tap.and_then(Along::gate).is_some_and(|gate| of(gate, side))
         };
+        if self.slab[slot].response.is_finished()
+            && gate(self, |gate, _| gate.is_broken(), Side::Upstream)
+        {
+            self.end(downstream, End::Reset(Side::Upstream));
+            return false;
+        }
         let had_ended = self.slab[slot].request.is_finished();
         for from in [downstream.other(), downstream, downstream.other()] {
             if gate(self, Gate::wants_pump, from.side)

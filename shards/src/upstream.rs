@@ -1,6 +1,7 @@
 //! Another upstream for a routed request, step by step (`switch/mod.rs` has where it stands): wait
 //! until what was asked before has been answered, close the upstream, resolve, dial, go on.
 
+mod again;
 mod legs;
 mod mirrors;
 mod parting;
@@ -120,8 +121,8 @@ impl<I: Io> Shard<I> {
         let mut is_parted = false;
         if let Some(switch) = connection.switch_mut() {
             is_parted = std::mem::take(&mut switch.is_parted);
+            switch.is_gone &= !is_parted;
             if switch.is_deferred {
-                switch.is_gone = false;
                 switch.begin(core.now);
             }
             if let Some(goal) = switch.goal.as_deref_mut() {
@@ -451,6 +452,10 @@ impl<I: Io> Shard<I> {
         if let Some(owner) = self.owner_of(downstream.slot) {
             return self.give_up_leg(downstream, owner);
         }
+        if self.repeats(downstream.slot) {
+            self.stand(downstream.slot, Stand::GaveUp);
+            return self.end(downstream, End::Reset(Side::Upstream));
+        }
         let connection = &mut self.slab[downstream.slot as usize];
         match connection.fail(&mut self.core, why, fault) {
             Some(answer) => self.answer_and_end(downstream, &answer),
@@ -507,7 +512,9 @@ impl<I: Io> Shard<I> {
         if connection.phase != Phase::Relaying || is_moving || connection.request.is_finished() {
             return false;
         }
-        let Some(http) = connection.http.as_deref_mut() else { return false };
+        let Some(http) = connection.http.as_deref_mut() else {
+            return self.gate_goes_on(downstream);
+        };
         match http.upstream_end() {
             UpstreamEnd::Final => false,
             UpstreamEnd::Between => {

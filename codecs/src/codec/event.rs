@@ -211,6 +211,12 @@ pub trait Codec: Default {
         Replied::MustClose
     }
 
+    /// Whether requests of this operation change nothing, so that they may be sent twice; None where
+    /// operations of the protocol do not say it.
+    fn is_read(_: u8) -> Option<bool> {
+        None
+    }
+
     /// What a request leaves behind at its server for those after it.
     fn leaves(head: &Head, _: &[u8]) -> Leaves {
         Leaves::of(head.kind)

@@ -181,6 +181,11 @@ impl Codec for Memcached {
         [name.as_bytes(), b"", b""]
     }
 
+    /// `gat` and `mg` may change how long a value is kept.
+    fn is_read(operation: u8) -> Option<bool> {
+        Some(matches!(commands::name(operation), "get" | "gets"))
+    }
+
     /// `SERVER_ERROR`; of the binary protocol an answer whose status says no. Not where the next
     /// answer has to tell about an earlier request.
     fn reply(head: &Head, bytes: &[u8], refusal: &Refusal<'_>, out: &mut Vec<u8>) -> Replied {

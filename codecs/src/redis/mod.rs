@@ -150,6 +150,10 @@ impl Codec for Redis {
     }
 
     /// Names that a client gives itself are for people; all else that `CLIENT` does is for the server.
+    fn is_read(operation: u8) -> Option<bool> {
+        Some(commands::flags(operation) & commands::READ != 0)
+    }
+
     fn leaves(head: &Head, bytes: &[u8]) -> Leaves {
         let flags = commands::flags(head.operation);
         match commands::name(head.operation) {

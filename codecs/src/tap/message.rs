@@ -83,6 +83,13 @@ impl<'b> Message<'b> {
         edited.inspect_err(|_| edits.clear())
     }
 
+    /// Whether it changes nothing, so that it may be sent twice; None where operations of its protocol do
+    /// not say it.
+    #[inline]
+    pub fn is_read(&self) -> Option<bool> {
+        self.protocol.is_read(self.head.operation)
+    }
+
     /// What it leaves behind at its server for the requests after it.
     pub fn leaves(&self) -> Leaves {
         self.protocol.leaves(self.head, self.bytes)

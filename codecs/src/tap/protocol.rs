@@ -73,6 +73,15 @@ macro_rules! protocols {
                 }
             }
 
+            /// Whether requests of this operation change nothing, so that they may be sent twice; None
+            /// where operations of the protocol do not say it.
+            pub fn is_read(self, operation: u8) -> Option<bool> {
+                match self {
+                    $(Self::$variant => <$codec as Codec>::is_read(operation),)*
+                    Self::Private(_) => None,
+                }
+            }
+
             pub(super) fn leaves(self, head: &Head, bytes: &[u8]) -> Leaves {
                 match self {
                     $(Self::$variant => <$codec as Codec>::leaves(head, bytes),)*

@@ -8,6 +8,7 @@ mod names;
 mod never;
 mod places;
 mod protocols;
+mod repeats;
 mod routers;
 mod slots;
 

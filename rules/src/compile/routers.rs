@@ -138,7 +138,9 @@ impl Compiler<'_> {
             is_straight: stays
                 && route.fault.is_none()
                 && spec.faults.is_empty()
-                && route.mirror.is_none(),
+                && route.mirror.is_none()
+                && route.repeats.is_empty(),
+            repeats: self.repeats(route, candidates),
             mirror: route.mirror.as_ref().and_then(|it| self.mirror(it, spec, candidates)),
             fault: route.fault.as_ref().map(|fault| self.fault(fault, rule, &route.name)),
             hash,
@@ -157,13 +159,8 @@ impl Compiler<'_> {
             );
             self.troubles.error(route.place.clone(), what);
         }
-        if route.retry.attempts > 0 && !candidates.contains(&Protocol::Http1) {
-            let names: Vec<_> = candidates.iter().map(|protocol| protocol.name()).collect();
-            let what = format!(
-                "retry: requests of {} are never sent twice, those of http1 alone are. Take it out",
-                names.join(", ")
-            );
-            self.troubles.error(route.place.clone(), what);
+        if route.retry.attempts > 0 {
+            self.complain_of_retry(route, candidates);
         }
     }
 
@@ -378,6 +375,10 @@ fn route_words(route: &RouteSpec) -> String {
     }
     if let Some(again) = retry_words(&route.retry) {
         add(again);
+    }
+    if !route.repeats.is_empty() {
+        let names: Vec<_> = route.repeats.iter().map(|(name, _)| name.as_str()).collect();
+        add(format!("of operations only {} are asked again", names.join(", ")));
     }
     words
 }

@@ -197,8 +197,15 @@ const RETRY: Field = field(
             &Shape::Time(1),
             "How long the first byte of each try's answer may take, with `on: [timeout]`",
         ),
+        field(
+            "operations",
+            &NAMES,
+            "Operations that may be sent twice, by name or by how it begins (`find*`): of Redis, memcached and \
+             HTTP fewer than those that read, of others all that are",
+        ),
     ]),
-    "GET, HEAD, OPTIONS and TRACE of HTTP/1 without a body are asked again at another endpoint",
+    "GET, HEAD, OPTIONS and TRACE of HTTP/1 without a body, reads of Redis and memcached, and operations that \
+     are named are asked again at another endpoint",
 );
 
 const FAULT: Field = field(

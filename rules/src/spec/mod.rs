@@ -59,6 +59,9 @@ pub(crate) struct RouteSpec {
     pub(crate) idle_ns: u64,
     /// When it may be asked again, after it was sent.
     pub(crate) retry: Retry,
+    /// Operations that may be asked again, or beginnings of them with `*` behind; none is what the
+    /// protocol says.
+    pub(crate) repeats: Vec<(String, Place)>,
     pub(crate) fault: Option<Fault>,
     pub(crate) hash_on: Vec<(String, Place)>,
     pub(crate) mirror: Option<MirrorSpec>,

@@ -10,6 +10,7 @@ use crate::{
     verdict::Retry,
     yaml::Node,
 };
+use netra_codecs::tap;
 use std::cmp::Reverse;
 
 impl Reader<'_> {
@@ -85,6 +86,7 @@ impl Reader<'_> {
                 first_byte_ns,
                 idle_ns: 0,
                 retry: Retry::NEVER,
+                repeats: Vec::new(),
                 fault: None,
                 hash_on: Vec::new(),
                 mirror,
@@ -168,7 +170,10 @@ impl Reader<'_> {
 
 /// These conditions, of commands that change nothing.
 fn only_reads(conditions: &[Condition], place: &Place) -> Vec<Condition> {
-    let reads = READS.iter().map(|command| TestSpec::Exact((*command).to_owned()));
+    let redis = tap::Protocol::Redis;
+    let names = (0..=u8::MAX).zip(redis.about().operations);
+    let reads = names.filter(|(operation, _)| redis.is_read(*operation) == Some(true));
+    let reads = reads.map(|(_, command)| TestSpec::Exact((*command).to_owned()));
     let is_read = Condition {
         about: About::Attribute("command".to_owned()),
         place: place.clone(),
@@ -177,18 +182,3 @@ fn only_reads(conditions: &[Condition], place: &Place) -> Vec<Condition> {
     };
     conditions.iter().cloned().chain([is_read]).collect()
 }
-
-/// Commands that Redis flags as `readonly`, and have a key.
-#[rustfmt::skip]
-const READS: &[&str] = &[
-    "BITCOUNT", "BITFIELD_RO", "BITPOS", "DUMP", "EVALSHA_RO", "EVAL_RO", "EXISTS", "EXPIRETIME",
-    "FCALL_RO", "GEODIST", "GEOHASH", "GEOPOS", "GEORADIUSBYMEMBER_RO", "GEORADIUS_RO", "GEOSEARCH",
-    "GET", "GETBIT", "GETRANGE", "HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET",
-    "HRANDFIELD", "HSCAN", "HSTRLEN", "HVALS", "LCS", "LINDEX", "LLEN", "LPOS", "LRANGE", "MGET",
-    "OBJECT", "PEXPIRETIME", "PTTL", "SCARD", "SDIFF", "SINTER", "SINTERCARD", "SISMEMBER",
-    "SMEMBERS", "SMISMEMBER", "SORT_RO", "SRANDMEMBER", "SSCAN", "STRLEN", "SUBSTR", "SUNION",
-    "TTL", "TYPE", "XINFO", "XLEN", "XPENDING", "XRANGE", "XREVRANGE", "ZCARD", "ZCOUNT", "ZDIFF",
-    "ZINTER", "ZINTERCARD", "ZLEXCOUNT", "ZMSCORE", "ZRANDMEMBER", "ZRANGE", "ZRANGEBYLEX",
-    "ZRANGEBYSCORE", "ZRANK", "ZREVRANGE", "ZREVRANGEBYLEX", "ZREVRANGEBYSCORE", "ZREVRANK",
-    "ZSCAN", "ZSCORE", "ZUNION",
-];

@@ -93,6 +93,7 @@ impl Reader<'_> {
             first_byte_ns: if first_byte_ns > 0 { first_byte_ns } else { own.times.0 },
             idle_ns: if idle_ns > 0 { idle_ns } else { own.times.1 },
             retry: self.retry(node),
+            repeats: node.get("retry").map_or_else(Vec::new, |it| self.names(it, "operations")),
             fault: node.get("fault").filter(|it| !it.is_null()).map(fault_of),
             mirror: self.mirror(node),
             hash_on,
@@ -117,6 +118,7 @@ impl Reader<'_> {
             on_timeout,
             on_gateway_error: on.contains(&"gateway-error"),
             per_try_ms: u32::try_from(per_try_ms).unwrap_or(u32::MAX),
+            is_named: !node.list("operations").is_empty(),
         }
     }
 

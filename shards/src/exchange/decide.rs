@@ -6,7 +6,7 @@ use netra_codecs::{
     route::Target,
     tap::Message,
 };
-use netra_rules::{ClusterId, Route, Seat};
+use netra_rules::{ClusterId, Retry, Route, Seat};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -39,6 +39,8 @@ pub(crate) struct Ruling<'t> {
     pub(crate) answer: u32,
     /// How long its answer may take.
     pub(crate) allowed: Allowed<'t>,
+    /// Whether, and when, it may be sent again.
+    pub(crate) retry: Retry,
     /// Where a copy of it goes, if one does.
     pub(crate) mirror: Option<MirrorTo>,
 }

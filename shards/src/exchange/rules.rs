@@ -172,7 +172,7 @@ impl Decide for ShardRules {
         let allowed = self.allowed(&verdict);
         let (rule, delay_ns) = (self.name_of(&verdict), verdict.delay_ns);
         let mirror = self.mirror_of(&verdict);
-        Ruling { refusal, to, rule, delay_ns, answer, allowed, mirror }
+        Ruling { refusal, to, rule, delay_ns, answer, allowed, mirror, retry: verdict.retry }
     }
 
     fn target(&self, place: Place, original: SocketAddr) -> Option<Target> {

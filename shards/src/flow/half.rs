@@ -129,7 +129,8 @@ impl Half<'_> {
     pub(super) fn outlives_upstream(&mut self) -> bool {
         match self {
             Self::Http(http) => http.upstream_end() != UpstreamEnd::Final,
-            Self::None | Self::Tap(_) => false,
+            Self::Tap(tap) => tap.gate().is_some_and(|gate| gate.onward().is_some()),
+            Self::None => false,
         }
     }
 

@@ -1,13 +1,14 @@
 //! Which requests of a gate are copied for a mirror, and which bytes of its input that is.
 
 use super::{
-    Gate,
+    Gate, again,
     outgoing::Edited,
-    requests::{Judged, Run},
+    requests::{Aims, Judged, Run},
 };
 use crate::{
     copies::{Copies, Outcome},
-    exchange::MirrorTo,
+    exchange::{MirrorTo, Taps},
+    tap::Tapped,
 };
 use netra_codecs::{
     codec::{Kind, Leaves, Way},
@@ -51,17 +52,22 @@ impl Judged<'_> {
         if !is_call || message.leaves() != Leaves::Nothing || self.left.stays().is_some() {
             return recorder.bump(Key::mirrored(Outcome::Session as usize));
         }
-        *self.copies = Some(to);
+        self.aims.begins = Some(to);
     }
 }
 
 impl Run<'_> {
-    /// A run of requests, of a connection that may have copies.
-    pub(super) fn copying(copies: &mut Option<Box<Copies>>) -> Run<'_> {
+    /// A run of requests, of a connection that may have copies, or keeps some.
+    pub(super) fn begun<'c>(
+        copies: &'c mut Option<Box<Copies>>,
+        tapped: &mut Tapped,
+        taps: &Taps,
+    ) -> Run<'c> {
         if let Some(copies) = copies {
             copies.begin_input();
         }
-        Run { copies: Some(copies), ..Run::default() }
+        let aims = Aims { again: again::lend(tapped, taps), ..Aims::default() };
+        Run { copies: Some(copies), aims, ..Run::default() }
     }
 
     /// What is to be read next of the input. Where a request ends that is copied, nothing more is copied.
@@ -73,6 +79,7 @@ impl Run<'_> {
         {
             copies.end_at(self.at, true);
         }
+        self.end_kept(input, tap);
         &input[self.at..]
     }
 
@@ -80,8 +87,11 @@ impl Run<'_> {
     /// beginning, where that is the first.
     #[inline]
     pub(super) fn copy_in_place(&mut self, at: usize, held: &[u8]) {
-        if let Some(to) = self.begins.take() {
+        if let Some(to) = self.aims.begins.take() {
             self.mark(to, at, held);
+        }
+        if self.aims.keeps != 0 {
+            self.keep_in_place(at, held);
         }
     }
 
@@ -106,8 +116,11 @@ impl Run<'_> {
         own: [&[u8]; 2],
         message: Option<Edited<'_>>,
     ) {
-        if let Some(to) = self.begins.take() {
+        if let Some(to) = self.aims.begins.take() {
             self.add_apart(to, input, own, message);
+        }
+        if self.aims.keeps != 0 {
+            self.keep_apart(own, message);
         }
     }
 

@@ -69,7 +69,10 @@ impl Gate {
         let holds = self.request.kept() > 0 || self.request.cleared > 0;
         let is_delayed = self.switch.until.is_some();
         // Where it waits for a slow client, the upstream is not to blame.
-        let is_slow = flows.hold[1] || self.response.kept() > 0 || self.response.cleared > 0;
+        let is_slow = self.is_repeating()
+            || flows.hold[1]
+            || self.response.kept() > 0
+            || self.response.cleared > 0;
         let tapped = &mut self.tapped;
         if tapped.is_over() {
             tapped.patience = None;

@@ -236,7 +236,7 @@ impl Gate {
         others_max: usize,
         mut is_quiet: impl FnMut(Token) -> bool,
     ) -> Path {
-        let is_new = self.messages <= 1 || self.switch.is_deferred;
+        let is_new = self.messages <= 1 || self.switch.is_deferred || self.switch.is_parted;
         if self.legs.is_none() && is_new && (self.switch.is_parted || self.has_drained()) {
             return Path::Change;
         }
@@ -508,7 +508,7 @@ impl Gate {
 
     /// There are none any more: their sockets are closed.
     pub(crate) fn abandon_legs(&mut self) {
-        (self.legs, self.request.survives) = (None, false);
+        (self.legs, self.request.survives) = (None, self.may_repeat());
         self.tapped.tap.hear(HOME);
     }
 

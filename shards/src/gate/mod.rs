@@ -11,6 +11,7 @@
 //! itself; a gate has the same bytes as they came, because they have not left. What is not certain
 //! goes out as it came, and the connection is a tunnel.
 
+mod again;
 mod answers;
 mod copying;
 mod late;
@@ -290,7 +291,7 @@ impl Gate {
         let from = from.side;
         match from {
             Side::Downstream if self.drops => 0,
-            Side::Downstream if self.is_copying() => self.request.cleared,
+            Side::Downstream if self.is_copying() || self.is_keeping() => self.request.cleared,
             Side::Downstream => self.request.cleared.saturating_add(self.tapped.passable(from)),
             Side::Upstream => self.response.cleared.saturating_add(self.tapped.passable(from)),
         }
@@ -318,6 +319,10 @@ impl Gate {
             // There is nobody yet to whom it could go.
             self.parked.extend(held);
             return self.switch.needs_any();
+        }
+        if from == Side::Downstream && self.switch.is_parted && !self.switch.is_under_way() {
+            // Nor is there, for a part of a head.
+            return;
         }
         out.carry.extend(held);
         if from == Side::Upstream {

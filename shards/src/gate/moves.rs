@@ -143,7 +143,10 @@ impl Gate {
     /// Names the upstream that was dialled in the span of the request that waits for it.
     pub(crate) fn name_remote<I: Io>(&mut self, core: &mut Core<I>) {
         let (remote, tries) = (self.tapped.of.remote, self.tapped.of.seats.tries());
-        for open in self.tapped.tap.newest(1).filter(|open| open.data.waits) {
+        let is_repeating = self.is_repeating();
+        let count = if is_repeating { usize::MAX } else { 1 };
+        let is_meant = |open: &&mut Open<Carried>| open.data.waits || is_repeating;
+        for open in self.tapped.tap.newest(count).filter(is_meant) {
             if let Some(span) = open.data.span {
                 let record = core.observer.record_mut(span);
                 (record.remote, record.tries) = (remote, tries);
@@ -169,7 +172,9 @@ impl Gate {
         if self.replies.last_waits {
             self.replies.withdraw_last(&mut core.gates.scraps);
         }
-        self.wait_again(core.now);
+        if !self.has_repeated() {
+            self.wait_again(core.now);
+        }
         if self.request.carry.is_empty() {
             std::mem::swap(&mut self.request.carry, &mut self.parked);
         }

@@ -8,6 +8,7 @@ use super::{
     replies::Replies,
 };
 use crate::{
+    again::Again,
     copies::Copies,
     core::Core,
     correlate::Correlation,
@@ -23,7 +24,7 @@ use crate::{
 use netra_codecs::{
     Limits,
     codec::{Edits, Head, Kind, Leaves, Left, Open, Refusal, Way, Why},
-    tap::{Message, Step, Tap},
+    tap::{Message, Step},
     trace::{Outcome, SpanText},
 };
 use netra_perf::{Key, Recorder};
@@ -44,8 +45,21 @@ pub(crate) struct Run<'r> {
     pub(super) parked: Vec<u8>,
     /// Copies of what goes out; none where nothing may be copied.
     pub(super) copies: Option<&'r mut Option<Box<Copies>>>,
-    /// The message that begins now is copied, for this place.
+    /// Where the message that begins now is copied to.
+    pub(super) aims: Aims,
+    /// One that was to be kept is too long.
+    pub(super) has_lost: bool,
+}
+
+/// Where copies of a message go.
+#[derive(Debug, Default)]
+pub(crate) struct Aims {
+    /// To a mirror.
     pub(super) begins: Option<MirrorTo>,
+    /// Requests that may be sent again; none before there was one.
+    pub(super) again: Option<Box<Again>>,
+    /// The number that it has among them, if it is kept.
+    pub(super) keeps: u8,
 }
 
 /// What all connections share and deciding needs.
@@ -82,7 +96,8 @@ impl Gate {
         let mut shared = Shared { gates, correlation, observer, recorder, now: *now };
         let (lane, mut head) = (self.lane(), Head::default());
         let Self { tapped, request: out, copies, .. } = self;
-        let (mut run, is_within) = (Run::copying(copies), tapped.tap.passable(Way::Request) > 0);
+        let (mut run, is_within) =
+            (Run::begun(copies, tapped, taps), tapped.tap.passable(Way::Request) > 0);
         while run.sent.is_none() && (run.at < input.len() || tapped.tap.has_ended(Way::Request)) {
             let (rest, is_alone) = (run.rest(input, &tapped.tap), tapped.tap.open_count() == 0);
             match tapped.tap.step(Way::Request, rest, &taps.limits, *now, &mut head) {
@@ -108,14 +123,13 @@ impl Gate {
                         edits_answers: &mut self.edits_answers,
                         patience: &mut tapped.patience,
                         must_close: &mut self.must_close,
-                        copies: &mut run.begins,
+                        aims: &mut run.aims,
                         is_alone,
                     };
                     exchange.lane = lane;
                     let fate = judged.judge(&message, exchange, &mut shared);
                     self.drops = fate == Fate::Refused && message.behind() == 0;
-                    run.lend(fate, &mut shared.gates.scraps);
-                    run.on(out, io, to, input, (&message, consumed, &shared.gates.edits), fate)?;
+                    run.on(out, io, to, input, (&message, consumed, shared.gates), fate)?;
                 }
                 Step::Finished { consumed, exchange, .. } => {
                     run.at += consumed;
@@ -133,7 +147,7 @@ impl Gate {
         self.drops &= tapped.tap.is_within_message(Way::Request);
         note_waiting(tapped, run.begun)?;
         let gated = run.finish(out, io, to, input)?;
-        run.leave(&mut self.parked, input, &tapped.tap);
+        run.leave(&mut self.parked, input, (tapped, out), recorder);
         tapped.add_overhead(run.begun, io.now().saturating_sub(*now));
         let passable = tapped.tap.passable(Way::Request);
         let may_be_long = (run.begun > 0 || !is_within) && !self.drops;
@@ -206,8 +220,15 @@ fn finish_untold(tapped: &mut Tapped, limits: &Limits, shared: &mut Shared<'_>) 
 impl Run<'_> {
     /// Copies what is to be copied, and leaves a message there that waits for another upstream, if there
     /// is one.
-    fn leave<T: Default>(&mut self, parked: &mut Vec<u8>, input: &[u8], tap: &Tap<T>) {
-        self.copy(input, tap);
+    fn leave(
+        &mut self,
+        parked: &mut Vec<u8>,
+        input: &[u8],
+        (tapped, out): (&mut Tapped, &mut Outgoing),
+        recorder: &Recorder,
+    ) {
+        self.keep_rest(input, tapped, out, recorder);
+        self.copy(input, &tapped.tap);
         if !self.parked.is_empty() {
             *parked = std::mem::take(&mut self.parked);
         }
@@ -221,10 +242,11 @@ impl Run<'_> {
         io: &mut impl Io,
         to: Token,
         input: &[u8],
-        (message, consumed, edits): (&Message<'_>, usize, &Edits),
+        (message, consumed, gates): (&Message<'_>, usize, &mut Gates),
         fate: Fate,
     ) -> Result<(), End> {
-        let own = (message.bytes(), edits, consumed);
+        self.lend(fate, &mut gates.scraps);
+        let own = (message.bytes(), &*gates.edits, consumed);
         match message.behind() {
             0 => self.go_on(out, io, to, input, own, fate),
             behind => self.part(out, io, to, input, (own, behind), fate),
@@ -243,13 +265,13 @@ impl Run<'_> {
     ) -> Result<(), End> {
         left.note(message.leaves());
         self.at += consumed;
-        if !switch.is_deferred {
+        if !switch.is_parted || switch.is_under_way() {
+            self.aims.again.iter_mut().for_each(|again| again.note_other());
             return Ok(());
         }
         switch.needs_any();
         gates.edits.clear();
-        self.lend(Fate::Moves, &mut gates.scraps);
-        self.on(out, io, to, input, (message, consumed, &gates.edits), Fate::Moves)
+        self.on(out, io, to, input, (message, consumed, gates), Fate::Moves)
     }
 
     /// A message that moves needs room where it waits.
@@ -425,8 +447,8 @@ pub(super) struct Judged<'g> {
     edits_answers: &'g mut bool,
     patience: &'g mut Option<Box<Patience>>,
     must_close: &'g mut bool,
-    /// Where a copy of it goes.
-    pub(super) copies: &'g mut Option<MirrorTo>,
+    /// Where copies of it go.
+    pub(super) aims: &'g mut Aims,
     /// No earlier request waits for its answer.
     is_alone: bool,
 }
@@ -489,10 +511,11 @@ impl Judged<'_> {
             *self.edits_answers = true;
         }
         self.time(message, exchange, (ruling.allowed, now));
-        let (to, mirror) = (ruling.to, ruling.mirror);
+        let (to, mirror, retry) = (ruling.to, ruling.mirror, ruling.retry);
         let moves = self.moves(message, to, gates, recorder);
         exchange.data.is_seated = self.of.seats.begin();
         mirror.inspect(|to| self.copy(*to, (message, exchange.kind), recorder));
+        self.keep(message, exchange, retry, recorder);
         self.left.note(message.leaves());
         edit(message, gates, self.wants, recorder);
         if let Some(target) = moves {

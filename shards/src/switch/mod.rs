@@ -143,7 +143,7 @@ impl Switch {
     /// upstream gets one.
     #[cold]
     pub(crate) fn needs_any(&mut self) {
-        if self.is_deferred && self.stand == Stand::Settled {
+        if self.is_parted && self.stand == Stand::Settled {
             self.stand = Stand::Draining;
         }
     }

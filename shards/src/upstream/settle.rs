@@ -15,9 +15,10 @@ impl<I: Io> Shard<I> {
         if let Some(owner) = self.owner_of(downstream.slot) {
             return self.settle_leg(downstream, owner);
         }
+        let repeats = self.repeats(downstream.slot);
         let connection = &mut self.slab[downstream.slot as usize];
         connection.name_remote(&mut self.core);
-        let is_repeated = connection.http.as_deref().is_some_and(Http::is_repeated);
+        let is_repeated = repeats || connection.http.as_deref().is_some_and(Http::is_repeated);
         match connection.seats() {
             Some(seats) if is_repeated => seats.settle_again(),
             Some(seats) => seats.settle(),

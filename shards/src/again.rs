@@ -1,0 +1,249 @@
+//! Requests that may be sent again, as they were sent: kept until they are answered, and sent once more where
+//! their upstream ends before that. Nothing is done here: who may be kept, and when all go out again, is for
+//! the gate (`gate/again.rs`) and for the shard (`upstream/again.rs`).
+//!
+//! Nothing is done when an answer comes: an open exchange has the number of its room, and whoever keeps the
+//! next request looks which rooms nobody has any more.
+
+/// A longer request is not kept: it is sent once.
+pub(crate) const BYTES_MAX: usize = 8 * 1024;
+/// So many requests are kept at a time.
+pub(crate) const ROOMS_MAX: usize = 64;
+/// Rooms that are kept for later requests where none waits.
+const ROOMS_KEPT: usize = 4;
+
+/// How a connection goes on whose upstream has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Onward {
+    /// Nothing is asked: the next request goes to another one.
+    Between,
+    /// All that is asked is asked again, so often at most.
+    Again(u8),
+}
+
+/// The requests of one connection that may be sent again.
+#[derive(Debug, Default)]
+pub(crate) struct Again {
+    rooms: Vec<Room>,
+    /// A bit for each room that an open exchange has; whose request is whole; whose was sent again.
+    used: u64,
+    whole: u64,
+    repeated: u64,
+    /// The room of the request that is under way.
+    under: Option<usize>,
+    /// Where the input continues it.
+    from: usize,
+    /// Bytes of storage.
+    storage: usize,
+    /// Something else went out by the same upstream since all of it was taken.
+    has_others: bool,
+    /// Memory is short: nothing more is kept.
+    is_tight: bool,
+    /// They wait for a further upstream.
+    is_repeating: bool,
+}
+
+#[derive(Debug, Default)]
+struct Room {
+    bytes: Vec<u8>,
+    attempts: u8,
+}
+
+impl Again {
+    /// Bytes that it takes.
+    pub(crate) fn kept(&self) -> usize {
+        self.storage
+    }
+
+    /// Rooms are in use, as far as anybody has looked.
+    pub(crate) fn is_used(&self) -> bool {
+        self.used != 0
+    }
+
+    /// Open exchanges have these rooms, and no others; 0 is none. True where a request was sent again, and
+    /// none that was is open any more.
+    pub(crate) fn sweep(&mut self, open: impl Iterator<Item = u8>) -> bool {
+        self.used = open.fold(0, |used, number| used | bit(number));
+        if let Some(under) = self.under {
+            self.used |= 1 << under;
+        }
+        self.whole &= self.used;
+        if self.used == 0 && self.rooms.len() > ROOMS_KEPT {
+            self.rooms.truncate(ROOMS_KEPT);
+            self.storage = self.rooms.iter().map(|room| room.bytes.capacity()).sum();
+        }
+        let was_repeated = self.repeated != 0;
+        self.repeated &= self.used;
+        was_repeated && self.repeated == 0
+    }
+
+    /// A room for a request that may be sent again so often. Its number, which is never 0.
+    pub(crate) fn take(&mut self, attempts: u8) -> Option<u8> {
+        let index = (!self.used).trailing_zeros() as usize;
+        if index >= ROOMS_MAX || self.is_tight {
+            return None;
+        }
+        if index >= self.rooms.len() {
+            self.rooms.resize_with(index + 1, Room::default);
+        }
+        self.rooms[index].attempts = attempts;
+        self.used |= 1 << index;
+        u8::try_from(index + 1).ok()
+    }
+
+    /// The request of this room as it was sent, and how often it may be sent again; None where it is not
+    /// whole, or was too long.
+    pub(crate) fn get(&self, number: u8) -> Option<(&[u8], u8)> {
+        let room = self.rooms.get(usize::from(number.checked_sub(1)?))?;
+        (self.whole & bit(number) != 0).then_some((&room.bytes, room.attempts))
+    }
+
+    /// They go out again, once there is an upstream.
+    pub(crate) fn begin_repeating(&mut self) {
+        (self.is_repeating, self.repeated) = (true, self.used);
+    }
+
+    /// They have gone out. Whether they had to.
+    pub(crate) fn end_repeating(&mut self) -> bool {
+        std::mem::take(&mut self.is_repeating)
+    }
+
+    pub(crate) fn is_repeating(&self) -> bool {
+        self.is_repeating
+    }
+
+    /// A message goes out that is not kept.
+    pub(crate) fn note_other(&mut self) {
+        self.has_others = true;
+    }
+
+    /// Whether one has that a full socket may not have taken.
+    pub(crate) fn has_others(&self) -> bool {
+        self.has_others
+    }
+}
+
+/// Which bytes of an input it is.
+impl Again {
+    /// An input begins, and all before it has been taken by the socket.
+    pub(crate) fn begin_input(&mut self, is_tight: bool) {
+        (self.from, self.has_others, self.is_tight) = (0, false, is_tight);
+    }
+
+    /// A request is under way that is kept.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.under.is_some()
+    }
+
+    /// A request begins, and goes on at this place of the input.
+    pub(crate) fn begin(&mut self, number: u8, from: usize) {
+        let index = usize::from(number.saturating_sub(1));
+        self.whole &= !bit(number);
+        self.rooms[index].bytes.clear();
+        (self.under, self.from) = (Some(index), from);
+    }
+
+    /// Further bytes of it. False where it has become too long, and is given up.
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> bool {
+        let Some(index) = self.under else { return true };
+        let room = &mut self.rooms[index].bytes;
+        if room.len() + bytes.len() > BYTES_MAX {
+            self.under = None;
+            return false;
+        }
+        let before = room.capacity();
+        room.extend_from_slice(bytes);
+        self.storage = self.storage - before + room.capacity();
+        true
+    }
+
+    /// The input has been read up to there, with which the request is whole or not. False as of
+    /// [`add`](Self::add).
+    pub(crate) fn read(&mut self, input: &[u8], at: usize, is_whole: bool) -> bool {
+        let is_kept = self.add(input.get(self.from..at).unwrap_or_default());
+        self.from = at;
+        if is_whole && let Some(index) = self.under.take() {
+            self.whole |= 1 << index;
+        }
+        is_kept
+    }
+
+    /// So much of the request is still to come. False where that is too much.
+    pub(crate) fn expect(&mut self, rest: u64) -> bool {
+        let Some(index) = self.under else { return true };
+        let room = (BYTES_MAX - self.rooms[index].bytes.len()) as u64;
+        if rest != u64::MAX && rest > room {
+            self.under = None;
+        }
+        self.under.is_some()
+    }
+}
+
+/// The bit of a room; none of number 0.
+fn bit(number: u8) -> u64 {
+    number.checked_sub(1).map_or(0, |index| 1 << index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keep(again: &mut Again, bytes: &[u8]) -> u8 {
+        let number = again.take(2).expect("room");
+        again.begin(number, 0);
+        again.read(bytes, bytes.len(), true);
+        number
+    }
+
+    #[test]
+    fn rooms_are_used_again_by_whom_nobody_has_any_more() {
+        let mut again = Again::default();
+        let numbers = [b"one", b"two"].map(|it| keep(&mut again, it));
+        assert_eq!((numbers, again.get(1)), ([1, 2], Some((&b"one"[..], 2))));
+        assert!(!again.sweep([0, 2].into_iter()));
+        assert_eq!((again.get(1), again.get(2)), (None, Some((&b"two"[..], 2))));
+        assert_eq!(keep(&mut again, b"three"), 1);
+        again.begin_repeating();
+        assert!(!again.sweep([2].into_iter()), "one that was sent again is open");
+        assert!(again.sweep([0].into_iter()) && !again.is_used());
+        assert!(!again.sweep([].into_iter()), "it is told once");
+        assert!(again.is_repeating() && again.end_repeating() && !again.end_repeating());
+    }
+
+    #[test]
+    fn what_comes_in_pieces_is_whole_at_its_end() {
+        let mut again = Again::default();
+        let number = again.take(1).unwrap();
+        again.begin(number, 2);
+        assert!(again.read(b"..he", 4, false) && again.is_open());
+        assert_eq!(again.get(number), None);
+        again.sweep([].into_iter());
+        again.begin_input(false);
+        assert!(again.read(b"ad!", 2, true) && !again.is_open());
+        assert_eq!(again.get(number), Some((&b"head"[..], 1)));
+    }
+
+    #[test]
+    fn no_more_is_kept_than_there_may_be() {
+        let mut again = Again::default();
+        for len in [BYTES_MAX, BYTES_MAX + 1] {
+            let (number, long) = (again.take(1).unwrap(), vec![1; len]);
+            again.begin(number, 0);
+            let is_kept = again.read(&long, len, true);
+            assert_eq!((is_kept, again.get(number).is_some()), (len <= BYTES_MAX, is_kept));
+        }
+        let number = again.take(1).unwrap();
+        again.begin(number, 0);
+        assert!(again.expect(BYTES_MAX as u64) && again.expect(u64::MAX));
+        assert!(!again.expect(BYTES_MAX as u64 + 1) && !again.is_open());
+        (3..ROOMS_MAX).for_each(|_| assert!(again.take(1).is_some()));
+        assert_eq!(again.take(1), None);
+        assert!(again.kept() >= BYTES_MAX);
+        again.sweep([].into_iter());
+        again.begin_input(true);
+        assert_eq!((again.take(1), again.rooms.len()), (None, ROOMS_KEPT));
+        again.begin_input(false);
+        assert_eq!(again.take(1), Some(1));
+    }
+}
