@@ -22,8 +22,8 @@ use std::{
     time::Duration,
 };
 
-/// Turns after which a simulation that has not come to its end is stuck.
-pub(crate) const TURNS_MAX: u32 = 400_000;
+/// Turns after which a simulation that has not come to its end is stuck: some peers read a byte at a time.
+pub(crate) const TURNS_MAX: u32 = 4_000_000;
 
 /// Turns until nothing can happen any more; then nothing may be left.
 pub(crate) fn come_to_rest(seed: u64, shard: &mut Shard<SimIo>) {

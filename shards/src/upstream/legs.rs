@@ -210,6 +210,13 @@ impl<I: Io> Shard<I> {
         if !has_ended {
             core.recorder.bump(Key::LEG_LOST);
         }
+        let is_current = connection.tap.as_mut().and_then(Along::gate);
+        if is_current.is_some_and(|gate| gate.is_current(place)) && connection.request.is_stalled()
+        {
+            // No room of its socket will ever be told of; what is asked by it goes nowhere.
+            connection.request.set_stalled(false);
+            core.again.push_back(owner);
+        }
         match place {
             HOME => connection.response.abandon(core, owner),
             _ => self.end_leg(token.slot, Close::Orderly),
