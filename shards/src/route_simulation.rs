@@ -250,7 +250,12 @@ fn world(seed_: u64, elsewhere: BTreeMap<u16, Elsewhere>, limits: Limits) -> Wor
 }
 
 pub(crate) fn limits() -> Limits {
-    Limits { connect_timeout: Duration::from_millis(50), ..Limits::default() }
+    Limits {
+        connect_timeout: Duration::from_millis(50),
+        // Some servers read a byte at a time: nothing moves for longer than anybody would wait.
+        half_close_linger: Duration::from_secs(3600),
+        ..Limits::default()
+    }
 }
 
 /// A shard that routes, on this kernel: how to tell it something, and what it asks.
