@@ -98,6 +98,11 @@ impl Again {
         (self.whole & bit(number) != 0).then_some((&room.bytes, room.attempts))
     }
 
+    /// This one goes out again, by a further upstream.
+    pub(crate) fn note_repeated(&mut self, number: u8) {
+        self.repeated |= bit(number);
+    }
+
     /// They go out again, once there is an upstream.
     pub(crate) fn begin_repeating(&mut self) {
         (self.is_repeating, self.repeated) = (true, self.used);

@@ -273,22 +273,21 @@ impl World {
             idle_timeout: Some(Duration::from_secs(2)),
             ..Limits::default()
         };
-        Self::on(io, rules(ports, route), W::IS_HTTP, (limits, 512), counts)
+        let protocol = (!W::IS_HTTP).then_some(Protocol::Redis);
+        Self::on(io, rules(ports, route), protocol, (limits, 512), counts)
     }
 
-    /// A shard in such a world, with so many buffers.
+    /// A shard in such a world, with so many buffers. What ports are read as; none is HTTP.
     pub(crate) fn on(
         io: SimIo,
         (table, process): (Arc<Table>, Arc<Process>),
-        is_http: bool,
+        protocol: Option<Protocol>,
         (limits, buffers): (Limits, u32),
         counts: Vec<usize>,
     ) -> Self {
         let (sink, spans) = spans::ring(1024, Waker::noop().clone());
         let (commands, receiver) = mpsc::channel();
         let config = http_config();
-        let ports: Vec<String> = (1..=999).map(|port| format!("{port}=redis")).collect();
-        let ports = ports.join(",").parse().unwrap();
         let ttl = Duration::from_secs(5);
         let keep = Keep { entries_max: 64, context_ttl: ttl, route_ttl: ttl };
         let correlation = correlate(seed(), keep, &[-1]).remove(0);
@@ -296,18 +295,23 @@ impl World {
         let gates = Gates { rules: Some(Box::new(rules)), ..Gates::default() };
         let observer = Observer::new(config.tracing.as_ref(), 1, (Some(sink), None));
         let parts = Parts { gates, ..parts(limits, buffers, receiver) };
-        let parts = match is_http {
-            true => Parts {
+        let parts = match protocol {
+            None => Parts {
                 http: Some(Box::new(HttpCore::new(&config, correlation))),
                 observer: observer.joining(&Shared::new(1), 0, JoinLevel::Tx),
                 ..parts
             },
-            false => Parts {
-                recorder: Arc::new(Recorder::of(&Reads::on(&ports).tables())),
-                taps: Taps::new(Reads::on(&ports), netra_codecs::Limits::DEFAULT, 1 << 20),
-                observer,
-                ..parts
-            },
+            Some(protocol) => {
+                let ports: Vec<String> =
+                    (1..=999).map(|port| format!("{port}={protocol}")).collect();
+                let ports = ports.join(",").parse().unwrap();
+                Parts {
+                    recorder: Arc::new(Recorder::of(&Reads::on(&ports).tables())),
+                    taps: Taps::new(Reads::on(&ports), netra_codecs::Limits::DEFAULT, 1 << 20),
+                    observer,
+                    ..parts
+                }
+            }
         };
         let shard = Shard::new(io, parts);
         Self { shard, table, process, counts, commands, spans }

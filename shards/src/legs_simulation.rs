@@ -67,11 +67,11 @@ pub(crate) fn said(port: u16, tag: usize) -> String {
 
 pub(crate) struct Redis;
 
-fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
+pub(crate) fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
     Some(bytes.get(from..)?.windows(2).position(|two| two == b"\r\n")? + from + 2)
 }
 
-fn number(bytes: &[u8]) -> usize {
+pub(crate) fn number(bytes: &[u8]) -> usize {
     str::from_utf8(bytes)
         .unwrap()
         .trim()
@@ -117,7 +117,7 @@ impl Wire for Redis {
     }
 }
 
-fn digits(bytes: &[u8]) -> usize {
+pub(crate) fn digits(bytes: &[u8]) -> usize {
     bytes
         .iter()
         .filter(|it| it.is_ascii_digit())
@@ -126,7 +126,7 @@ fn digits(bytes: &[u8]) -> usize {
 
 pub(crate) struct Dubbo;
 
-fn dubbo_frame(flags: u8, status: u8, id: usize, body: &[u8]) -> Vec<u8> {
+pub(crate) fn dubbo_frame(flags: u8, status: u8, id: usize, body: &[u8]) -> Vec<u8> {
     let len = u32::try_from(body.len()).unwrap().to_be_bytes();
     [&[0xda, 0xbb, flags, status][..], &(id as u64).to_be_bytes(), &len, body].concat()
 }
@@ -206,7 +206,7 @@ impl Wire for Thrift {
 
 /// A server that says to each request where it is and what it was asked, in an order of its own where
 /// ids allow it.
-fn server<W: Wire>(rng: &mut Rng, port: u16, ending: Ending) -> Peer {
+pub(crate) fn server<W: Wire>(rng: &mut Rng, port: u16, ending: Ending) -> Peer {
     let (mut seen, mut chance) = (0, Rng::new(rng.next()));
     let mut waits: Vec<usize> = Vec::new();
     Peer::replying(rng, ending, move |received, sends| {

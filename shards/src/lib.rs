@@ -80,6 +80,8 @@ mod shed;
 mod simulation;
 mod sources;
 mod spans;
+#[cfg(test)]
+mod successor_simulation;
 mod switch;
 #[cfg(test)]
 mod switch_simulation;

@@ -232,7 +232,7 @@ fn simulate(seed: u64, kind: Kind) -> (Arc<Recorder>, Vec<Got>) {
     };
     let changes: Vec<_> = (0..3).map(|_| rng.below(3_000)).collect();
     let io = SimIo::outbound(rng, faults, arrivals, elsewhere());
-    let mut world = World::on(io, rules(&PORTS, ROUTE), true, (limits, buffers), Vec::new());
+    let mut world = World::on(io, rules(&PORTS, ROUTE), None, (limits, buffers), Vec::new());
     if kind != Kind::Patient {
         change_rules(&mut world, changes);
     }
@@ -460,7 +460,7 @@ fn every_answer_of_the_table_is_withheld_or_passed_wherever_it_is_cut() {
                 ..Limits::default()
             };
             let rules = rules(&PORTS, ", retry: {on: [gateway-error]}");
-            let mut world = World::on(io, rules, true, (limits, 64), Vec::new());
+            let mut world = World::on(io, rules, None, (limits, 64), Vec::new());
             world.rest(cut_at as u64);
             let core = &world.shard.core;
             assert_eq!(core.http.as_deref().unwrap().held_bytes(), 0, "{what}, cut at {cut_at}");

@@ -5,6 +5,7 @@ mod again;
 mod legs;
 mod mirrors;
 mod parting;
+mod reaching;
 mod resting;
 mod settle;
 mod tries;
@@ -274,6 +275,9 @@ impl<I: Io> Shard<I> {
             if self.is_mirror(downstream.slot) {
                 return self.give_up_mirror(downstream);
             }
+            if self.is_successor(downstream.slot) {
+                return self.give_up_successor(downstream);
+            }
             self.leave_seat(downstream.slot);
             return self.dial_original(downstream, original_dst);
         }
@@ -443,6 +447,9 @@ impl<I: Io> Shard<I> {
     fn give_up(&mut self, downstream: Token, fault: Fault, why: &str) {
         if self.is_mirror(downstream.slot) {
             return self.give_up_mirror(downstream);
+        }
+        if self.is_successor(downstream.slot) {
+            return self.give_up_successor(downstream);
         }
         if self.try_elsewhere(downstream, fault) {
             return;

@@ -80,7 +80,7 @@ fn swept(tapped: &mut Tapped, mut again: Box<Again>, is_tight: bool) -> Box<Agai
     if again.is_used() && tapped.tap.open_count() <= ROOMS_MAX {
         let open = tapped.tap.newest(usize::MAX).map(|open| open.data.kept);
         if again.sweep(open) {
-            tapped.of.seats.settle();
+            tapped.of.seats.settle_all();
         }
     }
     again.begin_input(is_tight);
@@ -165,7 +165,7 @@ impl Run<'_> {
 }
 
 impl Gate {
-    fn again(&self) -> Option<&Again> {
+    pub(super) fn again(&self) -> Option<&Again> {
         self.tapped.patience.as_deref()?.again.as_deref()
     }
 

@@ -44,7 +44,7 @@ pub(crate) struct Legs {
 }
 
 #[derive(Debug)]
-struct Leg {
+pub(super) struct Leg {
     token: Token,
     standing: Standing,
     /// Where it leads; none is the original destination. What the current one is for is in the gate's
@@ -117,6 +117,35 @@ impl Legs {
 
     fn leg(&mut self, place: u8) -> &mut Leg {
         &mut self.all[usize::from(place)]
+    }
+
+    /// A place where nobody is.
+    pub(super) fn free_place(&mut self, token: Token) -> u8 {
+        let is_free = |leg: &Leg| leg.standing == Standing::Free;
+        let place = match self.all.iter().skip(1).position(is_free) {
+            Some(place) => place + 1,
+            None => {
+                self.all.push(Leg::new(token, Standing::Free));
+                self.all.len() - 1
+            }
+        };
+        u8::try_from(place).unwrap_or(HOME)
+    }
+
+    /// A leg is being reached, by which these requests go when it is there.
+    pub(super) fn reach(&mut self, place: u8, token: Token, carry: Vec<u8>) {
+        *self.leg(place) = Leg { carry, ..Leg::new(token, Standing::Reaching) };
+    }
+
+    /// One that no request waits for is there, and leads to this goal.
+    pub(super) fn settle(
+        &mut self,
+        place: u8,
+        goal: Option<Box<Goal>>,
+        remote: Option<SocketAddr>,
+    ) {
+        let leg = self.leg(place);
+        (leg.standing, leg.goal, leg.remote) = (Standing::Open, goal, remote);
     }
 
     /// How many of them take a socket beside the connection's own.
@@ -295,17 +324,9 @@ impl Gate {
     pub(crate) fn add_leg(&mut self, token: Token) -> u8 {
         self.switch.stand = Stand::Reaching;
         let Some(legs) = self.legs.as_deref_mut() else { return HOME };
-        let leg = Leg::new(token, Standing::Reaching);
-        let is_free = |leg: &Leg| leg.standing == Standing::Free;
-        let place = match legs.all.iter().skip(1).position(is_free) {
-            Some(place) => place + 1,
-            None => {
-                legs.all.push(Leg::new(token, Standing::Free));
-                legs.all.len() - 1
-            }
-        };
-        legs.all[place] = leg;
-        u8::try_from(place).unwrap_or(HOME)
+        let place = legs.free_place(token);
+        legs.reach(place, token, Vec::new());
+        place
     }
 
     /// It has been reached.
@@ -391,17 +412,28 @@ impl Gate {
         self.settle(&mut core.taps, &core.recorder);
     }
 
+    /// Whether the connection can go on without this leg. `has_ended` is that the client asks nothing more.
+    pub(super) fn may_lose(&self, place: u8, has_ended: bool) -> bool {
+        let Some(legs) = self.legs.as_deref() else { return false };
+        let is_session = legs.current == place && !has_ended && self.left.stays().is_some();
+        let is_cut = legs.turn == Some(place) && self.is_within_answer();
+        !is_cut && !is_session
+    }
+
     /// A leg has ended. Those who wait for what it owes are told, each in his turn; false where they
-    /// cannot be, and the connection has to end. `has_ended` is that the client asks nothing more.
-    pub(crate) fn lose<I: Io>(&mut self, core: &mut Core<I>, place: u8, has_ended: bool) -> bool {
-        let is_within = self.is_within_answer();
-        let Some(legs) = self.legs.as_deref_mut() else { return false };
-        let is_current = legs.current == place;
-        let is_session = is_current && !has_ended && self.left.stays().is_some();
-        if (is_within && legs.turn == Some(place)) || is_session {
+    /// cannot be, and the connection has to end. What went on to a `successor` has been noted there.
+    pub(crate) fn lose<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        (place, successor): (u8, Option<u8>),
+        has_ended: bool,
+    ) -> bool {
+        if !self.may_lose(place, has_ended) {
             return false;
         }
-        let (mut before, mut heard) = (0, Heard::Local);
+        let Some(legs) = self.legs.as_deref_mut() else { return false };
+        let is_current = legs.current == place;
+        let (mut before, mut heard) = (0, successor.map_or(Heard::Local, |_| Heard::Nothing));
         for open in self.tapped.tap.newest(usize::MAX) {
             if open.kind == Kind::Oneway {
                 continue;
@@ -421,7 +453,8 @@ impl Gate {
                 waits_no_more(&mut self.tapped.patience, open.data.timed);
                 open.data.timed = 0;
                 if std::mem::take(&mut open.data.is_seated) {
-                    self.tapped.of.seats.end(place, heard, 0, core.now);
+                    let seat = successor.unwrap_or(place);
+                    self.tapped.of.seats.end(seat, heard, 0, core.now);
                     heard = Heard::Nothing;
                 }
             }

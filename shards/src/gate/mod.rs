@@ -20,6 +20,7 @@ mod moves;
 mod outgoing;
 mod replies;
 mod requests;
+mod successors;
 mod words;
 
 use crate::{

@@ -15,6 +15,8 @@ pub(crate) struct Leg {
     pub(crate) switch: Switch,
     /// Where it leads.
     pub(crate) remote: Option<SocketAddr>,
+    /// It takes over what another leg owed: no request waits for it.
+    pub(crate) is_successor: bool,
     /// What its bytes are read as.
     pub(crate) protocol: &'static str,
 }

@@ -147,11 +147,23 @@ impl Seats {
         }
     }
 
+    /// No leg is left.
+    pub(crate) fn clear(&mut self) {
+        self.0 = None;
+    }
+
     /// The new upstream is there.
     pub(crate) fn settle(&mut self) {
         if let Some(seat) = self.0.as_mut().and_then(|two| two.now.as_mut()) {
             seat.connected();
         }
+    }
+
+    /// The same of all that it has: nothing that was sent again is open any more.
+    pub(crate) fn settle_all(&mut self) {
+        self.settle();
+        let others = self.0.iter().flat_map(|two| &two.others);
+        others.for_each(|(_, seat)| seat.connected());
     }
 
     /// The new upstream is there for a message that was sent before.
@@ -177,6 +189,39 @@ impl Seats {
         seat.note(heard, now);
         *seat = next;
         Some(target)
+    }
+
+    /// The same where a leg has ended: what was sent by it, and not answered, goes by a leg of another number, which
+    /// is still to be reached.
+    pub(crate) fn succeed(
+        &mut self,
+        (from, to): (u8, u8),
+        attempts: u8,
+        original_dst: SocketAddr,
+        now: Nanos,
+    ) -> Option<Target> {
+        let two = self.0.as_mut()?;
+        let seat = match two.lane == from {
+            true => two.now.as_mut()?,
+            false => two.others.iter_mut().find(|(it, _)| *it == from).map(|(_, seat)| seat)?,
+        };
+        if seat.tries() > attempts {
+            return None;
+        }
+        let next = seat.again(now)?;
+        let target = target_at(next.address(), original_dst)?;
+        seat.note(Heard::Local, now);
+        two.others.push((to, next));
+        Some(target)
+    }
+
+    /// The seat of those that go by this leg.
+    pub(crate) fn of_lane(&self, lane: u8) -> Option<&Seat> {
+        let two = self.0.as_deref()?;
+        match two.lane == lane {
+            true => two.now.as_ref(),
+            false => two.others.iter().find(|(it, _)| *it == lane).map(|(_, seat)| seat),
+        }
     }
 
     /// Nobody was reached: another endpoint for the message that waits, if there is to be one.
@@ -205,12 +250,7 @@ impl Seats {
     /// One that counts is over, of those that went by this leg.
     #[inline]
     pub(crate) fn end(&self, lane: u8, heard: Heard, took: Nanos, now: Nanos) {
-        let Some(two) = self.0.as_deref() else { return };
-        let seat = match two.lane == lane {
-            true => two.now.as_ref(),
-            false => two.others.iter().find(|(it, _)| *it == lane).map(|(_, seat)| seat),
-        };
-        if let Some(seat) = seat {
+        if let Some(seat) = self.of_lane(lane) {
             seat.end(heard, took, now);
         }
     }

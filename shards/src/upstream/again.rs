@@ -1,14 +1,18 @@
 //! A gated connection whose upstream has ended, and that goes on: all that was asked is asked again elsewhere,
-//! or nothing was.
+//! or nothing was. Of several upstreams, what one owes that ends is asked again by its successor.
 
 use crate::{
     again::Onward,
     along::Along,
-    io::{Io, Token},
+    error::End,
+    gate::{Gate, HOME},
+    io::{Io, Side, Token},
     shard::Shard,
-    switch::goal::Goal,
+    switch::{Stand, goal::Goal},
 };
+use netra_perf::Key;
 use netra_rules::Heard;
+use std::net::SocketAddr;
 
 impl<I: Io> Shard<I> {
     /// True where the upstream's end is not its connection's, see [`goes_on`](Self::goes_on).
@@ -39,5 +43,82 @@ impl<I: Io> Shard<I> {
     pub(super) fn repeats(&mut self, slot: u32) -> bool {
         let gate = self.slab[slot as usize].tap.as_mut().and_then(Along::gate);
         gate.is_some_and(|gate| gate.is_repeating())
+    }
+
+    /// A leg has ended: what it owes and may be asked again goes by a further one. The leg's token, and its place.
+    pub(super) fn succeed(
+        &mut self,
+        owner: Token,
+        place: u8,
+        has_ended: bool,
+    ) -> Option<(Token, u8)> {
+        let others_max = self.others_max(owner);
+        let (has_room, now) = (self.descriptors.room() > 0, self.core.now);
+        let original_dst = self.slab[owner.slot as usize].original_dst;
+        let gate = self.gate_of(owner.slot)?;
+        let others = gate.leg_count().saturating_sub(usize::from(place != HOME));
+        if !has_room || others >= others_max {
+            return None;
+        }
+        let (to, target) = gate.successor((place, has_ended), owner.other(), original_dst, now)?;
+        let timeout = gate.seats_mut().of_lane(to).and_then(|seat| seat.connect_timeout_ns());
+        let leg = self.take_leg(owner);
+        let goal = Some(Box::new(Goal::new(target, true)));
+        self.begin_leg(owner, (to, leg), goal, timeout, true);
+        let Self { core, slab, .. } = self;
+        let gate = slab[owner.slot as usize].tap.as_mut().and_then(Along::gate)?;
+        gate.take_over(core, (place, to), leg);
+        Some((leg, to))
+    }
+
+    /// All legs of a connection have ended, and nothing is asked. Whether it goes on without an upstream.
+    pub(super) fn parts_from_legs(&mut self, owner: Token) -> bool {
+        let connection = &mut self.slab[owner.slot as usize];
+        let is_moving = connection.response.holds_bytes() || connection.request.is_under_way();
+        if is_moving || connection.request.is_finished() {
+            return false;
+        }
+        let gate = connection.tap.as_mut().and_then(Along::gate);
+        let parts = gate.is_some_and(Gate::parts_from_legs);
+        if parts {
+            self.part(owner);
+        }
+        parts
+    }
+
+    /// A leg that takes over what another owed.
+    pub(super) fn is_successor(&mut self, slot: u32) -> bool {
+        self.leg_of(slot).is_some_and(|leg| leg.is_successor)
+    }
+
+    /// It has been reached: what it takes over goes out.
+    pub(super) fn settle_successor(
+        &mut self,
+        (leg, place): (Token, u8),
+        owner: Token,
+        to: (Option<Box<Goal>>, Option<SocketAddr>),
+    ) {
+        let Self { core, slab, .. } = self;
+        let gate = slab[owner.slot as usize].tap.as_mut().and_then(Along::gate);
+        let Some(gate) = gate else { return };
+        gate.has_taken_over(core, place, to);
+        self.on_leg_writable(owner, place);
+        if self.lives(owner) {
+            self.core.io.acknowledge_at_once(leg.other());
+            self.move_leg(owner, (place, leg.other()), None);
+        }
+        self.moved(owner);
+    }
+
+    /// Nobody was reached: as if it had been, and had ended.
+    pub(super) fn give_up_successor(&mut self, leg: Token) {
+        let Some(owner) = self.owner_of(leg.slot) else { return };
+        let Some(it) = self.leg_of(leg.slot) else { return };
+        // Its socket is closed, if there was one.
+        it.switch.stand = Stand::GaveUp;
+        let place = it.place;
+        self.core.recorder.bump(Key::ROUTE_UNREACHABLE);
+        self.lose_leg(owner, (place, leg.other()), End::Reset(Side::Upstream));
+        self.core.again.push_back(owner);
     }
 }

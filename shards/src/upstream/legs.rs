@@ -12,8 +12,8 @@ use crate::{
     io::{Close, Event, Io, Side, Token, When},
     sends,
     shard::Shard,
-    switch::{Stand, Switch, leg::Leg, seats::Seats},
-    sys::{Nanos, nanos},
+    switch::{Stand, leg::Leg},
+    sys::Nanos,
     timers::Timer,
 };
 use netra_perf::Key;
@@ -25,12 +25,12 @@ pub(crate) const IDLE_NS: Nanos = 60_000_000_000;
 const BROKEN: End = End::Reset(Side::Upstream);
 
 impl<I: Io> Shard<I> {
-    fn gate_of(&mut self, slot: u32) -> Option<&mut Gate> {
+    pub(super) fn gate_of(&mut self, slot: u32) -> Option<&mut Gate> {
         self.slab[slot as usize].tap.as_mut().and_then(Along::gate)
     }
 
     /// The slot of a leg, and its place among those of its owner.
-    fn leg_of(&mut self, slot: u32) -> Option<&mut Leg> {
+    pub(super) fn leg_of(&mut self, slot: u32) -> Option<&mut Leg> {
         self.slab[slot as usize].tap.as_mut().and_then(Along::leg)
     }
 
@@ -114,13 +114,13 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn lives(&self, owner: Token) -> bool {
+    pub(super) fn lives(&self, owner: Token) -> bool {
         let connection = &self.slab[owner.slot as usize];
         connection.generation == owner.generation && connection.phase == Phase::Relaying
     }
 
     /// The socket of a leg takes requests again.
-    fn on_leg_writable(&mut self, owner: Token, place: u8) {
+    pub(super) fn on_leg_writable(&mut self, owner: Token, place: u8) {
         let Some(gate) = self.gate_of(owner.slot) else { return };
         if gate.is_current(place) {
             let Self { core, slab, .. } = self;
@@ -152,7 +152,12 @@ impl<I: Io> Shard<I> {
     }
 
     /// Moves what a leg says toward the client, as far as its turn goes.
-    fn move_leg(&mut self, owner: Token, (place, token): (u8, Token), event: Option<Event>) {
+    pub(super) fn move_leg(
+        &mut self,
+        owner: Token,
+        (place, token): (u8, Token),
+        event: Option<Event>,
+    ) {
         // What has been given up says nothing any more, but netra may have something to say.
         if self.open_leg_at(owner, place).is_none() && (event.is_some() || !self.lives(owner)) {
             if let Some(Event::Received(_, buffer)) = event {
@@ -199,12 +204,14 @@ impl<I: Io> Shard<I> {
     }
 
     /// A leg has ended; where the connection cannot go on without it, it ends like this.
-    fn lose_leg(&mut self, owner: Token, (place, token): (u8, Token), end: End) {
+    pub(super) fn lose_leg(&mut self, owner: Token, (place, token): (u8, Token), end: End) {
+        let has_ended = self.slab[owner.slot as usize].request.is_finished();
+        let successor = self.succeed(owner, place, has_ended);
         let Self { core, slab, .. } = self;
         let connection = &mut slab[owner.slot as usize];
-        let has_ended = connection.request.is_finished();
         let gate = connection.tap.as_mut().and_then(Along::gate);
-        if !gate.is_some_and(|gate| gate.lose(core, place, has_ended)) {
+        let both = (place, successor.map(|(_, place)| place));
+        if !gate.is_some_and(|gate| gate.lose(core, both, has_ended)) {
             return self.end(owner, end);
         }
         if !has_ended {
@@ -220,6 +227,9 @@ impl<I: Io> Shard<I> {
         match place {
             HOME => connection.response.abandon(core, owner),
             _ => self.end_leg(token.slot, Close::Orderly),
+        }
+        if let Some((leg, _)) = successor {
+            self.resolve(leg.other());
         }
     }
 
@@ -254,6 +264,9 @@ impl<I: Io> Shard<I> {
         }
         let Some(gate) = self.gate_of(owner.slot) else { return true };
         if gate.is_deserted() {
+            if self.parts_from_legs(owner) {
+                return true;
+            }
             self.end(owner, End::Eof);
             return false;
         }
@@ -361,7 +374,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// How many legs the connection may have beside its own upstream.
-    fn others_max(&mut self, owner: Token) -> usize {
+    pub(super) fn others_max(&mut self, owner: Token) -> usize {
         let legs_max = self.core.limits.legs_max.min(u8::MAX.into()) as usize;
         let has_room = self.descriptors.room() > 0;
         let gate = self.slab[owner.slot as usize].tap.as_mut().and_then(Along::gate);
@@ -377,7 +390,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Requests go by this leg, with the one that waits.
-    fn hop(&mut self, owner: Token, place: u8) {
+    pub(super) fn hop(&mut self, owner: Token, place: u8) {
         self.stop_draining(owner.slot);
         let Self { core, slab, .. } = self;
         let connection = &mut slab[owner.slot as usize];
@@ -385,72 +398,6 @@ impl<I: Io> Shard<I> {
         let Some(gate) = connection.tap.as_mut().and_then(Along::gate) else { return };
         let is_blocked = gate.hop(core, place, is_blocked);
         connection.request.set_stalled(is_blocked);
-    }
-
-    /// Takes a slot for a leg to where the request that waits is to go, and begins to reach it.
-    fn open_leg(&mut self, owner: Token) {
-        self.stop_draining(owner.slot);
-        let connection = &self.slab[owner.slot as usize];
-        let (original_dst, direction) = (connection.original_dst, connection.direction);
-        self.descriptors.take();
-        let slot = self.occupy_leg(original_dst, direction);
-        let upstream = Token { side: Side::Upstream, ..self.downstream_of(slot) };
-        let connect_timeout = nanos(self.core.limits.connect_timeout);
-        let Some(gate) = self.gate_of(owner.slot) else { return };
-        let place = gate.add_leg(upstream);
-        let mut goal = gate.switch_mut().goal.take();
-        let timeout = gate.seats_mut().wanted().and_then(|seat| seat.connect_timeout_ns());
-        let protocol = gate.tapped().name();
-        let until = self.core.now.saturating_add(timeout.unwrap_or(connect_timeout));
-        goal.iter_mut().for_each(|goal| goal.until = until);
-        let switch = Switch { goal, stand: Stand::Resolving, ..Switch::default() };
-        let leg = Leg { owner, place, switch, remote: None, protocol };
-        self.slab[slot as usize].tap = Some(Along::Leg(Box::new(leg)));
-        self.core.recorder.bump(Key::LEG_OPENED);
-        self.timers.set(&mut self.slab, slot, Timer::Dial, until);
-        self.resolve(upstream.other());
-    }
-
-    /// A leg has been reached: what waits goes out by it.
-    pub(super) fn settle_leg(&mut self, leg: Token, owner: Token) {
-        let idle_at = self.core.now + IDLE_NS;
-        self.timers.set(&mut self.slab, leg.slot, Timer::Leg, idle_at);
-        self.slab[leg.slot as usize].response.attach();
-        let Some(it) = self.leg_of(leg.slot) else { return };
-        it.switch.stand = Stand::Settled;
-        let (place, remote, mut goal) = (it.place, it.remote, it.switch.goal.take());
-        goal.iter_mut().for_each(|goal| goal.settle());
-        if let Some(gate) = self.gate_of(owner.slot) {
-            gate.has_reached(place, goal, remote);
-        }
-        self.hop(owner, place);
-        self.move_leg(owner, (place, leg.other()), None);
-        // The request goes right behind the dial.
-        if self.lives(owner) {
-            let Self { core, slab, .. } = self;
-            let moved = slab[owner.slot as usize].go_on(core, owner);
-            core.io.acknowledge_at_once(leg.other());
-            if let Err(end) = moved {
-                return self.end(owner, end);
-            }
-            // What comes behind it may want to go elsewhere again.
-            self.core.again.push_back(owner);
-        }
-    }
-
-    /// Nobody was reached.
-    pub(super) fn give_up_leg(&mut self, leg: Token, owner: Token) {
-        let Some(it) = self.leg_of(leg.slot) else { return };
-        // Its socket is closed, if there was one.
-        it.switch.stand = Stand::GaveUp;
-        let place = it.place;
-        self.end_leg(leg.slot, Close::Reset);
-        let Self { core, slab, .. } = self;
-        let connection = &mut slab[owner.slot as usize];
-        if let Some(gate) = connection.tap.as_mut().and_then(Along::gate) {
-            gate.not_reached(core, place);
-        }
-        self.core.again.push_back(owner);
     }
 
     /// A leg that nothing was asked by for a while is closed; another is looked at again later.
@@ -524,28 +471,6 @@ impl<I: Io> Shard<I> {
                 self.end_leg(leg.token.slot, how);
             }
         }
-    }
-
-    /// A slot with an upstream side alone.
-    pub(super) fn occupy_leg(
-        &mut self,
-        original_dst: std::net::SocketAddr,
-        direction: crate::error::Direction,
-    ) -> u32 {
-        let slot = self.free_slot();
-        let connection = &mut self.slab[slot as usize];
-        let generation = connection.generation.wrapping_add(1);
-        *connection = Connection::begun(generation, original_dst, direction, self.core.now);
-        connection.phase = Phase::Relaying;
-        self.legs += 1;
-        self.show_legs();
-        slot
-    }
-
-    /// The seats of whom a message waits for.
-    pub(super) fn seats_of(&mut self, slot: u32) -> Option<&mut Seats> {
-        let slot = self.owner_of(slot).map_or(slot, |owner| owner.slot);
-        self.slab[slot as usize].seats()
     }
 }
 

@@ -52,7 +52,14 @@ impl<I: Io> Shard<I> {
         let slot = self.occupy_leg(original_dst, direction);
         let token = Token { side: Side::Upstream, ..self.downstream_of(slot) };
         let switch = Switch::default();
-        let leg = Leg { owner: downstream, place: 0, switch, remote, protocol: "http1" };
+        let leg = Leg {
+            owner: downstream,
+            place: 0,
+            switch,
+            remote,
+            is_successor: false,
+            protocol: "http1",
+        };
         self.slab[slot as usize].tap = Some(Along::Leg(Box::new(leg)));
         if !self.exchange(downstream, token) {
             self.vacate(slot);
