@@ -96,14 +96,21 @@ fn operations_that_are_named_may_be_asked_again() {
 }
 
 #[test]
+fn other_protocols_ask_again_after_a_while_too() {
+    let more = ", retry: {on: [reset, timeout], perTryTimeout: 80ms}";
+    let mut world = World::new(&router("tcp-redis", more));
+    let mut asked =
+        Example::new(Protocol::from_name("redis").unwrap(), "240.240.0.1:80".parse().unwrap());
+    asked.set("command", "GET").unwrap();
+    asked.set("key", "a").unwrap();
+    assert_eq!(world.decide(&asked).retry.per_try_ns(), Some(80_000_000));
+}
+
+#[test]
 fn what_nobody_does_is_not_promised() {
     for (protocol, more, what) in [
         ("tcp-redis", "on: [gateway-error]", "have no 502, 503 or 504"),
-        (
-            "tcp-redis",
-            "on: [timeout], perTryTimeout: 1s",
-            "are not sent twice because time is over",
-        ),
+        ("tcp-redis", "on: [timeout], perTryTimeout: 1s", "acts with `reset` alone"),
         ("tcp-dubbo", "on: [reset]", "what operations of dubbo change nobody knows"),
         ("tcp-dubbo", "on: [reset], operations: [\"a*b\"]", "allowed is a name, or its beginning"),
         ("http", "on: [timeout]", "need each other"),

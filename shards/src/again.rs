@@ -5,6 +5,8 @@
 //! Nothing is done when an answer comes: an open exchange has the number of its room, and whoever keeps the
 //! next request looks which rooms nobody has any more.
 
+use crate::sys::Nanos;
+
 /// A longer request is not kept: it is sent once.
 pub(crate) const BYTES_MAX: usize = 8 * 1024;
 /// So many requests are kept at a time.
@@ -41,12 +43,16 @@ pub(crate) struct Again {
     is_tight: bool,
     /// They wait for a further upstream.
     is_repeating: bool,
+    is_timed: bool,
 }
 
 #[derive(Debug, Default)]
 struct Room {
     bytes: Vec<u8>,
     attempts: u8,
+    /// How long one try may take, 0 is for ever; since when the last one has.
+    per_try_ns: Nanos,
+    since: Nanos,
 }
 
 impl Again {
@@ -77,8 +83,9 @@ impl Again {
         was_repeated && self.repeated == 0
     }
 
-    /// A room for a request that may be sent again so often. Its number, which is never 0.
-    pub(crate) fn take(&mut self, attempts: u8) -> Option<u8> {
+    /// A room for a request that may be sent again so often, of which one try may take so long; 0 is for ever. Its
+    /// number, which is never 0.
+    pub(crate) fn take(&mut self, (attempts, per_try_ns): (u8, Nanos), now: Nanos) -> Option<u8> {
         let index = (!self.used).trailing_zeros() as usize;
         if index >= ROOMS_MAX || self.is_tight {
             return None;
@@ -86,7 +93,9 @@ impl Again {
         if index >= self.rooms.len() {
             self.rooms.resize_with(index + 1, Room::default);
         }
-        self.rooms[index].attempts = attempts;
+        let room = &mut self.rooms[index];
+        (room.attempts, room.per_try_ns, room.since) = (attempts, per_try_ns, now);
+        self.is_timed |= per_try_ns > 0;
         self.used |= 1 << index;
         u8::try_from(index + 1).ok()
     }
@@ -96,6 +105,27 @@ impl Again {
     pub(crate) fn get(&self, number: u8) -> Option<(&[u8], u8)> {
         let room = self.rooms.get(usize::from(number.checked_sub(1)?))?;
         (self.whole & bit(number) != 0).then_some((&room.bytes, room.attempts))
+    }
+
+    /// A try may take too long, of one that is kept or was.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.is_timed
+    }
+
+    /// How long one try of this may take, and since when the last one has; None where that is for ever, or it is not
+    /// whole.
+    pub(crate) fn try_of(&self, number: u8) -> Option<(Nanos, Nanos)> {
+        let room = self.rooms.get(usize::from(number.checked_sub(1)?))?;
+        let is_timed = room.per_try_ns > 0 && self.whole & bit(number) != 0;
+        is_timed.then_some((room.per_try_ns, room.since))
+    }
+
+    /// A try begins only now.
+    pub(crate) fn begin_try(&mut self, number: u8, now: Nanos) {
+        let index = number.checked_sub(1).map(usize::from);
+        if let Some(room) = index.and_then(|index| self.rooms.get_mut(index)) {
+            room.since = now;
+        }
     }
 
     /// This one goes out again, by a further upstream.
@@ -195,7 +225,7 @@ mod tests {
     use super::*;
 
     fn keep(again: &mut Again, bytes: &[u8]) -> u8 {
-        let number = again.take(2).expect("room");
+        let number = again.take((2, 0), 0).expect("room");
         again.begin(number, 0);
         again.read(bytes, bytes.len(), true);
         number
@@ -219,36 +249,41 @@ mod tests {
     #[test]
     fn what_comes_in_pieces_is_whole_at_its_end() {
         let mut again = Again::default();
-        let number = again.take(1).unwrap();
+        let number = again.take((1, 50), 100).unwrap();
         again.begin(number, 2);
+        assert_eq!((again.is_timed(), again.try_of(number)), (true, None));
         assert!(again.read(b"..he", 4, false) && again.is_open());
         assert_eq!(again.get(number), None);
         again.sweep([].into_iter());
         again.begin_input(false);
         assert!(again.read(b"ad!", 2, true) && !again.is_open());
         assert_eq!(again.get(number), Some((&b"head"[..], 1)));
+        assert_eq!((again.try_of(number), again.try_of(0)), (Some((50, 100)), None));
+        again.begin_try(number, 130);
+        assert_eq!(again.try_of(number), Some((50, 130)));
     }
 
     #[test]
     fn no_more_is_kept_than_there_may_be() {
         let mut again = Again::default();
         for len in [BYTES_MAX, BYTES_MAX + 1] {
-            let (number, long) = (again.take(1).unwrap(), vec![1; len]);
+            let (number, long) = (again.take((1, 0), 0).unwrap(), vec![1; len]);
             again.begin(number, 0);
             let is_kept = again.read(&long, len, true);
             assert_eq!((is_kept, again.get(number).is_some()), (len <= BYTES_MAX, is_kept));
         }
-        let number = again.take(1).unwrap();
+        let number = again.take((1, 0), 0).unwrap();
         again.begin(number, 0);
+        assert!(!again.is_timed());
         assert!(again.expect(BYTES_MAX as u64) && again.expect(u64::MAX));
         assert!(!again.expect(BYTES_MAX as u64 + 1) && !again.is_open());
-        (3..ROOMS_MAX).for_each(|_| assert!(again.take(1).is_some()));
-        assert_eq!(again.take(1), None);
+        (3..ROOMS_MAX).for_each(|_| assert!(again.take((1, 0), 0).is_some()));
+        assert_eq!(again.take((1, 0), 0), None);
         assert!(again.kept() >= BYTES_MAX);
         again.sweep([].into_iter());
         again.begin_input(true);
-        assert_eq!((again.take(1), again.rooms.len()), (None, ROOMS_KEPT));
+        assert_eq!((again.take((1, 0), 0), again.rooms.len()), (None, ROOMS_KEPT));
         again.begin_input(false);
-        assert_eq!(again.take(1), Some(1));
+        assert_eq!(again.take((1, 0), 0), Some(1));
     }
 }

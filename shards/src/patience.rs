@@ -67,6 +67,8 @@ pub(crate) enum Overdue {
     Leave,
     /// Another upstream was chosen for what was asked, and this one is to be left.
     Elsewhere,
+    /// One try of what the upstream at this place owes has taken too long.
+    Try(u8),
     /// Nobody can be told: it ends.
     Cut,
 }

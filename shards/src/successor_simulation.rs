@@ -134,8 +134,8 @@ fn compile(protocol: Protocol, has_nobody: bool, turn: usize) -> Arc<Table> {
     endpoints.rotate_left(turn);
     let endpoints = endpoints.concat();
     let (attribute, retry) = match protocol {
-        Protocol::Redis => ("key", "{on: [reset]}"),
-        _ => ("method", "{on: [reset], operations: [ag, bg]}"),
+        Protocol::Redis => ("key", "{on: [reset, timeout], perTryTimeout: 30s}"),
+        _ => ("method", "{on: [reset, timeout], perTryTimeout: 30s, operations: [ag, bg]}"),
     };
     let route = |name: &str, subset: usize| {
         format!(
@@ -164,6 +164,8 @@ fn compile(protocol: Protocol, has_nobody: bool, turn: usize) -> Arc<Table> {
 thread_local! {
     /// Servers end anywhere, reset their connections, or are not there.
     static IS_UNKIND: Cell<bool> = const { Cell::new(false) };
+    /// Servers say nothing more, where they would leave.
+    static STALLS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// One that leaves when it has given a few answers, anywhere where servers are unkind.
@@ -180,11 +182,14 @@ fn leaving<W: Wire>(rng: &mut Rng, port: u16) -> Peer {
     server::<W>(rng, port, ending)
 }
 
-/// One that leaves between two answers, whatever it was asked by then.
+/// One that leaves between two answers, or stalls there, whatever it was asked by then.
 fn leaving_between<W: Wire>(rng: &mut Rng, port: u16) -> Peer {
     let most = usize::try_from(rng.below(6)).unwrap();
     let (mut seen, mut said) = (0, 0);
-    let ending = Ending::At(most * W::answer(port, 1).len());
+    let ending = match STALLS.get() && rng.chance(60) {
+        true => Ending::Never,
+        false => Ending::At(most * W::answer(port, 1).len()),
+    };
     Peer::replying(rng, ending, move |received, sends| {
         while let Some((end, tag, _)) = W::request_end(&received[seen..]) {
             seen += end;
@@ -290,7 +295,7 @@ fn run<W: Wire>(seed: u64, is_unkind: bool) -> (World, Vec<Asked>) {
     let limits = Limits {
         legs_max,
         connect_timeout: Duration::from_millis(50),
-        idle_timeout: Some(Duration::from_secs(20)),
+        idle_timeout: Some(Duration::from_secs(600)),
         half_close_linger: Duration::from_secs(3600),
         ..Limits::default()
     };
@@ -360,6 +365,14 @@ fn simulate<W: Wire>(seed: u64) -> Arc<Recorder> {
     Arc::clone(&world.shard.core.recorder)
 }
 
+/// Servers leave or stall between two answers: no client learns of it.
+fn simulate_stalls<W: Wire>(seed: u64) -> Arc<Recorder> {
+    STALLS.set(true);
+    let recorder = simulate::<W>(seed);
+    STALLS.set(false);
+    recorder
+}
+
 /// Servers end anywhere, and some of what is asked changes something.
 fn simulate_unkind<W: Wire>(seed: u64) -> Arc<Recorder> {
     let (world, asked) = run::<W>(seed, true);
@@ -386,6 +399,16 @@ fn commands_of_redis_that_a_leg_owes_are_answered_by_its_successor() {
 #[test]
 fn calls_of_dubbo_that_a_leg_owes_are_answered_by_its_successor() {
     reaches(&with_seed(simulate::<Dubbo>), &KIND);
+}
+
+#[test]
+fn commands_of_redis_that_a_leg_is_silent_about_are_answered_by_its_successor() {
+    reaches(&with_seed(simulate_stalls::<Redis>), &KIND);
+}
+
+#[test]
+fn calls_of_dubbo_that_a_leg_is_silent_about_are_answered_by_its_successor() {
+    reaches(&with_seed(simulate_stalls::<Dubbo>), &KIND);
 }
 
 #[test]

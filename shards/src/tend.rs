@@ -77,6 +77,7 @@ impl<I: Io> Shard<I> {
                 Overdue::GoOn => self.moved(downstream),
                 Overdue::Leave => self.leave_legs(downstream),
                 Overdue::Elsewhere => self.send_again(downstream),
+                Overdue::Try(place) => self.leave_late(downstream, place),
                 Overdue::Cut => self.end(downstream, End::AnswerTimeout),
             }
         }

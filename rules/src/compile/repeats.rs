@@ -47,10 +47,10 @@ impl Compiler<'_> {
             return;
         } else if retry.on_gateway_error {
             format!("retry: answers of {names} have no 502, 503 or 504. Take `gateway-error` out")
-        } else if retry.on_timeout {
+        } else if retry.on_timeout && !retry.on_reset {
             format!(
-                "retry: requests of {names} are not sent twice because time is over, those of http1 \
-                 alone are. Take `timeout` and `perTryTimeout` out"
+                "retry: of {names} `timeout` acts with `reset` alone, as all that waits goes elsewhere. \
+                 Put `reset` in"
             )
         } else if !retry.is_named && !candidates.iter().any(|it| knows_reads(*it)) {
             format!(

@@ -14,6 +14,7 @@ use crate::{
     io::Io,
     patience::Patience,
     switch::Stand,
+    sys::Nanos,
     tap::{Carried, Tapped},
 };
 use netra_codecs::{
@@ -32,10 +33,10 @@ impl Judged<'_> {
         message: &Message<'_>,
         exchange: &mut Open<Carried>,
         retry: Retry,
-        recorder: &Recorder,
+        (now, recorder): (Nanos, &Recorder),
     ) {
         if retry.attempts > 0 {
-            self.keep_read(message, exchange, retry, recorder);
+            self.keep_read(message, exchange, retry, (now, recorder));
         }
         if let (Some(again), 0) = (&mut self.aims.again, exchange.data.kept) {
             again.note_other();
@@ -47,7 +48,7 @@ impl Judged<'_> {
         message: &Message<'_>,
         exchange: &mut Open<Carried>,
         retry: Retry,
-        recorder: &Recorder,
+        (now, recorder): (Nanos, &Recorder),
     ) {
         let is_read = message.is_read().unwrap_or(retry.is_named);
         let may = is_read
@@ -60,9 +61,14 @@ impl Judged<'_> {
         if !may {
             return;
         }
-        match self.aims.again.get_or_insert_default().take(retry.attempts) {
-            Some(number) => (exchange.data.kept, self.aims.keeps) = (number, number),
-            None => recorder.bump(Key::NOT_KEPT),
+        let per_try_ns = retry.per_try_ns().unwrap_or(0);
+        let again = self.aims.again.get_or_insert_default();
+        let Some(number) = again.take((retry.attempts, per_try_ns), now) else {
+            return recorder.bump(Key::NOT_KEPT);
+        };
+        (exchange.data.kept, self.aims.keeps) = (number, number);
+        if per_try_ns > 0 {
+            self.patience.get_or_insert_default().want(now.saturating_add(per_try_ns));
         }
     }
 }
@@ -169,10 +175,6 @@ impl Gate {
         self.tapped.patience.as_deref()?.again.as_deref()
     }
 
-    fn again_mut(&mut self) -> Option<&mut Again> {
-        self.tapped.patience.as_deref_mut()?.again.as_deref_mut()
-    }
-
     /// Requests are kept, or have been.
     pub(super) fn may_repeat(&self) -> bool {
         self.again().is_some()
@@ -189,8 +191,12 @@ impl Gate {
     }
 
     /// What was sent before has gone out again. Whether it had to.
-    pub(super) fn has_repeated(&mut self) -> bool {
-        self.again_mut().is_some_and(Again::end_repeating)
+    pub(super) fn has_repeated(&mut self, now: Nanos) -> bool {
+        let Tapped { tap, patience, .. } = &mut self.tapped;
+        let again = patience.as_deref_mut().and_then(|it| it.again.as_deref_mut());
+        let Some(again) = again.filter(|it| it.is_repeating()) else { return false };
+        tap.newest(usize::MAX).for_each(|open| again.begin_try(open.data.kept, now));
+        again.end_repeating()
     }
 
     /// Its upstream takes nothing more, and has said all that it says.

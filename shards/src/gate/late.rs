@@ -6,6 +6,8 @@
 //! | by ids that are used once | the client is told between two answers; the late one is thrown away |
 //! | by order, or by ids that come again | the upstream is left, the client is told, and the connection ends |
 //! | the protocol has no words, or the answer has begun | the connection ends |
+//!
+//! Where a rule lets a try be given up before that, what was asked goes to another endpoint (`successors.rs`).
 
 use super::{Gate, requests::forget_words};
 use crate::{
@@ -56,7 +58,7 @@ impl Gate {
             }
             self.settle(&mut core.taps, &core.recorder);
         }
-        Overdue::GoOn
+        self.late_try(flows, now).map_or(Overdue::GoOn, Overdue::Try)
     }
 
     /// The first that is overdue and whose client can be told now; asks for another look at those that
@@ -144,7 +146,12 @@ impl Gate {
     /// The request that waited is sent from here on.
     pub(super) fn wait_again(&mut self, now: Nanos) {
         if let Some(patience) = &mut self.tapped.patience {
-            self.tapped.tap.newest(1).for_each(|open| patience.begin_again(open.data.timed, now));
+            self.tapped.tap.newest(1).for_each(|open| {
+                patience.begin_again(open.data.timed, now);
+                if let Some(again) = &mut patience.again {
+                    again.begin_try(open.data.kept, now);
+                }
+            });
         }
     }
 

@@ -154,6 +154,11 @@ impl Legs {
         self.all.iter().skip(1).filter(takes).count()
     }
 
+    /// The client takes no more now.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
     /// Bytes that are kept.
     pub(super) fn kept(&self) -> usize {
         self.all.iter().map(|leg| leg.carry.len()).sum::<usize>() + self.words.kept()
@@ -230,7 +235,7 @@ impl Gate {
         legs.is_full || legs.turn.is_some_and(|turn| turn != place)
     }
 
-    fn is_within_answer(&self) -> bool {
+    pub(super) fn is_within_answer(&self) -> bool {
         let tap = &self.tapped.tap;
         let is_within = tap.is_within_message(Way::Response) || tap.has_ended(Way::Response);
         is_within || !self.response.held.is_empty() || self.response.cleared > 0

@@ -172,7 +172,7 @@ impl Gate {
         if self.replies.last_waits {
             self.replies.withdraw_last(&mut core.gates.scraps);
         }
-        if !self.has_repeated() {
+        if !self.has_repeated(core.now) {
             self.wait_again(core.now);
         }
         if self.request.carry.is_empty() {

@@ -445,7 +445,7 @@ pub(super) struct Judged<'g> {
     legs: &'g mut Option<Box<Legs>>,
     pub(super) left: &'g mut Left,
     edits_answers: &'g mut bool,
-    patience: &'g mut Option<Box<Patience>>,
+    pub(super) patience: &'g mut Option<Box<Patience>>,
     must_close: &'g mut bool,
     /// Where copies of it go.
     pub(super) aims: &'g mut Aims,
@@ -515,7 +515,7 @@ impl Judged<'_> {
         let moves = self.moves(message, to, gates, recorder);
         exchange.data.is_seated = self.of.seats.begin();
         mirror.inspect(|to| self.copy(*to, (message, exchange.kind), recorder));
-        self.keep(message, exchange, retry, recorder);
+        self.keep(message, exchange, retry, (now, recorder));
         self.left.note(message.leaves());
         edit(message, gates, self.wants, recorder);
         if let Some(target) = moves {

@@ -86,6 +86,27 @@ impl<I: Io> Shard<I> {
         parts
     }
 
+    /// One try of what the upstream at this place owes has taken too long: it is left, where all of that may be asked
+    /// again and somebody else can be asked. Otherwise it waits on.
+    pub(crate) fn leave_late(&mut self, owner: Token, place: u8) {
+        let connection = &mut self.slab[owner.slot as usize];
+        let has_ended = connection.request.is_finished();
+        let is_moving = connection.response.holds_bytes() || connection.request.is_under_way();
+        let Some(gate) = connection.tap.as_mut().and_then(Along::gate) else { return };
+        if gate.has_legs() {
+            let may = gate.owes_only_kept(place);
+            if let Some(leg) = self.open_leg_at(owner, place).filter(|_| may)
+                && let Some(successor) = self.succeed(owner, place, has_ended)
+            {
+                let end = End::Reset(Side::Upstream);
+                self.leave_leg(owner, (place, leg.token), end, Some(successor));
+            }
+        } else if !is_moving && !has_ended && gate.may_ask_again() {
+            self.gate_goes_on(owner);
+        }
+        self.moved(owner);
+    }
+
     /// A leg that takes over what another owed.
     pub(super) fn is_successor(&mut self, slot: u32) -> bool {
         self.leg_of(slot).is_some_and(|leg| leg.is_successor)

@@ -105,7 +105,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn open_leg_at(&self, owner: Token, place: u8) -> Option<LegState> {
+    pub(super) fn open_leg_at(&self, owner: Token, place: u8) -> Option<LegState> {
         match &self.slab[owner.slot as usize].tap {
             Some(Along::Gated(gate)) if self.lives(owner) => {
                 gate.leg_at(place).filter(|leg| leg.is_open)
@@ -207,6 +207,18 @@ impl<I: Io> Shard<I> {
     pub(super) fn lose_leg(&mut self, owner: Token, (place, token): (u8, Token), end: End) {
         let has_ended = self.slab[owner.slot as usize].request.is_finished();
         let successor = self.succeed(owner, place, has_ended);
+        self.leave_leg(owner, (place, token), end, successor);
+    }
+
+    /// The same, with whoever takes over what it owes.
+    pub(super) fn leave_leg(
+        &mut self,
+        owner: Token,
+        (place, token): (u8, Token),
+        end: End,
+        successor: Option<(Token, u8)>,
+    ) {
+        let has_ended = self.slab[owner.slot as usize].request.is_finished();
         let Self { core, slab, .. } = self;
         let connection = &mut slab[owner.slot as usize];
         let gate = connection.tap.as_mut().and_then(Along::gate);
