@@ -92,13 +92,15 @@ demo: ## Real traffic intercepted and measured; a request through five services,
 .PHONY: test
 test: nextest span-venv ## Everything: unit, simulation, real binaries in namespaces against real servers
 	$(call install,$(TEST_PACKAGES))
+	@# Always of the whole workspace, as features of dependencies come from all who are asked for: one
+	@# package alone would build a hundred of them once more. The programs are built with their tests.
+	$(CARGO) nextest run --workspace --no-run
 	$(CARGO) test --workspace --doc --quiet
-	$(CARGO) nextest run -p netra --lib --features jaeger-sdk --no-tests fail -E 'test(an_agent)'
+	$(CARGO) nextest run --workspace --lib --features netra/jaeger-sdk --no-tests fail \
+		-E 'package(netra) & test(an_agent)'
 	@# Of the tests one alone knows that host: the others are not linked for it.
-	$(CARGO) build -p netra -p netra-init --quiet --features netra/glommio
-	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
-		$(CARGO) nextest run -p netra --features glommio --test transparency --no-tests fail -E 'test(glommio)'
-	$(CARGO) build --workspace --quiet
+	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} $(CARGO) nextest run --workspace --test transparency \
+		--features netra/glommio --no-tests fail -E 'test(glommio)'
 	@$(MAKE) --no-print-directory example-codec test-images manifests
 	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
 		$(CARGO) nextest run --workspace --no-tests fail $(TEST_ARGS)
