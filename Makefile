@@ -138,7 +138,10 @@ $(SPAN_VENV)/ready: tests/support/span_requirements.txt $(PEERS)
 check: ## Format, lints, docs: warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --features glommio,jaeger-sdk --quiet -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
+	@# Libraries and the program that has none; examples too, as with what they ask for no dependency is
+	@# checked once more.
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --lib --bin netra-control --examples --no-deps \
+		--document-private-items --quiet
 
 # Newer ones may want a newer compiler. A quick build of it is worth more than a quick program.
 DENY_VERSION := 0.20.2
