@@ -90,8 +90,7 @@ demo: ## Real traffic intercepted and measured; a request through five services,
 	target/release/netra demo $(DEMO_ARGS)
 
 .PHONY: test
-test: nextest span-venv ## Everything: unit, simulation, real binaries in namespaces against real servers
-	$(call install,$(TEST_PACKAGES))
+test: nextest span-venv test-packages ## Everything: unit, simulation, real binaries in namespaces against real servers
 	@# Always of the whole workspace, as features of dependencies come from all who are asked for: one
 	@# package alone would build a hundred of them once more. The programs are built with their tests.
 	$(CARGO) nextest run --workspace --no-run
@@ -104,6 +103,11 @@ test: nextest span-venv ## Everything: unit, simulation, real binaries in namesp
 	@$(MAKE) --no-print-directory example-codec test-images manifests
 	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
 		$(CARGO) nextest run --workspace --no-tests fail $(TEST_ARGS)
+
+# Minutes of the network and of one core: .ci/run has it done while the lints are built.
+.PHONY: test-packages
+test-packages:
+	$(call install,$(TEST_PACKAGES) $(IMAGE_PACKAGES))
 
 .PHONY: test-images
 test-images: image-tools
