@@ -90,18 +90,24 @@ demo: ## Real traffic intercepted and measured; a request through five services,
 	target/release/netra demo $(DEMO_ARGS)
 
 .PHONY: test
-test: nextest span-venv ## Everything: unit, simulation, real binaries in namespaces against real servers
-	$(call install,$(TEST_PACKAGES))
+test: nextest span-venv test-packages ## Everything: unit, simulation, real binaries in namespaces against real servers
+	@# Always of the whole workspace, as features of dependencies come from all who are asked for: one
+	@# package alone would build a hundred of them once more. The programs are built with their tests.
+	$(CARGO) nextest run --workspace --no-run
 	$(CARGO) test --workspace --doc --quiet
-	$(CARGO) nextest run -p netra --lib --features jaeger-sdk --no-tests fail -E 'test(an_agent)'
+	$(CARGO) nextest run --workspace --lib --features netra/jaeger-sdk --no-tests fail \
+		-E 'package(netra) & test(an_agent)'
 	@# Of the tests one alone knows that host: the others are not linked for it.
-	$(CARGO) build -p netra -p netra-init --quiet --features netra/glommio
-	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
-		$(CARGO) nextest run -p netra --features glommio --test transparency --no-tests fail -E 'test(glommio)'
-	$(CARGO) build --workspace --quiet
+	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} $(CARGO) nextest run --workspace --test transparency \
+		--features netra/glommio --no-tests fail -E 'test(glommio)'
 	@$(MAKE) --no-print-directory example-codec test-images manifests
 	NETRA_REQUIRE_NETNS=$${NETRA_REQUIRE_NETNS-1} \
 		$(CARGO) nextest run --workspace --no-tests fail $(TEST_ARGS)
+
+# Minutes of the network and of one core: .ci/run has it done while the lints are built.
+.PHONY: test-packages
+test-packages:
+	$(call install,$(TEST_PACKAGES) $(IMAGE_PACKAGES))
 
 .PHONY: test-images
 test-images: image-tools
@@ -136,7 +142,10 @@ $(SPAN_VENV)/ready: tests/support/span_requirements.txt $(PEERS)
 check: ## Format, lints, docs: warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --features glommio,jaeger-sdk --quiet -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
+	@# Libraries and the program that has none; examples too, as with what they ask for no dependency is
+	@# checked once more.
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --lib --bin netra-control --examples --no-deps \
+		--document-private-items --quiet
 
 # Newer ones may want a newer compiler. A quick build of it is worth more than a quick program.
 DENY_VERSION := 0.20.2

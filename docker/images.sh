@@ -27,24 +27,29 @@ fi
 
 target=$(rustc -vV | sed -n 's/^host: //p')
 out=${CARGO_TARGET_DIR:-target}
-folder=$([ "$PROFILE" = dev ] && echo debug || echo "$PROFILE")
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 sudo=$([ "$(id -u)" = 0 ] || echo sudo)
 
-# Static, so that an image needs nothing else. A debug build has its frames in the binary: strip it.
+# Static, so that an image needs nothing else. What ships is built with one set of flags from the first
+# crate to the last (RUSTFLAGS is instead of .cargo/config.toml's, whose frame pointers are said again).
+# For tests only the last step is told: the crates below are those of other debug builds, and there
+# already. A debug build has its frames in the binary: strip it.
 static() {
-  local packages=()
-  for name in "$@"; do packages+=(-p "$name"); done
-  RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C strip=symbols -C link-arg=-Wl,-z,pack-relative-relocs" \
-    NETRA_COMMIT=$commit cargo build --quiet --profile "$PROFILE" --target "$target" "${packages[@]}"
-  for name in "$@"; do
-    cp "$out/$target/$folder/$name" "$context/"
-    if readelf -l "$context/$name" | grep -q INTERP; then
-      echo "$name is not static" >&2
-      exit 1
-    fi
-  done
+  local name=$1 folder=$out/$target/$PROFILE
+  local last=(-C target-feature=+crt-static -C strip=symbols -C link-arg=-Wl,-z,pack-relative-relocs)
+  if [ "$PROFILE" = dev ]; then
+    folder=$out/debug
+    NETRA_COMMIT=$commit cargo rustc --quiet -p "$name" --bin "$name" -- "${last[@]}"
+  else
+    RUSTFLAGS="${RUSTFLAGS:--Cforce-frame-pointers=yes} ${last[*]}" \
+      NETRA_COMMIT=$commit cargo build --quiet --profile "$PROFILE" --target "$target" -p "$name"
+  fi
+  cp "$folder/$name" "$context/"
+  if readelf -l "$context/$name" | grep -q INTERP; then
+    echo "$name is not static" >&2
+    exit 1
+  fi
 }
 
 # Debian's, of this machine; without the package the image trusts nobody but NETRA_TLS_CA_FILE.
