@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "rules/again.rs"]
+mod again;
 #[path = "rules/answers.rs"]
 mod answers;
 #[path = "rules/clusters.rs"]

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """What clients of a fleet see while its servers die, stall, answer errors, come back and are slow: requests of
-PROTOCOL=http1, redis, dubbo or thrift at a fixed rate to five servers, by netra (Router, DestinationRule), HAProxy and Envoy with
-the same settings. As root, with HAProxy, and Envoy if ENVOY names one:
+PROTOCOL=http1, redis, dubbo or thrift (or several, one after the other: redis,dubbo) at a fixed rate to five servers, by netra
+(Router, DestinationRule), HAProxy and Envoy with the same settings. As root, with HAProxy, and Envoy if ENVOY names one:
 
     cargo build --release -p netra -p netra-init && ENVOY=.../envoy docs/bench/fleets.py [faults|reads|again|slow|kill] ...
+
+What it prints is a table of Markdown for each protocol and part, with what it is of above it.
 
 A pod (a network namespace) for each proxy with its load in it, and one namespace for the servers. All choose between two by
 what they have to do, leave out for 5 s who failed five times in a row (all but the last, if need be), give an answer 1 s, and try a failed dial elsewhere;
 HAProxy has no more than connections of Redis, Dubbo and Thrift, Envoy no limit of time for answers of the last two.
 `reads` and `kill` also ask again where a server ends before it answers, `again` also where one has not begun to answer in 100 ms, and
-where it says 502 to 504: so often as half of what is under way. `faults`, `reads` and `again` are one run of phases, `slow` has
+where it says 502 to 504: so often as half of what is under way. The last two are for HTTP/1 alone: of other protocols `again` is
+`reads`, for netra by the names of operations where the protocol does not say what only reads. `faults`, `reads` and `again` are one run of phases, `slow` has
 one server of five that takes 50 times as long, `kill` is SIGKILL of a server at KILL_RATE=2000 requests/s.
 RATE=500, SECONDS=4 (of a phase), ROUNDS=3 (of slow and kill). Latencies count from when a request was due.
 """
@@ -27,7 +30,8 @@ SECONDS = float(os.environ.get("SECONDS", "4"))
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 UID = 1337
 OUTSIDE = "nffleet"
-PROTOCOL = os.environ.get("PROTOCOL", "http1")
+PROTOCOLS = os.environ.get("PROTOCOL", "http1").split(",")
+PROTOCOL = PROTOCOLS[0]
 WIRE = WIRES[PROTOCOL]
 PORTS = [WIRE.port + at for at in range(5)]
 CONNECTIONS_MAX = 400
@@ -139,10 +143,8 @@ class Load:
 def rules(outside, retried, more=""):
     endpoints = "".join(f"  - {{address: {outside}, ports: {{{WIRE.name}: {port}}}}}\n" for port in PORTS)
     named = ", operations: [sayHello, hello]" if PROTOCOL in ["dubbo", "thrift"] else ""
-    on = {"": "", "reset": "on: [reset]", "all": "on: [reset, timeout, gateway-error], perTryTimeout: 100ms"}[retried]
-    if PROTOCOL != "http1":
-        on = on.replace(", gateway-error", "")
-    retry = f", retry: {{{on}{named}}}" if on else ""
+    on = "[reset, timeout, gateway-error], perTryTimeout: 100ms" if (retried, PROTOCOL) == ("all", "http1") else "[reset]"
+    retry = f", retry: {{on: {on}, attempts: 2{named}}}" if retried else ""
     return f"""apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {{name: fleet}}
@@ -315,7 +317,7 @@ def phases(retried):
 
     def mend():
         fleet[PORTS[4]].send_signal(signal.SIGUSR2)
-    steps = [("all are well", None), ("one is killed", die), ("another stalls", stall), ("those are back, one answers 503", fail),
+    steps = [("all are well", None), ("one is killed", die), ("another stalls", stall), ("those are back, one answers errors", fail),
              ("all are well", mend)]
     print("| | " + " | ".join(what for what, _ in steps) + " |\n|---|" + "--:|" * len(steps))
     for name, (space, address) in subjects.items():
@@ -386,12 +388,27 @@ def measure():
     os.chmod(DIR, 0o755)
     parts = {"faults": lambda: phases(""), "reads": lambda: phases("reset"), "again": lambda: phases("all"), "slow": slow, "kill": kill}
     for name in sys.argv[1:] or list(parts):
-        print(f"\n{PROTOCOL}, {name}")
+        print(f"\n**{PROTOCOL}, {name}**{caption(name)}\n")
         parts[name]()
         for process in stage.running:
             process.send_signal(signal.SIGKILL)
             process.wait()
         stage.running.clear()
+
+
+def caption(name):
+    """What a table is of, where its own head does not say it."""
+    if name in ["slow", "kill"]:
+        return f" ({ROUNDS} rounds of {SECONDS:g} s in turns):"
+    again = {"faults": "", "reads": "; asked again after a reset", "again": "; asked again after a reset"}[name]
+    more = ", an answer of 502 to 504, or 100 ms without one" if (name, PROTOCOL) == ("again", "http1") else ""
+    return f" ({RATE} requests/s, {SECONDS:g} s a phase{again}{more}): success (requests that failed), p50 / p99 in ms:"
+
+
+def versions():
+    haproxy = sh("haproxy", "-v").split()[2].split("-")[0]
+    envoy = f", Envoy {sh(ENVOY, '--version').split('version:')[1].split('/')[1]}" if ENVOY else ""
+    print(f"HAProxy {haproxy}{envoy}; {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPUs.", flush=True)
 
 
 if __name__ == "__main__":
@@ -400,5 +417,12 @@ if __name__ == "__main__":
             asyncio.run(serve(port, service_s))
         case ["load", host, port, rate, seconds]:
             asyncio.run(Load().run((host, int(port)), float(rate), float(seconds)))
+        case parts if PROTOCOLS[1:]:
+            versions()
+            for protocol in PROTOCOLS:
+                words = [sys.executable, os.path.abspath(__file__), *parts]
+                subprocess.run(words, check=True, env={**os.environ, "PROTOCOL": protocol, "VERSIONS": "told"})
         case _:
+            if "VERSIONS" not in os.environ:
+                versions()
             stage.run(measure)

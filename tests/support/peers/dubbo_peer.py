@@ -1,4 +1,4 @@
-"""A service of Dubbo 2 by dubbo-py: server PORT [GREETING] | client HOST PORT | routes HOST PORT |
+"""A service of Dubbo 2 by dubbo-py: server PORT [GREETING [NOTES]] | client HOST PORT | routes HOST PORT |
 calls HOST PORT COUNT METHOD [NAME=VALUE ...] | late HOST PORT. The client says what each call came to;
 routes asks over one connection who answers, with an attachment and without, and 1000 calls at that; calls
 counts the answers to so many calls with these attachments; late asks for what takes a second, and for what
@@ -13,7 +13,7 @@ logging.disable(logging.CRITICAL)
 INTERFACE = "org.apache.dubbo.samples.basic.api.DemoService"
 
 
-def serve(port, greeting="hello"):
+def serve(port, greeting="hello", notes=os.devnull):
     import threading
 
     import dubbo.server
@@ -50,6 +50,14 @@ def serve(port, greeting="hello"):
         return greeting + " " + name
 
     service.add_method(INTERFACE, "sayHello", hello)
+    written = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def note(name):
+        # It is there whatever becomes of this process.
+        os.write(written, name.encode() + b"\n")
+        return name
+
+    service.add_method(INTERFACE, "note", note)
     service.add_method(INTERFACE, "hellos", lambda _: str(len(hellos)))
     service.add_method(INTERFACE, "boom", boom)
     service.add_method(INTERFACE, "told", lambda _: len(seen) > 0)
