@@ -11,8 +11,8 @@ A pod (a network namespace) for each proxy with its load in it, and one namespac
 what they have to do, leave out for 5 s who failed five times in a row (all but the last, if need be), give an answer 1 s, and try a failed dial elsewhere;
 HAProxy has no more than connections of Redis, Dubbo and Thrift, Envoy no limit of time for answers of the last two.
 `reads` and `kill` also ask again where a server ends before it answers, `again` also where one has not begun to answer in 100 ms, and
-where it says 502 to 504: so often as half of what is under way. The last two are for HTTP/1 alone: of other protocols `again` is
-`reads`, for netra by the names of operations where the protocol does not say what only reads. `faults`, `reads` and `again` are one run of phases, `slow` has
+where it says 502 to 504: so often as half of what is under way. Of other protocols than HTTP/1 netra alone asks again, by the
+names of operations where the protocol does not say what only reads, and no answer makes it. `faults`, `reads` and `again` are one run of phases, `slow` has
 one server of five that takes 50 times as long, `kill` is SIGKILL of a server at KILL_RATE=2000 requests/s.
 RATE=500, SECONDS=4 (of a phase), ROUNDS=3 (of slow and kill). Latencies count from when a request was due.
 """
@@ -143,7 +143,8 @@ class Load:
 def rules(outside, retried, more=""):
     endpoints = "".join(f"  - {{address: {outside}, ports: {{{WIRE.name}: {port}}}}}\n" for port in PORTS)
     named = ", operations: [sayHello, hello]" if PROTOCOL in ["dubbo", "thrift"] else ""
-    on = "[reset, timeout, gateway-error], perTryTimeout: 100ms" if (retried, PROTOCOL) == ("all", "http1") else "[reset]"
+    on = "[reset, timeout, gateway-error]" if PROTOCOL == "http1" else "[reset, timeout]"
+    on = f"{on}, perTryTimeout: 100ms" if retried == "all" else "[reset]"
     retry = f", retry: {{on: {on}, attempts: 2{named}}}" if retried else ""
     return f"""apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -401,7 +402,8 @@ def caption(name):
     if name in ["slow", "kill"]:
         return f" ({ROUNDS} rounds of {SECONDS:g} s in turns):"
     again = {"faults": "", "reads": "; asked again after a reset", "again": "; asked again after a reset"}[name]
-    more = ", an answer of 502 to 504, or 100 ms without one" if (name, PROTOCOL) == ("again", "http1") else ""
+    errors = ", an answer of 502 to 504," if PROTOCOL == "http1" else ""
+    more = f"{errors} or 100 ms without one" if name == "again" else ""
     return f" ({RATE} requests/s, {SECONDS:g} s a phase{again}{more}): success (requests that failed), p50 / p99 in ms:"
 
 
