@@ -14,6 +14,7 @@ use crate::{
         wait_until,
         world::{CLIENT_V4, World},
     },
+    tries::{reasons, told},
 };
 use nix::sys::signal::Signal;
 use std::{
@@ -510,7 +511,7 @@ fn lose(
 /// one of it may not, nothing does. In between, the connection outlives its server.
 fn in_flight(kind: Kind) {
     let Some(world) = World::new() else { return };
-    let setup = |setup| kind.setup(setup);
+    let setup = |setup| told(kind.setup(setup));
     in_cells(&world, &cells_with(1), &kind.rules(""), setup, |netra, _| {
         let mut fleet = Fleet::start(&world, kind);
         let mut client = Client::connect(&world, kind).map_err(|it| it.to_string())?;
@@ -524,6 +525,7 @@ fn in_flight(kind: Kind) {
         if again() != 32 {
             return Err(format!("{} and not 32 were sent again", again()));
         }
+        reasons(netra, &["reset"])?;
         lose_all(&mut fleet, &mut client, Vec::new())?;
         client.reads(2, 2)?;
         lose_all(&mut fleet, &mut client, batch(kind, 200..232, Some((216, "once"))))?;
