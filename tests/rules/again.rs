@@ -16,7 +16,6 @@ use crate::{
     },
     tries::{reasons, told},
 };
-use nix::sys::signal::Signal;
 use std::{
     collections::BTreeMap,
     fs,
@@ -202,10 +201,6 @@ impl<'w> Fleet<'w> {
         self.servers.insert(port, server);
     }
 
-    fn signal(&self, port: u16, signal: Signal) {
-        self.servers[&port].signal(signal);
-    }
-
     fn kill(&mut self, port: u16) {
         drop(self.servers.remove(&port));
     }
@@ -369,7 +364,7 @@ impl<'w> Load<'w> {
             let before = counts();
             let is_certain = port != first + 1;
             if is_certain {
-                fleet.signal(port, Signal::SIGSTOP);
+                fleet.servers[&port].stop();
                 if !wait_until(PATIENCE, || self.waiting().iter().all(|count| *count > 0)) {
                     return Err(format!("{port} was asked nothing: {:?} wait", self.waiting()));
                 }
@@ -491,17 +486,18 @@ fn lose(
     least: usize,
 ) -> Result<(), String> {
     let world = fleet.world;
-    fleet.signal(port, Signal::SIGSTOP);
+    fleet.servers[&port].stop();
     client.send(requests).map_err(|it| it.to_string())?;
     let from = format!("sport = :{port}");
+    let mut came = 0;
     let waits = || {
         let said = run(&world.client, &tool("ss", "iproute2"), &["-Htn", &from]);
-        let unread =
-            said.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok());
-        unread.sum::<usize>() >= least
+        let unread = |line: &str| line.split_whitespace().nth(1)?.parse::<usize>().ok();
+        came = said.lines().filter_map(unread).sum();
+        came >= least
     };
     if !wait_until(PATIENCE, waits) {
-        return Err(format!("not even {least} bytes came to port {port}"));
+        return Err(format!("{came} of {least} bytes came to port {port}"));
     }
     fleet.kill(port);
     Ok(())
