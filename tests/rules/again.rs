@@ -549,3 +549,47 @@ fn what_redis_owes_one_connection_is_sent_again_all_or_nothing() {
 fn what_dubbo_owes_one_connection_is_sent_again_all_or_nothing() {
     in_flight(Kind::Dubbo);
 }
+
+/// Reads of one connection that are with three servers at a time: whoever of them is killed, all are
+/// answered, in their order.
+#[test]
+fn what_one_of_three_owes_a_connection_is_sent_again() {
+    let Some(world) = World::new() else { return };
+    let kind = Kind::Redis;
+    let rules = kind.rules("netra.io/balance-by: message");
+    in_cells(
+        &world,
+        &cells_with(1),
+        &rules,
+        |setup| kind.setup(setup),
+        |netra, _| {
+            let mut fleet = Fleet::start(&world, kind);
+            let mut client = Client::connect(&world, kind).map_err(|it| it.to_string())?;
+            let counts = || {
+                let scrape = netra.scrape();
+                ["netra_sent_again_total", "netra_legs_opened_total", "netra_legs_lost_total"]
+                    .map(|name| scrape.sum(name, &[]))
+            };
+            (0..6).try_for_each(|id| client.reads(id, id))?;
+            if counts()[1] != 2 {
+                return Err(format!("{} legs beside the first upstream", counts()[1]));
+            }
+            for (round, port) in (1..).zip([kind.port() + 1, kind.port(), kind.port() + 2]) {
+                let before = counts();
+                let ids = round * 100..round * 100 + 32;
+                // Each of them has ten at least.
+                let least = 10 * "GET read:0\r\n".len();
+                lose(&mut fleet, port, &mut client, &batch(kind, ids.clone(), None), least)?;
+                answers(&mut client, ids).map_err(|what| format!("{port} was killed: {what}"))?;
+                let after = counts();
+                if after[0] < before[0] + 10 || after[2] == before[2] {
+                    return Err(format!("{port}: sent again, legs, lost: {before:?}, {after:?}"));
+                }
+                fleet.revive(port);
+                // It has its part again.
+                (0..6).try_for_each(|id| client.reads(id, id))?;
+            }
+            Ok(())
+        },
+    );
+}
