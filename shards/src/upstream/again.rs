@@ -141,7 +141,9 @@ impl<I: Io> Shard<I> {
         it.switch.stand = Stand::GaveUp;
         let place = it.place;
         self.core.recorder.bump(Key::ROUTE_UNREACHABLE);
-        self.lose_leg(owner, (place, leg.other()), End::Reset(Side::Upstream));
+        let has_ended = self.slab[owner.slot as usize].request.is_finished();
+        let successor = self.succeed(owner, (place, has_ended), RetryReason::Connect);
+        self.leave_leg(owner, (place, leg.other()), End::Reset(Side::Upstream), successor);
         self.core.again.push_back(owner);
     }
 }
