@@ -146,7 +146,11 @@ impl Lines {
         if let Some(remote) = record.remote {
             line.text("remote", &remote.to_string());
         }
-        line.number("tries", (record.tries > 1).then_some(record.tries.into()));
+        let tries = record.tries;
+        line.number("tries", (tries.count > 1).then_some(tries.count.into()));
+        if let Some(reason) = tries.reason {
+            line.text("retry_reason", reason.name());
+        }
         line.bytes("request_id", record.text(SpanText::RequestId));
         line.bytes("user_agent", record.text(SpanText::UserAgent));
         if record.context.is_sampled() {
@@ -286,6 +290,22 @@ mod tests {
              overhead_us=21 request_bytes=0 trace_id=000000000000000000000000000000ab \
              span_id=00000000000000cd\n"
         );
+    }
+
+    #[test]
+    fn who_was_tried_elsewhere_says_how_often_and_why() {
+        use netra_codecs::trace::{RetryReason, Tries};
+        let said = |tries| {
+            let mut lines = lines(Format::Text, Query::Keep);
+            let mut record = record();
+            record.tries = tries;
+            lines.request(&record);
+            let is_it = |word: &&str| word.starts_with("tries") || word.starts_with("retry");
+            lines.text.split(' ').filter(is_it).collect::<Vec<_>>().join(" ")
+        };
+        let reason = Some(RetryReason::GatewayError);
+        assert_eq!(said(Tries { count: 3, reason }), "tries=3 retry_reason=gateway-error");
+        assert_eq!(said(Tries { count: 1, reason: None }), "");
     }
 
     #[test]

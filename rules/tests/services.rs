@@ -2,6 +2,7 @@
 
 mod support;
 
+use netra_codecs::trace::RetryReason;
 use netra_rules::{Action, Context, Direction, Documents, ServiceRecord, Source, State};
 use std::{collections::BTreeMap, sync::Arc};
 use support::{World, errors, warnings};
@@ -154,7 +155,7 @@ fn a_dial_that_fails_goes_to_who_has_the_next_priority() {
     assert_eq!(world.endpoint(&verdict), "10.0.0.1:7001");
     let mut seat = world.state.seat(route, None).unwrap();
     seat.failed(0);
-    let next = seat.again(0).unwrap();
+    let next = seat.again(RetryReason::Connect, 0).unwrap();
     assert_eq!(next.address().to_string(), "10.0.0.3:7003");
 }
 

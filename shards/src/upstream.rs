@@ -31,10 +31,9 @@ use crate::{
 use netra_codecs::{
     codec::Why,
     route::{Refusal, Target},
-    trace::{Fault, Flag, Outcome},
+    trace::{Fault, Flag, Outcome, RetryReason},
 };
 use netra_perf::Key;
-use netra_rules::Heard;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -520,7 +519,7 @@ impl<I: Io> Shard<I> {
             return false;
         }
         let Some(http) = connection.http.as_deref_mut() else {
-            return self.gate_goes_on(downstream);
+            return self.gate_goes_on(downstream, RetryReason::Reset);
         };
         match http.upstream_end() {
             UpstreamEnd::Final => false,
@@ -529,7 +528,7 @@ impl<I: Io> Shard<I> {
                 true
             }
             UpstreamEnd::Unanswered => {
-                let goes_on = http.goes_elsewhere(Heard::Local, now);
+                let goes_on = http.goes_elsewhere(RetryReason::Reset, now);
                 if goes_on {
                     self.send_again(downstream);
                 }

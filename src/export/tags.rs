@@ -192,8 +192,11 @@ impl Tags {
         if let Some(join) = span.join {
             put("netra.join", Value::Text(join.name()));
         }
-        if span.tries > 1 {
-            put("netra.tries", Value::Int(span.tries.into()));
+        if span.tries.count > 1 {
+            put("netra.tries", Value::Int(span.tries.count.into()));
+            if let Some(reason) = span.tries.reason {
+                put("netra.retry.reason", Value::Text(reason.name()));
+            }
         }
         put("netra.overhead_us", Value::Int(micros(span.overhead_ns)));
     }

@@ -1,5 +1,5 @@
 use super::*;
-use netra_codecs::trace::{TraceContext, TraceFlags};
+use netra_codecs::trace::{RetryReason, TraceContext, TraceFlags, Tries};
 
 fn span(kind: SpanKind, texts: &[(SpanText, &[u8])]) -> SpanRecord {
     let context = TraceContext::root(1, 1, TraceFlags::SAMPLED);
@@ -233,6 +233,27 @@ fn samplers_debug_ids_and_mapped_values() {
         let all = listed(&mut tags, &root);
         assert_eq!(all[..2], [format!("sampler.type={kind}"), format!("sampler.param={param}")]);
         assert_eq!(all[all.len() - 4..all.len() - 1], ["b=2", "jaeger-debug-id=look", "a=1"]);
+    }
+}
+
+#[test]
+fn a_request_that_was_tried_elsewhere_says_why() {
+    let mut tags = Tags::new(Semconv::Otel, vec![], true);
+    let mut told = |count, reason| {
+        let mut record = span(SpanKind::Client, &[]);
+        record.tries = Tries { count, reason };
+        let is_it = |tag: &String| tag.starts_with("netra.tries") || tag.contains("retry");
+        listed(&mut tags, &record).into_iter().filter(is_it).collect::<Vec<_>>()
+    };
+    assert_eq!(told(1, None), [""; 0]);
+    for (reason, name) in [
+        (RetryReason::Connect, "connect"),
+        (RetryReason::GatewayError, "gateway-error"),
+        (RetryReason::Reset, "reset"),
+        (RetryReason::Timeout, "timeout"),
+    ] {
+        let expected = ["netra.tries=2".to_owned(), format!("netra.retry.reason={name}")];
+        assert_eq!(told(2, Some(reason)), expected);
     }
 }
 

@@ -14,8 +14,8 @@ use crate::{
         wait_until,
         world::{CLIENT_V4, World},
     },
+    tries::{reasons, told},
 };
-use nix::sys::signal::Signal;
 use std::{
     collections::BTreeMap,
     fs,
@@ -201,10 +201,6 @@ impl<'w> Fleet<'w> {
         self.servers.insert(port, server);
     }
 
-    fn signal(&self, port: u16, signal: Signal) {
-        self.servers[&port].signal(signal);
-    }
-
     fn kill(&mut self, port: u16) {
         drop(self.servers.remove(&port));
     }
@@ -368,7 +364,7 @@ impl<'w> Load<'w> {
             let before = counts();
             let is_certain = port != first + 1;
             if is_certain {
-                fleet.signal(port, Signal::SIGSTOP);
+                fleet.servers[&port].stop();
                 if !wait_until(PATIENCE, || self.waiting().iter().all(|count| *count > 0)) {
                     return Err(format!("{port} was asked nothing: {:?} wait", self.waiting()));
                 }
@@ -490,17 +486,18 @@ fn lose(
     least: usize,
 ) -> Result<(), String> {
     let world = fleet.world;
-    fleet.signal(port, Signal::SIGSTOP);
+    fleet.servers[&port].stop();
     client.send(requests).map_err(|it| it.to_string())?;
     let from = format!("sport = :{port}");
+    let mut came = 0;
     let waits = || {
         let said = run(&world.client, &tool("ss", "iproute2"), &["-Htn", &from]);
-        let unread =
-            said.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok());
-        unread.sum::<usize>() >= least
+        let unread = |line: &str| line.split_whitespace().nth(1)?.parse::<usize>().ok();
+        came = said.lines().filter_map(unread).sum();
+        came >= least
     };
     if !wait_until(PATIENCE, waits) {
-        return Err(format!("not even {least} bytes came to port {port}"));
+        return Err(format!("{came} of {least} bytes came to port {port}"));
     }
     fleet.kill(port);
     Ok(())
@@ -510,7 +507,7 @@ fn lose(
 /// one of it may not, nothing does. In between, the connection outlives its server.
 fn in_flight(kind: Kind) {
     let Some(world) = World::new() else { return };
-    let setup = |setup| kind.setup(setup);
+    let setup = |setup| told(kind.setup(setup));
     in_cells(&world, &cells_with(1), &kind.rules(""), setup, |netra, _| {
         let mut fleet = Fleet::start(&world, kind);
         let mut client = Client::connect(&world, kind).map_err(|it| it.to_string())?;
@@ -524,6 +521,7 @@ fn in_flight(kind: Kind) {
         if again() != 32 {
             return Err(format!("{} and not 32 were sent again", again()));
         }
+        reasons(netra, &["reset"])?;
         lose_all(&mut fleet, &mut client, Vec::new())?;
         client.reads(2, 2)?;
         lose_all(&mut fleet, &mut client, batch(kind, 200..232, Some((216, "once"))))?;
@@ -550,4 +548,48 @@ fn what_redis_owes_one_connection_is_sent_again_all_or_nothing() {
 #[test]
 fn what_dubbo_owes_one_connection_is_sent_again_all_or_nothing() {
     in_flight(Kind::Dubbo);
+}
+
+/// Reads of one connection that are with three servers at a time: whoever of them is killed, all are
+/// answered, in their order.
+#[test]
+fn what_one_of_three_owes_a_connection_is_sent_again() {
+    let Some(world) = World::new() else { return };
+    let kind = Kind::Redis;
+    let rules = kind.rules("netra.io/balance-by: message");
+    in_cells(
+        &world,
+        &cells_with(1),
+        &rules,
+        |setup| kind.setup(setup),
+        |netra, _| {
+            let mut fleet = Fleet::start(&world, kind);
+            let mut client = Client::connect(&world, kind).map_err(|it| it.to_string())?;
+            let counts = || {
+                let scrape = netra.scrape();
+                ["netra_sent_again_total", "netra_legs_opened_total", "netra_legs_lost_total"]
+                    .map(|name| scrape.sum(name, &[]))
+            };
+            (0..6).try_for_each(|id| client.reads(id, id))?;
+            if counts()[1] != 2 {
+                return Err(format!("{} legs beside the first upstream", counts()[1]));
+            }
+            for (round, port) in (1..).zip([kind.port() + 1, kind.port(), kind.port() + 2]) {
+                let before = counts();
+                let ids = round * 100..round * 100 + 32;
+                // Each of them has ten at least.
+                let least = 10 * "GET read:0\r\n".len();
+                lose(&mut fleet, port, &mut client, &batch(kind, ids.clone(), None), least)?;
+                answers(&mut client, ids).map_err(|what| format!("{port} was killed: {what}"))?;
+                let after = counts();
+                if after[0] < before[0] + 10 || after[2] == before[2] {
+                    return Err(format!("{port}: sent again, legs, lost: {before:?}, {after:?}"));
+                }
+                fleet.revive(port);
+                // It has its part again.
+                (0..6).try_for_each(|id| client.reads(id, id))?;
+            }
+            Ok(())
+        },
+    );
 }

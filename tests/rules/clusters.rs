@@ -102,8 +102,8 @@ fn servers_that_are_killed_cost_no_reader_anything() {
             scrape.sum("netra_tried_elsewhere_total", &[]) >= 4
                 && scrape.sum("netra_cluster_ejections_total", &[("cluster", "cache")]) >= 2
         })?;
-        if !netra.log().contains("\"tries\":2") {
-            return Err("no line of the access log says that it took two tries".into());
+        if !netra.log().contains("\"tries\":2,\"retry_reason\":\"connect\"") {
+            return Err("no line of the access log says that a dial took two tries".into());
         }
         servers[2] = Some(start(6381));
         let is_back = wait_until(PATIENCE, || who(&world) == "6381");

@@ -3,15 +3,16 @@
 use crate::{
     in_cells,
     support::{
+        PATIENCE,
         matrix::cells_with,
         netra::{Netra, Setup},
         programs::nginx_with,
-        webapp,
+        wait_until, webapp,
         world::{CLIENT_V4, World},
     },
 };
 use nix::sys::signal::Signal;
-use std::{fs, thread};
+use std::{collections::BTreeSet, fs, thread};
 
 const PORT: u16 = 8080;
 const CLIENTS: usize = 16;
@@ -60,6 +61,24 @@ fn write(world: &World) -> Result<usize, String> {
     }
 }
 
+/// Every span is said on stdout.
+pub(crate) fn told(setup: Setup) -> Setup {
+    let setup = setup.env("JAEGER_SAMPLER_TYPE", "const").env("JAEGER_SAMPLER_PARAM", "1");
+    setup.env("NETRA_REPORTER", "stdout")
+}
+
+/// These are the reasons for which spans say that their request was tried elsewhere.
+pub(crate) fn reasons(netra: &Netra<'_>, expected: &[&str]) -> Result<(), String> {
+    let mut found = BTreeSet::new();
+    let is_it = wait_until(PATIENCE, || {
+        let log = netra.log();
+        let said = log.split("\"netra.retry.reason\":\"").skip(1);
+        found = said.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect();
+        found.iter().eq(expected)
+    });
+    if is_it { Ok(()) } else { Err(format!("reasons of spans: {found:?}, not {expected:?}")) }
+}
+
 #[test]
 fn reads_find_who_answers_well_and_writes_are_sent_once() {
     let Some(world) = World::new() else { return };
@@ -73,7 +92,7 @@ fn reads_find_who_answers_well_and_writes_are_sent_once() {
     let bad = format!("server {{ listen {second}; location / {{ return 503 no; }} }}");
     let _most = nginx_with(&world, &world.client, &http(&(well(first) + &bad)), first);
     let still = nginx_with(&world, &world.client, &http(&well(PORT + 2)), PORT + 2);
-    let prepare = |setup: Setup| setup.env("NETRA_HTTP_PORTS", PORT);
+    let prepare = |setup: Setup| told(setup.env("NETRA_HTTP_PORTS", PORT));
     in_cells(&world, &cells_with(2), &documents(), prepare, |netra, _| {
         still.signal(Signal::SIGCONT);
         fs::write(&log, "").map_err(|error| error.to_string())?;
@@ -96,7 +115,7 @@ fn reads_find_who_answers_well_and_writes_are_sent_once() {
         still.signal(Signal::SIGCONT);
         let is_it = withheld > 0 && after_answers >= withheld as u64 && after_all > after_answers;
         match (failed, is_it) {
-            (0, true) => Ok(()),
+            (0, true) => reasons(netra, &["gateway-error", "timeout"]),
             _ => Err(format!(
                 "{failed} failed; {withheld} answers said 503, {after_answers} and then {after_all} \
                  requests were sent again"

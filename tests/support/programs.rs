@@ -68,6 +68,18 @@ impl Server {
         let group = i32::try_from(self.0.id()).map(Pid::from_raw);
         let _ = group.map(|group| killpg(group, signal));
     }
+
+    /// Has it stand still: when this returns, none of its threads reads anything any more.
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.0.id());
+        let is_still = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        let is_stopped = || fs::read_dir(&tasks).expect("it runs").flatten().all(is_still);
+        assert!(wait_until(PATIENCE, is_stopped), "{tasks}: some of them go on");
+    }
 }
 
 impl Drop for Server {

@@ -19,7 +19,8 @@ pub use propagation::{
 pub use request_id::RequestId;
 pub use sampler::{Operations, SampleRule, Sampler, SamplerPlan, SamplerTag, Verdict};
 pub use span::{
-    Join, LINKS_MAX, Outcome, SpanKind, SpanRecord, SpanText, TextsByKind, VALUE_BYTES_MAX,
+    Join, LINKS_MAX, Outcome, RetryReason, SpanKind, SpanRecord, SpanText, TextsByKind, Tries,
+    VALUE_BYTES_MAX,
 };
 pub use stream_facts::{GRPC_STATUSES, StreamFacts, is_grpc_error};
 pub use ttl_map::{KeySeed, RequestKey, TtlCounts, TtlMap};

@@ -38,8 +38,8 @@ pub struct SpanRecord {
     pub response_bytes: Option<u64>,
     /// Status of the final response, of another protocol its own number for it; 0 when none came.
     pub status: u16,
-    /// Endpoints that were dialled for it, one after the other; 0 where nobody had to be.
-    pub tries: u8,
+    /// How it came to the endpoint that it was last sent to.
+    pub tries: Tries,
     /// How the exchange ended.
     pub outcome: Outcome,
     /// What failed, where that is known.
@@ -114,6 +114,40 @@ impl Outcome {
             Self::GoingAway => "going_away",
             Self::Deadline => "deadline",
             Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// How often a request was tried, and why the last time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// Endpoints that were dialled for it, one after the other; 0 where nobody had to be.
+    pub count: u8,
+    /// Why the last of several was.
+    pub reason: Option<RetryReason>,
+}
+
+/// Why a request goes to another endpoint than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryReason {
+    /// Nobody was reached there.
+    Connect,
+    /// Its answer said 502, 503 or 504.
+    GatewayError,
+    /// The upstream ended, or reset the connection, before it answered.
+    Reset,
+    /// Nothing of an answer came for as long as one try may take.
+    Timeout,
+}
+
+impl RetryReason {
+    /// Its name in logs and tags: the word of `retry.on`, where there is one.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::GatewayError => "gateway-error",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
         }
     }
 }
@@ -297,7 +331,7 @@ impl SpanRecord {
             request_bytes: Some(0),
             response_bytes: Some(0),
             status: 0,
-            tries: 0,
+            tries: Tries::default(),
             outcome: Outcome::Whole,
             fault: None,
             protocol: None,
@@ -321,7 +355,7 @@ impl SpanRecord {
         self.request_bytes = Some(0);
         self.response_bytes = Some(0);
         self.status = 0;
-        self.tries = 0;
+        self.tries = Tries::default();
         self.outcome = Outcome::Whole;
         self.fault = None;
         self.protocol = None;
@@ -484,7 +518,7 @@ mod tests {
         (span.duration_ns, span.overhead_ns, span.status) = (1, 2, 3);
         span.remote = Some(([127, 0, 0, 1], 80).into());
         (span.request_bytes, span.response_bytes) = (None, Some(9));
-        span.tries = 2;
+        span.tries = Tries { count: 2, reason: Some(RetryReason::Reset) };
         (span.outcome, span.sampler) = (Outcome::Timeout, Some(SamplerTag::Const(true)));
         span.fault = Some(Fault::of(Flag::IdleTimeout));
         let context = TraceContext::root(5, 6, TraceFlags::NONE);

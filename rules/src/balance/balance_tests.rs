@@ -1,5 +1,6 @@
 use super::*;
 use crate::choice::{Ring, maglev, schedule};
+use netra_codecs::trace::{RetryReason, Tries};
 use std::cell::Cell;
 
 #[path = "watched_tests.rs"]
@@ -266,27 +267,31 @@ fn a_failed_dial_is_tried_elsewhere_within_its_budget() {
     let mut first = Seat::new(&world.balance, 2).unwrap();
     first.begin();
     first.failed(1);
-    let mut second = first.again(1).unwrap();
+    let mut second = first.again(RetryReason::Reset, 1).unwrap();
     drop(first);
-    let mut third = second.again(1).unwrap();
+    assert_eq!(second.tries(), Tries { count: 2, reason: Some(RetryReason::Reset) });
+    let mut third = second.again(RetryReason::Connect, 1).unwrap();
     drop(second);
-    assert_eq!((third.tries(), third.index != 2), (3, true));
-    assert!(third.again(1).is_none(), "three tries are enough");
+    let tries = Tries { count: 3, reason: Some(RetryReason::Connect) };
+    assert_eq!((third.tries(), third.index != 2), (tries, true));
+    assert!(third.again(RetryReason::Connect, 1).is_none(), "three tries are enough");
     assert_eq!(world.balance.shared.requests.load(Relaxed), 1);
     third.connected();
+    assert_eq!(third.tries(), Tries { count: 1, reason: None });
     assert_eq!(world.balance.shared.retrying.load(Relaxed), 0);
     third.end(Heard::Well, 5, 9);
     // A budget of three, where nothing else is under way.
     let mut waiting: Vec<_> =
         (0..5).map(|index| Seat::new(&world.balance, index).unwrap()).collect();
-    let again: Vec<_> = waiting.iter_mut().filter_map(|seat| seat.again(1)).collect();
+    let again: Vec<_> =
+        waiting.iter_mut().filter_map(|seat| seat.again(RetryReason::Connect, 1)).collect();
     assert_eq!(again.len(), 3);
     drop((again, waiting, third));
     let view = world.balance.view(&world.cluster, 1);
     assert_eq!((view.retries, view.retries_refused, view.connections), (5, 2, 0));
     // With one endpoint there is no other.
     let alone = World::new(&[1], TrafficPolicy::default());
-    assert!(Seat::new(&alone.balance, 0).unwrap().again(1).is_none());
+    assert!(Seat::new(&alone.balance, 0).unwrap().again(RetryReason::Connect, 1).is_none());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use super::{Balance, Ejected, EndpointAddress, Heard, Member};
 use crate::verdict::EndpointId;
+use netra_codecs::trace::{RetryReason, Tries};
 use std::{
     cell::Cell,
     fmt,
@@ -25,6 +26,8 @@ pub struct Seat {
     /// Endpoints that were tried before it, for the same message.
     tried: [u32; TRIES_MAX - 1],
     tries: Cell<u8>,
+    /// Why the last of them was left.
+    reason: Option<RetryReason>,
 }
 
 impl Seat {
@@ -44,6 +47,7 @@ impl Seat {
             is_retry: Cell::new(false),
             tried: [u32::MAX; TRIES_MAX - 1],
             tries: Cell::new(1),
+            reason: None,
         })
     }
 
@@ -57,9 +61,10 @@ impl Seat {
         Some(self.balance.policy.connect_timeout_ns).filter(|ns| *ns > 0)
     }
 
-    /// How many endpoints the message that waits was tried at.
-    pub fn tries(&self) -> u8 {
-        self.tries.get()
+    /// How many endpoints the message that waits was tried at, and why the last one.
+    pub fn tries(&self) -> Tries {
+        let count = self.tries.get();
+        Tries { count, reason: self.reason.filter(|_| count > 1) }
     }
 
     /// Another message was given the same endpoint.
@@ -146,8 +151,8 @@ impl Seat {
     }
 
     /// Another endpoint for the message that waits, if there is one and the budget allows it; what
-    /// is under way here goes there.
-    pub fn again(&mut self, now_ns: u64) -> Option<Self> {
+    /// is under way here goes there. `reason` is why this one is left.
+    pub fn again(&mut self, reason: RetryReason, now_ns: u64) -> Option<Self> {
         let tries = usize::from(self.tries.get());
         if tries >= TRIES_MAX {
             return None;
@@ -168,6 +173,7 @@ impl Seat {
         next.is_retry.set(true);
         next.tried = tried;
         next.tries.set(self.tries.get() + 1);
+        next.reason = Some(reason);
         next.take_over(self);
         Some(next)
     }

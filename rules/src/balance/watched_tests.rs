@@ -193,7 +193,7 @@ fn who_is_out_of_the_nearest_is_looked_at_again() {
     assert!(found[0].abs_diff(700) < 60, "{found:?}");
     // Tried elsewhere is who is nearest.
     let mut failed = Seat::new(&world.balance, 1).unwrap();
-    assert_eq!(failed.again(due).unwrap().index, 0);
+    assert_eq!(failed.again(RetryReason::Connect, due).unwrap().index, 0);
 }
 
 #[test]

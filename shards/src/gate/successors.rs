@@ -17,6 +17,7 @@ use crate::{
 use netra_codecs::{
     codec::{Open, Way},
     route::Target,
+    trace::RetryReason,
 };
 use netra_perf::Key;
 use std::net::SocketAddr;
@@ -33,7 +34,7 @@ impl Gate {
         &mut self,
         (place, has_ended): (u8, bool),
         token: Token,
-        original_dst: SocketAddr,
+        (original_dst, reason): (SocketAddr, RetryReason),
         now: Nanos,
     ) -> Option<(u8, Target)> {
         if !self.may_lose(place, has_ended) {
@@ -42,7 +43,8 @@ impl Gate {
         let attempts = self.attempts(place)?;
         let to = self.legs.as_deref_mut()?.free_place(token);
         let seats = &mut self.tapped.of.seats;
-        seats.succeed((place, to), attempts, original_dst, now).map(|target| (to, target))
+        let target = seats.succeed((place, to), (attempts, reason), original_dst, now)?;
+        Some((to, target))
     }
 
     /// How often what this leg owes, and is kept, may be sent again; None where nothing is.

@@ -17,11 +17,12 @@ use crate::{
     switch::{Switch, goal::Goal, resting::Resting, seats::Seats},
     sys::Nanos,
 };
-use netra_codecs::h1::{
-    ExchangeId, Exchanges, Framing, HeadPatch, RequestHead, ResponseHead, Version,
+use netra_codecs::{
+    h1::{ExchangeId, Exchanges, Framing, HeadPatch, RequestHead, ResponseHead, Version},
+    trace::RetryReason,
 };
 use netra_perf::{Key, Recorder};
-use netra_rules::{Heard, Retry};
+use netra_rules::Retry;
 
 /// A longer head is not kept: it is asked once.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -168,16 +169,16 @@ pub(super) fn withhold(
     let Some(again) = kept.as_deref_mut().filter(is_it) else { return false };
     let is_first = exchanges.front_mut().is_some_and(|front| front.interim_count == 0);
     let may = again.retry.withholds_answers() && !again.is_last && exchanges.len() == 1 && is_first;
-    again.is_withheld = may && again.goes_elsewhere(Heard::Gateway, others);
+    again.is_withheld = may && again.goes_elsewhere(RetryReason::GatewayError, others);
     again.is_withheld
 }
 
 impl Again {
     /// Chooses another endpoint; false where there is none, or it was sent often enough.
-    fn goes_elsewhere(&mut self, heard: Heard, others: Others<'_>) -> bool {
+    fn goes_elsewhere(&mut self, reason: RetryReason, others: Others<'_>) -> bool {
         let Others { seats, switch, asker, now } = others;
         let Some(asker) = asker else { return false };
-        let to = seats.send_again(self.retry.attempts, heard, asker.original_dst, now);
+        let to = seats.send_again(self.retry.attempts, reason, asker.original_dst, now);
         let Some(target) = to else { return false };
         switch.goal = Some(Box::new(Goal::new(target, true)));
         self.is_leaving = true;
@@ -222,10 +223,10 @@ impl Http {
     }
 
     /// Chooses another endpoint for the kept request.
-    pub(crate) fn goes_elsewhere(&mut self, heard: Heard, now: Nanos) -> bool {
+    pub(crate) fn goes_elsewhere(&mut self, reason: RetryReason, now: Nanos) -> bool {
         let Self { again, seats, switch, asker, .. } = self;
         let others = Others { seats, switch, asker: asker.as_deref(), now };
-        again.as_deref_mut().is_some_and(|again| again.goes_elsewhere(heard, others))
+        again.as_deref_mut().is_some_and(|again| again.goes_elsewhere(reason, others))
     }
 
     /// Another endpoint has been chosen, and the upstream is to be left.

@@ -12,10 +12,9 @@ use crate::{
 };
 use netra_codecs::{
     codec::{Replied, Why},
-    trace::{Fault, Flag, Outcome},
+    trace::{Fault, Flag, Outcome, RetryReason},
 };
 use netra_perf::Key;
-use netra_rules::Heard;
 
 /// Takes note of how long the answer to a request may take.
 #[inline]
@@ -37,7 +36,7 @@ impl Http {
     /// Looks whether the answer that is due next is overdue.
     pub(crate) fn look_at_answers<I: Io>(&mut self, core: &mut Core<I>, flows: Flows) -> Overdue {
         let now = core.now;
-        if self.is_try_over(now, flows) && self.goes_elsewhere(Heard::Local, now) {
+        if self.is_try_over(now, flows) && self.goes_elsewhere(RetryReason::Timeout, now) {
             return Overdue::Elsewhere;
         }
         let is_repeated = self.is_repeated();

@@ -5,7 +5,11 @@ use crate::{
     exchange::{Seating, Sits, target_at},
     sys::Nanos,
 };
-use netra_codecs::{codec, route::Target, trace::Outcome};
+use netra_codecs::{
+    codec,
+    route::Target,
+    trace::{Outcome, RetryReason, Tries},
+};
 use netra_rules::{Heard, Seat};
 use std::net::SocketAddr;
 
@@ -176,17 +180,17 @@ impl Seats {
     pub(crate) fn send_again(
         &mut self,
         attempts: u8,
-        heard: Heard,
+        reason: RetryReason,
         original_dst: SocketAddr,
         now: Nanos,
     ) -> Option<Target> {
         let seat = self.0.as_mut()?.now.as_mut()?;
-        if seat.tries() > attempts {
+        if seat.tries().count > attempts {
             return None;
         }
-        let next = seat.again(now)?;
+        let next = seat.again(reason, now)?;
         let target = target_at(next.address(), original_dst)?;
-        seat.note(heard, now);
+        seat.note(heard_at(reason), now);
         *seat = next;
         Some(target)
     }
@@ -196,7 +200,7 @@ impl Seats {
     pub(crate) fn succeed(
         &mut self,
         (from, to): (u8, u8),
-        attempts: u8,
+        (attempts, reason): (u8, RetryReason),
         original_dst: SocketAddr,
         now: Nanos,
     ) -> Option<Target> {
@@ -205,12 +209,12 @@ impl Seats {
             true => two.now.as_mut()?,
             false => two.others.iter_mut().find(|(it, _)| *it == from).map(|(_, seat)| seat)?,
         };
-        if seat.tries() > attempts {
+        if seat.tries().count > attempts {
             return None;
         }
-        let next = seat.again(now)?;
+        let next = seat.again(reason, now)?;
         let target = target_at(next.address(), original_dst)?;
-        seat.note(Heard::Local, now);
+        seat.note(heard_at(reason), now);
         two.others.push((to, next));
         Some(target)
     }
@@ -232,13 +236,13 @@ impl Seats {
             None => two.now.as_mut()?,
         };
         seat.failed(now);
-        *seat = seat.again(now)?;
+        *seat = seat.again(RetryReason::Connect, now)?;
         self.wanted()
     }
 
-    /// How many endpoints the message that waits was tried at.
-    pub(crate) fn tries(&self) -> u8 {
-        self.wanted().map_or(0, Seat::tries)
+    /// How many endpoints the message that waits was tried at, and why at the last of them.
+    pub(crate) fn tries(&self) -> Tries {
+        self.wanted().map_or(Tries::default(), Seat::tries)
     }
 
     /// A message that is to be answered goes out, or waits to. Whether it counts.
@@ -260,6 +264,14 @@ impl Two {
     fn take_other(&mut self, lane: u8) -> Option<Seat> {
         let place = self.others.iter().position(|(it, _)| *it == lane)?;
         Some(self.others.swap_remove(place).1)
+    }
+}
+
+/// What it says of a server that it is left for this.
+fn heard_at(reason: RetryReason) -> Heard {
+    match reason {
+        RetryReason::GatewayError => Heard::Gateway,
+        RetryReason::Connect | RetryReason::Reset | RetryReason::Timeout => Heard::Local,
     }
 }
 

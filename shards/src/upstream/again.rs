@@ -10,13 +10,13 @@ use crate::{
     shard::Shard,
     switch::{Stand, goal::Goal},
 };
+use netra_codecs::trace::RetryReason;
 use netra_perf::Key;
-use netra_rules::Heard;
 use std::net::SocketAddr;
 
 impl<I: Io> Shard<I> {
     /// True where the upstream's end is not its connection's, see [`goes_on`](Self::goes_on).
-    pub(super) fn gate_goes_on(&mut self, downstream: Token) -> bool {
+    pub(super) fn gate_goes_on(&mut self, downstream: Token, reason: RetryReason) -> bool {
         let Self { core, slab, .. } = self;
         let connection = &mut slab[downstream.slot as usize];
         let original_dst = connection.original_dst;
@@ -30,7 +30,7 @@ impl<I: Io> Shard<I> {
             }
             Some(Onward::Again(attempts)) => attempts,
         };
-        let next = gate.seats_mut().send_again(attempts, Heard::Local, original_dst, core.now);
+        let next = gate.seats_mut().send_again(attempts, reason, original_dst, core.now);
         let Some(target) = next else { return false };
         gate.switch_mut().goal = Some(Box::new(Goal::new(target, true)));
         gate.repeat(core);
@@ -49,8 +49,8 @@ impl<I: Io> Shard<I> {
     pub(super) fn succeed(
         &mut self,
         owner: Token,
-        place: u8,
-        has_ended: bool,
+        (place, has_ended): (u8, bool),
+        reason: RetryReason,
     ) -> Option<(Token, u8)> {
         let others_max = self.others_max(owner);
         let (has_room, now) = (self.descriptors.room() > 0, self.core.now);
@@ -60,7 +60,8 @@ impl<I: Io> Shard<I> {
         if !has_room || others >= others_max {
             return None;
         }
-        let (to, target) = gate.successor((place, has_ended), owner.other(), original_dst, now)?;
+        let (to, target) =
+            gate.successor((place, has_ended), owner.other(), (original_dst, reason), now)?;
         let timeout = gate.seats_mut().of_lane(to).and_then(|seat| seat.connect_timeout_ns());
         let leg = self.take_leg(owner);
         let goal = Some(Box::new(Goal::new(target, true)));
@@ -96,13 +97,14 @@ impl<I: Io> Shard<I> {
         if gate.has_legs() {
             let may = gate.owes_only_kept(place);
             if let Some(leg) = self.open_leg_at(owner, place).filter(|_| may)
-                && let Some(successor) = self.succeed(owner, place, has_ended)
+                && let Some(successor) =
+                    self.succeed(owner, (place, has_ended), RetryReason::Timeout)
             {
                 let end = End::Reset(Side::Upstream);
                 self.leave_leg(owner, (place, leg.token), end, Some(successor));
             }
         } else if !is_moving && !has_ended && gate.may_ask_again() {
-            self.gate_goes_on(owner);
+            self.gate_goes_on(owner, RetryReason::Timeout);
         }
         self.moved(owner);
     }
@@ -139,7 +141,9 @@ impl<I: Io> Shard<I> {
         it.switch.stand = Stand::GaveUp;
         let place = it.place;
         self.core.recorder.bump(Key::ROUTE_UNREACHABLE);
-        self.lose_leg(owner, (place, leg.other()), End::Reset(Side::Upstream));
+        let has_ended = self.slab[owner.slot as usize].request.is_finished();
+        let successor = self.succeed(owner, (place, has_ended), RetryReason::Connect);
+        self.leave_leg(owner, (place, leg.other()), End::Reset(Side::Upstream), successor);
         self.core.again.push_back(owner);
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     sys::Nanos,
     timers::Timer,
 };
+use netra_codecs::trace::RetryReason;
 use netra_perf::Key;
 
 /// A leg by which nothing was asked for so long is closed.
@@ -204,9 +205,9 @@ impl<I: Io> Shard<I> {
     }
 
     /// A leg has ended; where the connection cannot go on without it, it ends like this.
-    pub(super) fn lose_leg(&mut self, owner: Token, (place, token): (u8, Token), end: End) {
+    fn lose_leg(&mut self, owner: Token, (place, token): (u8, Token), end: End) {
         let has_ended = self.slab[owner.slot as usize].request.is_finished();
-        let successor = self.succeed(owner, place, has_ended);
+        let successor = self.succeed(owner, (place, has_ended), RetryReason::Reset);
         self.leave_leg(owner, (place, token), end, successor);
     }
 
