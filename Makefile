@@ -147,12 +147,13 @@ check: ## Format, lints, docs: warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --lib --bin netra-control --examples --no-deps \
 		--document-private-items --quiet
 
-# Newer ones may want a newer compiler. A quick build of it is worth more than a quick program.
+# Newer ones may want a newer compiler. A quick build of it is worth more than a quick program, or than
+# one that a debugger knows.
 DENY_VERSION := 0.20.2
 .PHONY: cargo-deny
 cargo-deny:
 	@$(CARGO) deny --version >/dev/null 2>&1 \
-		|| $(CARGO) install --debug --locked --quiet --version $(DENY_VERSION) cargo-deny
+		|| CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install --debug --locked --quiet --version $(DENY_VERSION) cargo-deny
 
 .PHONY: deny
 deny: cargo-deny ## Licences, sources and versions of what we build on, by deny.toml
