@@ -465,6 +465,51 @@ fn reaches(recorders: &[Arc<Recorder>], keys: &[Key]) {
 const KIND: [Key; 4] =
     [Key::LEG_OPENED, Key::ROUTE_UNREACHABLE, Key::BUFFER_STARVED, Key::BACK_PRESSURE];
 
+/// Requests that take turns between two servers, the first two alone and the others in one read. Returns how
+/// often netra sent to each server.
+fn sends_for_two<W: Wire>() -> Vec<u32> {
+    UNKIND.set(false);
+    let mut rng = Rng::new(1);
+    let asked: Vec<_> = (1..=22)
+        .map(|tag| {
+            let place = (tag - 1) % 2;
+            let bytes = W::request(&format!("k{place}"), tag, b"body", false);
+            Asked { bytes, tag, place, is_oneway: false }
+        })
+        .collect();
+    let ends: Vec<_> = asked
+        .iter()
+        .scan(0, |end, it| {
+            *end += it.bytes.len();
+            Some(*end)
+        })
+        .collect();
+    let turns = Turns::new(move |received| {
+        let (mut seen, mut whole) = (0, 0);
+        while let Some((end, ..)) = W::answer_end(&received[seen..]) {
+            (seen, whole) = (seen + end, whole + 1);
+        }
+        if whole < 2 { ends[whole] } else { usize::MAX }
+    });
+    let sends = asked.iter().flat_map(|request| request.bytes.clone()).collect();
+    let client = Peer::scripted(&mut rng, sends, Ending::AfterSending, turns).at_once();
+    let server = unkind::<W>(&mut rng, 0).at_once();
+    let arrival = Arrival { at: 0, client, server, answer: Answer::AtOnce };
+    let io = SimIo::outbound(rng, Faults::NONE, vec![arrival], elsewhere::<W>());
+    let mut world = world(io, W::PROTOCOL, 512, Limits { legs_max: 8, ..limits() });
+    rest(0, &mut world, 8);
+    assert_eq!(served::<W>(0, &world, &asked).len(), asked.len());
+    assert_eq!(answered::<W>(0, &world, &asked)[0].len(), asked.len());
+    let io = &world.shard.core.io;
+    io.dialled.iter().map(|(_, fd)| io.sockets[*fd].sends).collect()
+}
+
+#[test]
+fn the_requests_of_one_read_go_out_in_one_call_for_each_leg() {
+    assert_eq!(sends_for_two::<Dubbo>(), [2, 2]);
+    assert_eq!(sends_for_two::<Redis>(), [2, 2]);
+}
+
 #[test]
 fn calls_of_dubbo_go_by_several_legs() {
     reaches(&with_seed(simulate::<Dubbo>), &KIND);
