@@ -140,6 +140,11 @@ impl Legs {
         self.is_full
     }
 
+    /// Who is in the middle of a message to the client.
+    pub(super) fn turn(&self) -> Option<u8> {
+        self.turn
+    }
+
     pub(super) fn note_full(&mut self, is_full: bool) {
         self.is_full |= is_full;
     }
