@@ -138,7 +138,12 @@ impl Legs {
     fn send_gathered(&mut self, io: &mut impl Io, scraps: &mut Scraps) {
         for (place, leg) in self.all.iter_mut().enumerate() {
             let waits = leg.is_blocked || leg.is_broken || leg.standing != Standing::Open;
-            if place != usize::from(self.current) && !waits && !leg.carry.is_empty() {
+            if place == usize::from(self.current) || waits {
+                continue;
+            }
+            if leg.carry.is_empty() {
+                scraps.take_back(&mut leg.carry);
+            } else {
                 leg.send_gathered(io, scraps);
             }
         }
