@@ -90,11 +90,11 @@ fn sends_by_turns<W: Wire>() -> Vec<u32> {
     io.dialled.iter().map(|(_, fd)| io.sockets[*fd].sends).collect()
 }
 
-/// A socket here may have room for less than that, so that it takes a few.
+/// The simulated kernel hands them over in several pieces.
 #[test]
 fn the_requests_of_one_read_go_out_in_fewer_calls_than_there_are() {
     for sends in [sends_by_turns::<Dubbo>(), sends_by_turns::<Redis>()] {
-        assert!(sends.len() == 2 && sends.iter().all(|sends| *sends < 9), "{sends:?} of 11 each");
+        assert!(sends.len() == 2 && sends.iter().all(|sends| *sends < 11), "{sends:?} of 11 each");
     }
 }
 
