@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """What legs bring, and cost: Dubbo calls a second over one connection with 50 in flight, of which rules send all to one subset, or
-every other one to a second; the latter also with one upstream at a time (NETRA_LEGS_MAX=1). In turns, as root:
+every other one to a second; the latter also with one upstream at a time (NETRA_LEGS_MAX=1). The control is a client that has a
+connection for each, without netra or by it. In turns, as root:
 
     cargo build --release -p netra -p netra-init && docs/bench/legs.py
 
 A pod (a network namespace) with netra on one shard and the client in it, the servers outside. They answer at once, or each
 call after a millisecond. ROUNDS=5, SECONDS=2.
 """
-import os, select, socket, statistics, struct, sys, time
+import collections, os, select, socket, statistics, struct, sys, time
 
 sys.dont_write_bytecode = True
 import stage
-from stage import BIN, DIR, cpu, sh, spaces, start, write
+from stage import BIN, DIR, cpu, sh, spaces, start, within, write
 
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 SECONDS = float(os.environ.get("SECONDS", "2"))
@@ -22,6 +23,13 @@ HOST = "org.demo.svc"
 BODY = b"\x052.0.2\x0corg.demo.Svc\x050.0.0\x08sayHello\x12Ljava/lang/String;\x03joeH\x02to"
 ANSWER = b"\x91\x09hello joe"
 ANSWER_LEN = 16 + len(ANSWER)
+Way = collections.namedtuple("Way", "text pod subsets connections is_direct")
+DIRECT = Way("one server, without netra", "legs", "a", 1, True)
+ONE = Way("one subset, by netra", "legs", "a", 1, False)
+WAYS = [DIRECT, Way("two servers, a connection for each, without netra", "legs", "ab", 2, True),
+        ONE, Way("two subsets, a connection for each, by netra", "legs", "ab", 2, False),
+        Way("two subsets by one connection with legs", "legs", "ab", 1, False),
+        Way("two subsets by one connection, one at a time", "one at a time", "ab", 1, False)]
 
 
 def request(number, to):
@@ -65,31 +73,39 @@ def answer(stream, after):
             stream.sendall(due.pop(0)[1])
 
 
-def ask(address, subsets):
-    """Calls a second over one connection."""
+def ask(ends, subsets):
+    """Calls a second with IN_FLIGHT at a time, how many answers each read has, and how many there were in all. The subsets take
+    turns, and each has the connection of its own place, or all the only one."""
     frames = [request(number, subsets[number % len(subsets)]) for number in range(4096)]
-    with socket.create_connection((address, PORT), 10) as stream:
+    streams = []
+    for end in ends:
+        address, port = end.rsplit(":", 1)
+        stream = socket.create_connection((address, int(port)), 10)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sent = answered = left = begun_at = 0
-        # Its legs are there after the first few.
-        warm, begun, end = 2000 if len(subsets) == 1 else 500, None, time.monotonic() + SECONDS + 3
-        stream.sendall(b"".join(frames[:IN_FLIGHT]))
-        sent = IN_FLIGHT
-        while True:
+        streams.append(stream)
+    left = dict.fromkeys(streams, 0)
+    sent = answered = reads = total = 0
+    # Legs are there after the first few.
+    warm, begun, end = 500, None, time.monotonic() + SECONDS + 3
+    fresh = IN_FLIGHT
+    while True:
+        for at, stream in enumerate(streams):
+            own = [frames[number % 4096] for number in range(sent, sent + fresh) if number % len(streams) == at]
+            if own:
+                stream.sendall(b"".join(own))
+        sent, fresh = sent + fresh, 0
+        for stream in select.select(streams, [], [])[0]:
             more = stream.recv(65536)
             if not more:
                 raise SystemExit("the connection has ended")
-            left += len(more)
-            count, left = divmod(left, ANSWER_LEN)
-            answered += count
-            now = time.monotonic()
-            if begun is None and answered >= warm:
-                begun, begun_at = now, answered
-            if begun is not None and now - begun >= SECONDS or now >= end:
-                return (answered - begun_at) / (now - begun)
-            if count:
-                stream.sendall(b"".join(frames[at % 4096] for at in range(sent, sent + count)))
-                sent += count
+            count, left[stream] = divmod(left[stream] + len(more), ANSWER_LEN)
+            fresh, reads = fresh + count, reads + 1
+        answered, total = answered + fresh, total + fresh
+        now = time.monotonic()
+        if begun is None and answered >= warm:
+            begun, answered, reads = now, 0, 0
+        if begun is not None and now - begun >= SECONDS or now >= end:
+            return answered / (now - begun), answered / reads, total
 
 
 def rules(address, port):
@@ -157,30 +173,43 @@ def measure():
             os.rename(path + ".new", path)
         time.sleep(2)
         for number in range(ROUNDS + 1):
-            for which, subsets in [("legs", "a"), ("legs", "ab"), ("one at a time", "ab")]:
-                name, address, process, _, _ = pods[which]
-                before = cpu(process)
-                said = sh("ip", "netns", "exec", name, sys.executable, os.path.abspath(__file__), "ask", address, subsets)
-                calls = float(said)
+            for way in WAYS:
+                row = measure_one(pods[way.pod], way, after)
                 # The first round warms up.
                 if number > 0:
-                    rows.setdefault((after, which, subsets), []).append(calls)
+                    rows.setdefault((after, way), []).append(row)
     return rows
 
 
+def measure_one(pod, way, after):
+    """Calls a second, answers for each read, and what netra's CPU has of a call in microseconds."""
+    name, address, process, _, _ = pod
+    ports = [PORT + 10 * (after + 1) + at for at in range(way.connections)] if way.is_direct else [PORT] * way.connections
+    ends = ",".join(f"{address}:{port}" for port in ports)
+    before = cpu(process)
+    # What the sidecar's own user sends goes by nobody.
+    words = within(name, [sys.executable, os.path.abspath(__file__), "ask", ends, way.subsets], UID if way.is_direct else None)
+    calls, each, total = map(float, sh(*words).split())
+    return calls, each, (cpu(process) - before) * 1e6 / total
+
+
+def spread(values, digits=0):
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}..{max(values):.{digits}f})"
+
+
 def show(rows):
-    print("| servers answer | messages go to | calls a second (each round) | to one subset alone |\n|---|---|--:|--:|")
-    for (after, which, subsets), each in rows.items():
-        base = statistics.median(rows[after, "legs", "a"])
-        mid = statistics.median(each)
-        to = "one subset" if subsets == "a" else f"two subsets, {which}"
-        print(f"| {'after 1 ms' if after else 'at once'} | {to} | {mid:.0f} ({', '.join(f'{value:.0f}' for value in each)}) | {mid / base:.2f} |")
+    print("| servers answer | the client asks | calls a second | of one server or subset | answers a read | netra's CPU, us a call |\n|---|---|--:|--:|--:|--:|")
+    for (after, way), each in rows.items():
+        calls, reads, took = zip(*each)
+        one = [row[0] for row in rows[after, DIRECT if way.is_direct else ONE]]
+        ratio = [mine / other for mine, other in zip(calls, one)]
+        print(f"| {'after 1 ms' if after else 'at once'} | {way.text} | {spread(calls)} | {spread(ratio, 2)} | {spread(reads, 1)} | {'' if way.is_direct else spread(took, 1)} |")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
         serve(int(sys.argv[2]), float(sys.argv[3]))
     elif sys.argv[1:2] == ["ask"]:
-        print(ask(sys.argv[2], sys.argv[3]))
+        print(*ask(sys.argv[2].split(","), sys.argv[3]))
     else:
         stage.run(lambda: show(measure()))

@@ -234,7 +234,6 @@ impl Flow {
     ) -> Result<(), End> {
         // What is in the pipe has passed before, and goes first.
         while !self.blocked && self.in_pipe == 0 && !half.is_stopped(from) {
-            let to = half.receiver(from);
             let Some(gated) = half.next(core, from, self.queue.first())? else { return Ok(()) };
             self.last_moved = core.now;
             self.queue.advance(&mut core.pool, gated.taken);
@@ -242,7 +241,8 @@ impl Flow {
                 self.expect_bulk(core);
             }
             if gated.is_full {
-                self.await_room(core, to);
+                // Requests may have gone to several, and the last of them is full.
+                self.await_room(core, half.receiver(from));
             }
         }
         Ok(())

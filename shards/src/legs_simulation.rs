@@ -29,14 +29,14 @@ use std::{
 
 const REQUESTS_MAX: usize = 24;
 /// Where a message is sent, by the digit in its key; the first is the original destination.
-const PLACES: [u16; 8] = [1, 40_001, 40_002, 40_003, 40_004, 40_005, 40_006, 40_007];
+pub(crate) const PLACES: [u16; 8] = [1, 40_001, 40_002, 40_003, 40_004, 40_005, 40_006, 40_007];
 const GOOD: usize = 4;
 /// Places that refuse the dial, say nothing to it, and of those that are unkind.
 const REFUSES: usize = 4;
 const SILENT: usize = 5;
 
 /// Where the digit in a key leads.
-fn target(digit: usize) -> Option<Target> {
+pub(crate) fn target(digit: usize) -> Option<Target> {
     Target::parse(format!("10.0.0.8:{}", PLACES[digit]).as_bytes())
 }
 
@@ -226,7 +226,7 @@ thread_local! {
     static UNKIND: Cell<bool> = const { Cell::new(false) };
 }
 
-fn unkind<W: Wire>(rng: &mut Rng, place: usize) -> Peer {
+pub(crate) fn unkind<W: Wire>(rng: &mut Rng, place: usize) -> Peer {
     let at = rng.len(3_000) - 1;
     let ending = match rng.below(4) {
         _ if !UNKIND.get() => Ending::AfterTheOther,
@@ -237,7 +237,7 @@ fn unkind<W: Wire>(rng: &mut Rng, place: usize) -> Peer {
     server::<W>(rng, PLACES[place], ending)
 }
 
-fn elsewhere<W: Wire>() -> BTreeMap<u16, Elsewhere> {
+pub(crate) fn elsewhere<W: Wire>() -> BTreeMap<u16, Elsewhere> {
     BTreeMap::from([
         (PLACES[0], (|rng| (unkind::<W>(rng, 0), Answer::AtOnce)) as Elsewhere),
         (PLACES[1], |rng| (unkind::<W>(rng, 1), Answer::AtOnce)),
@@ -262,11 +262,11 @@ fn elsewhere<W: Wire>() -> BTreeMap<u16, Elsewhere> {
 
 /// A request: where it goes, and whether it is answered.
 #[derive(Debug)]
-struct Asked {
-    bytes: Vec<u8>,
-    tag: usize,
-    place: usize,
-    is_oneway: bool,
+pub(crate) struct Asked {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) tag: usize,
+    pub(crate) place: usize,
+    pub(crate) is_oneway: bool,
 }
 
 impl Asked {
@@ -314,13 +314,13 @@ fn client<W: Wire>(rng: &mut Rng, asked: &[Asked]) -> Peer {
     Peer::scripted(rng, sends, Ending::AfterSending, turns)
 }
 
-struct World {
-    shard: Shard<SimIo>,
+pub(crate) struct World {
+    pub(crate) shard: Shard<SimIo>,
     _commands: mpsc::Sender<Command>,
     _spans: spans::SpanSource,
 }
 
-fn world(io: SimIo, protocol: Protocol, buffers: u32, limits: Limits) -> World {
+pub(crate) fn world(io: SimIo, protocol: Protocol, buffers: u32, limits: Limits) -> World {
     let defers = !limits.defer_dial.is_zero();
     let ports: Vec<String> = (1..=999).map(|port| format!("{port}={protocol}")).collect();
     let ports = ports.join(",").parse().unwrap();
@@ -336,7 +336,7 @@ fn world(io: SimIo, protocol: Protocol, buffers: u32, limits: Limits) -> World {
     World { shard: Shard::new(io, parts), _commands: commands, _spans: spans }
 }
 
-fn rest(seed: u64, world: &mut World, legs_max: u32) {
+pub(crate) fn rest(seed: u64, world: &mut World, legs_max: u32) {
     let shard = &mut world.shard;
     for turn in 0.. {
         let wait = shard.park();
@@ -361,7 +361,7 @@ fn rest(seed: u64, world: &mut World, legs_max: u32) {
 }
 
 /// Each request reached the server that it was for, once; returns the tags of those that did.
-fn served<W: Wire>(seed: u64, world: &World, asked: &[Asked]) -> BTreeSet<usize> {
+pub(crate) fn served<W: Wire>(seed: u64, world: &World, asked: &[Asked]) -> BTreeSet<usize> {
     let io = &world.shard.core.io;
     let mut tags = BTreeSet::new();
     for (port, fd) in io.dialled.iter().copied() {
@@ -379,7 +379,7 @@ fn served<W: Wire>(seed: u64, world: &World, asked: &[Asked]) -> BTreeSet<usize>
 
 /// What the client got is whole answers, each to a request of its own, and perhaps the beginning of one
 /// more. Returns the tags of those that were answered, and of those that were refused.
-fn answered<W: Wire>(seed: u64, world: &World, asked: &[Asked]) -> [BTreeSet<usize>; 2] {
+pub(crate) fn answered<W: Wire>(seed: u64, world: &World, asked: &[Asked]) -> [BTreeSet<usize>; 2] {
     let client = &world.shard.core.io.sockets[0].peer;
     assert!(client.saw_end || client.saw_reset, "{seed}: the client never saw the end");
     let mut received = &client.received[..];

@@ -54,6 +54,8 @@ mod joins;
 #[cfg(test)]
 mod late_simulation;
 #[cfg(test)]
+mod legs_cases;
+#[cfg(test)]
 mod legs_simulation;
 mod links;
 mod look;

@@ -8,9 +8,9 @@ use crate::{
 use netra_codecs::codec::EDITS_MAX;
 use std::io::IoSlice;
 
-/// Pieces that are sent in one call: what is held, what goes as it came, an edited head, and what is
-/// behind it in two pieces.
-const PIECES_MAX: usize = 2 * EDITS_MAX + 1 + 4;
+/// Pieces that are sent in one call: what is gathered, what is held, what goes as it came, an edited head,
+/// and what is behind it in two pieces.
+const PIECES_MAX: usize = 2 * EDITS_MAX + 1 + 5;
 /// As many as nearly all have: what need not be cleared costs nothing.
 const PIECES_USUAL: usize = 8;
 

@@ -111,11 +111,11 @@ fn told(port: u16, tag: usize) -> String {
 /// What is read is asked again, and nothing else. The endpoints begin at another one each `turn`: which of them are
 /// chosen first is always the same.
 fn table(protocol: Protocol, has_nobody: bool, turn: usize) -> Arc<Table> {
+    type Tables = BTreeMap<(String, bool, usize), Arc<Table>>;
     thread_local! {
-        static TABLES: RefCell<BTreeMap<(String, bool, usize), Arc<Table>>> =
-            const { RefCell::new(BTreeMap::new()) };
+        static TABLES: RefCell<Tables> = const { RefCell::new(BTreeMap::new()) };
     }
-    let made = |tables: &RefCell<BTreeMap<(String, bool, usize), Arc<Table>>>| {
+    let made = |tables: &RefCell<Tables>| {
         let key = (protocol.to_string(), has_nobody, turn);
         let made = || compile(protocol, has_nobody, turn);
         Arc::clone(tables.borrow_mut().entry(key).or_insert_with(made))

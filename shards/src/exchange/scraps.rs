@@ -3,7 +3,7 @@
 
 /// So many are kept on a shard, each of so many bytes at most: what is longer goes back to the allocator.
 const SCRAPS_MAX: usize = 16;
-const SCRAP_BYTES_MAX: usize = 2048;
+const SCRAP_BYTES_MAX: usize = 8192;
 
 /// What nobody has need of just now.
 #[derive(Debug, Default)]

@@ -126,7 +126,6 @@ impl Flow {
         counted: Counted,
         mut half: Half<'_>,
     ) -> Result<Seen, End> {
-        let to = half.receiver(from);
         let seen = match core.io.peek(from, &mut core.scratch) {
             Ok(0) => {
                 self.reading = Reading::Over;
@@ -143,6 +142,7 @@ impl Flow {
                 (gated.taken, gated.is_full, gated.is_long)
             }
             false => {
+                let to = from.other();
                 let sent = taken(core.io.send(to, &core.scratch[..seen]), to.side)?;
                 let is_long = half.tap(core, from.side, Source::Scratch(sent));
                 (sent, sent < seen, is_long)
@@ -151,7 +151,7 @@ impl Flow {
         core.io.take(from, sent).map_err(|e| End::of_error(from.side, &e))?;
         self.moved(core, counted, sent);
         if is_full {
-            self.await_room(core, to);
+            self.await_room(core, half.receiver(from));
         }
         Ok(if is_long { Seen::Long } else { Seen::Some })
     }

@@ -71,10 +71,8 @@ impl Gate {
         let holds = self.request.kept() > 0 || self.request.cleared > 0;
         let is_delayed = self.switch.until.is_some();
         // Where it waits for a slow client, the upstream is not to blame.
-        let is_slow = self.is_repeating()
-            || flows.hold[1]
-            || self.response.kept() > 0
-            || self.response.cleared > 0;
+        let is_slow = self.is_repeating() || self.is_client_slow(flows.hold[1]);
+        let stopped = self.within_head();
         let tapped = &mut self.tapped;
         if tapped.is_over() {
             tapped.patience = None;
@@ -102,7 +100,7 @@ impl Gate {
                 Some(answering) => answering == timed,
                 // Of an answer whose head is not whole nobody knows whose it is, and the client may have
                 // a part of it.
-                None => is_within && !is_late,
+                None => (is_within && !is_late) || stopped == Some(open.lane),
             };
             let standing = Standing {
                 is_unsent: is_newest && (is_coming || holds || flows.hold[0]),
@@ -120,6 +118,20 @@ impl Gate {
             }
         }
         None
+    }
+
+    /// Bytes of answers wait for a client that takes no more.
+    fn is_client_slow(&self, holds: bool) -> bool {
+        match self.legs.as_deref() {
+            // What a leg has said may wait for another, and a part of a head for the rest of it.
+            Some(legs) => legs.is_full(),
+            None => holds || self.response.kept() > 0 || self.response.cleared > 0,
+        }
+    }
+
+    /// The leg whose answer has come in a part that its client has nothing of.
+    fn within_head(&self) -> Option<u8> {
+        self.legs.as_deref().filter(|_| !self.response.held.is_empty())?.turn()
     }
 
     /// The exchange is over: its answer took too long.

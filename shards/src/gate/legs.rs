@@ -32,9 +32,9 @@ pub(crate) const HOME: u8 = 0;
 /// All legs of a connection that has, or is about to have, more than one.
 #[derive(Debug)]
 pub(crate) struct Legs {
-    all: Vec<Leg>,
+    pub(super) all: Vec<Leg>,
     /// The one that requests go by.
-    current: u8,
+    pub(super) current: u8,
     /// Who is in the middle of a message to the client.
     turn: Option<u8>,
     /// The client takes no more now.
@@ -45,22 +45,24 @@ pub(crate) struct Legs {
 
 #[derive(Debug)]
 pub(super) struct Leg {
-    token: Token,
-    standing: Standing,
+    pub(super) token: Token,
+    pub(super) standing: Standing,
     /// Where it leads; none is the original destination. What the current one is for is in the gate's
     /// own switch.
     goal: Option<Box<Goal>>,
     remote: Option<SocketAddr>,
     /// Requests that its full socket did not take.
-    carry: Vec<u8>,
+    pub(super) carry: Vec<u8>,
     /// Its socket is full, and watched.
-    is_blocked: bool,
+    pub(super) is_blocked: bool,
+    /// Its socket has broken: requests that were sent went nowhere.
+    pub(super) is_broken: bool,
     /// No further requests: its server was told.
     has_shut: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+pub(super) enum Standing {
     Reaching,
     Open,
     /// It has ended, and requests may still be taken for it, which go nowhere.
@@ -78,6 +80,7 @@ impl Leg {
             remote: None,
             carry: Vec::new(),
             is_blocked: false,
+            is_broken: false,
             has_shut: false,
         }
     }
@@ -115,6 +118,19 @@ impl Legs {
         self.all.iter().position(is_it).map_or(HOME, |place| u8::try_from(place).unwrap_or(HOME))
     }
 
+    /// The one that is open and leads there; `now` is where the current one leads.
+    pub(super) fn open_to(&self, wanted: Option<Target>, now: Option<&Goal>) -> Option<u8> {
+        let leads_there = |(place, leg): (usize, &Leg)| {
+            let goal = match place == usize::from(self.current) {
+                true => now,
+                false => leg.goal.as_deref(),
+            };
+            leg.standing == Standing::Open && goal.map(|goal| goal.target) == wanted
+        };
+        let place = self.all.iter().enumerate().position(leads_there)?;
+        Some(u8::try_from(place).unwrap_or(HOME))
+    }
+
     fn leg(&mut self, place: u8) -> &mut Leg {
         &mut self.all[usize::from(place)]
     }
@@ -148,15 +164,24 @@ impl Legs {
         (leg.standing, leg.goal, leg.remote) = (Standing::Open, goal, remote);
     }
 
+    /// Whether the client takes no more now.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Who is in the middle of a message to the client.
+    pub(super) fn turn(&self) -> Option<u8> {
+        self.turn
+    }
+
+    pub(super) fn note_full(&mut self, is_full: bool) {
+        self.is_full |= is_full;
+    }
+
     /// How many of them take a socket beside the connection's own.
     fn count(&self) -> usize {
         let takes = |leg: &&Leg| matches!(leg.standing, Standing::Reaching | Standing::Open);
         self.all.iter().skip(1).filter(takes).count()
-    }
-
-    /// The client takes no more now.
-    pub(super) fn is_full(&self) -> bool {
-        self.is_full
     }
 
     /// Bytes that are kept.
@@ -278,15 +303,8 @@ impl Gate {
         let Some(legs) = self.legs.as_deref() else {
             return if others_max == 0 { Path::Change } else { Path::New };
         };
-        let leads_there = |(place, leg): (usize, &Leg)| {
-            let goal = match place == usize::from(legs.current) {
-                true => self.old_goal.as_deref(),
-                false => leg.goal.as_deref(),
-            };
-            leg.standing == Standing::Open && goal.map(|goal| goal.target) == wanted
-        };
-        if let Some(place) = legs.all.iter().enumerate().position(leads_there) {
-            return Path::Hop(u8::try_from(place).unwrap_or(HOME));
+        if let Some(place) = legs.open_to(wanted, self.old_goal.as_deref()) {
+            return Path::Hop(place);
         }
         if legs.count() < others_max {
             return Path::New;
@@ -493,11 +511,14 @@ impl Gate {
         }
     }
 
-    /// Requests that the current leg's socket did not take went nowhere: it is broken.
+    /// A leg whose requests went nowhere: its socket is broken.
     pub(crate) fn has_broken(&self) -> Option<u8> {
         let legs = self.legs.as_deref()?;
-        let is_open = legs.all[usize::from(legs.current)].standing == Standing::Open;
-        (self.request.is_dead && is_open).then_some(legs.current)
+        let is_broken = |(place, leg): (u8, &Leg)| {
+            let is_broken = leg.is_broken || (place == legs.current && self.request.is_dead);
+            (is_broken && leg.standing == Standing::Open).then_some(place)
+        };
+        (HOME..).zip(&legs.all).find_map(is_broken)
     }
 
     /// The places that legs have, or had.

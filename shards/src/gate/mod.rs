@@ -14,6 +14,7 @@
 mod again;
 mod answers;
 mod copying;
+mod gathered;
 mod late;
 mod legs;
 mod moves;
@@ -220,8 +221,9 @@ impl Gate {
             let held = std::mem::take(&mut out.held);
             out.carry.extend(held);
         }
+        let goes_on = way == Way::Response && self.gathers_answers();
         let out = self.outgoing(way);
-        let gated = if !out.carry.is_empty() {
+        let gated = if !out.carry.is_empty() && !goes_on {
             let is_full = !out.send_carry(&mut core.io, to, &mut core.gates.scraps)?;
             Gated { is_full, ..Gated::default() }
         } else if way == Way::Response && self.must_close {
@@ -271,7 +273,8 @@ impl Gate {
         }
         match way {
             Way::Request if self.drops => self.drop_rest(core, source),
-            Way::Request => self.pass_requests(core, to, source),
+            Way::Request if self.legs.is_some() => self.gather_requests(core, source),
+            Way::Request => self.pass_requests(core, (to, 0), source),
             Way::Response => self.pass_answers(core, (to, place), source),
         }
     }

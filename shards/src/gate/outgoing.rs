@@ -21,6 +21,8 @@ pub(crate) struct Outgoing {
     pub(crate) survives: bool,
     /// That has broken: what is sent goes nowhere.
     pub(crate) is_dead: bool,
+    /// What is sent is kept instead, up to so much: more may follow that goes in the same call.
+    pub(crate) gathers: bool,
 }
 
 /// A message as it is to go out.
@@ -88,7 +90,7 @@ impl Outgoing {
 
     /// How much was offered and went; all, where that does not matter any more.
     #[inline]
-    fn what_went(
+    pub(super) fn what_went(
         &mut self,
         sent: Result<(usize, usize), End>,
         offered: usize,
@@ -142,6 +144,20 @@ impl Outgoing {
         plain: [&[u8]; 2],
         message: Option<Edited<'_>>,
     ) -> Result<(usize, usize), End> {
+        if self.gathers && !self.is_dead {
+            return self.gather(io, to, plain, message);
+        }
+        self.send_at_once(io, to, plain, message)
+    }
+
+    /// Sends all of this, whatever may follow; nothing is carried before it.
+    pub(super) fn send_at_once(
+        &mut self,
+        io: &mut impl Io,
+        to: Token,
+        plain: [&[u8]; 2],
+        message: Option<Edited<'_>>,
+    ) -> Result<(usize, usize), End> {
         let pieces_max = 4 + message.map_or(0, |it| it.edits.pieces_max());
         let sent = match self.is_dead {
             true => Ok((0, 0)),
@@ -160,7 +176,10 @@ impl Outgoing {
     }
 }
 
-fn slices<'m>(plain: [&'m [u8]; 2], message: Option<Edited<'m>>) -> impl Iterator<Item = &'m [u8]> {
+pub(super) fn slices<'m>(
+    plain: [&'m [u8]; 2],
+    message: Option<Edited<'m>>,
+) -> impl Iterator<Item = &'m [u8]> {
     let plain = plain.into_iter().filter(|slice| !slice.is_empty());
     plain.chain(message.into_iter().flat_map(Edited::slices))
 }

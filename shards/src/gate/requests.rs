@@ -82,16 +82,17 @@ pub(crate) enum Fate {
 }
 
 impl Gate {
-    /// Sends requests: in one call as many as go out as they came, and the first that does not.
+    /// Sends requests: in one call as many as go out as they came, and the first that does not. So many
+    /// bytes of the source have gone before.
     pub(super) fn pass_requests<I: Io>(
         &mut self,
         core: &mut Core<I>,
-        to: Token,
+        (to, before): (Token, usize),
         source: Source,
     ) -> Result<Gated, End> {
         let Core { io, pool, scratch, observer, recorder, taps, gates, http, now, limits, .. } =
             core;
-        let input = source.bytes(pool, scratch);
+        let input = &source.bytes(pool, scratch)[before..];
         let correlation = http.as_deref_mut().map(|http| &mut http.editor.correlation);
         let mut shared = Shared { gates, correlation, observer, recorder, now: *now };
         let (lane, mut head) = (self.lane(), Head::default());
@@ -387,9 +388,9 @@ impl Run<'_> {
     ) -> Result<(), End> {
         self.sent = Some(match (fate, message) {
             (Fate::Passes, message) => out.send_all(io, to, plain, message)?,
-            (Fate::Refused, _) => out.send_all(io, to, plain, None)?,
+            (Fate::Refused, _) => out.send_before_wait(io, to, plain)?,
             (Fate::Waits, message) => {
-                let sent = out.send_all(io, to, plain, None)?;
+                let sent = out.send_before_wait(io, to, plain)?;
                 match message {
                     Some(message) => out.keep(message.slices()),
                     None => out.keep(own.into_iter()),
@@ -423,7 +424,7 @@ impl Run<'_> {
         if let Some((offered, sent)) = self.sent {
             return Ok(Gated { taken: at, is_full: sent < offered, is_long: false });
         }
-        if at > 0 && !out.held.is_empty() {
+        if at > 0 && (!out.held.is_empty() || out.would_gather(at)) {
             let (offered, sent) = out.send(io, to, &input[..at], None)?;
             return Ok(Gated { taken: at, is_full: sent < offered, is_long: false });
         }

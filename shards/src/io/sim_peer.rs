@@ -86,6 +86,11 @@ impl Peer {
         Self { replies: Some(Replies(Box::new(reply))), ..Self::draw(rng, 0, ending) }
     }
 
+    /// The same with all that it may send in one packet, and one that reads as fast.
+    pub(crate) fn at_once(self) -> Self {
+        Self { chunk: usize::MAX, pace: 1, read_most: usize::MAX, ..self }
+    }
+
     /// The same, with pauses.
     pub(crate) fn pausing(self, pauses: VecDeque<(usize, Nanos)>) -> Self {
         Self { pauses, ..self }

@@ -14,6 +14,8 @@ pub(crate) struct Socket {
     pub(crate) rx_reset: bool,
     /// Bytes that were sent and that the peer has not read.
     pub(crate) tx: VecDeque<u8>,
+    /// How often some were.
+    pub(crate) sends: u32,
     /// Bytes that wait for the end to go with them.
     pub(crate) corked: Vec<u8>,
     pub(crate) tx_end: bool,
@@ -36,6 +38,7 @@ impl Socket {
             rx_end: false,
             rx_reset: false,
             tx: VecDeque::new(),
+            sends: 0,
             corked: Vec::new(),
             tx_end: false,
             tx_reset: false,

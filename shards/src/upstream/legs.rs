@@ -254,7 +254,7 @@ impl<I: Io> Shard<I> {
             self.end(owner, End::Netra);
             return false;
         }
-        if let Some(place) = gate.has_broken()
+        while let Some(place) = self.gate_of(owner.slot).and_then(|gate| gate.has_broken())
             && let Some(leg) = self.open_leg_at(owner, place)
         {
             self.lose_leg(owner, (place, leg.token), BROKEN);
@@ -288,7 +288,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Lets the legs speak, each in its turn. Whether one has said something.
-    pub(crate) fn hear_legs(&mut self, owner: Token) -> bool {
+    pub(super) fn hear_each(&mut self, owner: Token) -> bool {
         let mut has_heard = false;
         loop {
             while let Some(leg) = self.next_to_speak(owner) {

@@ -292,6 +292,7 @@ impl Io for SimIo {
         }
         socket.push();
         socket.tx.extend(&bytes[..len]);
+        socket.sends += 1;
         Ok(len)
     }
 
