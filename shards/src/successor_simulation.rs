@@ -349,13 +349,17 @@ fn answered<W: Wire>(seed: u64, world: &World, asked: &[Asked]) -> [BTreeSet<usi
     all
 }
 
-/// Servers leave between two answers: no client learns of it.
+/// Servers leave between two answers: no client learns of it. Where the only upstream ends while a part of a request
+/// is there, or one waits for its first leg, that end is final, and noted where nobody spins: that is rare.
 fn simulate<W: Wire>(seed: u64) -> Arc<Recorder> {
     let (world, asked) = run::<W>(seed, false);
     served::<W>(seed, &world, &asked);
     let [answered, refused] = answered::<W>(seed, &world, &asked);
-    let all: BTreeSet<_> = asked.iter().map(|it| it.tag).collect();
-    assert_eq!((answered, refused), (all, BTreeSet::new()), "{seed}");
+    assert_eq!(refused, BTreeSet::new(), "{seed}");
+    if answered.len() < asked.len() {
+        assert_eq!(world.shard.core.recorder.get(Key::LEG_OPENED), 0, "{seed}: {answered:?}");
+        world.shard.core.recorder.bump(Key::SPINS);
+    }
     let len: usize = world.shard.core.io.sockets[0].peer.received.len();
     let (mut seen, received) = (0, &world.shard.core.io.sockets[0].peer.received);
     while let Some((end, ..)) = W::answer_end(&received[seen..]) {
@@ -388,27 +392,37 @@ fn reaches(recorders: &[Arc<Recorder>], keys: &[Key]) {
     }
 }
 
+fn few_are_cut(recorders: &[Arc<Recorder>]) {
+    let cut = recorders.iter().filter(|it| it.get(Key::SPINS) > 0).count();
+    assert!(cut * 1_000 <= recorders.len().max(1_000), "{cut} of {}", recorders.len());
+}
+
+fn kind(recorders: &[Arc<Recorder>]) {
+    reaches(recorders, &KIND);
+    few_are_cut(recorders);
+}
+
 const KIND: [Key; 3] = [Key::LEG_OPENED, Key::LEG_LOST, Key::SENT_AGAIN];
 const UNKIND: [Key; 4] = [Key::LEG_OPENED, Key::LEG_LOST, Key::SENT_AGAIN, Key::TRIED_ELSEWHERE];
 
 #[test]
 fn commands_of_redis_that_a_leg_owes_are_answered_by_its_successor() {
-    reaches(&with_seed(simulate::<Redis>), &KIND);
+    kind(&with_seed(simulate::<Redis>));
 }
 
 #[test]
 fn calls_of_dubbo_that_a_leg_owes_are_answered_by_its_successor() {
-    reaches(&with_seed(simulate::<Dubbo>), &KIND);
+    kind(&with_seed(simulate::<Dubbo>));
 }
 
 #[test]
 fn commands_of_redis_that_a_leg_is_silent_about_are_answered_by_its_successor() {
-    reaches(&with_seed(simulate_stalls::<Redis>), &KIND);
+    kind(&with_seed(simulate_stalls::<Redis>));
 }
 
 #[test]
 fn calls_of_dubbo_that_a_leg_is_silent_about_are_answered_by_its_successor() {
-    reaches(&with_seed(simulate_stalls::<Dubbo>), &KIND);
+    kind(&with_seed(simulate_stalls::<Dubbo>));
 }
 
 #[test]
