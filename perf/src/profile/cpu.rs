@@ -324,6 +324,7 @@ fn system_ticks(id: i32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::{super::Call, *};
+    use std::sync::Barrier;
 
     #[test]
     fn a_profile_keeps_so_many_stacks_and_counts_on() {
@@ -380,8 +381,15 @@ mod tests {
     fn a_thread_that_burns_cpu_is_found() {
         let stop = Arc::new(AtomicBool::new(false));
         let burn = Arc::clone(&stop);
-        let burning =
-            thread::Builder::new().name("burner".into()).spawn(move || burns_cpu(&burn)).unwrap();
+        // A thread has its own name only once it runs.
+        let begun = Arc::new(Barrier::new(2));
+        let begins = Arc::clone(&begun);
+        let burns = move || {
+            begins.wait();
+            burns_cpu(&burn)
+        };
+        let burning = thread::Builder::new().name("burner".into()).spawn(burns).unwrap();
+        begun.wait();
         let room = Room { stacks: u64::MAX, names: || u64::MAX };
         let profile = sample_cpu(199, Duration::from_millis(700), &AtomicBool::new(false), &room);
         stop.store(true, Relaxed);
