@@ -43,6 +43,7 @@ pub(crate) struct Again {
     is_tight: bool,
     /// They wait for a further upstream.
     is_repeating: bool,
+    /// A try may take too long, of one that is kept or was.
     is_timed: bool,
 }
 

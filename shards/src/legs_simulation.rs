@@ -292,26 +292,43 @@ fn conversation<W: Wire>(rng: &mut Rng) -> Vec<Asked> {
     asked.collect()
 }
 
-fn client<W: Wire>(rng: &mut Rng, asked: &[Asked]) -> Peer {
-    let window = if rng.chance(30) { 1 } else { rng.len(REQUESTS_MAX) };
+/// A client that waits for answers when so many requests are under way; each is its bytes, and whether it is oneway.
+pub(crate) fn windowed<'r>(
+    rng: &mut Rng,
+    requests: impl Iterator<Item = (&'r [u8], bool)>,
+    window: usize,
+    answer_end: fn(&[u8]) -> Option<usize>,
+    ending: Ending,
+) -> Peer {
     // How many answers come before each may be sent, and where each ends.
-    let (mut ends, mut before, mut answers, mut end) = (Vec::new(), Vec::new(), 0, 0);
-    for request in asked {
-        end += request.bytes.len();
-        ends.push(end);
+    let (mut ends, mut before, mut answers, mut sends) = (Vec::new(), Vec::new(), 0, Vec::new());
+    for (bytes, is_oneway) in requests {
+        sends.extend_from_slice(bytes);
+        ends.push(sends.len());
         before.push(answers);
-        answers += usize::from(!request.is_oneway);
+        answers += usize::from(!is_oneway);
     }
     let (mut seen, mut whole) = (0, 0);
     let turns = Turns::new(move |received| {
-        while let Some((end, ..)) = W::answer_end(&received[seen..]) {
+        while let Some(end) = answer_end(&received[seen..]) {
             (seen, whole) = (seen + end, whole + 1);
         }
         let open = before.iter().take_while(|before| **before < whole + window).count();
         open.checked_sub(1).map_or(0, |last| ends[last])
     });
-    let sends = asked.iter().flat_map(|request| request.bytes.clone()).collect();
-    Peer::scripted(rng, sends, Ending::AfterSending, turns)
+    Peer::scripted(rng, sends, ending, turns)
+}
+
+fn client<W: Wire>(rng: &mut Rng, asked: &[Asked]) -> Peer {
+    let window = if rng.chance(30) { 1 } else { rng.len(REQUESTS_MAX) };
+    let requests = asked.iter().map(|it| (&it.bytes[..], it.is_oneway));
+    windowed(
+        rng,
+        requests,
+        window,
+        |bytes| W::answer_end(bytes).map(|(end, ..)| end),
+        Ending::AfterSending,
+    )
 }
 
 pub(crate) struct World {

@@ -9,9 +9,9 @@ use crate::{
     http_simulation::{correlation, http_config, request_end},
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},
-        sim_peer::{Answer, Arrival, Ending, Peer, Turns},
+        sim_peer::{Answer, Arrival, Ending, Peer},
     },
-    legs_simulation::{Dubbo, Redis, Wire, said},
+    legs_simulation::{Dubbo, Redis, Wire, said, windowed},
     shard::{Command, Parts, Shard},
     simulation::{come_to_rest, parts, with_seed},
     spans,
@@ -273,23 +273,8 @@ fn conversation<T: Talk>(rng: &mut Rng) -> Vec<Asked> {
 
 fn client<T: Talk>(rng: &mut Rng, asked: &[Asked]) -> Peer {
     let window = if rng.chance(30) { 1 } else { rng.len(REQUESTS_MAX) };
-    let (mut ends, mut before, mut answers, mut end) = (Vec::new(), Vec::new(), 0, 0);
-    for request in asked {
-        end += request.bytes.len();
-        ends.push(end);
-        before.push(answers);
-        answers += usize::from(!request.is_oneway);
-    }
-    let (mut seen, mut whole) = (0, 0);
-    let turns = Turns::new(move |received| {
-        while let Some(end) = T::answer_end(&received[seen..]) {
-            (seen, whole) = (seen + end, whole + 1);
-        }
-        let open = before.iter().take_while(|before| **before < whole + window).count();
-        open.checked_sub(1).map_or(0, |last| ends[last])
-    });
-    let sends = asked.iter().flat_map(|request| request.bytes.clone()).collect();
-    Peer::scripted(rng, sends, Ending::AfterSending, turns)
+    let requests = asked.iter().map(|it| (&it.bytes[..], it.is_oneway));
+    windowed(rng, requests, window, T::answer_end, Ending::AfterSending)
 }
 
 struct World {

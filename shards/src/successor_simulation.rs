@@ -7,9 +7,9 @@ use crate::{
     config::Limits,
     io::{
         sim::{Elsewhere, Faults, Rng, SimIo},
-        sim_peer::{Answer, Arrival, Ending, Peer, Turns},
+        sim_peer::{Answer, Arrival, Ending, Peer},
     },
-    legs_simulation::{self, Wire, digits, dubbo_frame, line_end, number, said, server},
+    legs_simulation::{self, Wire, digits, dubbo_frame, line_end, number, said, server, windowed},
     simulation::with_seed,
 };
 use netra_codecs::tap::Protocol;
@@ -256,26 +256,11 @@ fn conversation<W: Wire>(rng: &mut Rng) -> Vec<Asked> {
 /// A client that has some requests under way at a time, and ends when it has all that it is told.
 fn client<W: Wire>(rng: &mut Rng, asked: &[Asked]) -> Peer {
     let window = if rng.chance(20) { 1 } else { rng.len(REQUESTS_MAX) };
-    let (mut ends, mut before, mut answers, mut end) = (Vec::new(), Vec::new(), 0, 0);
-    for request in asked {
-        end += request.bytes.len();
-        ends.push(end);
-        before.push(answers);
-        answers += usize::from(!request.is_oneway);
-    }
-    let (mut seen, mut whole) = (0, 0);
-    let turns = Turns::new(move |received| {
-        while let Some((end, ..)) = W::answer_end(&received[seen..]) {
-            (seen, whole) = (seen + end, whole + 1);
-        }
-        let open = before.iter().take_while(|before| **before < whole + window).count();
-        open.checked_sub(1).map_or(0, |last| ends[last])
-    });
-    let sends = asked.iter().flat_map(|request| request.bytes.clone()).collect();
+    let requests = asked.iter().map(|it| (&it.bytes[..], it.is_oneway));
     // Who has ended its stream is not served on where the connection's only upstream ends.
     let ends = IS_UNKIND.get() && rng.chance(50);
     let ending = if ends { Ending::AfterSending } else { Ending::AfterTheOther };
-    Peer::scripted(rng, sends, ending, turns)
+    windowed(rng, requests, window, |bytes| W::answer_end(bytes).map(|(end, ..)| end), ending)
 }
 
 fn run<W: Wire>(seed: u64, is_unkind: bool) -> (World, Vec<Asked>) {

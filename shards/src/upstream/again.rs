@@ -49,12 +49,13 @@ impl<I: Io> Shard<I> {
     pub(super) fn succeed(
         &mut self,
         owner: Token,
-        (place, has_ended): (u8, bool),
+        place: u8,
         reason: RetryReason,
     ) -> Option<(Token, u8)> {
         let others_max = self.others_max(owner);
         let (has_room, now) = (self.descriptors.room() > 0, self.core.now);
-        let original_dst = self.slab[owner.slot as usize].original_dst;
+        let connection = &self.slab[owner.slot as usize];
+        let (original_dst, has_ended) = (connection.original_dst, connection.request.is_finished());
         let gate = self.gate_of(owner.slot)?;
         let others = gate.leg_count().saturating_sub(usize::from(place != HOME));
         if !has_room || others >= others_max {
@@ -97,8 +98,7 @@ impl<I: Io> Shard<I> {
         if gate.has_legs() {
             let may = gate.owes_only_kept(place);
             if let Some(leg) = self.open_leg_at(owner, place).filter(|_| may)
-                && let Some(successor) =
-                    self.succeed(owner, (place, has_ended), RetryReason::Timeout)
+                && let Some(successor) = self.succeed(owner, place, RetryReason::Timeout)
             {
                 let end = End::Reset(Side::Upstream);
                 self.leave_leg(owner, (place, leg.token), end, Some(successor));
@@ -141,8 +141,7 @@ impl<I: Io> Shard<I> {
         it.switch.stand = Stand::GaveUp;
         let place = it.place;
         self.core.recorder.bump(Key::ROUTE_UNREACHABLE);
-        let has_ended = self.slab[owner.slot as usize].request.is_finished();
-        let successor = self.succeed(owner, (place, has_ended), RetryReason::Connect);
+        let successor = self.succeed(owner, place, RetryReason::Connect);
         self.leave_leg(owner, (place, leg.other()), End::Reset(Side::Upstream), successor);
         self.core.again.push_back(owner);
     }

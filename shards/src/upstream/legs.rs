@@ -206,8 +206,7 @@ impl<I: Io> Shard<I> {
 
     /// A leg has ended; where the connection cannot go on without it, it ends like this.
     fn lose_leg(&mut self, owner: Token, (place, token): (u8, Token), end: End) {
-        let has_ended = self.slab[owner.slot as usize].request.is_finished();
-        let successor = self.succeed(owner, (place, has_ended), RetryReason::Reset);
+        let successor = self.succeed(owner, place, RetryReason::Reset);
         self.leave_leg(owner, (place, token), end, successor);
     }
 
