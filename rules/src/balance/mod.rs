@@ -266,9 +266,9 @@ impl Balance {
     /// The better of one and another.
     #[inline]
     fn better(&self, schedule: &[u32], first: u32, now_ns: u64, draw: u64) -> Option<u32> {
-        let mut second = drawn(schedule, draw.rotate_left(32))?;
+        let mut second = drawn_beside(schedule, draw)?;
         if second == first {
-            // Any other will do: the one that stands behind it.
+            // It has several places, or was not warm enough for its own: once more.
             second = drawn(schedule, draw.rotate_left(17))?;
         }
         match (self.is_in(first), self.is_in(second)) {
@@ -487,6 +487,18 @@ pub struct ClusterView {
 #[inline]
 fn drawn(schedule: &[u32], draw: u64) -> Option<u32> {
     let place = ((draw >> 32) * schedule.len() as u64) >> 32;
+    schedule.get(usize::try_from(place).ok()?).copied()
+}
+
+/// Another place of a schedule of two or more than the one that [`drawn`] says, each as likely. Who
+/// is compared with itself is picked however busy it is.
+#[inline]
+fn drawn_beside(schedule: &[u32], draw: u64) -> Option<u32> {
+    let len = schedule.len() as u64;
+    let first = ((draw >> 32) * len) >> 32;
+    let beyond = ((draw & 0xffff_ffff) * len.saturating_sub(1)) >> 32;
+    let place = first + 1 + beyond;
+    let place = if place < len { place } else { place - len };
     schedule.get(usize::try_from(place).ok()?).copied()
 }
 
