@@ -268,7 +268,7 @@ impl Balance {
     fn better(&self, schedule: &[u32], first: u32, now_ns: u64, draw: u64) -> Option<u32> {
         let mut second = drawn_beside(schedule, draw)?;
         if second == first {
-            // It has several places, or was not warm enough for its own: once more.
+            // It has several places, or stands in for one that is still new: once more.
             second = drawn(schedule, draw.rotate_left(17))?;
         }
         match (self.is_in(first), self.is_in(second)) {
@@ -483,10 +483,10 @@ pub struct ClusterView {
     pub endpoints: Vec<EndpointView>,
 }
 
-/// The place of a schedule that chance says: no division.
+/// The place of a schedule that chance says.
 #[inline]
 fn drawn(schedule: &[u32], draw: u64) -> Option<u32> {
-    let place = ((draw >> 32) * schedule.len() as u64) >> 32;
+    let place = below(schedule.len() as u64, draw);
     schedule.get(usize::try_from(place).ok()?).copied()
 }
 
@@ -495,11 +495,15 @@ fn drawn(schedule: &[u32], draw: u64) -> Option<u32> {
 #[inline]
 fn drawn_beside(schedule: &[u32], draw: u64) -> Option<u32> {
     let len = schedule.len() as u64;
-    let first = ((draw >> 32) * len) >> 32;
-    let beyond = ((draw & 0xffff_ffff) * len.saturating_sub(1)) >> 32;
-    let place = first + 1 + beyond;
+    let place = below(len, draw) + 1 + below(len.saturating_sub(1), draw.rotate_left(32));
     let place = if place < len { place } else { place - len };
     schedule.get(usize::try_from(place).ok()?).copied()
+}
+
+/// A number below the bound by the upper half of a draw: no division.
+#[inline]
+fn below(bound: u64, draw: u64) -> u64 {
+    ((draw >> 32) * bound) >> 32
 }
 
 #[cfg(test)]
