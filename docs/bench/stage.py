@@ -45,18 +45,27 @@ def intercept(space, uid):
         "PATH": os.environ["PATH"], "NETRA_SIDECAR_USER_ID": str(uid), "NETRA_SIDECAR_GROUP_ID": str(uid)})
 
 
+def intercept_by(space, uid, ports):
+    """What the programs there send to each of these ports goes by another one, as above but for a peer that runs as that user: the least
+    that rules can be, as what they cost counts for it."""
+    to = ", ".join(f"{port} : {other}" for port, other in ports.items())
+    sh(*within(space, ["nft", "-f", "-"]), input=f"""table ip peer {{ chain output {{ type nat hook output priority -100;
+        meta skuid != {uid} tcp dport {{ {", ".join(map(str, ports))} }} redirect to :tcp dport map {{ {to} }}
+        }}\n}}""")
+
+
 def write(name, text):
     with open(f"{DIR}/{name}", "w") as file:
         file.write(text)
     return f"{DIR}/{name}"
 
 
-def nginx(space, http):
+def nginx(space, http, user=None):
     """nginx with one worker, and this within its `http`."""
     temp = "".join(f"{kind}_temp_path {DIR}/{kind}-{space};" for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
     return start(space, ["nginx", "-e", "stderr", "-p", DIR, "-c", write(f"nginx-{space}.conf", f"""daemon off; master_process off;
         pid {DIR}/{space}.pid; error_log stderr crit; events {{ worker_connections 4096; }}
-        http {{ access_log off; keepalive_requests 100000000; {temp} {http} }}""")])
+        http {{ access_log off; keepalive_requests 100000000; {temp} {http} }}""")], user=user)
 
 
 def cpu(process):

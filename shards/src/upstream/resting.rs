@@ -6,7 +6,11 @@ use crate::{
     along::Along,
     io::{Close, Event, Io, Side, Token},
     shard::Shard,
-    switch::{Switch, leg::Leg, resting::Resting},
+    switch::{
+        Switch,
+        leg::Leg,
+        resting::{Rest, Resting},
+    },
     sys::Nanos,
     timers::Timer,
 };
@@ -16,6 +20,9 @@ use netra_perf::Key;
 /// uvicorn: 5 s), so that a request hardly ever meets one that is just being closed. Who comes back less
 /// often can afford the dial.
 const REST_NS: Nanos = 1_000_000_000;
+/// For so long one that rests is not looked at before it is asked again, no more than one is that has not
+/// rested: what it says comes as an event, and nobody closes what was idle for so short a time.
+const FRESH_NS: Nanos = 10_000_000;
 
 impl<I: Io> Shard<I> {
     /// Whether the upstream that is about to be left may rest.
@@ -67,10 +74,11 @@ impl<I: Io> Shard<I> {
         }
         self.core.recorder.bump(Key::LEG_OPENED);
         self.rest_from_now(slot);
+        let now = self.core.now;
         if let Some(http) = self.slab[downstream.slot as usize].http.as_deref_mut()
             && let Some(resting) = http.resting.as_deref_mut()
         {
-            http.seats.rest(resting.add(token, remote, http.seats.lane()));
+            http.seats.rest(resting.add(token, remote, http.seats.lane(), now));
         }
         true
     }
@@ -81,8 +89,9 @@ impl<I: Io> Shard<I> {
         let Some(http) = self.slab[downstream.slot as usize].http.as_deref() else { return false };
         let Some(resting) = http.resting.as_deref() else { return false };
         let there = resting.find(http.switch.target()).filter(|_| http.may_come_back());
-        let Some(token) = there else { return false };
-        if !self.is_silent(token) {
+        let Some(&Rest { token, since, .. }) = there else { return false };
+        let now = self.core.now;
+        if now.saturating_sub(since) >= FRESH_NS && !self.is_silent(token) {
             self.lose_resting(downstream, token.slot);
             return false;
         }
@@ -97,7 +106,7 @@ impl<I: Io> Shard<I> {
         let is_parted = std::mem::take(&mut http.switch.is_parted);
         let resting = http.resting.as_deref_mut();
         let back = resting.and_then(|it| match rests {
-            true => it.take_turns(token.slot, remote, lane),
+            true => it.take_turns(token.slot, remote, lane, now),
             false => it.remove(token.slot),
         });
         let Some(back) = back else { return false };
