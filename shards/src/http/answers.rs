@@ -66,6 +66,12 @@ impl Http {
         self.answers.as_deref().is_some_and(|out| out.kept() > 0 || out.cleared > 0)
     }
 
+    /// Bytes of answers that were read are still to be sent: carried ones, or some that are yet in the
+    /// upstream's socket, where the bodies before them were spliced from.
+    pub(super) fn has_answers_on_the_way(&self) -> bool {
+        self.answers.as_deref().is_some_and(|out| !out.carry.is_empty() || out.cleared > 0)
+    }
+
     /// Bytes of answers are carried.
     #[inline]
     pub(crate) fn carries_answers(&self) -> bool {

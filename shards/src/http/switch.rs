@@ -143,7 +143,7 @@ impl Http {
             // The first request of HTTP/2, before which nothing was asked.
             return true;
         }
-        if self.carries_answers() {
+        if self.has_answers_on_the_way() {
             return false;
         }
         let is_answered = match self.exchanges.front_mut() {

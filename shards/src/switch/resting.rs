@@ -128,7 +128,7 @@ mod tests {
         assert_eq!((back.target, back.lane, back.since), (target("a:1"), 0, 1));
         assert_eq!(resting.find(target("c:1").as_ref()).map(|it| it.since), Some(3));
         resting.is_at(back.target);
-        assert_eq!(resting.find(target("c:1").as_ref()), Some(token(7)));
+        assert_eq!(resting.find(target("c:1").as_ref()).map(|it| it.token), Some(token(7)));
         assert_eq!(resting.remove(8).map(|rest| rest.lane), Some(1));
         assert_eq!(resting.add(token(9), None, 0, 4), 1, "the first that is free");
         assert_eq!(resting.count(), 2);
