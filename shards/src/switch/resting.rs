@@ -2,7 +2,7 @@
 //! elsewhere they *rest*, each in a slot of the slab that has an upstream side alone. Nothing is asked of
 //! one that rests, so that whatever it says means that it is of no use any more.
 
-use crate::{io::Token, sys::Nanos};
+use crate::io::Token;
 use netra_codecs::{
     h1::{ResponseHead, Version},
     route::Target,
@@ -29,8 +29,6 @@ pub(crate) struct Rest {
     pub(crate) remote: Option<SocketAddr>,
     /// The number of the seat there.
     pub(crate) lane: u8,
-    /// When it was left.
-    pub(crate) since: Nanos,
 }
 
 impl Resting {
@@ -50,21 +48,15 @@ impl Resting {
     }
 
     /// The upstream that there is rests from now on. Returns a number for the next seat.
-    pub(crate) fn add(
-        &mut self,
-        token: Token,
-        remote: Option<SocketAddr>,
-        lane: u8,
-        since: Nanos,
-    ) -> u8 {
-        self.all.push(Rest { token, target: self.here, remote, lane, since });
+    pub(crate) fn add(&mut self, token: Token, remote: Option<SocketAddr>, lane: u8) -> u8 {
+        self.all.push(Rest { token, target: self.here, remote, lane });
         let is_free = |lane: &u8| self.all.iter().all(|rest| rest.lane != *lane);
         (0..=u8::MAX).find(is_free).unwrap_or(0)
     }
 
     /// The one that leads there.
-    pub(crate) fn find(&self, target: Option<&Target>) -> Option<&Rest> {
-        self.all.iter().find(|rest| rest.target.as_ref() == target)
+    pub(crate) fn find(&self, target: Option<&Target>) -> Option<Token> {
+        self.all.iter().find(|rest| rest.target.as_ref() == target).map(|rest| rest.token)
     }
 
     /// The one in this slot rests no more.
@@ -79,11 +71,10 @@ impl Resting {
         slot: u32,
         remote: Option<SocketAddr>,
         lane: u8,
-        since: Nanos,
     ) -> Option<Rest> {
         let target = self.here;
         let rest = self.all.iter_mut().find(|rest| rest.token.slot == slot)?;
-        Some(std::mem::replace(rest, Rest { token: rest.token, target, remote, lane, since }))
+        Some(std::mem::replace(rest, Rest { token: rest.token, target, remote, lane }))
     }
 
     /// Takes one of them out, whichever.
@@ -117,20 +108,19 @@ mod tests {
     fn each_has_a_number_of_its_own_whatever_goes() {
         let mut resting = Resting::default();
         resting.is_at(target("a:1"));
-        assert_eq!(resting.add(token(7), None, 0, 1), 1);
+        assert_eq!(resting.add(token(7), None, 0), 1);
         resting.is_at(None);
-        assert_eq!(resting.add(token(8), None, 1, 2), 2);
+        assert_eq!(resting.add(token(8), None, 1), 2);
         resting.is_at(target("c:1"));
-        assert_eq!(resting.find(target("a:1").as_ref()).map(|it| it.token), Some(token(7)));
-        assert_eq!(resting.find(None).map(|it| (it.token, it.since)), Some((token(8), 2)));
-        assert!(resting.find(target("c:1").as_ref()).is_none());
-        let back = resting.take_turns(7, None, 2, 3).unwrap();
-        assert_eq!((back.target, back.lane, back.since), (target("a:1"), 0, 1));
-        assert_eq!(resting.find(target("c:1").as_ref()).map(|it| it.since), Some(3));
+        assert_eq!(resting.find(target("a:1").as_ref()), Some(token(7)));
+        assert_eq!(resting.find(None), Some(token(8)));
+        assert_eq!(resting.find(target("c:1").as_ref()), None);
+        let back = resting.take_turns(7, None, 2).unwrap();
+        assert_eq!((back.target, back.lane), (target("a:1"), 0));
         resting.is_at(back.target);
-        assert_eq!(resting.find(target("c:1").as_ref()).map(|it| it.token), Some(token(7)));
+        assert_eq!(resting.find(target("c:1").as_ref()), Some(token(7)));
         assert_eq!(resting.remove(8).map(|rest| rest.lane), Some(1));
-        assert_eq!(resting.add(token(9), None, 0, 4), 1, "the first that is free");
+        assert_eq!(resting.add(token(9), None, 0), 1, "the first that is free");
         assert_eq!(resting.count(), 2);
     }
 }

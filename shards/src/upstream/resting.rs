@@ -6,11 +6,7 @@ use crate::{
     along::Along,
     io::{Close, Event, Io, Side, Token},
     shard::Shard,
-    switch::{
-        Switch,
-        leg::Leg,
-        resting::{Rest, Resting},
-    },
+    switch::{Switch, leg::Leg, resting::Resting},
     sys::Nanos,
     timers::Timer,
 };
@@ -74,11 +70,10 @@ impl<I: Io> Shard<I> {
         }
         self.core.recorder.bump(Key::LEG_OPENED);
         self.rest_from_now(slot);
-        let now = self.core.now;
         if let Some(http) = self.slab[downstream.slot as usize].http.as_deref_mut()
             && let Some(resting) = http.resting.as_deref_mut()
         {
-            http.seats.rest(resting.add(token, remote, http.seats.lane(), now));
+            http.seats.rest(resting.add(token, remote, http.seats.lane()));
         }
         true
     }
@@ -89,9 +84,8 @@ impl<I: Io> Shard<I> {
         let Some(http) = self.slab[downstream.slot as usize].http.as_deref() else { return false };
         let Some(resting) = http.resting.as_deref() else { return false };
         let there = resting.find(http.switch.target()).filter(|_| http.may_come_back());
-        let Some(&Rest { token, since, .. }) = there else { return false };
-        let now = self.core.now;
-        if now.saturating_sub(since) >= FRESH_NS && !self.is_silent(token) {
+        let Some(token) = there else { return false };
+        if !self.is_fresh(token.slot) && !self.is_silent(token) {
             self.lose_resting(downstream, token.slot);
             return false;
         }
@@ -106,7 +100,7 @@ impl<I: Io> Shard<I> {
         let is_parted = std::mem::take(&mut http.switch.is_parted);
         let resting = http.resting.as_deref_mut();
         let back = resting.and_then(|it| match rests {
-            true => it.take_turns(token.slot, remote, lane, now),
+            true => it.take_turns(token.slot, remote, lane),
             false => it.remove(token.slot),
         });
         let Some(back) = back else { return false };
@@ -147,6 +141,12 @@ impl<I: Io> Shard<I> {
     fn rest_from_now(&mut self, slot: u32) {
         let until = self.core.now + REST_NS;
         self.timers.set(&mut self.slab, slot, Timer::Rest, until);
+    }
+
+    /// It has rested for a moment only.
+    fn is_fresh(&self, slot: u32) -> bool {
+        let left = self.slab[slot as usize].link.at().saturating_sub(self.core.now);
+        left > REST_NS - FRESH_NS
     }
 
     /// An upstream that rests has something to say: nothing was asked of it.
