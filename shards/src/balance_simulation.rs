@@ -481,3 +481,12 @@ fn unkind_endpoints_get_nothing_twice_and_nothing_is_left_behind() {
         assert!(recorders.len() < 256 || recorders.iter().any(|it| it.get(Key::SPINS) > 0));
     }
 }
+
+/// A leg stalled in the middle of an answer, and another had spoken before its turn: seeds whose connection
+/// outlived any silence, as what waited for a turn was taken for a client that reads slowly.
+#[test]
+fn a_leg_that_waits_for_its_turn_is_no_slow_client() {
+    for seed in [1003, 3743, 8424, 13195] {
+        simulate_unkind::<Redis>(seed);
+    }
+}

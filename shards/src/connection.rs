@@ -126,10 +126,15 @@ impl Connection {
 
     /// Bytes wait for a slow receiver: that is not silence.
     pub(crate) fn holds_bytes(&self) -> bool {
+        let carries = self.http.as_deref().is_some_and(Http::carries_answers);
+        self.holds_requests() || self.response.holds_bytes() || carries
+    }
+
+    /// Requests wait for an upstream that is slow to read.
+    pub(crate) fn holds_requests(&self) -> bool {
         // What waits for another upstream waits for nobody who is slow to read.
         let waits = self.switch().is_some_and(Switch::is_under_way);
-        let carries = self.http.as_deref().is_some_and(Http::carries_answers);
-        (!waits && self.request.holds_bytes()) || self.response.holds_bytes() || carries
+        !waits && self.request.holds_bytes()
     }
 
     /// Whether there is a limit to its silence: [`silence_allowed`](Self::silence_allowed) has it.

@@ -260,6 +260,11 @@ impl Gate {
         legs.is_full || legs.turn.is_some_and(|turn| turn != place)
     }
 
+    /// What this leg has said waits for the client to take it, and not for its turn.
+    pub(crate) fn waits_for_client(&self, place: u8) -> bool {
+        self.legs.as_deref().is_some_and(|legs| legs.is_full || legs.turn == Some(place))
+    }
+
     pub(super) fn is_within_answer(&self) -> bool {
         let tap = &self.tapped.tap;
         let is_within = tap.is_within_message(Way::Response) || tap.has_ended(Way::Response);

@@ -197,11 +197,20 @@ impl<I: Io> Shard<I> {
         self.moved(owner);
     }
 
-    /// Whether bytes of a connection wait for somebody who is slow to read, or to say something.
+    /// Whether bytes of a connection wait for somebody who is slow to read. What a leg has said before its
+    /// turn waits for somebody who says nothing.
     pub(crate) fn holds_bytes(&self, owner: Token) -> bool {
-        let of_leg = |leg: &LegState| self.slab[leg.token.slot as usize].response.holds_bytes();
+        let connection = &self.slab[owner.slot as usize];
+        let Some(Along::Gated(gate)) = &connection.tap else { return connection.holds_bytes() };
+        let holds = |leg: LegState| {
+            let flow = &self.slab[leg.token.slot as usize].response;
+            gate.waits_for_client(leg.place) && flow.holds_bytes()
+        };
         let mut legs = self.places(owner).filter_map(|place| self.open_leg_at(owner, place));
-        self.slab[owner.slot as usize].holds_bytes() || legs.any(|leg| of_leg(&leg))
+        match gate.has_legs() {
+            true => connection.holds_requests() || legs.any(holds),
+            false => connection.holds_bytes(),
+        }
     }
 
     /// A leg has ended; where the connection cannot go on without it, it ends like this.
