@@ -71,6 +71,8 @@ pub(crate) struct Copies {
     bytes: Vec<u8>,
     /// The whole ones.
     parts: Vec<Part>,
+    /// How long each of them is.
+    lens: Vec<u32>,
     whole: usize,
     /// Whose beginning it is.
     under: Option<MirrorTo>,
@@ -121,6 +123,7 @@ impl Copies {
         }
         self.under = None;
         self.whole += len;
+        self.lens.push(u32::try_from(len).unwrap_or(u32::MAX));
         match self.parts.last_mut() {
             Some(last) if last.to == to => {
                 (last.len, last.count) = (last.len + len, last.count + 1)
@@ -200,6 +203,11 @@ impl Copies {
         &self.parts
     }
 
+    /// How long each whole message is.
+    pub(crate) fn lens(&self) -> &[u32] {
+        &self.lens
+    }
+
     /// All whole messages, one behind the other.
     pub(crate) fn whole(&self) -> &[u8] {
         &self.bytes[..self.whole]
@@ -209,11 +217,15 @@ impl Copies {
     pub(crate) fn handed_on(&mut self) {
         self.bytes.drain(..std::mem::take(&mut self.whole));
         self.parts.clear();
+        self.lens.clear();
         if self.bytes.is_empty() && self.bytes.capacity() > KEEP_MAX {
             self.bytes = Vec::new();
         }
         if self.parts.capacity() * size_of::<Part>() > KEEP_MAX {
             self.parts = Vec::new();
+        }
+        if self.lens.capacity() * size_of::<u32>() > KEEP_MAX {
+            self.lens = Vec::new();
         }
         if self.marks.capacity() * size_of::<Mark>() > KEEP_MAX {
             self.marks = Vec::new();
@@ -222,7 +234,7 @@ impl Copies {
 
     /// Bytes that are kept.
     pub(crate) fn kept(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.lens.len() * size_of::<u32>()
     }
 
     /// How many were lost since somebody last asked, and why.
@@ -265,6 +277,7 @@ mod tests {
         assert_eq!(copies.whole(), b"bbbccccd");
         let part = |to, len, count| Part { to, len, count };
         assert_eq!(copies.parts(), [part(to(1), 7, 2), part(to(2), 1, 1)]);
+        assert_eq!(copies.lens(), [3, 4, 1]);
         copies.handed_on();
         assert_eq!((copies.kept(), copies.parts().len(), lost(&mut copies).len()), (0, 0, 0));
     }
@@ -297,7 +310,7 @@ mod tests {
         copies.begin(to(1));
         copies.add(b"whole");
         copies.finish();
-        assert_eq!((copies.whole(), copies.kept()), (&b"whole"[..], 5));
+        assert_eq!((copies.whole(), copies.kept()), (&b"whole"[..], 5 + 4));
         assert_eq!(lost(&mut copies), [("too_long", 3), ("cut", 1)]);
     }
 
@@ -309,7 +322,7 @@ mod tests {
             copies.add(&[1; COPY_MAX / 2]);
             copies.finish();
         }
-        assert_eq!(copies.kept(), COPY_MAX);
+        assert_eq!(copies.kept(), COPY_MAX + 2 * 4);
         assert_eq!(lost(&mut copies), [("slow", 1)]);
         copies.handed_on();
         assert_eq!(copies.bytes.capacity(), 0, "a burst leaves no storage behind");

@@ -448,6 +448,19 @@ fn calls_of_dubbo_are_copied() {
     simulate_all::<Dubbo>();
 }
 
+/// A mirror had taken some of what it was sent when it was given up: seeds of which those were counted as
+/// what it had not taken.
+#[test]
+fn a_copy_that_a_slow_mirror_took_is_one_that_was_sent() {
+    for seed in [10160, 18034] {
+        simulate::<Http>(seed);
+    }
+    for seed in [11320, 15838, 19988] {
+        simulate::<Redis>(seed);
+    }
+    simulate::<Dubbo>(1882);
+}
+
 #[test]
 fn requests_of_http_are_copied() {
     simulate_all::<Http>();

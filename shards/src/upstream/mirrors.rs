@@ -18,6 +18,7 @@ use crate::{
 };
 use netra_codecs::route::Target;
 use netra_perf::{Gauge, Key};
+use std::collections::VecDeque;
 
 /// A mirror that could not be reached is not dialled again by the same connection before.
 const RETRY_NS: Nanos = 1_000_000_000;
@@ -81,20 +82,22 @@ impl<I: Io> Shard<I> {
         if !has_room {
             copies.lose(Outcome::NoRoom);
         }
-        let mut at = 0;
+        let (mut at, mut first) = (0, 0);
         for index in 0..copies.parts().len() {
             let part = copies.parts()[index];
+            let behind = first + part.count as usize;
             let mirror = match has_room {
                 true => self.mirror_for(owner, copies, part.to),
                 false => Err(Outcome::NoRoom),
             };
             match mirror {
                 Ok(mirror) => {
-                    self.copy_to(mirror, &copies.whole()[at..at + part.len], part.count);
+                    let bytes = &copies.whole()[at..at + part.len];
+                    self.copy_to(mirror, bytes, &copies.lens()[first..behind]);
                 }
                 Err(why) => self.count_copies(why, part.count),
             }
-            at += part.len;
+            (at, first) = (at + part.len, behind);
         }
         copies.handed_on();
         for (why, count) in copies.take_lost() {
@@ -198,7 +201,7 @@ impl<I: Io> Shard<I> {
             remote: None,
             protocol,
             carry: Vec::new(),
-            pending: 0,
+            pending: VecDeque::new(),
             closes_at: 0,
         };
         self.slab[slot as usize].tap = Some(Along::Mirror(Box::new(mirror)));
@@ -255,34 +258,38 @@ impl<I: Io> Shard<I> {
         self.slab[owner.slot as usize].generation == owner.generation
     }
 
-    /// Sends copies to a mirror, whole messages, so many; they are dropped where it has not taken those
-    /// before.
-    fn copy_to(&mut self, token: Token, bytes: &[u8], count: u32) {
+    /// Sends copies to a mirror, whole messages of these lengths; they are dropped where it has not taken
+    /// those before.
+    fn copy_to(&mut self, token: Token, bytes: &[u8], lens: &[u32]) {
+        let count = u32::try_from(lens.len()).unwrap_or(u32::MAX);
         let Some(mirror) = self.mirror_of(token) else {
             return self.count_copies(Outcome::Cut, count);
         };
-        if mirror.switch.stand != Stand::Settled || !mirror.carry.is_empty() {
-            if mirror.carry.len() + bytes.len() > COPY_MAX {
-                return self.count_copies(Outcome::Slow, count);
-            }
-            mirror.carry.extend_from_slice(bytes);
-            mirror.pending += count;
-            self.core.taps.held_bytes += bytes.len();
-            return;
+        let waits = mirror.switch.stand != Stand::Settled || !mirror.carry.is_empty();
+        if waits && mirror.carry.len() + bytes.len() > COPY_MAX {
+            return self.count_copies(Outcome::Slow, count);
         }
-        mirror.pending = count;
-        let sent = taken(self.core.io.send(token, bytes), Side::Upstream);
+        let sent = match waits {
+            true => Ok(0),
+            false => taken(self.core.io.send(token, bytes), Side::Upstream),
+        };
         let Ok(sent) = sent else {
+            self.count_copies(Outcome::Cut, count);
             return self.end_mirror(token.slot, Outcome::Cut, Close::Reset);
         };
-        if sent < bytes.len() {
-            self.core.taps.held_bytes += bytes.len() - sent;
+        if sent == bytes.len() {
+            return self.has_sent(token, sent, count);
+        }
+        let Some(mirror) = self.mirror_of(token) else { return };
+        let before = mirror.kept();
+        mirror.carry.extend_from_slice(&bytes[sent..]);
+        mirror.pending.extend(lens);
+        let whole = mirror.has_sent(sent);
+        self.core.taps.held_bytes += mirror.kept() - before;
+        if !waits {
             self.core.io.watch_write(token);
+            self.has_sent(token, sent, whole);
         }
-        if let Some(mirror) = self.mirror_of(token) {
-            mirror.carry.extend_from_slice(&bytes[sent..]);
-        }
-        self.has_sent(token, sent);
     }
 
     /// Sends what a mirror is carried.
@@ -290,34 +297,29 @@ impl<I: Io> Shard<I> {
         let Some(mirror) = self.mirror_of(token).filter(|mirror| !mirror.carry.is_empty()) else {
             return;
         };
-        let mut carry = std::mem::take(&mut mirror.carry);
+        let carry = std::mem::take(&mut mirror.carry);
         let sent = taken(self.core.io.send(token, &carry), Side::Upstream);
-        let went = *sent.as_ref().unwrap_or(&carry.len());
-        self.core.taps.held_bytes -= went;
-        carry.drain(..went);
-        if sent.is_err() {
+        let Some(mirror) = self.mirror_of(token) else { return };
+        mirror.carry = carry;
+        let Ok(sent) = sent else {
             return self.end_mirror(token.slot, Outcome::Cut, Close::Reset);
-        }
-        if carry.is_empty() {
-            carry = Vec::new();
-        } else {
+        };
+        let before = mirror.kept();
+        mirror.carry.drain(..sent);
+        let whole = mirror.has_sent(sent);
+        let (kept, is_blocked) = (mirror.kept(), !mirror.carry.is_empty());
+        self.core.taps.held_bytes -= before - kept;
+        if is_blocked {
             self.core.io.watch_write(token);
         }
-        if let Some(mirror) = self.mirror_of(token) {
-            mirror.carry = carry;
-        }
-        self.has_sent(token, went);
+        self.has_sent(token, sent, whole);
     }
 
-    /// So many bytes went to a mirror; where nothing is left, all of its copies are sent.
-    fn has_sent(&mut self, token: Token, bytes: usize) {
+    /// So many bytes went to a mirror, and so many copies are sent whole with them.
+    fn has_sent(&mut self, token: Token, bytes: usize, copies: u32) {
         let now = self.core.now;
         self.slab[token.slot as usize].request.also_moved(bytes as u64, now);
-        let Some(mirror) = self.mirror_of(token).filter(|mirror| mirror.carry.is_empty()) else {
-            return;
-        };
-        let count = std::mem::take(&mut mirror.pending);
-        self.count_copies(Outcome::Sent, count);
+        self.count_copies(Outcome::Sent, copies);
     }
 
     /// An event of a mirror's socket.
@@ -410,10 +412,10 @@ impl<I: Io> Shard<I> {
     /// Closes a mirror's socket; what it had not been sent is lost for this reason.
     pub(crate) fn end_mirror(&mut self, slot: u32, why: Outcome, how: Close) {
         let Some(mirror) = self.mirror_in(slot) else { return };
-        let (carry, pending) =
-            (std::mem::take(&mut mirror.carry), std::mem::take(&mut mirror.pending));
-        self.core.taps.held_bytes -= carry.len();
-        self.count_copies(why, pending);
+        let (kept, pending) = (mirror.kept(), std::mem::take(&mut mirror.pending));
+        mirror.carry = Vec::new();
+        self.core.taps.held_bytes -= kept;
+        self.count_copies(why, u32::try_from(pending.len()).unwrap_or(u32::MAX));
         self.end_leg(slot, how);
     }
 }
