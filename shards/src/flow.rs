@@ -130,26 +130,35 @@ impl Flow {
         self.reading = Reading::Stopped;
     }
 
-    /// There will be no source any more: these are the last bytes.
-    pub(crate) fn finish_with<I: Io>(&mut self, core: &mut Core<I>, to: Token, bytes: &[u8]) {
+    /// There will be no source any more: these are the last bytes. Returns how many of them went, or are kept:
+    /// the others have to be carried, where there is no buffer for them.
+    pub(crate) fn finish_with<I: Io>(
+        &mut self,
+        core: &mut Core<I>,
+        to: Token,
+        bytes: &[u8],
+    ) -> usize {
         debug_assert!(self.reading == Reading::Detached && self.queue.is_empty());
         self.reading = Reading::Over;
         if bytes.is_empty() {
-            return;
+            return 0;
         }
         // A socket that is broken says so again at the next event.
         let sent = core.io.send(to, bytes).unwrap_or(0);
         let rest = &bytes[sent..];
         if rest.is_empty() {
-            return;
+            return sent;
         }
-        // Without a buffer the client sees its connection end within the answer.
-        let Some(buffer) = core.pool.lend() else { return };
+        let Some(buffer) = core.pool.lend() else { return sent };
         let room = core.pool.room(buffer);
-        let len = rest.len().min(room.len());
-        room[..len].copy_from_slice(&rest[..len]);
-        core.pool.set_filled(buffer, u32::try_from(len).unwrap_or(0));
+        if room.len() < rest.len() {
+            core.pool.give_back(buffer);
+            return sent;
+        }
+        room[..rest.len()].copy_from_slice(rest);
+        core.pool.set_filled(buffer, u32::try_from(rest.len()).unwrap_or(0));
         self.queue.push(&mut core.pool, buffer, 0);
+        bytes.len()
     }
 
     /// Keeps bytes that came before there was anybody to send them to.

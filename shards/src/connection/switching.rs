@@ -266,6 +266,12 @@ impl Connection {
     /// it has sent is thrown away.
     pub(crate) fn answer<I: Io>(&mut self, core: &mut Core<I>, downstream: Token, bytes: &[u8]) {
         self.request.discard(core);
-        self.response.finish_with(core, downstream, bytes);
+        let kept = self.response.finish_with(core, downstream, bytes);
+        match (&mut self.http, &mut self.tap) {
+            _ if kept == bytes.len() => {}
+            (Some(http), _) => http.carry_answer(core, &bytes[kept..]),
+            (None, Some(Along::Gated(gate))) => gate.carry_answer(&bytes[kept..]),
+            _ => {}
+        }
     }
 }

@@ -107,6 +107,12 @@ impl Gate {
         Ok(Gated { is_long, ..gated })
     }
 
+    /// The end of the last words of netra's own: their flow has no buffer for it.
+    #[cold]
+    pub(crate) fn carry_answer(&mut self, rest: &[u8]) {
+        self.response.carry.extend_from_slice(rest);
+    }
+
     /// Whether a message of our own may go between those of the upstream now.
     pub(super) fn may_tell(&self) -> bool {
         let is_between = self.response.cleared == 0 && self.response.held.is_empty();

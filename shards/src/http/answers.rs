@@ -78,6 +78,15 @@ impl Http {
         self.answers.as_deref().is_some_and(|out| !out.carry.is_empty())
     }
 
+    /// The end of an answer of netra's own, which is its last: its flow has no buffer for it.
+    #[cold]
+    pub(crate) fn carry_answer<I: Io>(&mut self, core: &mut Core<I>, rest: &[u8]) {
+        self.answers.get_or_insert_default().carry.extend_from_slice(rest);
+        if let Some(shared) = &mut core.http {
+            self.count_held(shared);
+        }
+    }
+
     /// What is held of an answer's head goes out as it came.
     pub(super) fn let_answer_go(&mut self) {
         if let Some(out) = &mut self.answers {
