@@ -490,3 +490,12 @@ fn a_leg_that_waits_for_its_turn_is_no_slow_client() {
         simulate_unkind::<Redis>(seed);
     }
 }
+
+/// A socket had taken a part of what was asked, which had to be sent as it came, when its server ended: seeds
+/// whose client was cut off.
+#[test]
+fn what_is_sent_in_part_is_asked_again_whole() {
+    for seed in [530, 797, 1371, 1403, 2394, 5640, 5844, 6518] {
+        simulate_leaving::<Redis>(seed);
+    }
+}

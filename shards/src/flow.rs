@@ -125,6 +125,20 @@ impl Flow {
         self.blocked = false;
     }
 
+    /// So many bytes that come next go to nobody: they were read, and have been kept.
+    pub(crate) fn skip<I: Io>(&mut self, core: &mut Core<I>, from: Token, len: u64) {
+        let bytes = usize::try_from(len).unwrap_or(usize::MAX);
+        match bytes {
+            0 => {}
+            _ if !self.queue.is_empty() => self.queue.advance(&mut core.pool, bytes),
+            // They were peeked at. A socket that is broken says so at the next event.
+            _ => {
+                self.also_moved(len, core.now);
+                let _ = core.io.take(from, bytes);
+            }
+        }
+    }
+
     /// There is a new source.
     pub(crate) fn attach(&mut self) {
         self.reading = Reading::Stopped;

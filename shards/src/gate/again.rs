@@ -209,7 +209,8 @@ impl Gate {
     pub(crate) fn onward(&mut self) -> Option<Onward> {
         let again = self.again()?;
         // A socket did not take all, and other things may be among it.
-        let is_mixed = !self.request.carry.is_empty() && again.has_others();
+        let is_full = !self.request.carry.is_empty() || self.request.cleared > 0;
+        let is_mixed = is_full && again.has_others();
         let is_in_doubt = self.tapped.is_over()
             || self.has_ended
             || self.must_close
@@ -222,7 +223,6 @@ impl Gate {
         let is_asking = self.request.held.is_empty() && tap.is_within_message(Way::Request);
         let is_moving = is_asking
             || self.drops
-            || self.request.cleared > 0
             || self.response.cleared > 0
             || self.response.kept() > 0
             || self.has_words()
@@ -232,7 +232,8 @@ impl Gate {
         if is_in_doubt || is_moving || is_mixed {
             return None;
         }
-        self.unanswered()
+        let is_sent = self.request.cleared == 0;
+        self.unanswered().filter(|onward| is_sent || *onward != Onward::Between)
     }
 
     /// What is open is kept, all of it.
@@ -250,12 +251,14 @@ impl Gate {
         Some(onward)
     }
 
-    /// All that is open goes out again, when there is an upstream.
-    pub(crate) fn repeat<I: Io>(&mut self, core: &mut Core<I>) {
+    /// All that is open goes out again, when there is an upstream. Returns how much of it has not been sent, and
+    /// stands where it came from.
+    pub(crate) fn repeat<I: Io>(&mut self, core: &mut Core<I>) -> u64 {
         let Self { tapped: Tapped { tap, patience, .. }, request, parked, .. } = self;
         let again = patience.as_deref_mut().and_then(|it| it.again.as_deref_mut());
-        let Some(again) = again else { return };
+        let Some(again) = again else { return 0 };
         (request.is_dead, request.carry) = (false, Vec::new());
+        let unsent = std::mem::take(&mut request.cleared);
         if parked.capacity() == 0 {
             *parked = core.gates.scraps.lend();
         }
@@ -266,6 +269,7 @@ impl Gate {
         }
         again.begin_repeating();
         self.settle(&mut core.taps, &core.recorder);
+        unsent
     }
 
     /// There is no upstream now, and nobody waits for one: whatever comes next dials.

@@ -33,7 +33,8 @@ impl<I: Io> Shard<I> {
         let next = gate.seats_mut().send_again(attempts, reason, original_dst, core.now);
         let Some(target) = next else { return false };
         gate.switch_mut().goal = Some(Box::new(Goal::new(target, true)));
-        gate.repeat(core);
+        let unsent = gate.repeat(core);
+        connection.request.skip(core, downstream, unsent);
         connection.request.change_receiver();
         self.leave_upstream(downstream);
         true
