@@ -26,6 +26,8 @@ mod mirrors;
 mod names_of_rules;
 #[path = "rules/ports.rs"]
 mod ports;
+#[path = "rules/redis_or_dubbo.rs"]
+mod redis_or_dubbo;
 #[path = "rules/resting.rs"]
 mod resting;
 #[path = "rules/routes.rs"]

@@ -7,7 +7,8 @@ ENVOY names one, and rpc.c (a server and closed-loop client of Dubbo and Thrift)
 
 A pod (a network namespace) for each subject, with a server of each protocol in it, and one namespace for the load. The
 limit is of calls to the pod, so that is measured from outside; the route is of calls of the pod, so its load is in
-the pod and its servers outside. One worker each. ROUNDS=3, CALLS=100000.
+the pod and its servers outside. Envoy does both in each place: dialled by the load, and as a sidecar, whose connections are redirected as
+netra's are, for what the rules of the kernel cost each packet is the proxy's CPU. One worker each. ROUNDS=3, CALLS=100000.
 """
 import os, shutil, statistics, subprocess, sys, time
 
@@ -101,7 +102,7 @@ def netra(space, documents):
     return start(space, [f"{BIN}/netra", "--service-name", "bench"], user=UID, env=env)
 
 
-def envoy(space, to):
+def envoy(space, to, user=None):
     """It does in each place what netra does: a route by header and a limit, a route by prefix, routes by method."""
     def cluster(protocol):
         return (f"  - {{ name: {protocol}, type: STATIC, connect_timeout: 1s, load_assignment: {{ cluster_name: {protocol}, endpoints: [ {{ "
@@ -132,7 +133,7 @@ def envoy(space, to):
                               'serialization_type: Hessian2, route_config: [ { name: r, interface: "*", routes: [ { match: { method: '
                               '{ name: { exact: sayHello } } }, route: { cluster: dubbo } } ] } ]')
     text = f"static_resources:\n  listeners:\n{listeners}  clusters:\n" + "".join(map(cluster, protocols()))
-    return start(space, [ENVOY, "--concurrency", "1", "-l", "error", "--disable-hot-restart", "-c", write(f"envoy-{space}.yaml", text)])
+    return start(space, [ENVOY, "--concurrency", "1", "-l", "error", "--disable-hot-restart", "-c", write(f"envoy-{space}.yaml", text)], user=user)
 
 
 def load(space, protocol, address, port):
@@ -164,7 +165,10 @@ def measure():
         subjects[f"{name}: calls of the pod"] = (process, space, outside, PORTS)
     if ENVOY:
         space, address, _ = pod(3)
-        subjects["Envoy: calls to the pod"] = (envoy(space, "127.0.0.1"), OUTSIDE, address, ENVOY_PORTS)
+        subjects["Envoy, dialled: calls to the pod"] = (envoy(space, "127.0.0.1"), OUTSIDE, address, ENVOY_PORTS)
+        space, _, outside = pod(4)
+        stage.intercept_by(space, UID, {PORTS[protocol]: ENVOY_PORTS[protocol] for protocol in protocols()})
+        subjects["Envoy, sidecar: calls of the pod"] = (envoy(space, outside, UID), space, outside, PORTS)
     time.sleep(3)
     rows = {}
     for number in range(ROUNDS + 1):

@@ -1,279 +1,34 @@
-//! Requests of Redis and Dubbo that are sent again: redis-server and dubbo-py are killed while they owe
-//! answers. Reads lose nothing, and what changes something reaches one server, once at most.
+//! Requests of Redis and Dubbo that are sent again: redis-server and dubbo-py are killed, or stand still, while they
+//! owe answers. Reads lose nothing, and what changes something reaches one server, once at most.
 
 use crate::{
-    in_cells, peer,
-    routes_of_others::redis,
+    in_cells,
+    redis_or_dubbo::{Client, Fleet, Kind, SERVERS, answers, batch, upstream},
     support::{
         PATIENCE,
         matrix::cells_with,
-        netra::{ADMIN_PORT, Netra, Setup},
-        programs::{Server, run, tool},
-        scrape, script,
-        spans::python_path,
+        netra::Netra,
+        programs::{run, tool},
         wait_until,
-        world::{CLIENT_V4, World},
+        world::World,
     },
     tries::{reasons, told},
 };
+use nix::sys::signal::Signal;
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Write},
-    net::TcpStream,
-    path::PathBuf,
+    io,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
     time::Duration,
 };
 
-const SERVERS: u16 = 3;
 const READERS: usize = 16;
 const WRITERS: usize = 6;
 /// So many writes go by one connection, then its client comes anew: to another server.
 const WRITES: u64 = 20;
-const INTERFACE: &str = "org.apache.dubbo.samples.basic.api.DemoService";
-
-/// A protocol, as its clients and rules have it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Dubbo,
-    Redis,
-}
-
-impl Kind {
-    fn port(self) -> u16 {
-        if self == Self::Redis { 6379 } else { 20880 }
-    }
-
-    fn name(self) -> &'static str {
-        if self == Self::Redis { "redis" } else { "dubbo" }
-    }
-
-    /// Three servers of one host, of which a route lets reads be sent again.
-    fn rules(self, annotations: &str) -> String {
-        let (host, name, named) = match self {
-            Self::Redis => ("cache".to_owned(), "tcp-redis", ""),
-            Self::Dubbo => {
-                let named = ", operations: [sayHello]";
-                (INTERFACE.to_lowercase(), "tcp-metaprotocol-dubbo", named)
-            }
-        };
-        let (first, protocol) = (self.port(), self.name());
-        let endpoints: String = (first..first + SERVERS)
-            .map(|port| format!("  - {{address: {CLIENT_V4}, ports: {{{name}: {port}}}}}\n"))
-            .collect();
-        format!(
-            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: it}}\nspec:\n  \
-             hosts: [{host}]\n  ports: [{{number: {first}, name: {name}}}]\n  resolution: STATIC\n  \
-             endpoints:\n{endpoints}---\n\
-             apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: it, \
-             annotations: {{{annotations}}}}}\nspec:\n  host: {host}\n  trafficPolicy: \
-             {{loadBalancer: {{simple: ROUND_ROBIN}}, \
-             retryBudget: {{percent: 100, minRetryConcurrency: 50}}}}\n---\n\
-             apiVersion: netra.io/v1alpha1\nkind: Router\nmetadata: {{name: it}}\nspec:\n  \
-             hosts: [{host}]\n  protocol: {protocol}\n  routes: [{{route: [{{destination: \
-             {{host: {host}}}}}], retry: {{on: [reset], attempts: 2{named}}}}}]\n"
-        )
-    }
-
-    fn setup(self, setup: Setup) -> Setup {
-        setup.env("NETRA_PROTOCOLS", format!("{}={}", self.port(), self.name()))
-    }
-
-    /// What changes nothing, and is answered `hello` and the name.
-    fn read(self, id: u64, name: u64) -> Vec<u8> {
-        match self {
-            Self::Redis => format!("GET read:{name}\r\n").into_bytes(),
-            Self::Dubbo => call(id, "sayHello", &name.to_string()),
-        }
-    }
-
-    fn is_read(self, answer: &[u8], id: u64, name: u64) -> bool {
-        let said = format!("hello {name}");
-        match self {
-            Self::Redis => answer == format!("${}\r\n{said}\r\n", said.len()).as_bytes(),
-            Self::Dubbo => is_answered(answer, id, &said),
-        }
-    }
-
-    /// What is counted by the server that has it.
-    fn write(self, id: u64, name: &str) -> Vec<u8> {
-        match self {
-            Self::Redis => format!("INCR write:{name}\r\n").into_bytes(),
-            Self::Dubbo => call(id, "note", name),
-        }
-    }
-
-    fn is_written(self, answer: &[u8], id: u64, name: &str) -> bool {
-        match self {
-            Self::Redis => answer == b":1\r\n",
-            Self::Dubbo => is_answered(answer, id, name),
-        }
-    }
-
-    /// The length of the answer that is there whole.
-    fn whole(self, held: &[u8]) -> Option<usize> {
-        let len = match self {
-            Self::Redis => {
-                let line = held.windows(2).position(|two| two == b"\r\n")? + 2;
-                match std::str::from_utf8(&held[1..line - 2]).ok()?.parse::<usize>() {
-                    Ok(len) if held[0] == b'$' => line + len + 2,
-                    _ => line,
-                }
-            }
-            Self::Dubbo => {
-                16 + usize::try_from(u32::from_be_bytes(held.get(12..16)?.try_into().ok()?)).ok()?
-            }
-        };
-        (held.len() >= len).then_some(len)
-    }
-}
-
-/// A call of Dubbo 2 in Hessian 2, with one text.
-fn call(id: u64, method: &str, value: &str) -> Vec<u8> {
-    let mut body = Vec::new();
-    for text in ["2.0.2", INTERFACE, "0.0.0", method, "Ljava/lang/String;", value] {
-        let len = u8::try_from(text.len()).expect("short");
-        body.extend_from_slice(if len < 32 { &[] } else { b"\x30" });
-        body.push(len);
-        body.extend_from_slice(text.as_bytes());
-    }
-    body.extend_from_slice(b"HZ");
-    let len = u32::try_from(body.len()).expect("short");
-    [&b"\xda\xbb\xc2\0"[..], &id.to_be_bytes(), &len.to_be_bytes(), &body].concat()
-}
-
-fn is_answered(answer: &[u8], id: u64, said: &str) -> bool {
-    // 20: OK.
-    answer[3] == 20 && answer[4..12] == id.to_be_bytes() && answer.ends_with(said.as_bytes())
-}
-
-/// The servers of a host, and what they hold when they are killed.
-struct Fleet<'w> {
-    world: &'w World,
-    kind: Kind,
-    servers: BTreeMap<u16, Server>,
-}
-
-impl<'w> Fleet<'w> {
-    fn start(world: &'w World, kind: Kind) -> Self {
-        let mut fleet = Self { world, kind, servers: BTreeMap::new() };
-        for port in kind.port()..kind.port() + SERVERS {
-            drop(fs::remove_dir_all(fleet.folder(port)));
-            fs::create_dir_all(fleet.folder(port)).expect("a folder");
-            fleet.revive(port);
-            if kind == Kind::Redis {
-                let keys = "for i = 0, 63 do redis.call('SET', 'read:' .. i, 'hello ' .. i) end";
-                redis(&world.client, port, &["EVAL", keys, "0"]);
-            }
-        }
-        fleet
-    }
-
-    fn folder(&self, port: u16) -> PathBuf {
-        self.world.dir().join(format!("fleet-{port}"))
-    }
-
-    /// A server that holds what the one before it on this port was told.
-    fn revive(&mut self, port: u16) {
-        let (world, text, folder) = (self.world, port.to_string(), self.folder(port));
-        let server = match self.kind {
-            Kind::Redis => {
-                let mut command = world.client.command(tool("redis-server", "redis-server"));
-                // What was answered is with the kernel, and outlives the process.
-                command.args(["--port", &text, "--save", "", "--appendonly", "yes"]);
-                command.args(["--appendfsync", "no", "--protected-mode", "no", "--dir"]);
-                command.arg(folder).args(["--bind", "0.0.0.0"]);
-                Server::start(world, &world.client, command, port)
-            }
-            Kind::Dubbo => {
-                let mut command = world.client.command(python_path());
-                command.args([&peer("dubbo_peer.py"), "server", &text, "hello"]);
-                command.arg(folder.join("notes"));
-                Server::start(world, &world.client, command, port)
-            }
-        };
-        if self.kind == Kind::Redis {
-            let is_up = || redis(&world.client, port, &["PING"]) == "PONG";
-            assert!(wait_until(PATIENCE, is_up), "redis-server on port {port} still loads");
-        }
-        self.servers.insert(port, server);
-    }
-
-    fn kill(&mut self, port: u16) {
-        drop(self.servers.remove(&port));
-    }
-
-    /// How often each write was done, by all servers together.
-    fn held(&self) -> BTreeMap<String, u64> {
-        let list = "local r = {} for _, k in ipairs(redis.call('KEYS', 'write:*')) \
-                    do r[#r + 1] = string.sub(k, 7) .. ' ' .. redis.call('GET', k) end return r";
-        let mut held = BTreeMap::new();
-        for port in self.servers.keys() {
-            let text = match self.kind {
-                Kind::Redis => redis(&self.world.client, *port, &["EVAL", list, "0"]),
-                Kind::Dubbo => fs::read_to_string(self.folder(*port).join("notes")).expect("notes"),
-            };
-            for line in text.lines().filter(|line| !line.is_empty()) {
-                let (name, count) = line.split_once(' ').unwrap_or((line, "1"));
-                *held.entry(name.to_owned()).or_default() += count.parse::<u64>().expect("count");
-            }
-        }
-        held
-    }
-}
-
-/// A client that asks one thing at a time.
-struct Client {
-    kind: Kind,
-    stream: TcpStream,
-    held: Vec<u8>,
-}
-
-impl Client {
-    fn connect(world: &World, kind: Kind) -> io::Result<Self> {
-        let stream = script::connect(&world.pod, (CLIENT_V4, kind.port()).into())?;
-        Ok(Self { kind, stream, held: Vec::new() })
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
-    }
-
-    fn answer(&mut self) -> io::Result<Vec<u8>> {
-        let mut bytes = [0; 4096];
-        loop {
-            if let Some(len) = self.kind.whole(&self.held) {
-                let rest = self.held.split_off(len);
-                return Ok(std::mem::replace(&mut self.held, rest));
-            }
-            match script::read(&mut self.stream, &mut bytes)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                len => self.held.extend_from_slice(&bytes[..len]),
-            }
-        }
-    }
-
-    fn ask(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
-        self.send(bytes)?;
-        self.answer()
-    }
-
-    /// A read that has to be answered well.
-    fn reads(&mut self, id: u64, name: u64) -> Result<(), String> {
-        let answer = self.ask(&self.kind.read(id, name));
-        self.expect(answer, id, name)
-    }
-
-    fn expect(&self, answer: io::Result<Vec<u8>>, id: u64, name: u64) -> Result<(), String> {
-        match answer {
-            Ok(answer) if self.kind.is_read(&answer, id, name) => Ok(()),
-            Ok(answer) => Err(format!("{id}: {:?}", String::from_utf8_lossy(&answer))),
-            Err(error) => Err(format!("{id}: {error}")),
-        }
-    }
-}
+const RESET: &str = "on: [reset]";
+const BY_MESSAGE: &str = "netra.io/balance-by: message";
 
 /// Clients of a fleet: how often each of them was answered, or told that it is not.
 struct Load<'w> {
@@ -402,7 +157,7 @@ fn once(held: &BTreeMap<String, u64>, writes: &[(String, bool)]) -> Result<(), S
 fn survived(kind: Kind) {
     let Some(world) = World::new() else { return };
     let setup = |setup| kind.setup(setup);
-    in_cells(&world, &cells_with(2), &kind.rules(""), setup, |netra, _| {
+    in_cells(&world, &cells_with(2), &kind.rules(RESET, ""), setup, |netra, _| {
         let mut fleet = Fleet::start(&world, kind);
         let load = Load::new(&world, kind);
         let (found, read, writes) = thread::scope(|scope| {
@@ -438,45 +193,6 @@ fn named_calls_of_dubbo_survive_servers_that_are_killed_and_others_are_done_once
     survived(Kind::Dubbo);
 }
 
-/// Where the only connection leads now.
-fn upstream(world: &World) -> Result<u16, String> {
-    let (_, page) =
-        scrape::get(&world.pod, ADMIN_PORT, "/connections").map_err(|it| it.to_string())?;
-    let page: serde_json::Value = serde_json::from_str(&page).map_err(|it| it.to_string())?;
-    let shown = page["connections"][0]["upstream"].as_str();
-    let port = shown.and_then(|it| it.rsplit_once(':')?.1.parse().ok());
-    port.ok_or_else(|| format!("no upstream in {page:#}"))
-}
-
-/// Reads with these numbers, and a write behind those of one number where that is asked for.
-fn batch(kind: Kind, ids: std::ops::Range<u64>, write: Option<(u64, &str)>) -> Vec<u8> {
-    ids.flat_map(|id| match write {
-        Some((at, name)) if at == id => kind.write(id, name),
-        _ => kind.read(id, id % 64),
-    })
-    .collect()
-}
-
-/// Waits for the answers to reads of these numbers, in whatever order.
-fn answers(client: &mut Client, ids: std::ops::Range<u64>) -> Result<(), String> {
-    let mut left: Vec<_> = ids.collect();
-    while !left.is_empty() {
-        let answer = client.answer().map_err(|it| format!("{it} instead of {left:?}"))?;
-        let is_it = |id: &u64| client.kind.is_read(&answer, *id, *id % 64);
-        // Those of Redis say in no other way which request it was.
-        let found = if client.kind == Kind::Redis {
-            left.first().filter(|it| is_it(it)).map(|_| 0)
-        } else {
-            left.iter().position(is_it)
-        };
-        let place = found.ok_or_else(|| {
-            format!("{:?} answers none of {left:?}", String::from_utf8_lossy(&answer))
-        })?;
-        left.remove(place);
-    }
-    Ok(())
-}
-
 /// So many bytes of these requests wait at a server when it is killed.
 fn lose(
     fleet: &mut Fleet<'_>,
@@ -508,7 +224,7 @@ fn lose(
 fn in_flight(kind: Kind) {
     let Some(world) = World::new() else { return };
     let setup = |setup| told(kind.setup(setup));
-    in_cells(&world, &cells_with(1), &kind.rules(""), setup, |netra, _| {
+    in_cells(&world, &cells_with(1), &kind.rules(RESET, ""), setup, |netra, _| {
         let mut fleet = Fleet::start(&world, kind);
         let mut client = Client::connect(&world, kind).map_err(|it| it.to_string())?;
         let again = || netra.scrape().sum("netra_sent_again_total", &[]);
@@ -556,7 +272,7 @@ fn what_dubbo_owes_one_connection_is_sent_again_all_or_nothing() {
 fn what_one_of_three_owes_a_connection_is_sent_again() {
     let Some(world) = World::new() else { return };
     let kind = Kind::Redis;
-    let rules = kind.rules("netra.io/balance-by: message");
+    let rules = kind.rules(RESET, BY_MESSAGE);
     in_cells(
         &world,
         &cells_with(1),
@@ -592,4 +308,45 @@ fn what_one_of_three_owes_a_connection_is_sent_again() {
             Ok(())
         },
     );
+}
+
+/// A server stands still with reads of a connection. When a try has taken too long they go to another one, and are
+/// answered, in their order; that the first comes back changes nothing.
+fn stands_still(kind: Kind, annotations: &str) {
+    let Some(world) = World::new() else { return };
+    let rules = kind.rules("on: [reset, timeout], perTryTimeout: 300ms", annotations);
+    let setup = |setup| told(kind.setup(setup));
+    in_cells(&world, &cells_with(1), &rules, setup, |netra, _| {
+        let fleet = Fleet::start(&world, kind);
+        let mut client = Client::connect(&world, kind).map_err(|it| it.to_string())?;
+        (0..6).try_for_each(|id| client.reads(id, id))?;
+        let still = &fleet.servers[&upstream(&world)?];
+        still.stop();
+        client.send(&batch(kind, 100..132, None)).map_err(|it| it.to_string())?;
+        answers(&mut client, 100..132)?;
+        let again = netra.scrape().sum("netra_sent_again_total", &[]);
+        // Where there are three at a time, that one had its part.
+        let least = if annotations.is_empty() { 32 } else { 10 };
+        if again < least {
+            return Err(format!("{again} were sent again"));
+        }
+        reasons(netra, &["timeout"])?;
+        still.signal(Signal::SIGCONT);
+        (200..206).try_for_each(|id| client.reads(id, id % 64))
+    });
+}
+
+#[test]
+fn reads_of_redis_do_not_wait_for_a_server_that_stands_still() {
+    stands_still(Kind::Redis, "");
+}
+
+#[test]
+fn named_calls_of_dubbo_do_not_wait_for_a_server_that_stands_still() {
+    stands_still(Kind::Dubbo, "");
+}
+
+#[test]
+fn reads_of_redis_by_three_servers_do_not_wait_for_one_that_stands_still() {
+    stands_still(Kind::Redis, BY_MESSAGE);
 }
