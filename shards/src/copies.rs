@@ -36,12 +36,10 @@ pub(crate) enum Outcome {
 
 const OUTCOMES: usize = 7;
 
-/// Whole messages for one place, one behind the other.
+/// So many whole messages for one place, one behind the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) to: MirrorTo,
-    pub(crate) len: usize,
-    /// Messages.
     pub(crate) count: u32,
 }
 
@@ -125,10 +123,8 @@ impl Copies {
         self.whole += len;
         self.lens.push(u32::try_from(len).unwrap_or(u32::MAX));
         match self.parts.last_mut() {
-            Some(last) if last.to == to => {
-                (last.len, last.count) = (last.len + len, last.count + 1)
-            }
-            _ => self.parts.push(Part { to, len, count: 1 }),
+            Some(last) if last.to == to => last.count += 1,
+            _ => self.parts.push(Part { to, count: 1 }),
         }
     }
 
@@ -275,8 +271,8 @@ mod tests {
         copies.end_at(3, true);
         copies.apply(b"ccde");
         assert_eq!(copies.whole(), b"bbbccccd");
-        let part = |to, len, count| Part { to, len, count };
-        assert_eq!(copies.parts(), [part(to(1), 7, 2), part(to(2), 1, 1)]);
+        let part = |to, count| Part { to, count };
+        assert_eq!(copies.parts(), [part(to(1), 2), part(to(2), 1)]);
         assert_eq!(copies.lens(), [3, 4, 1]);
         copies.handed_on();
         assert_eq!((copies.kept(), copies.parts().len(), lost(&mut copies).len()), (0, 0, 0));

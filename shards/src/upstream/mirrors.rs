@@ -85,19 +85,17 @@ impl<I: Io> Shard<I> {
         let (mut at, mut first) = (0, 0);
         for index in 0..copies.parts().len() {
             let part = copies.parts()[index];
-            let behind = first + part.count as usize;
             let mirror = match has_room {
                 true => self.mirror_for(owner, copies, part.to),
                 false => Err(Outcome::NoRoom),
             };
+            let lens = &copies.lens()[first..first + part.count as usize];
+            let len = lens.iter().sum::<u32>() as usize;
             match mirror {
-                Ok(mirror) => {
-                    let bytes = &copies.whole()[at..at + part.len];
-                    self.copy_to(mirror, bytes, &copies.lens()[first..behind]);
-                }
+                Ok(mirror) => self.copy_to(mirror, &copies.whole()[at..at + len], lens),
                 Err(why) => self.count_copies(why, part.count),
             }
-            (at, first) = (at + part.len, behind);
+            (at, first) = (at + len, first + lens.len());
         }
         copies.handed_on();
         for (why, count) in copies.take_lost() {
