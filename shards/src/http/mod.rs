@@ -516,7 +516,7 @@ impl Http {
         halves + answers + self.two.as_deref().map_or(0, Http2::storage)
     }
 
-    pub(super) fn count_held(&mut self, shared: &mut HttpCore) {
+    fn count_held(&mut self, shared: &mut HttpCore) {
         let held = self.held_len();
         shared.held_bytes = shared.held_bytes - self.held_bytes + held;
         self.held_bytes = held;
