@@ -100,6 +100,13 @@ fn in_cells(
     findings.conclude();
 }
 
+/// What `/connections` shows.
+fn connections(world: &World) -> Result<serde_json::Value, String> {
+    let (_, page) =
+        scrape::get(&world.pod, ADMIN_PORT, "/connections").map_err(|it| it.to_string())?;
+    serde_json::from_str(&page).map_err(|it| it.to_string())
+}
+
 /// An address that has a name, and a port that is spoken at.
 fn entry(host: &str, address: &str, port: u16, name: &str) -> String {
     format!(

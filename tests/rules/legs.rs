@@ -2,22 +2,20 @@
 //! redis-server. Each is answered by whom it was for, and once; a server that is killed takes down its own.
 
 use crate::{
-    in_cells, peer,
+    connections, in_cells, peer,
     routes_of_others::{redis, redis_server, route, router, versions},
     support::{
         PATIENCE,
         http::shown,
         lockstep::Peer,
         matrix::{cells, cells_with},
-        netra::{ADMIN_PORT, Netra, Setup},
+        netra::{Netra, Setup},
         programs::Server,
-        scrape,
         spans::python_path,
         world::{CLIENT_V4, World},
     },
 };
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use std::{
     cell::RefCell,
     io::{BufRead, BufReader, Read, Write},
@@ -157,9 +155,7 @@ impl Drop for Client {
 
 /// The legs that `/connections` shows, by where they lead.
 fn legs(world: &World) -> Result<Vec<String>, String> {
-    let (_, page) =
-        scrape::get(&world.pod, ADMIN_PORT, "/connections").map_err(|it| it.to_string())?;
-    let page: Value = serde_json::from_str(&page).map_err(|it| it.to_string())?;
+    let page = connections(world)?;
     let rows = page["connections"].as_array().ok_or("no rows")?;
     if page["total"] != 1 {
         return Err(format!("legs are counted as connections: {page:#}"));

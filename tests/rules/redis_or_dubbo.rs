@@ -2,13 +2,13 @@
 //! tells reads from what changes something.
 
 use crate::{
-    peer,
+    connections, peer,
     routes_of_others::redis,
     support::{
         PATIENCE,
-        netra::{ADMIN_PORT, Setup},
+        netra::Setup,
         programs::{Server, tool},
-        scrape, script,
+        script,
         spans::python_path,
         wait_until,
         world::{CLIENT_V4, World},
@@ -268,9 +268,7 @@ impl Client {
 
 /// Where the only connection leads now.
 pub(crate) fn upstream(world: &World) -> Result<u16, String> {
-    let (_, page) =
-        scrape::get(&world.pod, ADMIN_PORT, "/connections").map_err(|it| it.to_string())?;
-    let page: serde_json::Value = serde_json::from_str(&page).map_err(|it| it.to_string())?;
+    let page = connections(world)?;
     let shown = page["connections"][0]["upstream"].as_str();
     let port = shown.and_then(|it| it.rsplit_once(':')?.1.parse().ok());
     port.ok_or_else(|| format!("no upstream in {page:#}"))
