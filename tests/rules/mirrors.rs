@@ -2,7 +2,7 @@
 //! learn nothing of it, whatever becomes of the mirror.
 
 use crate::{
-    in_cells, peer,
+    connections, in_cells, peer,
     routes_of_others::{redis, redis_server, route, router, versions},
     support::{
         http::shown,
@@ -124,19 +124,15 @@ fn mirrors_are_shown() {
             scrape.sum("netra_mirrors_active", &[]) == 1
                 && scrape.sum("netra_mirrored_total", &[("outcome", "sent")]) == 1
         })?;
-        let page = |path: &str| {
-            let got = scrape::get(&world.pod, ADMIN_PORT, path);
-            got.map(|(_, page)| page).map_err(|error| error.to_string())
-        };
-        let connections: Value =
-            serde_json::from_str(&page("/connections")?).map_err(|it| it.to_string())?;
+        let connections = connections(&world)?;
         let rows = connections["connections"].as_array().ok_or("no rows")?;
         let is_it = |row: &&Value| row["is_mirror"] == true && row["state"] == "mirror";
         let upstream = rows.iter().find(is_it).map(|row| row["upstream"].to_string());
         if connections["total"] != 1 || upstream != Some(format!("\"{CLIENT_V4}:6380\"")) {
             return Err(format!("{connections:#}"));
         }
-        let rules = page("/rules")?;
+        let (_, rules) =
+            scrape::get(&world.pod, ADMIN_PORT, "/rules").map_err(|it| it.to_string())?;
         if !rules.contains("mirrors 10 % to cache/v2") {
             return Err(rules);
         }
