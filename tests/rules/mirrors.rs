@@ -158,8 +158,10 @@ fn a_mirror_that_is_killed_or_stopped_is_nobodys_matter() {
     in_cells(&world, &cells(), &redis_rules(), redis_setup, |netra, _| {
         let mut client = Peer::connect(&world.pod, (CLIENT_V4, 6379).into())?;
         load(&mut client, 0..100)?;
-        netra.scrape_until("the mirror has all", |scrape| {
-            scrape.sum("netra_mirrored_total", &[("outcome", "sent")]) == 100
+        // A mirror that is starved of CPU may be slow already: each is counted, whatever became of it.
+        netra.scrape_until("the mirror has what it took of 100", |scrape| {
+            let copies = |outcome| scrape.sum("netra_mirrored_total", &[("outcome", outcome)]);
+            copies("sent") > 0 && copies("sent") + copies("slow") == 100
         })?;
         // SIGKILL.
         *mirror.borrow_mut() = None;
