@@ -4,8 +4,8 @@ mod kit;
 
 use kit::{Chance, LIMITS, Part, Pieces, Taster, ask, captures, say, tell};
 use netra_codecs::Limits;
-use netra_codecs::codec::{Kind, Outcome, Speaks, Way};
-use netra_codecs::tap::Protocol;
+use netra_codecs::codec::{Head, Kind, Outcome, Speaks, Way};
+use netra_codecs::tap::{Protocol, Step, Tap};
 
 /// `NETRA_WRITE_CAPTURES=folder` writes what is said now, to be reviewed.
 #[test]
@@ -264,4 +264,36 @@ fn what_the_fuzzer_found() {
             assert_eq!(play(pieces), whole, "{name} {pieces:?}");
         }
     }
+}
+
+/// An answer is withheld: its exchange is open again in its old place, and then the newest, or over after all.
+#[test]
+fn an_exchange_opens_again_and_is_over_once() {
+    let (limits, mut head) = (Limits::default(), Head::default());
+    let mut tap = Tap::<u8>::new(Protocol::Redis);
+    for (number, request) in [(1, b"GET a\r\n"), (2, b"GET b\r\n")] {
+        match tap.step(Way::Request, request, &limits, number, &mut head) {
+            Step::Opened { exchange, .. } => exchange.data = u8::try_from(number).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    let refusal = b"-LOADING x\r\n";
+    let mut refused =
+        |tap: &mut Tap<u8>| match tap.step(Way::Response, refusal, &limits, 9, &mut head) {
+            Step::Finished { exchange, .. } => exchange,
+            other => panic!("{other:?}"),
+        };
+    let first = refused(&mut tap);
+    let (answer, bytes, operation) = (first.answer(), first.request_bytes, first.operation);
+    assert_eq!((first.data, answer.outcome), (1, Outcome::ProtocolError));
+    tap.reopen(first);
+    let found = tap.oldest().map(|open| (open.data, open.opened_ns, open.request_bytes));
+    assert_eq!((found, tap.open_count()), (Some((1, 1, bytes)), 2));
+    tap.renew(|data| *data == 1);
+    assert_eq!(tap.newest(2).map(|open| open.data).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(refused(&mut tap).data, 2, "the other is the oldest now");
+    let done = tap.finish_again(|data| *data == 1, answer).expect("it is open");
+    assert_eq!((done.operation, done.outcome), (operation, Outcome::ProtocolError));
+    assert_eq!((done.response_bytes, tap.open_count()), (refusal.len() as u64, 0));
+    assert!(tap.finish_again(|data| *data == 1, answer).is_none());
 }

@@ -82,6 +82,7 @@ pub struct Exchange<T> {
     pub response_first_ns: Option<u64>,
     /// Bytes of the request; 0 when it was not whole.
     pub request_bytes: u64,
+    note: u32,
     /// Bytes of the answer so far.
     pub response_bytes: u64,
     /// Which of several servers it went to.
@@ -99,6 +100,16 @@ impl<T> Exchange<T> {
             .then_some(self.id)
     }
 
+    /// What its answer says.
+    pub fn answer(&self) -> Answer {
+        Answer {
+            status: self.status,
+            outcome: self.outcome,
+            first_ns: self.response_first_ns,
+            bytes: self.response_bytes,
+        }
+    }
+
     fn new(open: Open<T>, answer: Answer) -> Self {
         Self {
             id: open.id,
@@ -109,9 +120,27 @@ impl<T> Exchange<T> {
             opened_ns: open.opened_ns,
             response_first_ns: answer.first_ns,
             request_bytes: open.request_bytes,
+            note: open.note,
             response_bytes: answer.bytes,
             lane: open.lane,
             data: open.data,
+        }
+    }
+}
+
+impl<T> From<Exchange<T>> for Open<T> {
+    /// It is open as it was before its answer came.
+    fn from(done: Exchange<T>) -> Self {
+        Self {
+            id: done.id,
+            opened_ns: done.opened_ns,
+            request_bytes: done.request_bytes,
+            note: done.note,
+            kind: done.kind,
+            operation: done.operation,
+            is_refused: false,
+            lane: done.lane,
+            data: done.data,
         }
     }
 }
@@ -284,6 +313,18 @@ impl<T> Ledger<T> {
     pub fn finish(&mut self, place: usize, answer: Answer) -> Option<Exchange<T>> {
         let open = if place == 0 { self.open.pop_front() } else { self.open.remove(place) }?;
         Some(Exchange::new(open, answer))
+    }
+
+    /// A request is open again that was just finished, as the oldest.
+    pub fn reopen(&mut self, done: Exchange<T>) {
+        self.open.push_front(done.into());
+    }
+
+    /// A request is the newest from here on.
+    pub fn renew(&mut self, place: usize) {
+        if let Some(open) = self.open.remove(place) {
+            self.open.push_back(open);
+        }
     }
 
     /// Takes all that are open, oldest first, with what has come of the one that is being answered.

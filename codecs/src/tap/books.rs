@@ -493,6 +493,34 @@ impl<T: Default> Books<T> {
         Some(done)
     }
 
+    /// An exchange is open again that was just finished, as the oldest.
+    #[cold]
+    pub(super) fn reopen(&mut self, done: Exchange<T>) {
+        debug_assert!(self.answering.is_none(), "it was finished just now");
+        self.ledger.reopen(done);
+    }
+
+    /// Finishes one that was opened again, with what its answer says.
+    #[cold]
+    pub(super) fn finish_again(
+        &mut self,
+        is_it: impl Fn(&T) -> bool,
+        answer: Answer,
+    ) -> Option<Exchange<T>> {
+        debug_assert!(self.answering.is_none(), "between two answers");
+        let place = self.ledger.find_by(is_it)?;
+        self.finish(place, answer)
+    }
+
+    /// One that was opened again is the newest from here on.
+    #[cold]
+    pub(super) fn renew(&mut self, is_it: impl Fn(&T) -> bool) {
+        debug_assert!(self.answering.is_none() && !self.under[REQUEST].opened);
+        if let Some(place) = self.ledger.find_by(is_it) {
+            self.ledger.renew(place);
+        }
+    }
+
     /// Takes an exchange whose request was refused, if it is its turn and no answer is under way.
     pub(super) fn take_refused(&mut self) -> Option<Exchange<T>> {
         let place = self.refused()?;

@@ -1,6 +1,6 @@
 //! The tap itself: a codec and the books of its exchanges.
 
-use crate::codec::{ErrorText, Event, Exchange, Head, Kind, Open, Outcome, Reason, Way};
+use crate::codec::{Answer, ErrorText, Event, Exchange, Head, Kind, Open, Outcome, Reason, Way};
 use crate::limits::Limits;
 use crate::tap::books::{Booked, Books};
 use crate::tap::last_error::LastError;
@@ -266,6 +266,27 @@ impl<T: Default> Tap<T> {
     /// many were taken out that no further one can be remembered.
     pub fn take_out(&mut self, is_it: impl Fn(&T) -> bool) -> Option<Exchange<T>> {
         self.books.take_out(is_it)
+    }
+
+    /// An exchange is open again that the last step [finished](Step::Finished), for its answer is withheld: as the
+    /// oldest of all.
+    pub fn reopen(&mut self, done: Exchange<T>) {
+        self.books.reopen(done);
+    }
+
+    /// Takes an exchange that was [opened again](Self::reopen), to which its client gets this answer after all;
+    /// between two answers.
+    pub fn finish_again(
+        &mut self,
+        is_it: impl Fn(&T) -> bool,
+        answer: Answer,
+    ) -> Option<Exchange<T>> {
+        self.books.finish_again(is_it, answer)
+    }
+
+    /// An exchange that was opened again is asked again, behind all that are open; between two messages, both ways.
+    pub fn renew(&mut self, is_it: impl Fn(&T) -> bool) {
+        self.books.renew(is_it);
     }
 
     /// Whether answers may come to what was taken out.

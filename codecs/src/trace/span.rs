@@ -132,7 +132,7 @@ pub struct Tries {
 pub enum RetryReason {
     /// Nobody was reached there.
     Connect,
-    /// Its answer said 502, 503 or 504.
+    /// Its answer said that it cannot serve now.
     GatewayError,
     /// The upstream ended, or reset the connection, before it answered.
     Reset,
