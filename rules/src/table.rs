@@ -282,7 +282,7 @@ impl Table {
         self.routers.iter().flat_map(|router| &router.to).any(|to| to.verdict.response.is_some())
     }
 
-    /// Whether answers are withheld that say 502, 503 or 504.
+    /// Whether answers are withheld that say that nobody can serve their request now.
     pub fn withholds_answers(&self) -> bool {
         let mut all = self.routers.iter().flat_map(|router| &router.to);
         all.any(|to| to.verdict.retry.withholds_answers())

@@ -26,7 +26,8 @@ pub struct Retry {
     pub on_reset: bool,
     /// Nothing of the answer has come within [`Self::per_try_ms`].
     pub on_timeout: bool,
-    /// The answer says that a gateway behind netra, or the server, cannot serve it now: 502, 503 or 504.
+    /// The answer says that a gateway behind netra, or the server, cannot serve it now: 502, 503 or 504, and of other
+    /// protocols what counts as a fault.
     pub on_gateway_error: bool,
     /// How long each try may take until its answer's first byte; 0 is as long as the route allows.
     pub per_try_ms: u32,
@@ -45,7 +46,7 @@ impl Retry {
         is_named: false,
     };
 
-    /// Whether answers are withheld that say 502, 503 or 504.
+    /// Whether answers are withheld that say that nobody can serve the request now.
     pub fn withholds_answers(&self) -> bool {
         self.attempts > 0 && self.on_gateway_error
     }

@@ -26,7 +26,7 @@ fn a_route_says_how_often_a_request_is_asked_again() {
         (
             ", retry: {on: [timeout, gateway-error], perTryTimeout: 250ms}",
             2,
-            "asked again up to 2 times after no byte of an answer within 250ms, or 502, 503 or 504",
+            "asked again up to 2 times after no byte of an answer within 250ms, or a gateway error",
         ),
         (", retry: {on: []}", 0, ""),
     ] {
@@ -109,7 +109,8 @@ fn other_protocols_ask_again_after_a_while_too() {
 #[test]
 fn what_nobody_does_is_not_promised() {
     for (protocol, more, what) in [
-        ("tcp-redis", "on: [gateway-error]", "have no 502, 503 or 504"),
+        ("tcp-redis", "on: [gateway-error]", "acts with `reset` alone"),
+        ("tcp-memcached", "on: [reset, gateway-error]", "do not say that a server cannot serve"),
         ("tcp-redis", "on: [timeout], perTryTimeout: 1s", "acts with `reset` alone"),
         ("tcp-dubbo", "on: [reset]", "what operations of dubbo change nobody knows"),
         ("tcp-dubbo", "on: [reset], operations: [\"a*b\"]", "allowed is a name, or its beginning"),

@@ -153,6 +153,13 @@ impl Seat {
     /// Another endpoint for the message that waits, if there is one and the budget allows it; what
     /// is under way here goes there. `reason` is why this one is left.
     pub fn again(&mut self, reason: RetryReason, now_ns: u64) -> Option<Self> {
+        let next = self.elsewhere(reason, now_ns)?;
+        next.take_over(self);
+        Some(next)
+    }
+
+    /// The same for one message of those that are under way here, which go on.
+    pub fn elsewhere(&self, reason: RetryReason, now_ns: u64) -> Option<Self> {
         let tries = usize::from(self.tries.get());
         if tries >= TRIES_MAX {
             return None;
@@ -174,7 +181,6 @@ impl Seat {
         next.tried = tried;
         next.tries.set(self.tries.get() + 1);
         next.reason = Some(reason);
-        next.take_over(self);
         Some(next)
     }
 

@@ -26,6 +26,16 @@ fn may_repeat(protocol: Protocol) -> bool {
     }
 }
 
+/// Its answers say whether a server cannot serve now, or what was asked cannot be served by anybody.
+fn tells_servers_apart(protocol: Protocol) -> bool {
+    match protocol {
+        Protocol::Http1 => true,
+        // A server of memcached says `SERVER_ERROR` of what is too large, too.
+        Protocol::Of(tap::Protocol::Memcached | tap::Protocol::Private(_)) => false,
+        Protocol::Of(_) => may_repeat(protocol),
+    }
+}
+
 /// The attribute that names what a request asks for.
 fn operation_of(protocol: Protocol) -> &'static str {
     match protocol {
@@ -45,8 +55,16 @@ impl Compiler<'_> {
             format!("retry: requests of {names} are never sent twice. Take it out")
         } else if candidates.contains(&Protocol::Http1) {
             return;
-        } else if retry.on_gateway_error {
-            format!("retry: answers of {names} have no 502, 503 or 504. Take `gateway-error` out")
+        } else if retry.on_gateway_error && !candidates.iter().any(|it| tells_servers_apart(*it)) {
+            format!(
+                "retry: answers of {names} do not say that a server cannot serve now. Take \
+                 `gateway-error` out"
+            )
+        } else if retry.on_gateway_error && !retry.on_reset {
+            format!(
+                "retry: of {names} `gateway-error` acts with `reset` alone, as all that waits may go \
+                 elsewhere. Put `reset` in"
+            )
         } else if retry.on_timeout && !retry.on_reset {
             format!(
                 "retry: of {names} `timeout` acts with `reset` alone, as all that waits goes elsewhere. \

@@ -394,7 +394,7 @@ pub(crate) fn retry_words(retry: &Retry) -> Option<String> {
     let whens = [
         retry.on_reset.then(|| "a reset".to_owned()),
         no_byte,
-        retry.on_gateway_error.then(|| "502, 503 or 504".to_owned()),
+        retry.on_gateway_error.then(|| "a gateway error".to_owned()),
     ];
     let whens: Vec<_> = whens.into_iter().flatten().collect();
     Some(format!("asked again {times} after {}", whens.join(", or ")))

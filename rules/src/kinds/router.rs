@@ -189,7 +189,7 @@ const RETRY: Field = field(
             &Shape::List(&Shape::Word(&["reset", "timeout", "gateway-error"])),
             "What is tried again: `reset` is an upstream that ends before anything of the answer came, \
              `timeout` one that has not begun to answer within `perTryTimeout`, `gateway-error` an answer \
-             of 502, 503 or 504",
+             by which it cannot serve now: 502, 503 or 504, and what counts as a fault of other protocols",
         ),
         field("attempts", &Shape::Whole(1, 2), "How often, at most; 2"),
         field(
