@@ -161,7 +161,7 @@ impl Wire for Dubbo {
         let len = be(bytes.get(12..16)?) + 16;
         assert_eq!(bytes[..2], [0xda, 0xbb], "no frame: {}", bytes[..16].escape_ascii());
         let text = String::from_utf8_lossy(bytes.get(16..len)?);
-        Some((len, be(&bytes[4..12]), text.contains("netra: ")))
+        Some((len, be(&bytes[4..12]), text.contains("netra: ") || text.contains("busy")))
     }
 }
 

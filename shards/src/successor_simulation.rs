@@ -70,7 +70,8 @@ impl Wire for Redis {
     fn answer_end(bytes: &[u8]) -> Option<(usize, usize, bool)> {
         let line = line_end(bytes, 0)?;
         if bytes[0] == b'-' {
-            assert!(bytes.starts_with(b"-ERR netra: "), "{}", bytes.escape_ascii());
+            let is_known = ["-ERR netra: ", "-LOADING "].map(|it| bytes.starts_with(it.as_bytes()));
+            assert!(is_known.contains(&true), "{}", bytes.escape_ascii());
             return Some((line, 0, true));
         }
         let end = line + number(&bytes[1..line]) + 2;
@@ -103,6 +104,23 @@ impl Wire for Dubbo {
     }
 }
 
+/// What a server says that cannot serve now.
+trait Refuses: Wire {
+    fn refusal(tag: usize) -> Vec<u8>;
+}
+
+impl Refuses for Redis {
+    fn refusal(_: usize) -> Vec<u8> {
+        b"-LOADING Redis is loading the dataset in memory\r\n".to_vec()
+    }
+}
+
+impl Refuses for Dubbo {
+    fn refusal(tag: usize) -> Vec<u8> {
+        dubbo_frame(2, 100, tag, b"\x04busy")
+    }
+}
+
 /// What an answer says; all are as long where servers are kind.
 fn told(port: u16, tag: usize) -> String {
     if IS_UNKIND.get() { said(port, tag) } else { format!("{port:05}:{tag:03}") }
@@ -111,12 +129,12 @@ fn told(port: u16, tag: usize) -> String {
 /// What is read is asked again, and nothing else. The endpoints begin at another one each `turn`: which of them are
 /// chosen first is always the same.
 fn table(protocol: Protocol, has_nobody: bool, turn: usize) -> Arc<Table> {
-    type Tables = BTreeMap<(String, bool, usize), Arc<Table>>;
+    type Tables = BTreeMap<(String, bool, bool, usize), Arc<Table>>;
     thread_local! {
         static TABLES: RefCell<Tables> = const { RefCell::new(BTreeMap::new()) };
     }
     let made = |tables: &RefCell<Tables>| {
-        let key = (protocol.to_string(), has_nobody, turn);
+        let key = (protocol.to_string(), has_nobody, REFUSES.get(), turn);
         let made = || compile(protocol, has_nobody, turn);
         Arc::clone(tables.borrow_mut().entry(key).or_insert_with(made))
     };
@@ -133,10 +151,12 @@ fn compile(protocol: Protocol, has_nobody: bool, turn: usize) -> Arc<Table> {
         .collect();
     endpoints.rotate_left(turn);
     let endpoints = endpoints.concat();
-    let (attribute, retry) = match protocol {
-        Protocol::Redis => ("key", "{on: [reset, timeout], perTryTimeout: 30s}"),
-        _ => ("method", "{on: [reset, timeout], perTryTimeout: 30s, operations: [ag, bg]}"),
+    let on = if REFUSES.get() { "reset, timeout, gateway-error" } else { "reset, timeout" };
+    let (attribute, operations) = match protocol {
+        Protocol::Redis => ("key", ""),
+        _ => ("method", ", operations: [ag, bg]"),
     };
+    let retry = format!("{{on: [{on}], perTryTimeout: 30s{operations}}}");
     let route = |name: &str, subset: usize| {
         format!(
             "  - match: {{attributes: {{{attribute}: {{prefix: {name}}}}}}}\n    \
@@ -166,10 +186,23 @@ thread_local! {
     static IS_UNKIND: Cell<bool> = const { Cell::new(false) };
     /// Servers say nothing more, where they would leave.
     static STALLS: Cell<bool> = const { Cell::new(false) };
+    /// Servers say that they cannot serve now, where they would leave; how often they have.
+    static REFUSES: Cell<bool> = const { Cell::new(false) };
+    static REFUSALS: Cell<usize> = const { Cell::new(0) };
 }
 
 /// One that leaves when it has given a few answers, anywhere where servers are unkind.
-fn leaving<W: Wire>(rng: &mut Rng, port: u16) -> Peer {
+fn leaving<W: Refuses>(rng: &mut Rng, port: u16) -> Peer {
+    if REFUSES.get() {
+        let ends = IS_UNKIND.get() && rng.chance(50);
+        let at = rng.len(3_000) - 1;
+        let ending = match rng.below(2) {
+            _ if !ends => Ending::AfterTheOther,
+            0 => Ending::Reset(at),
+            _ => Ending::At(at),
+        };
+        return refusing::<W>(rng, port, ending);
+    }
     if !IS_UNKIND.get() {
         return leaving_between::<W>(rng, port);
     }
@@ -201,11 +234,34 @@ fn leaving_between<W: Wire>(rng: &mut Rng, port: u16) -> Peer {
     })
 }
 
+/// One that cannot serve now, by chance or from some answer on.
+fn refusing<W: Refuses>(rng: &mut Rng, port: u16, ending: Ending) -> Peer {
+    let (percent, most) = (rng.below(60), usize::try_from(rng.below(6)).unwrap());
+    let (mut seen, mut said, mut chance) = (0, 0, Rng::new(rng.next()));
+    let peer = Peer::replying(rng, ending, move |received, sends| {
+        while let Some((end, tag, is_answered)) = W::request_end(&received[seen..]) {
+            seen += end;
+            said += 1;
+            if !is_answered {
+                continue;
+            }
+            if said > most || chance.chance(percent) {
+                REFUSALS.set(REFUSALS.get() + 1);
+                sends.extend(W::refusal(tag));
+            } else {
+                sends.extend(W::answer(port, tag));
+            }
+        }
+    });
+    // What comes in pieces is passed on.
+    if !IS_UNKIND.get() || rng.chance(50) { peer.in_one() } else { peer }
+}
+
 fn staying<W: Wire>(rng: &mut Rng, port: u16) -> Peer {
     server::<W>(rng, port, Ending::AfterTheOther)
 }
 
-fn elsewhere<W: Wire>() -> BTreeMap<u16, Elsewhere> {
+fn elsewhere<W: Refuses>() -> BTreeMap<u16, Elsewhere> {
     BTreeMap::from([
         (SUBSETS[0][0], (|rng| (staying::<W>(rng, SUBSETS[0][0]), Answer::AtOnce)) as Elsewhere),
         (SUBSETS[0][1], |rng| (leaving::<W>(rng, SUBSETS[0][1]), Answer::AtOnce)),
@@ -263,7 +319,7 @@ fn client<W: Wire>(rng: &mut Rng, asked: &[Asked]) -> Peer {
     windowed(rng, requests, window, |bytes| W::answer_end(bytes).map(|(end, ..)| end), ending)
 }
 
-fn run<W: Wire>(seed: u64, is_unkind: bool) -> (World, Vec<Asked>) {
+fn run<W: Refuses>(seed: u64, is_unkind: bool) -> (World, Vec<Asked>) {
     IS_UNKIND.set(is_unkind);
     let mut rng = Rng::new(seed);
     let faults = Faults { accept_fails: 0, ..Faults::draw(&mut rng) };
@@ -336,7 +392,7 @@ fn answered<W: Wire>(seed: u64, world: &World, asked: &[Asked]) -> [BTreeSet<usi
 
 /// Servers leave between two answers: no client learns of it. Where the only upstream ends while a part of a request
 /// is there, or one waits for its first leg, that end is final, and noted where nobody spins: that is rare.
-fn simulate<W: Wire>(seed: u64) -> Arc<Recorder> {
+fn simulate<W: Refuses>(seed: u64) -> Arc<Recorder> {
     let (world, asked) = run::<W>(seed, false);
     served::<W>(seed, &world, &asked);
     let [answered, refused] = answered::<W>(seed, &world, &asked);
@@ -355,7 +411,7 @@ fn simulate<W: Wire>(seed: u64) -> Arc<Recorder> {
 }
 
 /// Servers leave or stall between two answers: no client learns of it.
-fn simulate_stalls<W: Wire>(seed: u64) -> Arc<Recorder> {
+fn simulate_stalls<W: Refuses>(seed: u64) -> Arc<Recorder> {
     STALLS.set(true);
     let recorder = simulate::<W>(seed);
     STALLS.set(false);
@@ -363,12 +419,36 @@ fn simulate_stalls<W: Wire>(seed: u64) -> Arc<Recorder> {
 }
 
 /// Servers end anywhere, and some of what is asked changes something.
-fn simulate_unkind<W: Wire>(seed: u64) -> Arc<Recorder> {
+fn simulate_unkind<W: Refuses>(seed: u64) -> Arc<Recorder> {
     let (world, asked) = run::<W>(seed, true);
     let served = served::<W>(seed, &world, &asked);
     let [answered, _] = answered::<W>(seed, &world, &asked);
     assert!(answered.is_subset(&served), "{seed}: {answered:?} were answered, not {served:?}");
     Arc::clone(&world.shard.core.recorder)
+}
+
+/// What became of the refusals of servers: how many there were, and how many clients were told of one.
+type Refused = (Arc<Recorder>, usize, usize);
+
+/// Servers refuse what they could serve: every request is answered once, by the refusal only where nobody else could
+/// be asked.
+fn simulate_refusals<W: Refuses>(seed: u64) -> Refused {
+    REFUSES.set(true);
+    REFUSALS.set(0);
+    let (world, asked) = run::<W>(seed, false);
+    REFUSES.set(false);
+    served::<W>(seed, &world, &asked);
+    let [answered, refused] = answered::<W>(seed, &world, &asked);
+    assert_eq!(answered.len() + refused.len(), asked.len(), "{seed}: {answered:?} {refused:?}");
+    (Arc::clone(&world.shard.core.recorder), REFUSALS.get(), refused.len())
+}
+
+/// The same, of servers that end anywhere, too, and of requests that change something.
+fn simulate_unkind_refusals<W: Refuses>(seed: u64) -> Arc<Recorder> {
+    REFUSES.set(true);
+    let recorder = simulate_unkind::<W>(seed);
+    REFUSES.set(false);
+    recorder
 }
 
 fn reaches(recorders: &[Arc<Recorder>], keys: &[Key]) {
@@ -418,4 +498,33 @@ fn unkind_servers_of_redis_get_nothing_twice_that_changes_something() {
 #[test]
 fn unkind_servers_of_dubbo_get_nothing_twice_that_changes_something() {
     reaches(&with_seed(simulate_unkind::<Dubbo>), &UNKIND);
+}
+
+/// At most one refusal in so many reaches a client.
+fn few_are_told(refused: &[Refused], one_in: usize) {
+    let recorders: Vec<_> = refused.iter().map(|(recorder, ..)| Arc::clone(recorder)).collect();
+    reaches(&recorders, &[Key::LEG_OPENED, Key::SENT_AGAIN]);
+    let [all, told] =
+        [1, 2].map(|it| refused.iter().map(|of| if it == 1 { of.1 } else { of.2 }).sum::<usize>());
+    assert!(told * one_in <= all.max(one_in * 3), "{told} of {all} refusals were told");
+}
+
+#[test]
+fn commands_of_redis_that_a_server_cannot_serve_are_served_by_another() {
+    few_are_told(&with_seed(simulate_refusals::<Redis>), 10);
+}
+
+#[test]
+fn calls_of_dubbo_that_a_server_cannot_serve_are_served_by_another() {
+    few_are_told(&with_seed(simulate_refusals::<Dubbo>), 100);
+}
+
+#[test]
+fn unkind_servers_of_redis_that_cannot_serve_get_nothing_twice_that_changes_something() {
+    reaches(&with_seed(simulate_unkind_refusals::<Redis>), &UNKIND);
+}
+
+#[test]
+fn unkind_servers_of_dubbo_that_cannot_serve_get_nothing_twice_that_changes_something() {
+    reaches(&with_seed(simulate_unkind_refusals::<Dubbo>), &UNKIND);
 }

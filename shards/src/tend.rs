@@ -141,7 +141,15 @@ impl<I: Io> Shard<I> {
 
     /// What a gated connection needs after its flows have moved.
     fn tend_gate(&mut self, downstream: Token) {
-        while self.tend_gate_once(downstream) {}
+        while self.tend_gate_once(downstream)
+            || (self.withholds_any(downstream.slot) && self.ask_elsewhere(downstream))
+        {}
+    }
+
+    #[inline]
+    fn withholds_any(&self, slot: u32) -> bool {
+        let tap = self.slab[slot as usize].tap.as_ref();
+        tap.is_some_and(|tap| matches!(tap, Along::Gated(gate) if gate.withholds_any()))
     }
 
     /// Whether there is more to be done: a request goes on by another leg.

@@ -2,6 +2,7 @@
 //! until what was asked before has been answered, close the upstream, resolve, dial, go on.
 
 mod again;
+mod elsewhere;
 mod gathered;
 mod legs;
 mod mirrors;

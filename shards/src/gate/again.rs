@@ -8,7 +8,7 @@ use super::{
     requests::{Judged, Run},
 };
 use crate::{
-    again::{Again, Onward, ROOMS_MAX},
+    again::{Again, Onward, ROOMS_MAX, Tries},
     core::Core,
     exchange::Taps,
     io::Io,
@@ -63,10 +63,13 @@ impl Judged<'_> {
         }
         let per_try_ns = retry.per_try_ns().unwrap_or(0);
         let again = self.aims.again.get_or_insert_default();
-        let Some(number) = again.take((retry.attempts, per_try_ns), now) else {
+        let withholds = retry.withholds_answers();
+        let tries = Tries { attempts: retry.attempts, per_try_ns, withholds };
+        let Some(number) = again.take(tries, now) else {
             return recorder.bump(Key::NOT_KEPT);
         };
         (exchange.data.kept, self.aims.keeps) = (number, number);
+        *self.cuts_answers |= withholds;
         if per_try_ns > 0 {
             self.patience.get_or_insert_default().want(now.saturating_add(per_try_ns));
         }
@@ -204,6 +207,11 @@ impl Gate {
         self.request.is_dead && self.legs.is_none()
     }
 
+    /// A request has begun, and is not whole. The beginning of a head that is held was sent to nobody.
+    pub(super) fn is_within_request(&self) -> bool {
+        self.request.held.is_empty() && self.tapped.tap.is_within_message(Way::Request)
+    }
+
     /// How it goes on where the upstream ends now, of which everything has been passed on that came; None
     /// where it does not.
     pub(crate) fn onward(&mut self) -> Option<Onward> {
@@ -219,9 +227,7 @@ impl Gate {
             || self.switch.is_under_way()
             || self.legs.is_some();
         let tap = &self.tapped.tap;
-        // The beginning of a head that is held was sent to nobody.
-        let is_asking = self.request.held.is_empty() && tap.is_within_message(Way::Request);
-        let is_moving = is_asking
+        let is_moving = self.is_within_request()
             || self.drops
             || self.response.cleared > 0
             || self.response.kept() > 0
@@ -265,6 +271,7 @@ impl Gate {
         for open in tap.newest(usize::MAX).filter(|open| !open.is_refused()) {
             let (bytes, _) = again.get(open.data.kept).unwrap_or_default();
             parked.extend_from_slice(bytes);
+            again.forget_withheld(open.data.kept);
             core.recorder.bump(Key::SENT_AGAIN);
         }
         again.begin_repeating();

@@ -3,6 +3,7 @@
 
 use super::{
     Gate, edit,
+    elsewhere::Held,
     legs::is_next,
     requests::{Fate, Run, forget_words},
 };
@@ -30,7 +31,7 @@ impl Gate {
         source: Source,
     ) -> Result<Gated, End> {
         let is_cut = !self.replies.is_empty()
-            || self.edits_answers
+            || self.cuts_answers
             || self.has_overdue()
             || self.legs.is_some();
         if is_cut || !self.response.held.is_empty() {
@@ -81,15 +82,24 @@ impl Gate {
                     run.go_on(out, io, to, input, message, Fate::Passes)?;
                 }
                 Step::Finished { consumed, message, mut exchange, error } => {
-                    run.at += consumed;
                     exchange.data.add_overhead(at_ns.saturating_sub(*now));
+                    if let Some(message) = &message {
+                        run.begun += 1;
+                        edit_answer(message, exchange.data.answer, (gates, wants), recorder);
+                    }
+                    let own = if run.at == 0 { &out.held[..] } else { &[] };
+                    let whole = (own, &input[run.at..run.at + consumed], &*gates.edits);
+                    let held = Held::of(&tapped.patience, (&exchange, error), &message, whole);
+                    if let Some(held) = held {
+                        run.skip(out, io, to, input, consumed)?;
+                        tapped.withhold(exchange, held);
+                        break;
+                    }
+                    run.at += consumed;
                     waits_no_more(&mut tapped.patience, exchange.data.timed);
                     forget_words(legs, &exchange.data);
-                    let told = (Outcome::Whole, at_ns);
-                    tapped.of.finish(&exchange, error, told, observer, recorder);
+                    tapped.of.finish(&exchange, error, (Outcome::Whole, at_ns), observer, recorder);
                     if let Some(message) = message {
-                        run.begun += 1;
-                        edit_answer(&message, exchange.data.answer, (gates, wants), recorder);
                         let message = (message.bytes(), &*gates.edits, consumed);
                         run.go_on(out, io, to, input, message, Fate::Passes)?;
                     }

@@ -219,7 +219,7 @@ impl Gate {
 
     /// Answers come in the order of their requests, or may: ids that come again tell a client nothing of
     /// which of them it is.
-    pub(super) fn is_in_order(&self) -> bool {
+    pub(crate) fn is_in_order(&self) -> bool {
         self.tapped.protocol().about().correlation != Correlation::Unique
     }
 
@@ -240,10 +240,12 @@ impl Gate {
     }
 
     /// Whether what this leg says may be heard now.
+    #[inline]
     pub(crate) fn may_speak(&mut self, place: u8) -> bool {
-        if self.legs.is_none() {
-            return true;
-        }
+        !self.is_silent() && (self.legs.is_none() || self.has_its_turn(place))
+    }
+
+    fn has_its_turn(&mut self, place: u8) -> bool {
         let is_in_order = self.is_in_order();
         let Some(legs) = self.legs.as_deref() else { return true };
         match (legs.is_full, legs.turn) {
@@ -430,7 +432,7 @@ impl Gate {
         seats.stay();
         self.replies.last_waits = false;
         self.parked = Vec::new();
-        self.drops = self.tapped.tap.is_within_message(Way::Request);
+        self.drops = self.is_within_request();
         self.switch.stand = Stand::Settled;
         self.switch.goal = self.old_goal.take();
         self.was_paused = true;

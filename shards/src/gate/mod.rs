@@ -4,7 +4,7 @@
 //! | way | when | what |
 //! |---|---|---|
 //! | request | always | a head waits until it is whole; then it goes out, edited, or is refused |
-//! | response | a refusal waits for its turn, or an answer is to be edited | the same, cut between messages |
+//! | response | a refusal waits for its turn, or an answer is to be edited or withheld | the same, cut between messages |
 //! | response | otherwise | bytes first, as of every tap |
 //!
 //! Only heads are held, never bodies. Where the tap does not know what comes next it keeps that
@@ -14,6 +14,7 @@
 mod again;
 mod answers;
 mod copying;
+mod elsewhere;
 mod gathered;
 mod late;
 mod legs;
@@ -58,8 +59,8 @@ pub(crate) struct Gate {
     request: Outgoing,
     response: Outgoing,
     replies: Replies,
-    /// Some of its answers are edited.
-    edits_answers: bool,
+    /// Some of its answers are edited, or may be withheld.
+    cuts_answers: bool,
     /// What comes is the rest of a request that was refused.
     drops: bool,
     /// The client cannot be told: both sides are closed when all before it has been sent.
@@ -106,7 +107,7 @@ impl Gate {
             request: Outgoing::default(),
             response: Outgoing::default(),
             replies: Replies::default(),
-            edits_answers: false,
+            cuts_answers: false,
             drops: false,
             must_close: false,
             has_ended: false,
@@ -155,7 +156,7 @@ impl Gate {
     fn is_empty(&self) -> bool {
         let is_quiet = |way: &Outgoing| way.kept() == 0 && way.cleared == 0;
         let waits = self.switch.is_under_way() || self.drops || self.must_close;
-        let tells = self.has_overdue() || self.is_timed();
+        let tells = self.withholds_any() || self.has_overdue() || self.is_timed();
         !waits
             && !tells
             && is_quiet(&self.request)
@@ -167,7 +168,7 @@ impl Gate {
     pub(crate) fn is_paused(&mut self, from: Token) -> bool {
         match from.side {
             Side::Downstream => self.holds_requests(),
-            Side::Upstream if self.legs.is_none() => false,
+            Side::Upstream if self.legs.is_none() => self.is_silent(),
             Side::Upstream => !self.may_speak(self.place_of(from)),
         }
     }
@@ -210,7 +211,8 @@ impl Gate {
             self.tell(core);
         }
         let moving = usize::from(self.replies.last_waits && self.is_moving());
-        let waits = self.drops || self.replies.count() > moving || self.has_words();
+        let has_words = self.has_words() || self.withholds_any();
+        let waits = self.drops || self.replies.count() > moving || has_words;
         let is_over = self.tapped.is_over();
         if (waits && (is_over || self.has_ended)) || (is_over && self.tapped.tap.awaits_late()) {
             // Nobody can say any more where what the client is told would have to be.
@@ -231,10 +233,10 @@ impl Gate {
         } else if way == Way::Request && self.is_moving() {
             return Ok(None);
         } else if let Some(source) = source {
+            if way == Way::Response && !self.may_speak(place) {
+                return Ok(None);
+            }
             if self.legs.is_some() && way == Way::Response {
-                if !self.may_speak(place) {
-                    return Ok(None);
-                }
                 self.tapped.tap.hear(place);
             }
             self.pass(core, (to, place), source)?

@@ -121,7 +121,7 @@ impl Gate {
                         old_goal: &mut self.old_goal,
                         legs: &mut self.legs,
                         left: &mut self.left,
-                        edits_answers: &mut self.edits_answers,
+                        cuts_answers: &mut self.cuts_answers,
                         patience: &mut tapped.patience,
                         must_close: &mut self.must_close,
                         aims: &mut run.aims,
@@ -445,7 +445,7 @@ pub(super) struct Judged<'g> {
     pub(super) old_goal: &'g mut Option<Box<Goal>>,
     legs: &'g mut Option<Box<Legs>>,
     pub(super) left: &'g mut Left,
-    edits_answers: &'g mut bool,
+    pub(super) cuts_answers: &'g mut bool,
     pub(super) patience: &'g mut Option<Box<Patience>>,
     must_close: &'g mut bool,
     /// Where copies of it go.
@@ -509,7 +509,7 @@ impl Judged<'_> {
         }
         if ruling.answer != 0 && !exchange.kind.is_silent() {
             exchange.data.answer = ruling.answer;
-            *self.edits_answers = true;
+            *self.cuts_answers = true;
         }
         self.time(message, exchange, (ruling.allowed, now));
         let (to, mirror, retry) = (ruling.to, ruling.mirror, ruling.retry);

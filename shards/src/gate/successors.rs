@@ -10,16 +10,13 @@ use crate::{
     core::Core,
     io::{Io, Token},
     patience::LATER_NS,
-    switch::goal::Goal,
+    switch::{goal::Goal, seats::Leaving},
     sys::Nanos,
     tap::{Carried, Tapped},
 };
-use netra_codecs::{
-    codec::{Open, Way},
-    route::Target,
-    trace::RetryReason,
-};
+use netra_codecs::{codec::Open, route::Target, trace::RetryReason};
 use netra_perf::Key;
+use netra_rules::Heard;
 use std::net::SocketAddr;
 
 /// This leg was asked, and owes an answer.
@@ -43,7 +40,8 @@ impl Gate {
         let attempts = self.attempts(place)?;
         let to = self.legs.as_deref_mut()?.free_place(token);
         let seats = &mut self.tapped.of.seats;
-        let target = seats.succeed((place, to), (attempts, reason), original_dst, now)?;
+        let why = Leaving::of(reason, Heard::Fault);
+        let target = seats.succeed((place, to), (attempts, why), original_dst, now)?;
         Some((to, target))
     }
 
@@ -70,6 +68,7 @@ impl Gate {
             let Some((bytes, _)) = again.get(open.data.kept) else { continue };
             carry.extend_from_slice(bytes);
             again.note_repeated(open.data.kept);
+            again.forget_withheld(open.data.kept);
             open.lane = to;
             core.recorder.bump(Key::SENT_AGAIN);
         }
@@ -113,9 +112,8 @@ impl Gate {
 
     /// All that this leg owes is kept, and no request is under way by it.
     pub(crate) fn owes_only_kept(&mut self, place: u8) -> bool {
-        let is_within = self.tapped.tap.is_within_message(Way::Request) && !self.is_moving();
-        let is_sending =
-            is_within || !self.request.held.is_empty() || !self.request.carry.is_empty();
+        let is_within = self.is_within_request() && !self.is_moving();
+        let is_sending = is_within || !self.request.carry.is_empty();
         if self.is_current(place) && is_sending {
             return false;
         }

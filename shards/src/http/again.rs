@@ -14,7 +14,12 @@ use crate::{
     gate::Flows,
     io::Io,
     patience::{LATER_NS, Patience},
-    switch::{Switch, goal::Goal, resting::Resting, seats::Seats},
+    switch::{
+        Switch,
+        goal::Goal,
+        resting::Resting,
+        seats::{Leaving, Seats},
+    },
     sys::Nanos,
 };
 use netra_codecs::{
@@ -22,7 +27,7 @@ use netra_codecs::{
     trace::RetryReason,
 };
 use netra_perf::{Key, Recorder};
-use netra_rules::Retry;
+use netra_rules::{Heard, Retry};
 
 /// A longer head is not kept: it is asked once.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -178,7 +183,8 @@ impl Again {
     fn goes_elsewhere(&mut self, reason: RetryReason, others: Others<'_>) -> bool {
         let Others { seats, switch, asker, now } = others;
         let Some(asker) = asker else { return false };
-        let to = seats.send_again(self.retry.attempts, reason, asker.original_dst, now);
+        let why = Leaving::of(reason, Heard::Gateway);
+        let to = seats.send_again((self.retry.attempts, why), asker.original_dst, now);
         let Some(target) = to else { return false };
         switch.goal = Some(Box::new(Goal::new(target, true)));
         self.is_leaving = true;

@@ -28,6 +28,8 @@ pub(crate) struct Peer {
     pub(crate) received: Vec<u8>,
     pub(crate) ending: Ending,
     chunk: usize,
+    /// All that it may send goes at once.
+    is_in_one: bool,
     pace: Nanos,
     next_at: Nanos,
     read_most: usize,
@@ -91,6 +93,11 @@ impl Peer {
         Self { chunk: usize::MAX, pace: 1, read_most: usize::MAX, ..self }
     }
 
+    /// The same, which sends all that it has in one piece.
+    pub(crate) fn in_one(self) -> Self {
+        Self { is_in_one: true, ..self }
+    }
+
     /// The same, with pauses.
     pub(crate) fn pausing(self, pauses: VecDeque<(usize, Nanos)>) -> Self {
         Self { pauses, ..self }
@@ -108,6 +115,7 @@ impl Peer {
             sends,
             sent: 0,
             received: Vec::new(),
+            is_in_one: false,
             ending,
             chunk: rng.len(20_000),
             pace: if rng.chance(50) { 1 } else { rng.below(3_000_000) + 1 },
@@ -200,7 +208,8 @@ impl Peer {
             return;
         }
         let room = socket.buffer.saturating_sub(socket.rx.len());
-        let most = (peer.allowed().max(peer.sent) - peer.sent).min(room).min(peer.chunk);
+        let chunk = if peer.is_in_one { usize::MAX } else { peer.chunk };
+        let most = (peer.allowed().max(peer.sent) - peer.sent).min(room).min(chunk);
         let pause = peer.pauses.front().copied();
         let most = pause.map_or(most, |(at, _)| most.min(at.saturating_sub(peer.sent)));
         if let Some((_, pause)) = pause.filter(|(at, _)| *at <= peer.sent && peer.allowed() > *at) {
@@ -208,7 +217,7 @@ impl Peer {
             peer.pauses.pop_front();
         }
         if most > 0 {
-            let len = rng.len(most);
+            let len = if peer.is_in_one { most } else { rng.len(most) };
             socket.rx.extend(&peer.sends[peer.sent..peer.sent + len]);
             peer.sent += len;
         }

@@ -87,7 +87,7 @@ impl Seats {
             if let Some(now) = &two.now {
                 next.take_over(now);
             }
-            next.connected();
+            reach(next);
         }
         two.now = next;
     }
@@ -157,17 +157,14 @@ impl Seats {
     }
 
     /// The new upstream is there.
-    pub(crate) fn settle(&mut self) {
-        if let Some(seat) = self.0.as_mut().and_then(|two| two.now.as_mut()) {
-            seat.connected();
-        }
+    pub(crate) fn settle(&self) {
+        self.now().inspect(|seat| reach(seat));
     }
 
-    /// The same of all that it has: nothing that was sent again is open any more.
+    /// Nothing that was sent again is open any more.
     pub(crate) fn settle_all(&mut self) {
-        self.settle();
-        let others = self.0.iter().flat_map(|two| &two.others);
-        others.for_each(|(_, seat)| seat.connected());
+        let others = self.0.iter().flat_map(|two| &two.others).map(|(_, seat)| seat);
+        self.now().into_iter().chain(others).for_each(Seat::connected);
     }
 
     /// The new upstream is there for a message that was sent before.
@@ -179,19 +176,28 @@ impl Seats {
     /// endpoint, if there is to be one and it was sent again fewer than so many times.
     pub(crate) fn send_again(
         &mut self,
-        attempts: u8,
-        reason: RetryReason,
+        (attempts, why): (u8, Leaving),
         original_dst: SocketAddr,
         now: Nanos,
     ) -> Option<Target> {
         let seat = self.0.as_mut()?.now.as_mut()?;
-        if seat.tries().count > attempts {
-            return None;
-        }
-        let next = seat.again(reason, now)?;
-        let target = target_at(next.address(), original_dst)?;
-        seat.note(heard_at(reason), now);
+        let (target, next) = other(seat, (attempts, why), original_dst, now)?;
         *seat = next;
+        Some(target)
+    }
+
+    /// The same for one message of those that went by this leg, as what was answered to it is not passed on: it
+    /// waits from here on, and the others go on.
+    pub(crate) fn elsewhere(
+        &mut self,
+        lane: u8,
+        reason: RetryReason,
+        original_dst: SocketAddr,
+        now: Nanos,
+    ) -> Option<Target> {
+        let next = self.of_lane(lane)?.elsewhere(reason, now)?;
+        let target = target_at(next.address(), original_dst)?;
+        self.0.as_mut()?.next = Some(Some(next));
         Some(target)
     }
 
@@ -200,7 +206,7 @@ impl Seats {
     pub(crate) fn succeed(
         &mut self,
         (from, to): (u8, u8),
-        (attempts, reason): (u8, RetryReason),
+        again: (u8, Leaving),
         original_dst: SocketAddr,
         now: Nanos,
     ) -> Option<Target> {
@@ -209,12 +215,7 @@ impl Seats {
             true => two.now.as_mut()?,
             false => two.others.iter_mut().find(|(it, _)| *it == from).map(|(_, seat)| seat)?,
         };
-        if seat.tries().count > attempts {
-            return None;
-        }
-        let next = seat.again(reason, now)?;
-        let target = target_at(next.address(), original_dst)?;
-        seat.note(heard_at(reason), now);
+        let (target, next) = other(seat, again, original_dst, now)?;
         two.others.push((to, next));
         Some(target)
     }
@@ -267,11 +268,43 @@ impl Two {
     }
 }
 
-/// What it says of a server that it is left for this.
-fn heard_at(reason: RetryReason) -> Heard {
-    match reason {
-        RetryReason::GatewayError => Heard::Gateway,
-        RetryReason::Connect | RetryReason::Reset | RetryReason::Timeout => Heard::Local,
+/// Why a server is left, and what that says of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaving {
+    reason: RetryReason,
+    heard: Heard,
+}
+
+impl Leaving {
+    /// `refusal` is what an answer counts as that it cannot serve now.
+    pub(crate) fn of(reason: RetryReason, refusal: Heard) -> Self {
+        let heard = if reason == RetryReason::GatewayError { refusal } else { Heard::Local };
+        Self { reason, heard }
+    }
+}
+
+/// Another endpoint than that of a seat, for all that is under way there, and the seat at it: where there is to be
+/// one, and the messages were sent again fewer than so many times.
+fn other(
+    seat: &mut Seat,
+    (attempts, why): (u8, Leaving),
+    original_dst: SocketAddr,
+    now: Nanos,
+) -> Option<(Target, Seat)> {
+    if seat.tries().count > attempts {
+        return None;
+    }
+    let next = seat.again(why.reason, now)?;
+    let target = target_at(next.address(), original_dst)?;
+    seat.note(why.heard, now);
+    Some((target, next))
+}
+
+/// The upstream of a seat is there: for a message that was answered before it stays a retry until it is over.
+fn reach(seat: &Seat) {
+    match seat.tries().reason {
+        Some(RetryReason::GatewayError) => seat.connected_again(),
+        _ => seat.connected(),
     }
 }
 

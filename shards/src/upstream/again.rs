@@ -8,10 +8,11 @@ use crate::{
     gate::{Gate, HOME},
     io::{Io, Side, Token},
     shard::Shard,
-    switch::{Stand, goal::Goal},
+    switch::{Stand, goal::Goal, seats::Leaving},
 };
 use netra_codecs::trace::RetryReason;
 use netra_perf::Key;
+use netra_rules::Heard;
 use std::net::SocketAddr;
 
 impl<I: Io> Shard<I> {
@@ -30,10 +31,13 @@ impl<I: Io> Shard<I> {
             }
             Some(Onward::Again(attempts)) => attempts,
         };
-        let next = gate.seats_mut().send_again(attempts, reason, original_dst, core.now);
+        let why = Leaving::of(reason, Heard::Fault);
+        let next = gate.seats_mut().send_again((attempts, why), original_dst, core.now);
         let Some(target) = next else { return false };
         gate.switch_mut().goal = Some(Box::new(Goal::new(target, true)));
         let unsent = gate.repeat(core);
+        // What was said behind an answer that is withheld answers what is asked again.
+        connection.response.discard(core);
         connection.request.skip(core, downstream, unsent);
         connection.request.change_receiver();
         self.leave_upstream(downstream);
@@ -93,21 +97,35 @@ impl<I: Io> Shard<I> {
     /// again and somebody else can be asked. Otherwise it waits on.
     pub(crate) fn leave_late(&mut self, owner: Token, place: u8) {
         let connection = &mut self.slab[owner.slot as usize];
-        let has_ended = connection.request.is_finished();
-        let is_moving = connection.response.holds_bytes() || connection.request.is_under_way();
-        let Some(gate) = connection.tap.as_mut().and_then(Along::gate) else { return };
-        if gate.has_legs() {
-            let may = gate.owes_only_kept(place);
-            if let Some(leg) = self.open_leg_at(owner, place).filter(|_| may)
-                && let Some(successor) = self.succeed(owner, place, RetryReason::Timeout)
-            {
-                let end = End::Reset(Side::Upstream);
-                self.leave_leg(owner, (place, leg.token), end, Some(successor));
-            }
-        } else if !is_moving && !has_ended && gate.may_ask_again() {
-            self.gate_goes_on(owner, RetryReason::Timeout);
+        if connection.has_legs() || !connection.response.holds_bytes() {
+            self.leave_for_another(owner, place, RetryReason::Timeout);
         }
         self.moved(owner);
+    }
+
+    /// The upstream at this place is left, where all that it owes may be asked again and somebody else can be asked.
+    /// Whether it was.
+    pub(super) fn leave_for_another(
+        &mut self,
+        owner: Token,
+        place: u8,
+        reason: RetryReason,
+    ) -> bool {
+        let connection = &mut self.slab[owner.slot as usize];
+        let is_moving = connection.request.is_under_way() || connection.request.is_finished();
+        let Some(gate) = connection.tap.as_mut().and_then(Along::gate) else { return false };
+        if !gate.has_legs() {
+            return !is_moving && gate.may_ask_again() && self.gate_goes_on(owner, reason);
+        }
+        let may = gate.owes_only_kept(place);
+        if let Some(leg) = self.open_leg_at(owner, place).filter(|_| may)
+            && let Some(successor) = self.succeed(owner, place, reason)
+        {
+            let end = End::Reset(Side::Upstream);
+            self.leave_leg(owner, (place, leg.token), end, Some(successor));
+            return true;
+        }
+        false
     }
 
     /// A leg that takes over what another owed.
