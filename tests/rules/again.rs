@@ -350,3 +350,64 @@ fn named_calls_of_dubbo_do_not_wait_for_a_server_that_stands_still() {
 fn reads_of_redis_by_three_servers_do_not_wait_for_one_that_stands_still() {
     stands_still(Kind::Redis, BY_MESSAGE);
 }
+
+/// Reads go to servers that can serve, one alone or many in flight; where none can, their client gets what the last of
+/// them says.
+fn find_who_can_serve(kind: Kind, annotations: &str) {
+    let Some(world) = World::new() else { return };
+    let rules = kind.rules("on: [reset, gateway-error]", annotations);
+    let setup = |setup| told(kind.setup(setup));
+    in_cells(&world, &cells_with(1), &rules, setup, |netra, _| {
+        let fleet = Fleet::start(&world, kind);
+        let connect = || Client::connect(&world, kind).map_err(|it| it.to_string());
+        let again = || netra.scrape().sum("netra_sent_again_total", &[]);
+        let mut client = connect()?;
+        client.reads(1, 1)?;
+        let first = upstream(&world)?;
+        fleet.close(first);
+        // By one server or by three in turn: one of these comes to it, and nothing waits behind that.
+        (2..5).try_for_each(|id| client.reads(id, id))?;
+        let alone = again();
+        if alone == 0 {
+            return Err("nothing was sent again".into());
+        }
+        reasons(netra, &["gateway-error"])?;
+        let others: Vec<_> =
+            (kind.port()..kind.port() + SERVERS).filter(|port| *port != first).collect();
+        fleet.close(others[0]);
+        // Whichever of them a client comes to, the last one serves it.
+        for round in 1..7 {
+            let (mut client, ids) = (connect()?, round * 100..round * 100 + 32);
+            client.send(&batch(kind, ids.clone(), None)).map_err(|it| it.to_string())?;
+            answers(&mut client, ids).map_err(|what| format!("round {round}: {what}"))?;
+            client.reads(1, 1)?;
+        }
+        if again() < alone + 32 {
+            return Err(format!("{} were sent again, {alone} of them before", again()));
+        }
+        fleet.close(others[1]);
+        let mut client = connect()?;
+        for id in 1..4 {
+            let answer = client.ask(&kind.read(id, id)).map_err(|it| it.to_string())?;
+            if !kind.is_closed(&answer, id) {
+                return Err(format!("told {:?}", String::from_utf8_lossy(&answer)));
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn reads_of_redis_find_a_server_that_can_serve() {
+    find_who_can_serve(Kind::Redis, "");
+}
+
+#[test]
+fn reads_of_redis_by_three_servers_find_one_that_can_serve() {
+    find_who_can_serve(Kind::Redis, BY_MESSAGE);
+}
+
+#[test]
+fn named_calls_of_dubbo_find_a_server_that_can_serve() {
+    find_who_can_serve(Kind::Dubbo, "");
+}

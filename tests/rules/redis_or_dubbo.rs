@@ -80,6 +80,14 @@ impl Kind {
         }
     }
 
+    /// Its server says that it cannot serve that.
+    pub(crate) fn is_closed(self, answer: &[u8], id: u64) -> bool {
+        match self {
+            Self::Redis => answer.starts_with(b"-MASTERDOWN ") && answer.ends_with(b"\r\n"),
+            Self::Dubbo => answer[3] != 20 && answer[4..12] == id.to_be_bytes(),
+        }
+    }
+
     pub(crate) fn is_read(self, answer: &[u8], id: u64, name: u64) -> bool {
         let said = format!("hello {name}");
         match self {
@@ -190,6 +198,19 @@ impl<'w> Fleet<'w> {
             assert!(wait_until(PATIENCE, is_up), "redis-server on port {port} still loads");
         }
         self.servers.insert(port, server);
+    }
+
+    /// A server that cannot serve reads from here on, and says so: redis-server as the replica of nobody, dubbo-py
+    /// by an exception that its method knows nothing of.
+    pub(crate) fn close(&self, port: u16) {
+        if self.kind == Kind::Dubbo {
+            return fs::write(self.folder(port).join("notes.closed"), "").expect("a file");
+        }
+        let say = |args: &[&str]| redis(&self.world.client, port, args);
+        say(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
+        say(&["REPLICAOF", "127.0.0.1", "1"]);
+        let said = say(&["GET", "read:1"]);
+        assert!(said.starts_with("MASTERDOWN"), "{said}");
     }
 
     pub(crate) fn kill(&mut self, port: u16) {

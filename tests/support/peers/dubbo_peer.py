@@ -2,7 +2,7 @@
 calls HOST PORT COUNT METHOD [NAME=VALUE ...] | late HOST PORT. The client says what each call came to;
 routes asks over one connection who answers, with an attachment and without, and 1000 calls at that; calls
 counts the answers to so many calls with these attachments; late asks for what takes a second, and for what
-comes of it then."""
+comes of it then. Where there is a file NOTES.closed the server cannot greet."""
 import logging
 import os
 import signal
@@ -46,6 +46,9 @@ def serve(port, greeting="hello", notes=os.devnull):
     hellos = []
 
     def hello(name):
+        if os.path.exists(notes + ".closed"):
+            # dubbo-py makes a status of it.
+            raise RuntimeError("closed")
         hellos.append(name)
         return greeting + " " + name
 
