@@ -166,9 +166,9 @@ impl Wire for Dubbo {
 }
 
 /// With ids that all of its requests share.
-struct Thrift;
+pub(crate) struct Thrift;
 
-fn thrift_frame(kind: u8, name: &str, field: u8, value: &[u8]) -> Vec<u8> {
+pub(crate) fn thrift_frame(kind: u8, name: &str, field: u8, value: &[u8]) -> Vec<u8> {
     let len = |len: usize| u32::try_from(len).unwrap().to_be_bytes();
     let parts = [&[0x80, 1, 0, kind][..], &len(name.len()), name.as_bytes(), &len(7)];
     let field = [&[11, 0, field][..], &len(value.len()), value, &[0]].concat();

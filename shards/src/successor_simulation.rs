@@ -9,7 +9,9 @@ use crate::{
         sim::{Elsewhere, Faults, Rng, SimIo},
         sim_peer::{Answer, Arrival, Ending, Peer},
     },
-    legs_simulation::{self, Wire, digits, dubbo_frame, line_end, number, said, server, windowed},
+    legs_simulation::{
+        self, Wire, digits, dubbo_frame, line_end, number, said, server, thrift_frame, windowed,
+    },
     simulation::with_seed,
 };
 use netra_codecs::tap::Protocol;
@@ -104,6 +106,31 @@ impl Wire for Dubbo {
     }
 }
 
+/// Calls of Thrift, whose services say where they go; all of them only read.
+struct Thrift;
+
+impl Wire for Thrift {
+    const PROTOCOL: Protocol = Protocol::Thrift;
+    const HAS_IDS: bool = false;
+    const HAS_ONEWAY: bool = true;
+
+    fn request(key: &str, tag: usize, body: &[u8], is_oneway: bool) -> Vec<u8> {
+        legs_simulation::Thrift::request(key, tag, body, is_oneway)
+    }
+
+    fn answer(port: u16, tag: usize) -> Vec<u8> {
+        thrift_frame(2, "call", 0, told(port, tag).as_bytes())
+    }
+
+    fn request_end(bytes: &[u8]) -> Option<(usize, usize, bool)> {
+        legs_simulation::Thrift::request_end(bytes)
+    }
+
+    fn answer_end(bytes: &[u8]) -> Option<(usize, usize, bool)> {
+        legs_simulation::Thrift::answer_end(bytes)
+    }
+}
+
 /// What a server says that cannot serve now.
 trait Refuses: Wire {
     fn refusal(tag: usize) -> Vec<u8>;
@@ -118,6 +145,12 @@ impl Refuses for Redis {
 impl Refuses for Dubbo {
     fn refusal(tag: usize) -> Vec<u8> {
         dubbo_frame(2, 100, tag, b"\x04busy")
+    }
+}
+
+impl Refuses for Thrift {
+    fn refusal(_: usize) -> Vec<u8> {
+        thrift_frame(3, "call", 1, b"busy")
     }
 }
 
@@ -154,6 +187,7 @@ fn compile(protocol: Protocol, has_nobody: bool, turn: usize) -> Arc<Table> {
     let on = if REFUSES.get() { "reset, timeout, gateway-error" } else { "reset, timeout" };
     let (attribute, operations) = match protocol {
         Protocol::Redis => ("key", ""),
+        Protocol::Thrift => ("service", ", operations: [call]"),
         _ => ("method", ", operations: [ag, bg]"),
     };
     let retry = format!("{{on: [{on}], perTryTimeout: 30s{operations}}}");
@@ -517,6 +551,11 @@ fn commands_of_redis_that_a_server_cannot_serve_are_served_by_another() {
 #[test]
 fn calls_of_dubbo_that_a_server_cannot_serve_are_served_by_another() {
     few_are_told(&with_seed(simulate_refusals::<Dubbo>), 100);
+}
+
+#[test]
+fn calls_of_thrift_that_a_server_cannot_serve_are_served_by_another() {
+    few_are_told(&with_seed(simulate_refusals::<Thrift>), 10);
 }
 
 #[test]
