@@ -170,6 +170,8 @@ fn connections_are_shown_with_what_holds_them_up() {
         let address = listener.local_addr().expect("bound");
         let quiet = script::connect(&world.client, address).expect("a connection");
         let quiet_peer = script::accept(&listener).expect("accepted");
+        // Shards say how old theirs are one after the other: by more than that, it is the oldest.
+        thread::sleep(Duration::from_millis(100));
         let mut loud = script::connect(&world.client, address).expect("a connection");
         let deaf = script::accept(&listener).expect("accepted");
         loud.set_nonblocking(true).expect("nonblocking");
