@@ -11,8 +11,8 @@ A pod (a network namespace) for each proxy with its load in it, and one namespac
 what they have to do, leave out for 5 s who failed five times in a row (all but the last, if need be), give an answer 1 s, and try a failed dial elsewhere;
 HAProxy has no more than connections of Redis, Dubbo and Thrift, Envoy no limit of time for answers of the last two.
 `reads` and `kill` also ask again where a server ends before it answers, `again` also where one has not begun to answer in 100 ms, and
-where it says 502 to 504: so often as half of what is under way. Of other protocols than HTTP/1 netra alone asks again, by the
-names of operations where the protocol does not say what only reads, and no answer makes it. `faults`, `reads` and `again` are one run of phases, `slow` has
+where it says that it cannot serve (502 to 504, LOADING, a status of Dubbo, an exception of the framework's): so often as half of what is
+under way. Of other protocols than HTTP/1 netra alone asks again, by the names of operations where the protocol does not say what only reads. `faults`, `reads` and `again` are one run of phases, `slow` has
 one server of five that takes 50 times as long, `kill` is SIGKILL of a server at KILL_RATE=2000 requests/s.
 RATE=500, SECONDS=4 (of a phase), ROUNDS=3 (of slow and kill). Latencies count from when a request was due.
 """
@@ -143,8 +143,7 @@ class Load:
 def rules(outside, retried, more=""):
     endpoints = "".join(f"  - {{address: {outside}, ports: {{{WIRE.name}: {port}}}}}\n" for port in PORTS)
     named = ", operations: [sayHello, hello]" if PROTOCOL in ["dubbo", "thrift"] else ""
-    on = "[reset, timeout, gateway-error]" if PROTOCOL == "http1" else "[reset, timeout]"
-    on = f"{on}, perTryTimeout: 100ms" if retried == "all" else "[reset]"
+    on = "[reset, timeout, gateway-error], perTryTimeout: 100ms" if retried == "all" else "[reset]"
     retry = f", retry: {{on: {on}, attempts: 2{named}}}" if retried else ""
     return f"""apiVersion: networking.istio.io/v1
 kind: ServiceEntry
