@@ -3,7 +3,7 @@
 
 use super::{
     Gate, edit,
-    elsewhere::Held,
+    elsewhere::to_withhold,
     legs::is_next,
     requests::{Fate, Run, forget_words},
 };
@@ -89,10 +89,10 @@ impl Gate {
                     }
                     let own = if run.at == 0 { &out.held[..] } else { &[] };
                     let whole = (own, &input[run.at..run.at + consumed], &*gates.edits);
-                    let held = Held::of(&tapped.patience, (&exchange, error), &message, whole);
-                    if let Some(held) = held {
+                    let it = to_withhold(&tapped.patience, (&exchange, error), &message, whole);
+                    if let Some(it) = it {
                         run.skip(out, io, to, input, consumed)?;
-                        tapped.withhold(exchange, held);
+                        tapped.withhold(exchange, it);
                         break;
                     }
                     run.at += consumed;

@@ -25,7 +25,7 @@ use crate::{
     tap::{Carried, Tapped, waits_no_more},
 };
 use netra_codecs::{
-    codec::{Answer, Correlation, Edits, ErrorText, Exchange, Outcome as Said, Replied, Why},
+    codec::{Correlation, Edits, ErrorText, Exchange, Outcome as Said, Replied, Why},
     tap::Message,
     trace::{Outcome, RetryReason},
 };
@@ -33,45 +33,39 @@ use netra_perf::Key;
 use netra_rules::Heard;
 use std::net::SocketAddr;
 
-/// An answer as its client would get it, and what it says.
-#[derive(Debug)]
-pub(super) struct Held {
-    bytes: Vec<u8>,
-    answer: Answer,
-    error: ErrorText,
-}
-
-impl Held {
-    /// Of the answer to an exchange which is `own` and `input`, and these edits of it; None where it is to be passed on.
-    #[inline]
-    pub(super) fn of(
-        patience: &Option<Box<Patience>>,
-        (exchange, error): (&Exchange<Carried>, &[u8]),
-        message: &Option<Message<'_>>,
-        (own, input, edits): (&[u8], &[u8], &Edits),
-    ) -> Option<Self> {
-        let again = patience.as_deref()?.again.as_deref()?;
-        let message = message.as_ref().filter(|message| message.behind() == 0)?;
-        let is_meant = exchange.outcome == Said::ProtocolError
-            && again.may_withhold(exchange.data.kept, own.len() + input.len());
-        is_meant.then(|| {
-            let edited = Edited::of(message.bytes(), edits, own, input);
-            let plain = if edited.is_some() { [&[][..]; 2] } else { [own, input] };
-            let bytes = slices(plain, edited).flatten().copied().collect();
-            Self { bytes, answer: exchange.answer(), error: ErrorText::new(error) }
-        })
-    }
+/// The answer to an exchange, which is `own` and `input` and these edits of it, if it is to be withheld.
+#[inline]
+pub(super) fn to_withhold(
+    patience: &Option<Box<Patience>>,
+    (exchange, error): (&Exchange<Carried>, &[u8]),
+    message: &Option<Message<'_>>,
+    (own, input, edits): (&[u8], &[u8], &Edits),
+) -> Option<Withheld> {
+    let again = patience.as_deref()?.again.as_deref()?;
+    let message = message.as_ref().filter(|message| message.behind() == 0)?;
+    let is_meant = exchange.outcome == Said::ProtocolError
+        && again.may_withhold(exchange.data.kept, own.len() + input.len());
+    is_meant.then(|| {
+        let edited = Edited::of(message.bytes(), edits, own, input);
+        let plain = if edited.is_some() { [&[][..]; 2] } else { [own, input] };
+        Withheld {
+            answer: exchange.answer(),
+            error: ErrorText::new(error),
+            bytes: slices(plain, edited).flatten().copied().collect(),
+            place: exchange.lane,
+            number: exchange.data.kept,
+            opened_ns: exchange.opened_ns,
+        }
+    })
 }
 
 impl Tapped {
     /// The answer of this exchange is withheld: it is open again.
     #[cold]
-    pub(super) fn withhold(&mut self, exchange: Exchange<Carried>, held: Held) {
+    pub(super) fn withhold(&mut self, exchange: Exchange<Carried>, it: Withheld) {
         let again = self.patience.as_deref_mut().and_then(|it| it.again.as_deref_mut());
         let Some(again) = again else { return };
-        let Held { bytes, answer, error } = held;
-        let Exchange { opened_ns, lane: place, data: Carried { kept: number, .. }, .. } = exchange;
-        again.withhold(Withheld { answer, error, bytes, place, number, opened_ns });
+        again.withhold(it);
         self.tap.reopen(exchange);
     }
 }
