@@ -60,14 +60,10 @@ impl Compiler<'_> {
                 "retry: answers of {names} do not say that a server cannot serve now. Take \
                  `gateway-error` out"
             )
-        } else if retry.on_gateway_error && !retry.on_reset {
+        } else if (retry.on_timeout || retry.on_gateway_error) && !retry.on_reset {
+            let on = if retry.on_timeout { "timeout" } else { "gateway-error" };
             format!(
-                "retry: of {names} `gateway-error` acts with `reset` alone, as all that waits may go \
-                 elsewhere. Put `reset` in"
-            )
-        } else if retry.on_timeout && !retry.on_reset {
-            format!(
-                "retry: of {names} `timeout` acts with `reset` alone, as all that waits goes elsewhere. \
+                "retry: of {names} `{on}` acts with `reset` alone, as all that waits goes elsewhere. \
                  Put `reset` in"
             )
         } else if !retry.is_named && !candidates.iter().any(|it| knows_reads(*it)) {

@@ -25,7 +25,7 @@ use crate::{
     tap::{Carried, Tapped, waits_no_more},
 };
 use netra_codecs::{
-    codec::{Correlation, Edits, ErrorText, Exchange, Outcome as Said, Replied, Why},
+    codec::{Edits, ErrorText, Exchange, Outcome as Said, Replied, Why},
     tap::Message,
     trace::{Outcome, RetryReason},
 };
@@ -155,12 +155,11 @@ impl Gate {
     /// Whether a request that was sent may wait for another endpoint now.
     fn may_park(&mut self) -> bool {
         let is_alone = self.tapped.tap.open_count() == 1;
-        let has_ids = self.tapped.protocol().about().correlation == Correlation::Unique;
         let is_asking = self.is_within_request() || self.request.cleared > 0;
         let is_busy = self.switch.is_under_way() || self.switch.is_parted || self.is_repeating();
         let is_ending = self.has_ended || self.must_close || self.drops || self.request.is_dead;
         let is_session = self.left.stays().is_some() || !self.may_have_legs();
-        (is_alone || has_ids)
+        (is_alone || !self.is_in_order())
             && !is_asking
             && !is_busy
             && !is_ending

@@ -92,8 +92,8 @@ impl Gate {
             let is_newest = index + 1 == open_count;
             let is_withheld =
                 patience.again.as_deref().is_some_and(|it| it.withholds(open.data.kept));
-            let waits = open.data.waits || open.is_refused() || (is_newest && is_delayed);
-            let waits = waits || is_withheld;
+            let waits =
+                open.data.waits || open.is_refused() || (is_newest && is_delayed) || is_withheld;
             if waits || (is_fifo && !is_its_turn) {
                 // It has not been sent, or it is not its turn.
                 patience.want(now.saturating_add(limit));
@@ -162,13 +162,14 @@ impl Gate {
     pub(super) fn wait_again(&mut self, now: Nanos) {
         if let Some(patience) = &mut self.tapped.patience {
             self.tapped.tap.newest(1).for_each(|open| {
-                let again = patience.again.as_deref_mut();
-                // Of one that was sent before, the time goes on that all of its tries may take.
-                if again.as_deref().is_none_or(|it| !it.is_repeated(open.data.kept)) {
-                    patience.begin_again(open.data.timed, now);
-                }
+                let mut is_repeated = false;
                 if let Some(again) = &mut patience.again {
+                    is_repeated = again.is_repeated(open.data.kept);
                     again.begin_try(open.data.kept, now);
+                }
+                // Of one that was sent before, the time goes on that all of its tries may take.
+                if !is_repeated {
+                    patience.begin_again(open.data.timed, now);
                 }
             });
         }

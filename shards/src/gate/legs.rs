@@ -240,12 +240,13 @@ impl Gate {
     }
 
     /// Whether what this leg says may be heard now.
-    #[inline]
     pub(crate) fn may_speak(&mut self, place: u8) -> bool {
-        !self.is_silent() && (self.legs.is_none() || self.has_its_turn(place))
-    }
-
-    fn has_its_turn(&mut self, place: u8) -> bool {
+        if self.is_silent() {
+            return false;
+        }
+        if self.legs.is_none() {
+            return true;
+        }
         let is_in_order = self.is_in_order();
         let Some(legs) = self.legs.as_deref() else { return true };
         match (legs.is_full, legs.turn) {

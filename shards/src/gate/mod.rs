@@ -168,7 +168,6 @@ impl Gate {
     pub(crate) fn is_paused(&mut self, from: Token) -> bool {
         match from.side {
             Side::Downstream => self.holds_requests(),
-            Side::Upstream if self.legs.is_none() => self.is_silent(),
             Side::Upstream => !self.may_speak(self.place_of(from)),
         }
     }

@@ -95,7 +95,7 @@ impl Peer {
 
     /// The same, which sends all that it has in one piece.
     pub(crate) fn in_one(self) -> Self {
-        Self { is_in_one: true, ..self }
+        Self { is_in_one: true, chunk: usize::MAX, ..self }
     }
 
     /// The same, with pauses.
@@ -208,8 +208,7 @@ impl Peer {
             return;
         }
         let room = socket.buffer.saturating_sub(socket.rx.len());
-        let chunk = if peer.is_in_one { usize::MAX } else { peer.chunk };
-        let most = (peer.allowed().max(peer.sent) - peer.sent).min(room).min(chunk);
+        let most = (peer.allowed().max(peer.sent) - peer.sent).min(room).min(peer.chunk);
         let pause = peer.pauses.front().copied();
         let most = pause.map_or(most, |(at, _)| most.min(at.saturating_sub(peer.sent)));
         if let Some((_, pause)) = pause.filter(|(at, _)| *at <= peer.sent && peer.allowed() > *at) {

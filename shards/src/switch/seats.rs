@@ -162,7 +162,7 @@ impl Seats {
     }
 
     /// Nothing that was sent again is open any more.
-    pub(crate) fn settle_all(&mut self) {
+    pub(crate) fn settle_all(&self) {
         let others = self.0.iter().flat_map(|two| &two.others).map(|(_, seat)| seat);
         self.now().into_iter().chain(others).for_each(Seat::connected);
     }
