@@ -244,15 +244,11 @@ impl Gate {
         if self.is_silent() {
             return false;
         }
-        if self.legs.is_none() {
-            return true;
-        }
-        let is_in_order = self.is_in_order();
         let Some(legs) = self.legs.as_deref() else { return true };
         match (legs.is_full, legs.turn) {
             (true, _) => false,
             (false, Some(turn)) => turn == place,
-            (false, None) if is_in_order => is_next(&mut self.tapped.tap, place),
+            (false, None) if self.is_in_order() => is_next(&mut self.tapped.tap, place),
             (false, None) => true,
         }
     }
