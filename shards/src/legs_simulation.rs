@@ -49,7 +49,14 @@ pub(crate) trait Wire {
     const HAS_ONEWAY: bool;
 
     fn request(key: &str, tag: usize, body: &[u8], is_oneway: bool) -> Vec<u8>;
-    fn answer(port: u16, tag: usize) -> Vec<u8>;
+
+    /// An answer to this tag that says so.
+    fn says(tag: usize, text: &str) -> Vec<u8>;
+
+    fn answer(port: u16, tag: usize) -> Vec<u8> {
+        Self::says(tag, &said(port, tag))
+    }
+
     /// Where the request ends that the bytes begin with, its tag, and whether it is answered.
     fn request_end(bytes: &[u8]) -> Option<(usize, usize, bool)>;
     /// Where the answer ends that the bytes begin with, and which id it has; whether it is a refusal.
@@ -90,9 +97,8 @@ impl Wire for Redis {
         [head.as_bytes(), body, b"\r\n"].concat()
     }
 
-    fn answer(port: u16, tag: usize) -> Vec<u8> {
-        let said = said(port, tag);
-        format!("${}\r\n{said}\r\n", said.len()).into_bytes()
+    fn says(_: usize, text: &str) -> Vec<u8> {
+        format!("${}\r\n{text}\r\n", text.len()).into_bytes()
     }
 
     fn request_end(bytes: &[u8]) -> Option<(usize, usize, bool)> {
@@ -148,8 +154,8 @@ impl Wire for Dubbo {
         dubbo_frame(if is_oneway { 0x82 } else { 0xc2 }, 0, tag, &body)
     }
 
-    fn answer(port: u16, tag: usize) -> Vec<u8> {
-        dubbo_frame(2, 20, tag, &[b"\x91", said(port, tag).as_bytes()].concat())
+    fn says(tag: usize, text: &str) -> Vec<u8> {
+        dubbo_frame(2, 20, tag, &[b"\x91", text.as_bytes()].concat())
     }
 
     fn request_end(bytes: &[u8]) -> Option<(usize, usize, bool)> {
@@ -187,8 +193,8 @@ impl Wire for Thrift {
         thrift_frame(if is_oneway { 4 } else { 1 }, &format!("{key}:call"), 1, &body)
     }
 
-    fn answer(port: u16, tag: usize) -> Vec<u8> {
-        thrift_frame(2, "call", 0, said(port, tag).as_bytes())
+    fn says(_: usize, text: &str) -> Vec<u8> {
+        thrift_frame(2, "call", 0, text.as_bytes())
     }
 
     fn request_end(bytes: &[u8]) -> Option<(usize, usize, bool)> {
@@ -207,6 +213,16 @@ impl Wire for Thrift {
 /// A server that says to each request where it is and what it was asked, in an order of its own where
 /// ids allow it.
 pub(crate) fn server<W: Wire>(rng: &mut Rng, port: u16, ending: Ending) -> Peer {
+    answering::<W>(rng, port, ending, W::answer)
+}
+
+/// The same, with answers of its own.
+pub(crate) fn answering<W: Wire>(
+    rng: &mut Rng,
+    port: u16,
+    ending: Ending,
+    answer: fn(u16, usize) -> Vec<u8>,
+) -> Peer {
     let (mut seen, mut chance) = (0, Rng::new(rng.next()));
     let mut waits: Vec<usize> = Vec::new();
     Peer::replying(rng, ending, move |received, sends| {
@@ -216,7 +232,7 @@ pub(crate) fn server<W: Wire>(rng: &mut Rng, port: u16, ending: Ending) -> Peer 
         }
         while !waits.is_empty() {
             let place = if W::HAS_IDS { chance.len(waits.len()) - 1 } else { 0 };
-            sends.extend(W::answer(port, waits.remove(place)));
+            sends.extend(answer(port, waits.remove(place)));
         }
     })
 }

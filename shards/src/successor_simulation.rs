@@ -10,7 +10,8 @@ use crate::{
         sim_peer::{Answer, Arrival, Ending, Peer},
     },
     legs_simulation::{
-        self, Wire, digits, dubbo_frame, line_end, number, said, server, thrift_frame, windowed,
+        self, Dubbo, Thrift, Wire, answering, digits, dubbo_frame, line_end, number, said,
+        thrift_frame, windowed,
     },
     simulation::with_seed,
 };
@@ -50,9 +51,8 @@ impl Wire for Redis {
         format!("*{count}\r\n{parts}").into_bytes()
     }
 
-    fn answer(port: u16, tag: usize) -> Vec<u8> {
-        let said = told(port, tag);
-        format!("${}\r\n{said}\r\n", said.len()).into_bytes()
+    fn says(tag: usize, text: &str) -> Vec<u8> {
+        legs_simulation::Redis::says(tag, text)
     }
 
     fn request_end(bytes: &[u8]) -> Option<(usize, usize, bool)> {
@@ -81,57 +81,9 @@ impl Wire for Redis {
     }
 }
 
-/// Calls of Dubbo, whose methods say the same.
-struct Dubbo;
-
-impl Wire for Dubbo {
-    const PROTOCOL: Protocol = Protocol::Dubbo;
-    const HAS_IDS: bool = true;
-    const HAS_ONEWAY: bool = true;
-
-    fn request(key: &str, tag: usize, body: &[u8], is_oneway: bool) -> Vec<u8> {
-        legs_simulation::Dubbo::request(key, tag, body, is_oneway)
-    }
-
-    fn answer(port: u16, tag: usize) -> Vec<u8> {
-        dubbo_frame(2, 20, tag, &[b"\x91", told(port, tag).as_bytes()].concat())
-    }
-
-    fn request_end(bytes: &[u8]) -> Option<(usize, usize, bool)> {
-        legs_simulation::Dubbo::request_end(bytes)
-    }
-
-    fn answer_end(bytes: &[u8]) -> Option<(usize, usize, bool)> {
-        legs_simulation::Dubbo::answer_end(bytes)
-    }
-}
-
-/// Calls of Thrift, whose services say where they go; all of them only read.
-struct Thrift;
-
-impl Wire for Thrift {
-    const PROTOCOL: Protocol = Protocol::Thrift;
-    const HAS_IDS: bool = false;
-    const HAS_ONEWAY: bool = true;
-
-    fn request(key: &str, tag: usize, body: &[u8], is_oneway: bool) -> Vec<u8> {
-        legs_simulation::Thrift::request(key, tag, body, is_oneway)
-    }
-
-    fn answer(port: u16, tag: usize) -> Vec<u8> {
-        thrift_frame(2, "call", 0, told(port, tag).as_bytes())
-    }
-
-    fn request_end(bytes: &[u8]) -> Option<(usize, usize, bool)> {
-        legs_simulation::Thrift::request_end(bytes)
-    }
-
-    fn answer_end(bytes: &[u8]) -> Option<(usize, usize, bool)> {
-        legs_simulation::Thrift::answer_end(bytes)
-    }
-}
-
 /// What a server says that cannot serve now.
+///
+/// Methods of Dubbo say what they do as keys of Redis; those of Thrift are all named as reads.
 trait Refuses: Wire {
     fn refusal(tag: usize) -> Vec<u8>;
 }
@@ -157,6 +109,10 @@ impl Refuses for Thrift {
 /// What an answer says; all are as long where servers are kind.
 fn told(port: u16, tag: usize) -> String {
     if IS_UNKIND.get() { said(port, tag) } else { format!("{port:05}:{tag:03}") }
+}
+
+fn answer<W: Wire>(port: u16, tag: usize) -> Vec<u8> {
+    W::says(tag, &told(port, tag))
 }
 
 /// What is read is asked again, and nothing else. The endpoints begin at another one each `turn`: which of them are
@@ -246,7 +202,7 @@ fn leaving<W: Refuses>(rng: &mut Rng, port: u16) -> Peer {
         1 | 2 => Ending::At(at),
         _ => Ending::AfterTheOther,
     };
-    server::<W>(rng, port, ending)
+    answering::<W>(rng, port, ending, answer::<W>)
 }
 
 /// One that leaves between two answers, or stalls there, whatever it was asked by then.
@@ -255,13 +211,13 @@ fn leaving_between<W: Wire>(rng: &mut Rng, port: u16) -> Peer {
     let (mut seen, mut said) = (0, 0);
     let ending = match STALLS.get() && rng.chance(60) {
         true => Ending::Never,
-        false => Ending::At(most * W::answer(port, 1).len()),
+        false => Ending::At(most * answer::<W>(port, 1).len()),
     };
     Peer::replying(rng, ending, move |received, sends| {
         while let Some((end, tag, _)) = W::request_end(&received[seen..]) {
             seen += end;
             if said < most {
-                sends.extend(W::answer(port, tag));
+                sends.extend(answer::<W>(port, tag));
                 said += 1;
             }
         }
@@ -283,7 +239,7 @@ fn refusing<W: Refuses>(rng: &mut Rng, port: u16, ending: Ending) -> Peer {
                 REFUSALS.set(REFUSALS.get() + 1);
                 sends.extend(W::refusal(tag));
             } else {
-                sends.extend(W::answer(port, tag));
+                sends.extend(answer::<W>(port, tag));
             }
         }
     });
@@ -292,7 +248,7 @@ fn refusing<W: Refuses>(rng: &mut Rng, port: u16, ending: Ending) -> Peer {
 }
 
 fn staying<W: Wire>(rng: &mut Rng, port: u16) -> Peer {
-    server::<W>(rng, port, Ending::AfterTheOther)
+    answering::<W>(rng, port, Ending::AfterTheOther, answer::<W>)
 }
 
 fn elsewhere<W: Refuses>() -> BTreeMap<u16, Elsewhere> {
@@ -412,7 +368,7 @@ fn answered<W: Wire>(seed: u64, world: &World, asked: &[Asked]) -> [BTreeSet<usi
     let mut all = [BTreeSet::new(), BTreeSet::new()];
     while let Some((end, id, is_refusal)) = W::answer_end(received) {
         let it = if W::HAS_IDS { &asked[id - 1] } else { in_order.next().unwrap() };
-        let mut own = SUBSETS[it.subset].iter().map(|port| W::answer(*port, it.tag));
+        let mut own = SUBSETS[it.subset].iter().map(|port| answer::<W>(*port, it.tag));
         let is_own = is_refusal || own.any(|answer| received[..end] == answer);
         let said = received[..end.min(90)].escape_ascii();
         assert!(is_own, "{seed}: {said} is not the answer to {}", it.tag);
